@@ -1,0 +1,25 @@
+//! Who is calling: tokens minted here, verified here, revoked here (`conventions.md`, "Tokens").
+//!
+//! Lives here: scopes, signing keys and JWKS, minting, verification with its cache, revocation;
+//! what comes out is a [`Principal`]. May import `store`, `secrets`, `ids`, `error`.
+
+mod keys;
+mod principal;
+mod scopes;
+mod verify;
+
+pub use keys::{KeyError, SigningKeys};
+pub use principal::{Principal, Role};
+pub use scopes::{Scope, ScopeSet};
+pub use verify::{Auth, Mint, Minted, MintedScope};
+
+/// The handle before a tenant-admin token's JWT.
+pub const ADMIN_PREFIX: &str = "tha_live_";
+/// The handle before a smith token's JWT.
+pub const SMITH_PREFIX: &str = "thp_live_";
+/// The marker scope of tenant-admin tokens; never a legal permission of a smith token.
+pub const TENANT_ALL: &str = "tenant:*";
+/// The longest life of a smith token, in seconds.
+pub const SMITH_TOKEN_MAX_SECONDS: i64 = 86_400;
+/// The longest life of any token, in seconds.
+pub const TOKEN_MAX_SECONDS: i64 = 315_360_000;

@@ -1,0 +1,445 @@
+//! Typed configuration: defaults, then a TOML file, then the environment, then flags.
+//!
+//! Lives here: [`Config`], loading and checking. Imports nothing of ours. `figment` because it
+//! merges the three sources and its errors name the key and the source at fault.
+
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+
+use figment::Figment;
+use figment::providers::{Env, Format, Serialized, Toml};
+use serde::{Deserialize, Serialize};
+
+/// Environment variables that set keys: `SMITHGATE_SERVER__LISTEN` sets `server.listen`.
+pub const ENV_PREFIX: &str = "SMITHGATE_";
+/// Read when no `--config` is given and the file exists.
+pub const DEFAULT_FILE: &str = "config/smithgate.toml";
+
+/// The whole configuration; `config/smithgate.example.toml` explains each key.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Config {
+    /// Where the embedded store and generated keys live.
+    pub data_dir: PathBuf,
+    pub server: Server,
+    pub metrics: Metrics,
+    pub store: Store,
+    pub secrets: Secrets,
+    pub auth: Auth,
+    pub egress: Egress,
+    pub limits: Limits,
+    pub models: Models,
+    pub providers: BTreeMap<String, Provider>,
+    pub log: Log,
+}
+
+/// Listeners and their limits.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Server {
+    /// Plain HTTP/1.1 and h2c.
+    pub listen: SocketAddr,
+    pub tls: Option<Tls>,
+    /// Worker threads; 0 means one for each core.
+    pub workers: usize,
+    /// The largest request body, in bytes.
+    pub max_body_bytes: usize,
+    /// Time for a whole request body to arrive, in seconds.
+    pub body_timeout_s: u64,
+    /// Time a client may take to accept one write, in seconds.
+    pub write_timeout_s: u64,
+    /// Time between two requests on one connection, in seconds.
+    pub keepalive_timeout_s: u64,
+    /// After SIGTERM: how long streams in flight may go on, in seconds.
+    pub drain_timeout_s: u64,
+}
+
+/// A TLS listener with HTTP/2.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Tls {
+    pub listen: SocketAddr,
+    /// PEM certificate chain.
+    pub cert: PathBuf,
+    /// PEM private key.
+    pub key: PathBuf,
+}
+
+/// The Prometheus listener.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Metrics {
+    /// Absent: no metrics listener.
+    pub listen: Option<SocketAddr>,
+    /// When set, scrapes need it as a bearer token.
+    pub token: Option<String>,
+}
+
+/// Where rows live.
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Store {
+    /// `postgres://…`; absent: SQLite in `data_dir`.
+    pub url: Option<String>,
+    /// Connections to PostgreSQL, or readers of SQLite; 0 means a default by engine.
+    pub connections: u32,
+}
+
+/// Encryption at rest.
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Secrets {
+    /// 32 bytes in base64; absent: made at first start and kept in `data_dir`.
+    pub master_key: Option<String>,
+}
+
+/// Tokens.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Auth {
+    /// The `iss` claim of tokens minted here.
+    pub issuer: String,
+    /// Verified tokens kept in memory.
+    pub cache_entries: u64,
+}
+
+/// Outgoing connections to addresses that tenants name.
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Egress {
+    /// Networks (CIDR) that tenants' URLs may reach although they are private.
+    pub allow_networks: Vec<ipnet::IpNet>,
+}
+
+/// Limits on runs and provider calls.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Limits {
+    /// Time to connect to a provider, in milliseconds.
+    pub connect_timeout_ms: u64,
+    /// Time until a provider's response header, in milliseconds.
+    pub first_byte_timeout_ms: u64,
+    /// Longest silence inside a provider's stream, in milliseconds.
+    pub idle_timeout_ms: u64,
+    /// Largest single event of a provider's stream, in bytes.
+    pub max_event_bytes: usize,
+    /// Largest whole answer of a provider, in bytes.
+    pub max_answer_bytes: usize,
+    /// How far a run may be ahead of a slow client, in bytes.
+    pub max_lead_bytes: usize,
+    /// Recent runs of a thread that a turn sees.
+    pub thread_turns: u32,
+    /// Runs at once on this node; more are answered 503 `service_overloaded`.
+    pub max_concurrent_runs: usize,
+}
+
+/// Which models exist under which names.
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Models {
+    /// The model of smiths whose configuration names none.
+    pub default: Option<String>,
+    pub aliases: BTreeMap<String, Alias>,
+}
+
+/// A name for an ordered list of targets; the next is tried when one fails before its first byte.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Alias {
+    pub targets: Vec<Target>,
+}
+
+/// One target of an alias.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Target {
+    /// `<provider>/<model>`.
+    pub model: String,
+    /// Repeats on this target before the next one is tried.
+    #[serde(default)]
+    pub retries: u32,
+    /// Time until the first byte, in milliseconds.
+    #[serde(default)]
+    pub timeout_ms: Option<u64>,
+}
+
+/// The wire that a provider speaks.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum ProviderWire {
+    OpenaiChat,
+    OpenaiResponses,
+    Anthropic,
+    Gemini,
+}
+
+/// A provider that the operator defines for all tenants.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Provider {
+    pub wire: ProviderWire,
+    /// Up to and with the version segment, for example `https://api.openai.com/v1`.
+    pub base_url: String,
+    /// A key for all tenants ("hosted"); tenants' own keys come first.
+    #[serde(default)]
+    pub api_key: Option<String>,
+    /// Whether calls need a key at all.
+    #[serde(default = "yes")]
+    pub needs_key: bool,
+    /// Model ids to list in `GET /v1/models`.
+    #[serde(default)]
+    pub models: Vec<String>,
+    /// Whether `stream_options.include_usage` may be sent to it.
+    #[serde(default = "yes")]
+    pub stream_usage: bool,
+    /// Another provider's name whose keys serve this one too.
+    #[serde(default)]
+    pub keys_of: Option<String>,
+}
+
+/// Logging.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Log {
+    pub format: LogFormat,
+    /// A `tracing` filter, for example `info,smithgate=debug`.
+    pub filter: String,
+}
+
+/// How log lines look.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum LogFormat {
+    Text,
+    Json,
+}
+
+fn yes() -> bool {
+    true
+}
+
+impl Default for Config {
+    fn default() -> Self {
+        Self {
+            data_dir: PathBuf::from("data"),
+            server: Server::default(),
+            metrics: Metrics::default(),
+            store: Store::default(),
+            secrets: Secrets::default(),
+            auth: Auth::default(),
+            egress: Egress::default(),
+            limits: Limits::default(),
+            models: Models::default(),
+            providers: BTreeMap::new(),
+            log: Log::default(),
+        }
+    }
+}
+
+impl Default for Server {
+    fn default() -> Self {
+        Self {
+            listen: SocketAddr::from(([127, 0, 0, 1], 8080)),
+            tls: None,
+            workers: 0,
+            max_body_bytes: 32 * 1024 * 1024,
+            body_timeout_s: 60,
+            write_timeout_s: 60,
+            keepalive_timeout_s: 75,
+            drain_timeout_s: 30,
+        }
+    }
+}
+
+impl Default for Metrics {
+    fn default() -> Self {
+        Self {
+            listen: Some(SocketAddr::from(([127, 0, 0, 1], 9090))),
+            token: None,
+        }
+    }
+}
+
+impl Default for Auth {
+    fn default() -> Self {
+        Self {
+            issuer: "smithgate".to_owned(),
+            cache_entries: 100_000,
+        }
+    }
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self {
+            connect_timeout_ms: 5_000,
+            first_byte_timeout_ms: 120_000,
+            idle_timeout_ms: 120_000,
+            max_event_bytes: 8 * 1024 * 1024,
+            max_answer_bytes: 64 * 1024 * 1024,
+            max_lead_bytes: 1024 * 1024,
+            thread_turns: 50,
+            max_concurrent_runs: 20_000,
+        }
+    }
+}
+
+impl Default for Log {
+    fn default() -> Self {
+        Self {
+            format: LogFormat::Text,
+            filter: "info".to_owned(),
+        }
+    }
+}
+
+/// Why the configuration cannot be used. Each message names the key.
+#[derive(Debug, thiserror::Error)]
+pub enum ConfigError {
+    #[error("configuration file {0} does not exist")]
+    NoFile(PathBuf),
+    #[error("{0}")]
+    Read(Box<figment::Error>),
+    #[error("{key}: {message}")]
+    Value { key: String, message: String },
+}
+
+fn bad(key: impl Into<String>, message: impl Into<String>) -> ConfigError {
+    ConfigError::Value {
+        key: key.into(),
+        message: message.into(),
+    }
+}
+
+impl Config {
+    /// Merges defaults, `file` (or [`DEFAULT_FILE`] when it exists), the environment and
+    /// `overrides` (dotted key, value), then checks the result.
+    pub fn load(file: Option<&Path>, overrides: &[(&str, String)]) -> Result<Self, ConfigError> {
+        let mut figment = Figment::from(Serialized::defaults(Self::default()));
+        match file {
+            Some(path) if !path.is_file() => return Err(ConfigError::NoFile(path.to_owned())),
+            Some(path) => figment = figment.merge(Toml::file_exact(path)),
+            None => figment = figment.merge(Toml::file(DEFAULT_FILE)),
+        }
+        figment = figment.merge(Env::prefixed(ENV_PREFIX).split("__").lowercase(true));
+        for (key, value) in overrides {
+            figment = figment.merge((*key, value.as_str()));
+        }
+        let config: Self = figment
+            .extract()
+            .map_err(|e| ConfigError::Read(Box::new(e)))?;
+        config.check()?;
+        Ok(config)
+    }
+
+    /// Checks what types cannot say.
+    pub fn check(&self) -> Result<(), ConfigError> {
+        if self.server.max_body_bytes == 0 {
+            return Err(bad("server.max_body_bytes", "must be above 0"));
+        }
+        if let Some(tls) = &self.server.tls {
+            for (key, path) in [("server.tls.cert", &tls.cert), ("server.tls.key", &tls.key)] {
+                if !path.is_file() {
+                    return Err(bad(key, format!("{} does not exist", path.display())));
+                }
+            }
+            if tls.listen == self.server.listen {
+                return Err(bad("server.tls.listen", "is the same as server.listen"));
+            }
+        }
+        if let Some(url) = &self.store.url
+            && !(url.starts_with("postgres://") || url.starts_with("postgresql://"))
+        {
+            return Err(bad("store.url", "must begin with postgres://"));
+        }
+        if let Some(master) = &self.secrets.master_key {
+            crate::secrets::Vault::from_base64(master)
+                .map_err(|e| bad("secrets.master_key", e.to_string()))?;
+        }
+        for (name, provider) in &self.providers {
+            let key = format!("providers.{name}");
+            if !is_provider_name(name) {
+                return Err(bad(key, "a provider's name is [a-z0-9][a-z0-9_-]*"));
+            }
+            let url = url::Url::parse(&provider.base_url)
+                .map_err(|e| bad(format!("{key}.base_url"), e.to_string()))?;
+            if !matches!(url.scheme(), "http" | "https") || url.host().is_none() {
+                return Err(bad(format!("{key}.base_url"), "must be an http(s) URL"));
+            }
+        }
+        for (name, alias) in &self.models.aliases {
+            let key = format!("models.aliases.{name}");
+            if name.contains('/') {
+                return Err(bad(key, "an alias has no '/'"));
+            }
+            if alias.targets.is_empty() {
+                return Err(bad(format!("{key}.targets"), "is empty"));
+            }
+            for (at, target) in alias.targets.iter().enumerate() {
+                if !target.model.contains('/') {
+                    return Err(bad(
+                        format!("{key}.targets[{at}].model"),
+                        "must be <provider>/<model>",
+                    ));
+                }
+            }
+        }
+        if tracing_subscriber::EnvFilter::try_new(&self.log.filter).is_err() {
+            return Err(bad("log.filter", "is no tracing filter"));
+        }
+        Ok(())
+    }
+}
+
+/// Whether `name` can name a provider.
+pub fn is_provider_name(name: &str) -> bool {
+    let bytes = name.as_bytes();
+    (1..=63).contains(&bytes.len())
+        && bytes[0].is_ascii_alphanumeric()
+        && bytes.iter().all(|b| {
+            b.is_ascii_lowercase() || b.is_ascii_digit() || matches!(b, b'_' | b'-')
+        })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn errors_name_the_key() {
+        let dir = tempfile::tempdir().expect("a directory");
+        let file = dir.path().join("c.toml");
+        let error_of = |text: &str| {
+            std::fs::write(&file, text).expect("written");
+            Config::load(Some(&file), &[]).expect_err("refused").to_string()
+        };
+        assert!(error_of("[server]\nlisten = 5").contains("server.listen"));
+        assert!(error_of("[server]\nlissten = \"x\"").contains("lissten"));
+        assert!(error_of("[store]\nurl = \"mysql://x\"").contains("store.url"));
+        assert!(
+            error_of("[models.aliases.a]\ntargets=[{model=\"x\"}]")
+                .contains("models.aliases.a.targets[0].model")
+        );
+        assert!(
+            error_of("[providers.p]\nwire=\"anthropic\"\nbase_url=\"nope\"")
+                .contains("providers.p.base_url")
+        );
+        assert!(matches!(
+            Config::load(Some(Path::new("/no/such")), &[]),
+            Err(ConfigError::NoFile(_))
+        ));
+    }
+
+    #[test]
+    fn flags_win() {
+        let config = Config::load(None, &[("server.listen", "127.0.0.1:1".into())]).expect("valid");
+        assert_eq!(config.server.listen.port(), 1);
+    }
+
+    #[test]
+    fn the_example_file_is_valid() {
+        let example = Path::new(env!("CARGO_MANIFEST_DIR")).join("config/smithgate.example.toml");
+        Config::load(Some(&example), &[]).expect("the example is valid");
+    }
+}

@@ -1,0 +1,166 @@
+//! Text that stays JSON-escaped from the provider's bytes to the client's.
+
+use bytes::Bytes;
+
+/// The inside of a JSON string literal, without its quotes: valid UTF-8 and valid JSON escapes.
+/// What was a valid string body on the way in is one on the way out, so a delta is never
+/// unescaped on the hot path.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Escaped(Bytes);
+
+impl Escaped {
+    /// Wraps the inside of a JSON string that a JSON parser has accepted.
+    pub fn from_valid(body: Bytes) -> Self {
+        Self(body)
+    }
+
+    /// Wraps a raw JSON string token (with its quotes) that is a slice of `source`.
+    /// `None` when the token is no string.
+    pub fn from_token(source: &Bytes, token: &str) -> Option<Self> {
+        let inner = token.strip_prefix('"')?.strip_suffix('"')?;
+        Some(Self(slice_of(source, inner.as_bytes())))
+    }
+
+    /// Escapes plain text.
+    pub fn escape(text: &str) -> Self {
+        if text
+            .bytes()
+            .all(|b| b >= 0x20 && b != b'"' && b != b'\\')
+        {
+            return Self(Bytes::copy_from_slice(text.as_bytes()));
+        }
+        let quoted = serde_json::to_vec(text).unwrap_or_else(|_| b"\"\"".to_vec());
+        let end = quoted.len() - 1;
+        Self(Bytes::from(quoted).slice(1..end))
+    }
+
+    /// The escaped bytes.
+    pub fn as_bytes(&self) -> &[u8] {
+        &self.0
+    }
+
+    /// The escaped bytes, shared.
+    pub fn bytes(&self) -> &Bytes {
+        &self.0
+    }
+
+    /// Whether there is no text.
+    pub fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
+    /// The plain text. Lone surrogates, which JSON allows and UTF-8 does not, become U+FFFD.
+    pub fn unescape(&self) -> String {
+        let mut text = String::with_capacity(self.0.len());
+        unescape_into(&self.0, &mut text);
+        text
+    }
+}
+
+/// `inner` as a shared slice of `source` when it lies in it, else a copy.
+pub(crate) fn slice_of(source: &Bytes, inner: &[u8]) -> Bytes {
+    let start = source.as_ptr() as usize;
+    let at = inner.as_ptr() as usize;
+    if at >= start && at + inner.len() <= start + source.len() {
+        source.slice(at - start..at - start + inner.len())
+    } else {
+        Bytes::copy_from_slice(inner)
+    }
+}
+
+/// Appends the plain text of the concatenated string bodies in `escaped` to `text`.
+/// Surrogate pairs that were split over two deltas come together here.
+pub(crate) fn unescape_into(escaped: &[u8], text: &mut String) {
+    let mut rest = escaped;
+    while let Some(at) = memchr::memchr(b'\\', rest) {
+        text.push_str(&String::from_utf8_lossy(&rest[..at]));
+        let Some(&kind) = rest.get(at + 1) else {
+            return;
+        };
+        let mut used = at + 2;
+        match kind {
+            b'n' => text.push('\n'),
+            b't' => text.push('\t'),
+            b'r' => text.push('\r'),
+            b'b' => text.push('\u{8}'),
+            b'f' => text.push('\u{c}'),
+            b'u' => {
+                let (ch, taken) = unicode_escape(&rest[at..]);
+                text.push(ch);
+                used = at + taken;
+            }
+            other => text.push(other as char),
+        }
+        rest = rest.get(used..).unwrap_or_default();
+    }
+    text.push_str(&String::from_utf8_lossy(rest));
+}
+
+fn hex4(bytes: &[u8]) -> Option<u32> {
+    let digits = std::str::from_utf8(bytes.get(2..6)?).ok()?;
+    u32::from_str_radix(digits, 16).ok()
+}
+
+fn unicode_escape(at: &[u8]) -> (char, usize) {
+    let Some(first) = hex4(at) else {
+        return (char::REPLACEMENT_CHARACTER, at.len().min(6));
+    };
+    if (0xD800..0xDC00).contains(&first)
+        && at.get(6..8) == Some(b"\\u")
+        && let Some(second) = hex4(&at[6..])
+        && (0xDC00..0xE000).contains(&second)
+    {
+        let code = 0x10000 + ((first - 0xD800) << 10) + (second - 0xDC00);
+        return (
+            char::from_u32(code).unwrap_or(char::REPLACEMENT_CHARACTER),
+            12,
+        );
+    }
+    (
+        char::from_u32(first).unwrap_or(char::REPLACEMENT_CHARACTER),
+        6,
+    )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    #[test]
+    fn split_surrogates_join_and_lone_ones_are_replaced() {
+        let mut text = String::new();
+        unescape_into(br"\ud83d\ude00!", &mut text);
+        assert_eq!(text, "😀!");
+        assert_eq!(
+            Escaped::from_valid(Bytes::from_static(br"\ud83d")).unescape(),
+            "\u{fffd}"
+        );
+    }
+
+    #[test]
+    fn a_token_is_sliced_not_copied() {
+        let source = Bytes::from_static(br#"{"a":"b\n"}"#);
+        let token = std::str::from_utf8(&source[5..10]).expect("utf-8");
+        let escaped = Escaped::from_token(&source, token).expect("a string");
+        assert_eq!(escaped.as_bytes().as_ptr(), source[6..].as_ptr());
+        assert_eq!(escaped.unescape(), "b\n");
+        assert_eq!(Escaped::from_token(&source, "12"), None);
+    }
+
+    proptest! {
+        #[test]
+        fn escape_and_unescape_are_inverse(text in "\\PC*|[\\x00-\\x7f]*") {
+            let escaped = Escaped::escape(&text);
+            prop_assert_eq!(escaped.unescape(), text.clone());
+            let quoted = [b"\"", escaped.as_bytes(), b"\""].concat();
+            prop_assert_eq!(serde_json::from_slice::<String>(&quoted).unwrap(), text);
+        }
+
+        #[test]
+        fn unescape_takes_any_bytes(bytes in proptest::collection::vec(any::<u8>(), 0..64)) {
+            let mut text = String::new();
+            unescape_into(&bytes, &mut text);
+        }
+    }
+}

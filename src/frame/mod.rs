@@ -1,0 +1,136 @@
+//! The internal frame: what a model or a run says, piece by piece, whatever wire it came from.
+//!
+//! Lives here: [`Frame`], [`Usage`], [`StopReason`], the escaped text they carry, and the binary
+//! codec of the frame log. Imports nothing of ours.
+
+mod codec;
+mod escaped;
+
+pub use codec::{CodecError, decode, decode_all, encode};
+pub use escaped::Escaped;
+
+use bytes::Bytes;
+use serde::{Deserialize, Serialize};
+
+/// Tokens of one model call or of a whole run. `input` counts cached tokens too, `output` counts
+/// reasoning tokens too (OpenAI's meaning).
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Usage {
+    pub input: u64,
+    pub output: u64,
+    #[serde(default)]
+    pub cache_read: u64,
+    #[serde(default)]
+    pub cache_write: u64,
+    #[serde(default)]
+    pub reasoning: u64,
+}
+
+impl Usage {
+    /// Input and output together.
+    pub fn total(&self) -> u64 {
+        self.input + self.output
+    }
+
+    /// Adds the tokens of another call.
+    pub fn add(&mut self, other: &Usage) {
+        self.input += other.input;
+        self.output += other.output;
+        self.cache_read += other.cache_read;
+        self.cache_write += other.cache_write;
+        self.reasoning += other.reasoning;
+    }
+}
+
+/// Why a model or a run stopped (`runs.md`, `stop_reason`).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum StopReason {
+    EndTurn,
+    MaxTokens,
+    ToolCalls,
+    ApprovalRejected,
+    Cancelled,
+    ContentFilter,
+    Error,
+}
+
+impl StopReason {
+    /// The native spelling.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::EndTurn => "end_turn",
+            Self::MaxTokens => "max_tokens",
+            Self::ToolCalls => "tool_calls",
+            Self::ApprovalRejected => "approval_rejected",
+            Self::Cancelled => "cancelled",
+            Self::ContentFilter => "content_filter",
+            Self::Error => "error",
+        }
+    }
+}
+
+/// One piece of a model's answer or of a run's life. Cloning costs reference counts, no copy.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Frame {
+    /// A model call answered: the provider's response id and the model it names.
+    ModelStarted { id: Bytes, model: Bytes },
+    /// A piece of assistant text.
+    Text(Escaped),
+    /// A piece of visible reasoning.
+    Reasoning(Escaped),
+    /// A reasoning block ended. `signature` must go back to the provider with the next turn;
+    /// `redacted` blocks carry only that.
+    ReasoningDone { signature: Bytes, redacted: bool },
+    /// A piece of a refusal.
+    Refusal(Escaped),
+    /// A tool call began. `index` counts the calls of this model answer from 0.
+    ToolStarted { index: u32, id: Bytes, name: Bytes },
+    /// A piece of its arguments' JSON text.
+    ToolArgs { index: u32, delta: Escaped },
+    /// The call is complete. `signature` (may be empty) must go back with the next turn.
+    ToolDone { index: u32, signature: Bytes },
+    /// Tokens of this model call, final.
+    ModelUsage(Usage),
+    /// The model call ended.
+    ModelStopped(StopReason),
+    /// The run began: always its first frame.
+    RunStarted { smith_id: Bytes, thread_id: Bytes },
+    /// The whole text of a finished message.
+    MessageCompleted { content: Escaped },
+    /// Terminal. `warnings` is a JSON array of `{code, message}`.
+    RunCompleted {
+        stop: StopReason,
+        usage: Usage,
+        warnings: Bytes,
+    },
+    /// Terminal. `code` is an API error code.
+    RunFailed { code: Bytes, message: Bytes },
+    /// Terminal. `reason` may be empty.
+    RunCancelled { reason: Bytes },
+}
+
+impl Frame {
+    /// Whether the run's stream ends with this frame.
+    pub fn is_terminal(&self) -> bool {
+        matches!(
+            self,
+            Self::RunCompleted { .. } | Self::RunFailed { .. } | Self::RunCancelled { .. }
+        )
+    }
+
+    /// The bytes that this frame keeps alive, for memory accounting.
+    pub fn weight(&self) -> usize {
+        let payload = match self {
+            Self::Text(t) | Self::Reasoning(t) | Self::Refusal(t) => t.as_bytes().len(),
+            Self::MessageCompleted { content } => content.as_bytes().len(),
+            Self::ToolArgs { delta, .. } => delta.as_bytes().len(),
+            Self::ReasoningDone { signature, .. } | Self::ToolDone { signature, .. } => {
+                signature.len()
+            }
+            Self::ToolStarted { id, name, .. } => id.len() + name.len(),
+            _ => 0,
+        };
+        std::mem::size_of::<Self>() + payload
+    }
+}

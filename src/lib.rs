@@ -1,0 +1,17 @@
+//! Smithgate: a self-hosted gateway for AI agents. One base URL for every client wire.
+//!
+//! The binary is a thin shell around this library, which tests and benches drive too. Data flows
+//! one way: `edge` → `auth` → `wire` (decode) → `run` → `model` → frames → `wire` (encode) →
+//! `edge`. Each module's documentation says what lives there and what it may import.
+
+pub mod auth;
+pub mod config;
+pub mod error;
+pub mod frame;
+pub mod ids;
+pub mod metrics;
+pub mod model;
+pub mod run;
+pub mod secrets;
+pub mod sse;
+pub mod store;

@@ -1,0 +1,128 @@
+//! Prometheus metrics. Lives here: [`Metrics`], one registry for a gateway. Imports nothing of
+//! ours. Handles for hot labels are looked up once a request, not once a frame.
+
+use prometheus::{
+    HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge, Opts, Registry, TextEncoder,
+};
+
+/// All metrics of a gateway.
+#[derive(Clone)]
+pub struct Metrics {
+    pub registry: Registry,
+    /// By route and status.
+    pub requests: IntCounterVec,
+    /// Event streams being written to clients.
+    pub streams_open: IntGauge,
+    /// Seconds from the request's header to the first byte of the answer, by route.
+    pub time_to_first_byte: HistogramVec,
+    /// Frames written to clients, by wire.
+    pub frames: IntCounterVec,
+    /// Tokens, by provider, model and kind.
+    pub tokens: IntCounterVec,
+    /// Failed provider calls, by provider and kind.
+    pub provider_errors: IntCounterVec,
+    /// Provider calls given up because the client had gone.
+    pub cancelled_calls: IntCounter,
+    /// Look-ups answered from memory, by cache.
+    pub cache_hits: IntCounterVec,
+    /// Look-ups that asked the store, by cache.
+    pub cache_misses: IntCounterVec,
+}
+
+fn counters(registry: &Registry, name: &str, help: &str, labels: &[&str]) -> IntCounterVec {
+    let vec = IntCounterVec::new(Opts::new(name, help), labels).expect("a valid metric");
+    registry.register(Box::new(vec.clone())).expect("a new metric");
+    vec
+}
+
+impl Metrics {
+    /// A new registry with all metrics.
+    pub fn new() -> Self {
+        let registry = Registry::new();
+        let streams_open = IntGauge::new("smithgate_streams_open", "Event streams being written")
+            .expect("a valid metric");
+        let cancelled_calls = IntCounter::new(
+            "smithgate_provider_calls_cancelled_total",
+            "Provider calls given up because the client had gone",
+        )
+        .expect("a valid metric");
+        let time_to_first_byte = HistogramVec::new(
+            HistogramOpts::new(
+                "smithgate_time_to_first_byte_seconds",
+                "From the request's header to the answer's first byte",
+            )
+            .buckets(vec![
+                0.0005, 0.001, 0.002, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0,
+                10.0, 30.0,
+            ]),
+            &["route"],
+        )
+        .expect("a valid metric");
+        for metric in [
+            Box::new(streams_open.clone()) as Box<dyn prometheus::core::Collector>,
+            Box::new(cancelled_calls.clone()),
+            Box::new(time_to_first_byte.clone()),
+        ] {
+            registry.register(metric).expect("a new metric");
+        }
+        let make = |name: &str, help: &str, labels: &[&str]| {
+            counters(&registry, name, help, labels)
+        };
+        Self {
+            requests: make(
+                "smithgate_requests_total",
+                "Requests by route and status",
+                &["route", "status"],
+            ),
+            streams_open,
+            time_to_first_byte,
+            frames: make("smithgate_frames_total", "Frames written", &["wire"]),
+            tokens: make(
+                "smithgate_tokens_total",
+                "Tokens by provider, model and kind",
+                &["provider", "model", "kind"],
+            ),
+            provider_errors: make(
+                "smithgate_provider_errors_total",
+                "Failed provider calls",
+                &["provider", "kind"],
+            ),
+            cancelled_calls,
+            cache_hits: make("smithgate_cache_hits_total", "Look-ups from memory", &["cache"]),
+            cache_misses: make(
+                "smithgate_cache_misses_total",
+                "Look-ups that asked the store",
+                &["cache"],
+            ),
+            registry,
+        }
+    }
+
+    /// The exposition text.
+    pub fn render(&self) -> Result<String, prometheus::Error> {
+        TextEncoder::new().encode_to_string(&self.registry.gather())
+    }
+
+    /// Counts the tokens of one model call.
+    pub fn count_tokens(&self, provider: &str, model: &str, usage: &crate::frame::Usage) {
+        for (kind, count) in [
+            ("input", usage.input),
+            ("output", usage.output),
+            ("cache_read", usage.cache_read),
+            ("cache_write", usage.cache_write),
+            ("reasoning", usage.reasoning),
+        ] {
+            if count > 0 {
+                self.tokens
+                    .with_label_values(&[provider, model, kind])
+                    .inc_by(count);
+            }
+        }
+    }
+}
+
+impl Default for Metrics {
+    fn default() -> Self {
+        Self::new()
+    }
+}

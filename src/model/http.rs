@@ -1,0 +1,395 @@
+//! The upstream HTTP client: Pingora's pooled connectors, with the address guard in front of
+//! every connection. Dropping a response closes its connection, which is how a provider learns
+//! that nobody listens any more.
+
+use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::{Bytes, BytesMut};
+use futures_util::FutureExt;
+use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode};
+use pingora_core::connectors::ConnectorOptions;
+use pingora_core::connectors::http::Connector;
+use pingora_core::protocols::ALPN;
+use pingora_core::protocols::http::client::HttpSession;
+use pingora_core::upstreams::peer::HttpPeer;
+use pingora_core::{Error as PingoraError, ErrorType};
+use pingora_http::RequestHeader;
+
+use super::address::AddressGuard;
+use super::error::ModelError;
+
+const POOL_SIZE: usize = 1024;
+const POOL_IDLE: Duration = Duration::from_secs(60);
+const DNS_TTL: Duration = Duration::from_secs(30);
+const MAX_STREAMS_PER_CONNECTION: usize = 100;
+
+/// A provider's base URL, taken apart.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Endpoint {
+    tls: bool,
+    host: String,
+    port: u16,
+    authority: String,
+    /// Without a trailing slash.
+    base_path: String,
+    /// Named by the operator: the address guard does not apply.
+    trusted: bool,
+}
+
+impl Endpoint {
+    /// From a base URL such as `https://api.openai.com/v1`; the message says what is wrong.
+    pub fn parse(base_url: &str, trusted: bool) -> Result<Self, String> {
+        let url = url::Url::parse(base_url).map_err(|e| e.to_string())?;
+        let tls = match url.scheme() {
+            "https" => true,
+            "http" => false,
+            other => return Err(format!("'{other}' is no http(s) URL")),
+        };
+        if !url.username().is_empty() || url.password().is_some() {
+            return Err("must hold no user name or password".to_owned());
+        }
+        if url.query().is_some() || url.fragment().is_some() {
+            return Err("must hold no query and no fragment".to_owned());
+        }
+        let host = url.host_str().ok_or("names no host")?;
+        let authority = match url.port() {
+            Some(port) => format!("{host}:{port}"),
+            None => host.to_owned(),
+        };
+        Ok(Self {
+            tls,
+            host: host.trim_matches(['[', ']']).to_owned(),
+            port: url.port_or_known_default().ok_or("names no port")?,
+            authority,
+            base_path: url.path().trim_end_matches('/').to_owned(),
+            trusted,
+        })
+    }
+
+    /// The IP address, when the host is one.
+    pub fn literal_address(&self) -> Option<IpAddr> {
+        self.host.parse().ok()
+    }
+}
+
+/// How long each step may take.
+#[derive(Debug, Clone, Copy)]
+pub struct Timeouts {
+    pub connect: Duration,
+    /// Until the response header.
+    pub first_byte: Duration,
+    /// Between two reads of the body.
+    pub idle: Duration,
+}
+
+/// One request.
+#[derive(Debug)]
+pub struct UpstreamRequest<'a> {
+    pub method: Method,
+    /// After the base path; begins with a slash and may hold a query.
+    pub path: &'a str,
+    pub headers: &'a [(HeaderName, HeaderValue)],
+    pub body: Bytes,
+}
+
+/// The client. One for the whole gateway.
+pub struct Upstream {
+    connector: Arc<Connector>,
+    guard: AddressGuard,
+    addresses: moka::future::Cache<(String, u16), Arc<[SocketAddr]>>,
+}
+
+impl Upstream {
+    /// A client whose untrusted endpoints are held by `guard`.
+    pub fn new(guard: AddressGuard) -> Self {
+        Self {
+            connector: Arc::new(Connector::new(Some(ConnectorOptions::new(POOL_SIZE)))),
+            guard,
+            addresses: moka::future::Cache::builder()
+                .max_capacity(10_000)
+                .time_to_live(DNS_TTL)
+                .build(),
+        }
+    }
+
+    /// The guard, for checks at registration.
+    pub fn guard(&self) -> &AddressGuard {
+        &self.guard
+    }
+
+    async fn resolve(&self, endpoint: &Endpoint) -> Result<Arc<[SocketAddr]>, ModelError> {
+        let found = match endpoint.literal_address() {
+            Some(ip) => Arc::from([SocketAddr::new(ip, endpoint.port)].as_slice()),
+            None => {
+                let key = (endpoint.host.clone(), endpoint.port);
+                self.addresses
+                    .try_get_with(key, async {
+                        let found: Vec<SocketAddr> =
+                            tokio::net::lookup_host((endpoint.host.as_str(), endpoint.port))
+                                .await?
+                                .collect();
+                        Ok::<_, std::io::Error>(found.into())
+                    })
+                    .await
+                    .map_err(|e| ModelError::Connect(format!("{}: {e}", endpoint.host)))?
+            }
+        };
+        if endpoint.trusted {
+            return Ok(found);
+        }
+        // The address that is checked is the one that is connected to.
+        let mut refused = None;
+        let allowed: Vec<SocketAddr> = found
+            .iter()
+            .copied()
+            .filter(|address| match self.guard.check(address.ip()) {
+                Ok(()) => true,
+                Err(why) => {
+                    refused = Some(why);
+                    false
+                }
+            })
+            .collect();
+        match (allowed.is_empty(), refused) {
+            (true, Some(why)) => Err(ModelError::Forbidden(format!("{}: {why}", endpoint.host))),
+            _ => Ok(allowed.into()),
+        }
+    }
+
+    /// Sends `request` and waits for the response header. Stale pooled connections are replaced;
+    /// nothing else is repeated here.
+    pub async fn send(
+        &self,
+        endpoint: &Endpoint,
+        request: &UpstreamRequest<'_>,
+        timeouts: Timeouts,
+    ) -> Result<UpstreamResponse, ModelError> {
+        let addresses = self.resolve(endpoint).await?;
+        if addresses.is_empty() {
+            return Err(ModelError::Connect(format!("{} has no address", endpoint.host)));
+        }
+        let mut last = None;
+        for address in addresses.iter() {
+            match self.send_to(*address, endpoint, request, timeouts).await {
+                Err(error @ ModelError::Connect(_)) => last = Some(error),
+                other => return other,
+            }
+        }
+        Err(last.unwrap_or(ModelError::Cut))
+    }
+
+    async fn send_to(
+        &self,
+        address: SocketAddr,
+        endpoint: &Endpoint,
+        request: &UpstreamRequest<'_>,
+        timeouts: Timeouts,
+    ) -> Result<UpstreamResponse, ModelError> {
+        let mut peer = HttpPeer::new(address, endpoint.tls, endpoint.host.clone());
+        peer.options.connection_timeout = Some(timeouts.connect);
+        peer.options.total_connection_timeout = Some(timeouts.connect * 2);
+        peer.options.max_h2_streams = MAX_STREAMS_PER_CONNECTION;
+        if endpoint.tls {
+            peer.options.alpn = ALPN::H2H1;
+        }
+        // A pooled connection may have been closed by the provider in the meantime.
+        const STALE_TRIES: usize = 3;
+        let mut tried = 0;
+        loop {
+            tried += 1;
+            let (mut session, reused) = self
+                .connector
+                .get_http_session(&peer)
+                .await
+                .map_err(|e| connect_error(&e))?;
+            session.set_read_timeout(Some(timeouts.first_byte));
+            session.set_write_timeout(Some(timeouts.first_byte));
+            match exchange(&mut session, endpoint, request).await {
+                Ok((status, headers)) => {
+                    session.set_read_timeout(Some(timeouts.idle));
+                    return Ok(UpstreamResponse {
+                        status,
+                        headers,
+                        session: Some(session),
+                        peer,
+                        connector: self.connector.clone(),
+                    });
+                }
+                Err(error) if reused && tried < STALE_TRIES && is_stale(&error) => {}
+                Err(error) => return Err(read_error(&error, "response header")),
+            }
+        }
+    }
+}
+
+async fn exchange(
+    session: &mut HttpSession,
+    endpoint: &Endpoint,
+    request: &UpstreamRequest<'_>,
+) -> Result<(StatusCode, HeaderMap), Box<PingoraError>> {
+    let path = format!("{}{}", endpoint.base_path, request.path);
+    let mut header = RequestHeader::build(
+        request.method.clone(),
+        path.as_bytes(),
+        Some(request.headers.len() + 4),
+    )?;
+    header.insert_header(http::header::HOST, &endpoint.authority)?;
+    for (name, value) in request.headers {
+        header.insert_header(name.clone(), value.clone())?;
+    }
+    let has_body = !request.body.is_empty();
+    if has_body || request.method == Method::POST {
+        header.insert_header(http::header::CONTENT_LENGTH, request.body.len())?;
+    }
+    session.write_request_header(Box::new(header)).await?;
+    if has_body {
+        session.write_request_body(request.body.clone(), true).await?;
+    }
+    session.finish_request_body().await?;
+    loop {
+        session.read_response_header().await?;
+        let Some(header) = session.response_header() else {
+            return PingoraError::e_explain(ErrorType::InvalidHTTPHeader, "no header");
+        };
+        if !header.status.is_informational() {
+            return Ok((header.status, header.headers.clone()));
+        }
+    }
+}
+
+fn is_stale(error: &PingoraError) -> bool {
+    matches!(
+        error.etype(),
+        ErrorType::ConnectionClosed
+            | ErrorType::ReadError
+            | ErrorType::WriteError
+            | ErrorType::H2Error
+    )
+}
+
+fn connect_error(error: &PingoraError) -> ModelError {
+    match error.etype() {
+        ErrorType::ConnectTimedout | ErrorType::TLSHandshakeTimedout => {
+            ModelError::Timeout("connecting")
+        }
+        _ => ModelError::Connect(error.to_string()),
+    }
+}
+
+fn read_error(error: &PingoraError, what: &'static str) -> ModelError {
+    match error.etype() {
+        ErrorType::ReadTimedout | ErrorType::WriteTimedout => ModelError::Timeout(what),
+        ErrorType::InvalidHTTPHeader => ModelError::Malformed("a bad HTTP header".to_owned()),
+        _ => ModelError::Cut,
+    }
+}
+
+/// A response whose body is still being read.
+pub struct UpstreamResponse {
+    pub status: StatusCode,
+    pub headers: HeaderMap,
+    session: Option<HttpSession>,
+    peer: HttpPeer,
+    connector: Arc<Connector>,
+}
+
+impl UpstreamResponse {
+    /// The next piece of the body; `None` at its end, when the connection goes back to the pool.
+    /// May be dropped while waiting without losing bytes.
+    pub async fn chunk(&mut self) -> Result<Option<Bytes>, ModelError> {
+        let Some(session) = &mut self.session else {
+            return Ok(None);
+        };
+        match session.read_response_body().await {
+            Ok(Some(bytes)) => Ok(Some(bytes)),
+            Ok(None) => {
+                if let Some(session) = self.session.take() {
+                    self.connector
+                        .release_http_session(session, &self.peer, Some(POOL_IDLE))
+                        .await;
+                }
+                Ok(None)
+            }
+            Err(error) => {
+                self.session = None;
+                Err(read_error(&error, "response body"))
+            }
+        }
+    }
+
+    /// The whole body, of at most `limit` bytes.
+    pub async fn body(&mut self, limit: usize) -> Result<Bytes, ModelError> {
+        let Some(first) = self.chunk().await? else {
+            return Ok(Bytes::new());
+        };
+        let Some(second) = self.chunk().await? else {
+            return Ok(first);
+        };
+        let mut whole = BytesMut::from(&first[..]);
+        let mut next = Some(second);
+        while let Some(piece) = next {
+            if whole.len() + piece.len() > limit {
+                self.session = None;
+                return Err(ModelError::TooLarge(limit));
+            }
+            whole.extend_from_slice(&piece);
+            next = self.chunk().await?;
+        }
+        Ok(whole.freeze())
+    }
+
+    /// Gives the connection back once the rest of a body that nobody needs has come, if it comes
+    /// soon; else closes it.
+    pub fn release(mut self) {
+        const REST: Duration = Duration::from_secs(1);
+        if self.session.is_none() || matches!(self.chunk().now_or_never(), Some(Ok(None) | Err(_))) {
+            return;
+        }
+        tokio::spawn(async move {
+            let rest = async { while let Ok(Some(_)) = self.chunk().await {} };
+            let _ = tokio::time::timeout(REST, rest).await;
+        });
+    }
+
+    /// `Retry-After` in seconds, from seconds or an HTTP date.
+    pub fn retry_after(&self) -> Option<u64> {
+        let text = self.headers.get(http::header::RETRY_AFTER)?.to_str().ok()?;
+        if let Ok(seconds) = text.trim().parse::<f64>() {
+            return Some(seconds.max(0.0).ceil() as u64);
+        }
+        let at = httpdate::parse_http_date(text).ok()?;
+        Some(
+            at.duration_since(std::time::SystemTime::now())
+                .map_or(0, |d| d.as_secs() + 1),
+        )
+    }
+
+    /// Whether the body is an event stream.
+    pub fn is_event_stream(&self) -> bool {
+        self.headers
+            .get(http::header::CONTENT_TYPE)
+            .and_then(|v| v.to_str().ok())
+            .is_some_and(|v| v.trim_start().starts_with("text/event-stream"))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn base_urls_are_taken_apart() {
+        let endpoint = Endpoint::parse("https://api.openai.com/v1/", false).expect("valid");
+        assert_eq!(endpoint.base_path, "/v1");
+        assert_eq!((endpoint.port, endpoint.tls), (443, true));
+        assert_eq!(endpoint.authority, "api.openai.com");
+        let endpoint = Endpoint::parse("http://[::1]:9000", false).expect("valid");
+        assert_eq!(endpoint.literal_address(), "::1".parse().ok());
+        assert_eq!(endpoint.authority, "[::1]:9000");
+        for bad in ["ftp://x", "nope", "https://u:p@x/", "https://x/?a=b", "https://x/#f"] {
+            assert!(Endpoint::parse(bad, false).is_err(), "{bad}");
+        }
+    }
+}

@@ -1,0 +1,23 @@
+//! Calling model providers: from a neutral request to frames.
+//!
+//! Lives here: the neutral request, routing of model names to targets and keys, the upstream HTTP
+//! client with its address guard, one file for each provider wire under `provider/`, and the call
+//! that tries targets in order. May import `frame`, `sse`, `store`, `secrets`, `config`,
+//! `metrics`, `error`.
+
+mod address;
+mod call;
+mod continuity;
+mod error;
+mod http;
+pub mod provider;
+mod request;
+mod routing;
+
+pub use address::{AddressGuard, Refused};
+pub use call::{ModelCall, Models};
+pub use continuity::Continuity;
+pub use error::ModelError;
+pub use http::{Endpoint, Timeouts, Upstream, UpstreamRequest, UpstreamResponse};
+pub use request::*;
+pub use routing::{Route, Routing, split_model};

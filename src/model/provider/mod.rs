@@ -1,0 +1,117 @@
+//! The provider wires: how each one is asked and how its answers become frames.
+//!
+//! Lives here: the [`ProviderApi`] and [`StreamDecoder`] traits and one file for each wire.
+//! Adding a wire is one file and one line in [`api`]. May import `frame`, `sse`, the neutral
+//! request and error of `model`, and `config` for the wire's name.
+
+mod anthropic;
+mod gemini;
+mod openai_chat;
+mod openai_responses;
+
+pub use openai_chat::map_finish_reason;
+
+use bytes::Bytes;
+use http::{HeaderName, HeaderValue};
+use serde_json::Value;
+
+use super::error::ModelError;
+use super::request::ModelRequest;
+use crate::config::ProviderWire;
+use crate::frame::{Escaped, Frame};
+use crate::sse::Event;
+
+/// How a provider is asked.
+pub trait ProviderApi: Send + Sync {
+    /// The path after the base URL.
+    fn path(&self, model: &str, stream: bool) -> String;
+    /// The headers that carry `key`, and any the wire demands.
+    fn headers(&self, key: Option<&str>) -> Vec<(HeaderName, HeaderValue)>;
+    /// The request body. `stream_usage`: whether the provider knows `stream_options`.
+    fn body(
+        &self,
+        request: &ModelRequest,
+        stream: bool,
+        stream_usage: bool,
+    ) -> Result<Value, ModelError>;
+    /// A decoder for one streamed answer.
+    fn decoder(&self) -> Box<dyn StreamDecoder>;
+    /// The frames of an answer that was not streamed.
+    fn decode_full(&self, body: &Bytes) -> Result<Vec<Frame>, ModelError>;
+}
+
+/// Turns one streamed answer into frames.
+pub trait StreamDecoder: Send {
+    /// Appends the frames of `event` to `out`.
+    fn event(&mut self, event: &Event, out: &mut Vec<Frame>) -> Result<(), ModelError>;
+    /// Whether the answer's last event has been seen, so that nothing needs waiting for.
+    fn is_done(&self) -> bool;
+    /// Called at the end of the body or after its last event: an answer that did not finish is [`ModelError::Cut`].
+    fn finish(&mut self, out: &mut Vec<Frame>) -> Result<(), ModelError>;
+}
+
+/// The implementation of a wire.
+pub fn api(wire: ProviderWire) -> &'static dyn ProviderApi {
+    match wire {
+        ProviderWire::OpenaiChat => &openai_chat::OpenaiChat,
+        ProviderWire::OpenaiResponses => &openai_responses::OpenaiResponses,
+        ProviderWire::Anthropic => &anthropic::Anthropic,
+        ProviderWire::Gemini => &gemini::Gemini,
+    }
+}
+
+/// The message of a provider's error body, whichever of the usual shapes it has.
+pub fn error_message(status: u16, body: &[u8]) -> String {
+    const LONGEST: usize = 2_000;
+    let parsed = serde_json::from_slice::<Value>(body).ok();
+    let found = parsed.as_ref().and_then(|value| {
+        let value = value.get(0).unwrap_or(value);
+        [
+            &value["error"]["message"],
+            &value["error"],
+            &value["message"],
+            &value["detail"],
+        ]
+        .into_iter()
+        .find_map(Value::as_str)
+    });
+    match found {
+        Some(message) => message.chars().take(LONGEST).collect(),
+        None => format!("the model provider answered with status {status}"),
+    }
+}
+
+fn bearer(key: Option<&str>) -> Vec<(HeaderName, HeaderValue)> {
+    let mut headers = vec![(
+        http::header::CONTENT_TYPE,
+        HeaderValue::from_static("application/json"),
+    )];
+    if let Some(key) = key {
+        headers.extend(secret_header(http::header::AUTHORIZATION, &format!("Bearer {key}")));
+    }
+    headers
+}
+
+fn secret_header(name: HeaderName, value: &str) -> Option<(HeaderName, HeaderValue)> {
+    let mut value = HeaderValue::from_str(value).ok()?;
+    value.set_sensitive(true);
+    Some((name, value))
+}
+
+fn malformed(event: &Event, error: &serde_json::Error) -> ModelError {
+    let shown: String = String::from_utf8_lossy(&event.data).chars().take(120).collect();
+    ModelError::Malformed(format!("{error} in {shown:?}"))
+}
+
+/// The escaped text of a raw JSON value of `source`, when it is a string that is not empty.
+fn text_of(source: &Bytes, raw: Option<&serde_json::value::RawValue>) -> Option<Escaped> {
+    let text = Escaped::from_token(source, raw?.get())?;
+    (!text.is_empty()).then_some(text)
+}
+
+fn shared(text: &str) -> Bytes {
+    Bytes::copy_from_slice(text.as_bytes())
+}
+
+/// Tells the model to answer in JSON, for wires without a switch for it.
+const JSON_ONLY: &str = "Answer with one JSON object only: no other text, no code fence.";

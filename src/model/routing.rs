@@ -1,0 +1,403 @@
+//! From a model name to targets: aliases, `<provider>/<model>`, and bare ids whose provider their
+//! prefix tells; and from a provider to the key that a call uses (smith's, tenant's, hosted).
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use zeroize::Zeroizing;
+
+use super::error::ModelError;
+use super::http::Endpoint;
+use crate::config::{Config, Provider, ProviderWire};
+use crate::metrics::Metrics;
+use crate::secrets::Vault;
+use crate::store::{ModelKeyRow, Store};
+
+/// Other nodes' key changes are seen within this time.
+const KEY_TTL: Duration = Duration::from_secs(3);
+
+/// One target of a call, ready to be used.
+#[derive(Clone)]
+pub struct Route {
+    pub provider: Arc<str>,
+    pub wire: ProviderWire,
+    pub endpoint: Arc<Endpoint>,
+    pub key: Option<Arc<Zeroizing<String>>>,
+    /// The id as the provider knows it.
+    pub model: String,
+    pub stream_usage: bool,
+    /// Repeats before the next route is tried.
+    pub retries: u32,
+    /// Overrides the time until the first byte.
+    pub timeout: Option<Duration>,
+}
+
+struct Known {
+    config: Provider,
+    endpoint: Arc<Endpoint>,
+}
+
+struct OwnKey {
+    secret: Arc<Zeroizing<String>>,
+    endpoint: Option<Arc<Endpoint>>,
+}
+
+type KeyId = (Arc<str>, Arc<str>, Arc<str>);
+
+/// Knows the providers, the aliases and (cached) the keys.
+pub struct Routing {
+    known: BTreeMap<String, Known>,
+    aliases: BTreeMap<String, crate::config::Alias>,
+    default_model: Option<String>,
+    store: Arc<dyn Store>,
+    vault: Arc<Vault>,
+    keys: moka::future::Cache<KeyId, Option<Arc<OwnKey>>>,
+    metrics: Metrics,
+}
+
+/// Splits `<provider>/<model>`; the model may hold further slashes.
+pub fn split_model(model: &str) -> Option<(&str, &str)> {
+    let (provider, model) = model.split_once('/')?;
+    (crate::config::is_provider_name(provider) && !model.is_empty()).then_some((provider, model))
+}
+
+fn built_in() -> Vec<(&'static str, Provider)> {
+    let provider = |wire, base_url: &str, models: &[&str], keys_of: Option<&str>| Provider {
+        wire,
+        base_url: base_url.to_owned(),
+        api_key: None,
+        needs_key: true,
+        models: models.iter().map(|m| (*m).to_owned()).collect(),
+        stream_usage: true,
+        keys_of: keys_of.map(str::to_owned),
+    };
+    const OPENAI: &str = "https://api.openai.com/v1";
+    vec![
+        (
+            "openai",
+            provider(
+                ProviderWire::OpenaiChat,
+                OPENAI,
+                &["gpt-5.5", "gpt-5.5-mini", "gpt-5.4"],
+                None,
+            ),
+        ),
+        (
+            "openai-responses",
+            provider(ProviderWire::OpenaiResponses, OPENAI, &[], Some("openai")),
+        ),
+        (
+            "anthropic",
+            provider(
+                ProviderWire::Anthropic,
+                "https://api.anthropic.com/v1",
+                &["claude-opus-4-8", "claude-opus-4-7", "claude-sonnet-4-6", "claude-haiku-4-5"],
+                None,
+            ),
+        ),
+        (
+            "gemini",
+            provider(
+                ProviderWire::Gemini,
+                "https://generativelanguage.googleapis.com/v1beta",
+                &[
+                    "gemini-3.1-pro",
+                    "gemini-3.5-flash",
+                    "gemini-3.1-flash-lite",
+                    "gemini-2.5-pro",
+                ],
+                None,
+            ),
+        ),
+    ]
+}
+
+/// The provider of a bare model id, by its prefix (`observed.md` 5, "Model listing").
+fn provider_of_bare(model: &str) -> Option<&'static str> {
+    let is_o_series =
+        model.starts_with('o') && model[1..].starts_with(|c: char| c.is_ascii_digit());
+    if model.starts_with("gpt-") || model.starts_with("chatgpt-") || is_o_series {
+        Some("openai")
+    } else if model.starts_with("claude-") {
+        Some("anthropic")
+    } else if model.starts_with("gemini-") {
+        Some("gemini")
+    } else {
+        None
+    }
+}
+
+impl Routing {
+    /// Checks the configured providers' base URLs.
+    pub fn new(
+        config: &Config,
+        store: Arc<dyn Store>,
+        vault: Arc<Vault>,
+        metrics: Metrics,
+    ) -> Result<Self, String> {
+        let mut known = BTreeMap::new();
+        let built_in = built_in().into_iter().map(|(n, p)| (n.to_owned(), p));
+        let configured = config.providers.iter().map(|(n, p)| (n.clone(), p.clone()));
+        for (name, config) in built_in.chain(configured) {
+            let endpoint = Endpoint::parse(&config.base_url, true)
+                .map_err(|e| format!("providers.{name}.base_url: {e}"))?;
+            let endpoint = Arc::new(endpoint);
+            known.insert(name, Known { config, endpoint });
+        }
+        Ok(Self {
+            known,
+            aliases: config.models.aliases.clone(),
+            default_model: config.models.default.clone(),
+            store,
+            vault,
+            keys: moka::future::Cache::builder()
+                .max_capacity(100_000)
+                .time_to_live(KEY_TTL)
+                .build(),
+            metrics,
+        })
+    }
+
+    /// The model of smiths whose configuration names none.
+    pub fn default_model(&self) -> Option<&str> {
+        self.default_model.as_deref()
+    }
+
+    /// Whether `model` is an alias or names its provider, so that it can be routed without a smith.
+    pub fn is_qualified(&self, model: &str) -> bool {
+        self.aliases.contains_key(model) || split_model(model).is_some()
+    }
+
+    /// The targets of `model` for a tenant, in the order to try them. Only the first must have a
+    /// key; fallbacks without one are left out.
+    pub async fn resolve(
+        &self,
+        tenant_id: &Arc<str>,
+        smith_id: Option<&Arc<str>>,
+        model: &str,
+    ) -> Result<Vec<Route>, ModelError> {
+        if let Some(alias) = self.aliases.get(model) {
+            let mut routes = Vec::with_capacity(alias.targets.len());
+            let mut first_error = None;
+            for target in &alias.targets {
+                let Some((provider, id)) = split_model(&target.model) else {
+                    continue;
+                };
+                match self.route(tenant_id, smith_id, provider, id).await {
+                    Ok(mut route) => {
+                        route.retries = target.retries;
+                        route.timeout = target.timeout_ms.map(Duration::from_millis);
+                        routes.push(route);
+                    }
+                    Err(error) => first_error = first_error.or(Some(error)),
+                }
+            }
+            return match (routes.is_empty(), first_error) {
+                (true, Some(error)) => Err(error),
+                _ => Ok(routes),
+            };
+        }
+        let (provider, id) = match split_model(model) {
+            Some((provider, id)) => (provider, id),
+            None => match provider_of_bare(model) {
+                Some(provider) => (provider, model),
+                None => {
+                    return Err(ModelError::UnknownModel(format!(
+                        "cannot tell the provider of model '{model}': write <provider>/<model>"
+                    )));
+                }
+            },
+        };
+        Ok(vec![self.route(tenant_id, smith_id, provider, id).await?])
+    }
+
+    async fn route(
+        &self,
+        tenant_id: &Arc<str>,
+        smith_id: Option<&Arc<str>>,
+        provider: &str,
+        model: &str,
+    ) -> Result<Route, ModelError> {
+        let known = self.known.get(provider);
+        let key_name = known
+            .and_then(|k| k.config.keys_of.as_deref())
+            .unwrap_or(provider);
+        let own = self.own_key(tenant_id, smith_id, key_name).await?;
+        let (wire, stream_usage) = known.map_or((ProviderWire::OpenaiChat, true), |k| {
+            (k.config.wire, k.config.stream_usage)
+        });
+        let endpoint = own
+            .as_ref()
+            .and_then(|own| own.endpoint.clone())
+            .or_else(|| known.map(|k| k.endpoint.clone()));
+        let Some(endpoint) = endpoint else {
+            // A name that nobody configured is a provider without a key.
+            return Err(ModelError::NoKey(provider.to_owned()));
+        };
+        let key = match (own, known) {
+            (Some(own), _) => Some(own.secret.clone()),
+            (None, Some(known)) => match &known.config.api_key {
+                Some(hosted) => Some(Arc::new(Zeroizing::new(hosted.clone()))),
+                None if known.config.needs_key => {
+                    return Err(ModelError::NoKey(key_name.to_owned()));
+                }
+                None => None,
+            },
+            (None, None) => None,
+        };
+        Ok(Route {
+            provider: provider.into(),
+            wire,
+            endpoint,
+            key,
+            model: model.to_owned(),
+            stream_usage,
+            retries: 0,
+            timeout: None,
+        })
+    }
+
+    async fn own_key(
+        &self,
+        tenant_id: &Arc<str>,
+        smith_id: Option<&Arc<str>>,
+        provider: &str,
+    ) -> Result<Option<Arc<OwnKey>>, ModelError> {
+        if let Some(smith_id) = smith_id
+            && let Some(key) = self.cached_key(tenant_id, smith_id, provider).await?
+        {
+            return Ok(Some(key));
+        }
+        self.cached_key(tenant_id, &Arc::from(""), provider).await
+    }
+
+    async fn cached_key(
+        &self,
+        tenant_id: &Arc<str>,
+        smith_id: &Arc<str>,
+        provider: &str,
+    ) -> Result<Option<Arc<OwnKey>>, ModelError> {
+        let id = (tenant_id.clone(), smith_id.clone(), Arc::from(provider));
+        if let Some(found) = self.keys.get(&id).await {
+            self.metrics.cache_hits.with_label_values(&["model_keys"]).inc();
+            return Ok(found);
+        }
+        self.metrics.cache_misses.with_label_values(&["model_keys"]).inc();
+        let row = self.store.model_key(tenant_id, smith_id, provider).await?;
+        let found = match row {
+            Some(row) => Some(Arc::new(self.open(row)?)),
+            None => None,
+        };
+        self.keys.insert(id, found.clone()).await;
+        Ok(found)
+    }
+
+    fn open(&self, row: ModelKeyRow) -> Result<OwnKey, ModelError> {
+        let owner = key_owner(&row.tenant_id, &row.smith_id, &row.provider);
+        let broken = || {
+            ModelError::Connect(format!(
+                "the stored key for '{}' does not open with this master key",
+                row.provider
+            ))
+        };
+        let secret = self.vault.open(&owner, &row.sealed).map_err(|_| broken())?;
+        let secret = String::from_utf8(secret.to_vec()).map_err(|_| broken())?;
+        let endpoint = match &row.base_url {
+            Some(url) => Some(Arc::new(
+                Endpoint::parse(url, false).map_err(ModelError::Forbidden)?,
+            )),
+            None => None,
+        };
+        Ok(OwnKey {
+            secret: Arc::new(Zeroizing::new(secret)),
+            endpoint,
+        })
+    }
+
+    /// Stores a key, sealed. `smith_id` is empty for the tenant's own.
+    pub async fn put_key(
+        &self,
+        tenant_id: &str,
+        smith_id: &str,
+        provider: &str,
+        api_key: &str,
+        base_url: Option<String>,
+    ) -> Result<(), crate::error::ApiError> {
+        let owner = key_owner(tenant_id, smith_id, provider);
+        let sealed = self
+            .vault
+            .seal(&owner, api_key.as_bytes())
+            .map_err(crate::error::ApiError::internal)?;
+        self.store
+            .put_model_key(&ModelKeyRow {
+                tenant_id: tenant_id.to_owned(),
+                smith_id: smith_id.to_owned(),
+                provider: provider.to_owned(),
+                base_url,
+                sealed,
+                updated_at: crate::store::now_micros(),
+            })
+            .await?;
+        self.forget_key(tenant_id, smith_id, provider).await;
+        Ok(())
+    }
+
+    /// Drops a key from the cache of this node.
+    pub async fn forget_key(&self, tenant_id: &str, smith_id: &str, provider: &str) {
+        let id: KeyId = (tenant_id.into(), smith_id.into(), provider.into());
+        self.keys.invalidate(&id).await;
+    }
+
+    /// Whether the operator or this program defines `provider`, so that it needs no base URL.
+    pub fn knows(&self, provider: &str) -> bool {
+        self.known.contains_key(provider)
+    }
+
+    /// The models that a tenant can use: `(id, provider)`, aliases first.
+    pub async fn usable_models(
+        &self,
+        tenant_id: &Arc<str>,
+    ) -> Result<Vec<(String, String)>, ModelError> {
+        let mut models: Vec<(String, String)> = Vec::new();
+        for alias in self.aliases.keys() {
+            if self.resolve(tenant_id, None, alias).await.is_ok() {
+                models.push((alias.clone(), "smithgate".to_owned()));
+            }
+        }
+        let built_in: Vec<&str> = built_in().into_iter().map(|(name, _)| name).collect();
+        for (name, known) in &self.known {
+            if known.config.models.is_empty()
+                || self.route(tenant_id, None, name, "any").await.is_err()
+            {
+                continue;
+            }
+            for model in &known.config.models {
+                let bare = built_in.contains(&name.as_str()) && provider_of_bare(model).is_some();
+                let id = if bare { model.clone() } else { format!("{name}/{model}") };
+                models.push((id, name.clone()));
+            }
+        }
+        Ok(models)
+    }
+}
+
+fn key_owner(tenant_id: &str, smith_id: &str, provider: &str) -> String {
+    format!("model_key/{tenant_id}/{smith_id}/{provider}")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn model_names_are_split_and_guessed() {
+        assert_eq!(split_model("openai/gpt-5.5"), Some(("openai", "gpt-5.5")));
+        assert_eq!(split_model("or/meta/llama"), Some(("or", "meta/llama")));
+        assert_eq!(split_model("gpt-5.5"), None);
+        assert_eq!(split_model("/x"), None);
+        assert_eq!(provider_of_bare("o3-mini"), Some("openai"));
+        assert_eq!(provider_of_bare("claude-opus-4-8"), Some("anthropic"));
+        assert_eq!(provider_of_bare("opus"), None);
+    }
+}

@@ -1,0 +1,623 @@
+//! The loop: resolve the configuration, call the model, keep the frames, close the record.
+//!
+//! A run's row is committed before its first frame goes out, and its end before its last, so that
+//! no client ever knows more than the store does. Everything between goes to the journal behind
+//! the stream.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
+
+use bytes::{Bytes, BytesMut};
+use http::StatusCode;
+use parking_lot::RwLock;
+use serde_json::{Value, json};
+
+use super::accounting::Accounting;
+use super::live::{Cancelled, LiveRun, Reader};
+use super::request::{RunRequest, Thread};
+use super::resolve::{Effective, Smiths};
+use super::transcript::{Collected, Collector};
+use crate::config::Limits;
+use crate::error::ApiError;
+use crate::frame::{self, Escaped, Frame, StopReason, Usage};
+use crate::ids;
+use crate::metrics::Metrics;
+use crate::model::{ModelRequest, Models, ResponseFormat, Role, Route, Turn};
+use crate::store::{Journal, Op, RunEnd, RunRow, Store, now_micros};
+
+/// A node that shows no life for this long has lost its runs.
+const LEASE: Duration = Duration::from_secs(30);
+const RENEW_EVERY: Duration = Duration::from_secs(10);
+/// Frames are handed to the journal at this size, or after [`LOG_EVERY`].
+const LOG_BYTES: usize = 32 * 1024;
+const LOG_EVERY: Duration = Duration::from_millis(200);
+
+/// Starts runs, and finds those that are under way on this node.
+pub struct Runs {
+    store: Arc<dyn Store>,
+    journal: Journal,
+    pub models: Arc<Models>,
+    pub smiths: Arc<Smiths>,
+    pub accounting: Arc<Accounting>,
+    limits: Limits,
+    metrics: Metrics,
+    node_id: String,
+    live: RwLock<HashMap<Arc<str>, Arc<LiveRun>>>,
+    count: AtomicUsize,
+}
+
+/// A run that has begun.
+pub struct Started {
+    /// What its client reads.
+    pub reader: Reader,
+    /// The model that it asks for, as named by its configuration.
+    pub model: String,
+}
+
+/// What the task of a run works on.
+struct Job {
+    live: Arc<LiveRun>,
+    row: Box<RunRow>,
+    /// The row is already committed (it holds its thread).
+    committed: bool,
+    routes: Vec<Route>,
+    request: ModelRequest,
+    /// The turns that this run adds to its thread, before the answer.
+    new_turns: Vec<Turn>,
+    warnings: Vec<Value>,
+}
+
+/// Frames on their way to the journal.
+struct FrameLog {
+    tenant_id: Arc<str>,
+    run_id: Arc<str>,
+    first: i64,
+    count: i64,
+    bytes: BytesMut,
+    flushed_at: tokio::time::Instant,
+}
+
+impl FrameLog {
+    fn new(live: &LiveRun) -> Self {
+        Self {
+            tenant_id: live.tenant_id.clone(),
+            run_id: live.run_id.clone(),
+            first: 0,
+            count: 0,
+            bytes: BytesMut::new(),
+            flushed_at: tokio::time::Instant::now(),
+        }
+    }
+
+    fn add(&mut self, frames: &[Frame]) {
+        for frame in frames {
+            frame::encode(frame, &mut self.bytes);
+        }
+        self.count += frames.len() as i64;
+    }
+
+    fn take(&mut self) -> (i64, Vec<u8>) {
+        let first = self.first;
+        self.first = self.count;
+        self.flushed_at = tokio::time::Instant::now();
+        (first, self.bytes.split().to_vec())
+    }
+
+    fn flush_if_due(&mut self, journal: &Journal) {
+        if self.bytes.len() >= LOG_BYTES || self.flushed_at.elapsed() >= LOG_EVERY {
+            let (first, frames) = self.take();
+            journal.append(Op::Frames {
+                tenant_id: self.tenant_id.clone(),
+                run_id: self.run_id.clone(),
+                first,
+                frames,
+            });
+        }
+    }
+}
+
+/// How a run came to its end.
+enum End {
+    Completed(Box<Collected>),
+    Failed(ApiError),
+    Cancelled(Cancelled),
+}
+
+impl Runs {
+    /// Puts the parts together.
+    pub fn new(
+        store: Arc<dyn Store>,
+        journal: Journal,
+        models: Arc<Models>,
+        smiths: Arc<Smiths>,
+        accounting: Arc<Accounting>,
+        limits: Limits,
+        metrics: Metrics,
+    ) -> Arc<Self> {
+        Arc::new(Self {
+            store,
+            journal,
+            models,
+            smiths,
+            accounting,
+            limits,
+            metrics,
+            node_id: ids::mint(ids::Kind::Node),
+            live: RwLock::default(),
+            count: AtomicUsize::new(0),
+        })
+    }
+
+    /// Begins a run. What can be refused is refused here; what goes wrong later is a frame.
+    pub async fn start(self: &Arc<Self>, request: RunRequest) -> Result<Started, ApiError> {
+        if self.journal.is_full() {
+            return Err(ApiError::unavailable(
+                "storage_unavailable",
+                "the store is behind; try again soon",
+                5,
+            ));
+        }
+        if self.count.load(Ordering::Relaxed) >= self.limits.max_concurrent_runs {
+            return Err(ApiError::unavailable(
+                "service_overloaded",
+                "this node runs as many turns as it can",
+                1,
+            ));
+        }
+        let effective = self
+            .smiths
+            .effective(&request.tenant_id, &request.smith_id)
+            .await?;
+        effective.require_published()?;
+        check_format(request.response_format.as_ref())?;
+        let model = request
+            .model
+            .clone()
+            .filter(|m| !m.is_empty())
+            .or_else(|| effective.config.model.clone().filter(|m| !m.is_empty()))
+            .or_else(|| self.models.routing.default_model().map(str::to_owned))
+            .ok_or_else(|| {
+                ApiError::invalid("model", "neither the call nor the smith names a model")
+            })?;
+        let routes = self
+            .models
+            .routing
+            .resolve(&request.tenant_id, Some(&request.smith_id), &model)
+            .await?;
+        let history = match &request.thread {
+            Thread::Stateless => Vec::new(),
+            Thread::Kept(thread) => self.history(&request, thread).await?,
+        };
+        let job = self.job(request, &effective, routes, history)?;
+        let started = Started {
+            reader: job.live.first_reader(),
+            model,
+        };
+        let mut job = job;
+        if job.row.exclusive {
+            let taken = self.journal.commit(Op::CreateRun(job.row.clone())).await?;
+            if !taken {
+                return Err(ApiError::conflict(
+                    "conversation_locked",
+                    "another run of this thread is under way",
+                ));
+            }
+            job.committed = true;
+        }
+        self.live
+            .write()
+            .insert(job.live.run_id.clone(), job.live.clone());
+        self.count.fetch_add(1, Ordering::Relaxed);
+        let runs = self.clone();
+        tokio::spawn(async move { runs.run(job).await });
+        Ok(started)
+    }
+
+    async fn history(&self, request: &RunRequest, thread: &str) -> Result<Vec<Turn>, ApiError> {
+        let transcripts = self
+            .store
+            .thread_transcripts(
+                &request.tenant_id,
+                &request.smith_id,
+                thread,
+                i64::from(self.limits.thread_turns),
+            )
+            .await?;
+        let mut turns = Vec::new();
+        for transcript in transcripts {
+            let more: Vec<Turn> =
+                serde_json::from_str(&transcript).map_err(ApiError::internal)?;
+            turns.extend(more);
+        }
+        Ok(turns)
+    }
+
+    fn job(
+        &self,
+        request: RunRequest,
+        effective: &Effective,
+        routes: Vec<Route>,
+        mut history: Vec<Turn>,
+    ) -> Result<Job, ApiError> {
+        let instructions = effective
+            .instructions
+            .clone()
+            .map_err(|why| ApiError::bad_request("invalid_variables", why))?;
+        let exclusive = request.thread != Thread::Stateless;
+        let new_turns = match request.thread {
+            Thread::Kept(_) => request.input.clone(),
+            // The caller holds the history; only its newest words belong to this run.
+            Thread::Stateless => {
+                let from = request
+                    .input
+                    .iter()
+                    .rposition(|t| t.role == Role::Assistant)
+                    .map_or(0, |at| at + 1);
+                request.input[from..].to_vec()
+            }
+        };
+        let thread_id = match request.thread {
+            Thread::Kept(id) => id,
+            Thread::Stateless => ids::mint(ids::Kind::Thread),
+        };
+        let mut warnings = Vec::new();
+        let has_own_tools = !effective.config.enabled_hosted_tools.is_empty()
+            || effective.config.mcp_servers.as_ref().is_some_and(|s| !s.is_empty());
+        if has_own_tools && request.client_tools.is_empty() {
+            warnings.push(json!({
+                "code": "unsupported_tools",
+                "message": "the smith's own tools are not available on this node",
+            }));
+        }
+        let system = [Some(instructions), request.extra_instructions]
+            .into_iter()
+            .flatten()
+            .filter(|s| !s.is_empty())
+            .collect::<Vec<_>>()
+            .join("\n\n");
+        history.extend(request.input);
+        let now = now_micros();
+        let live = LiveRun::new(
+            request.run_id.as_str().into(),
+            request.tenant_id.clone(),
+            request.smith_id.clone(),
+            thread_id.as_str().into(),
+            request.include_mask,
+            request.detached,
+        );
+        let row = Box::new(RunRow {
+            id: request.run_id,
+            tenant_id: request.tenant_id.to_string(),
+            smith_id: request.smith_id.to_string(),
+            agent_id: effective.smith.agent_id.clone(),
+            thread_id,
+            channel: request.channel,
+            status: "running".to_owned(),
+            exclusive,
+            include_mask: request.include_mask,
+            input: request.input_record.to_string(),
+            transcript: None,
+            output: None,
+            stop_reason: None,
+            error_code: None,
+            error: None,
+            warnings: Value::Array(warnings.clone()).to_string(),
+            token_usage: None,
+            metadata: request.metadata.map(|m| Value::Object(m).to_string()),
+            actor: Some(request.actor.to_string()),
+            node_id: self.node_id.clone(),
+            lease_until: now + LEASE.as_micros() as i64,
+            created_at: now,
+            updated_at: now,
+        });
+        Ok(Job {
+            live,
+            row,
+            committed: false,
+            routes,
+            request: ModelRequest {
+                model: String::new(),
+                system: (!system.is_empty()).then_some(system),
+                turns: history,
+                tools: request.client_tools,
+                tool_choice: request.tool_choice,
+                parallel_tool_calls: request.parallel_tool_calls,
+                response_format: request.response_format,
+                params: request.params,
+            },
+            new_turns,
+            warnings,
+        })
+    }
+
+    async fn run(self: Arc<Self>, mut job: Job) {
+        let live = job.live.clone();
+        let mut log = FrameLog::new(&live);
+        let mut collector = Collector::default();
+        let end = tokio::select! {
+            biased;
+            why = live.cancelled() => End::Cancelled(why),
+            end = self.turn(&mut job, &mut log, &mut collector) => match end {
+                Ok(()) => End::Completed(Box::new(std::mem::take(&mut collector).finish())),
+                Err(error) => End::Failed(error),
+            },
+        };
+        if matches!(end, End::Cancelled(Cancelled::ClientGone)) {
+            self.metrics.cancelled_calls.inc();
+        }
+        self.finish(job, log, collector, end).await;
+        self.live.write().remove(&live.run_id);
+        self.count.fetch_sub(1, Ordering::Relaxed);
+    }
+
+    /// The model call, from the run's first frame to the model's last.
+    async fn turn(
+        &self,
+        job: &mut Job,
+        log: &mut FrameLog,
+        collector: &mut Collector,
+    ) -> Result<(), ApiError> {
+        let live = job.live.clone();
+        let routes = std::mem::take(&mut job.routes);
+        let model_call = self.models.stream(&live.tenant_id, routes, &job.request);
+        let mut frames = vec![Frame::RunStarted {
+            smith_id: Bytes::copy_from_slice(live.smith_id.as_bytes()),
+            thread_id: Bytes::copy_from_slice(live.thread_id.as_bytes()),
+        }];
+        let mut call = if job.committed {
+            log.add(&frames);
+            live.write(&mut frames);
+            model_call.await?
+        } else {
+            // The row is committed while the provider thinks.
+            let announce = async {
+                self.journal.commit(Op::CreateRun(job.row.clone())).await?;
+                log.add(&frames);
+                live.write(&mut frames);
+                Ok::<_, ApiError>(())
+            };
+            let (announced, call) = tokio::join!(announce, model_call);
+            job.committed = announced.is_ok();
+            announced?;
+            call?
+        };
+        loop {
+            let more = call.frames(&mut frames).await;
+            for frame in &frames {
+                collector.add(frame);
+            }
+            log.add(&frames);
+            live.write(&mut frames);
+            log.flush_if_due(&self.journal);
+            if !more? {
+                break;
+            }
+            live.wait_for_client(self.limits.max_lead_bytes).await;
+        }
+        let usage = collector.usage.unwrap_or_default();
+        self.accounting
+            .add(&live.tenant_id, &call.route.provider, &call.route.model, &usage);
+        Ok(())
+    }
+
+    async fn finish(&self, mut job: Job, mut log: FrameLog, collector: Collector, end: End) {
+        let live = job.live.clone();
+        if !job.committed {
+            // The run failed or was cancelled while its row was on its way.
+            let created = self.journal.commit(Op::CreateRun(job.row.clone())).await;
+            job.committed = created.is_ok();
+        }
+        let end = match end {
+            End::Completed(answer) => match check_answer(&job.request, &answer) {
+                Ok(()) => End::Completed(answer),
+                Err(error) => End::Failed(error),
+            },
+            other => other,
+        };
+        let warnings = Value::Array(std::mem::take(&mut job.warnings)).to_string();
+        let mut row = RunEnd {
+            tenant_id: job.row.tenant_id.clone(),
+            id: job.row.id.clone(),
+            status: "completed",
+            transcript: None,
+            output: None,
+            stop_reason: None,
+            error_code: None,
+            error: None,
+            warnings: warnings.clone(),
+            token_usage: None,
+            frames: None,
+            updated_at: now_micros(),
+        };
+        let mut last = Vec::new();
+        match end {
+            End::Completed(answer) => {
+                self.models.continuity.remember(&live.tenant_id, &answer.parts);
+                let text = answer.text();
+                if !text.is_empty() {
+                    last.push(Frame::MessageCompleted {
+                        content: Escaped::escape(&text),
+                    });
+                }
+                last.push(Frame::RunCompleted {
+                    stop: answer.stop,
+                    usage: answer.usage,
+                    warnings: Bytes::from(warnings),
+                });
+                let mut turns = std::mem::take(&mut job.new_turns);
+                turns.push(answer.turn());
+                row.transcript = serde_json::to_string(&turns).ok();
+                let is_json = job.request.response_format.is_some();
+                row.output = Some(answer.output(is_json).to_string());
+                row.stop_reason = Some(answer.stop.as_str());
+                row.token_usage = serde_json::to_string(&answer.usage).ok();
+            }
+            End::Failed(error) => {
+                tracing::info!(run_id = %live.run_id, code = %error.code, message = %error.message,
+                    "run failed");
+                last.push(failed_frame(&error));
+                row.status = "failed";
+                row.stop_reason = Some(StopReason::Error.as_str());
+                row.output = partial_output(collector, &mut row.token_usage);
+                row.error_code = Some(error.code.into_owned());
+                row.error = Some(error.message.into_owned());
+            }
+            End::Cancelled(why) => {
+                let reason = match &why {
+                    Cancelled::Asked(reason) => reason.clone().unwrap_or_default(),
+                    Cancelled::ClientGone => "the client left".to_owned(),
+                    Cancelled::Shutdown => "the node is shutting down".to_owned(),
+                };
+                last.push(Frame::RunCancelled {
+                    reason: Bytes::from(reason),
+                });
+                row.status = "cancelled";
+                row.stop_reason = Some(StopReason::Cancelled.as_str());
+                row.output = partial_output(collector, &mut row.token_usage);
+            }
+        }
+        log.add(&last);
+        row.frames = Some(log.take());
+        if let Err(error) = self.journal.commit(Op::EndRun(Box::new(row))).await {
+            // The client must not take for kept what is not.
+            tracing::error!(run_id = %live.run_id, %error, "the end of a run was not kept");
+            last = vec![failed_frame(&error.into())];
+        }
+        live.close(&mut last);
+    }
+
+    /// The run, when it is under way on this node and the tenant's.
+    pub fn live(&self, tenant_id: &str, run_id: &str) -> Option<Arc<LiveRun>> {
+        let live = self.live.read().get(run_id).cloned()?;
+        (&*live.tenant_id == tenant_id).then_some(live)
+    }
+
+    /// Runs under way on this node.
+    pub fn live_count(&self) -> usize {
+        self.count.load(Ordering::Relaxed)
+    }
+
+    /// Cancels all runs of this node.
+    pub fn cancel_all(&self) {
+        for live in self.live.read().values() {
+            live.cancel(Cancelled::Shutdown);
+        }
+    }
+
+    /// Marks runs whose node is gone as failed; with `all`, every run marked as live. Their thread
+    /// is free again, and their record says what happened.
+    pub async fn fail_lapsed(&self, all: bool) -> Result<usize, ApiError> {
+        let before = if all { i64::MAX } else { now_micros() };
+        let lapsed = self.store.lapsed_runs(before).await?;
+        let error = ApiError::new(
+            StatusCode::INTERNAL_SERVER_ERROR,
+            "run_failed",
+            "the node that ran this turn stopped before its end",
+        );
+        let mut failed = 0;
+        for run in lapsed {
+            if self.live(&run.tenant_id, &run.id).is_some() {
+                continue;
+            }
+            let logged: usize = self
+                .store
+                .run_frames(&run.tenant_id, &run.id)
+                .await?
+                .into_iter()
+                .filter_map(|bytes| frame::decode_all(bytes.into()).ok())
+                .map(|frames| frames.len())
+                .sum();
+            let mut bytes = BytesMut::new();
+            frame::encode(&failed_frame(&error), &mut bytes);
+            let end = RunEnd {
+                tenant_id: run.tenant_id,
+                id: run.id,
+                status: "failed",
+                transcript: None,
+                output: None,
+                stop_reason: Some(StopReason::Error.as_str()),
+                error_code: Some(error.code.to_string()),
+                error: Some(error.message.to_string()),
+                warnings: run.warnings,
+                token_usage: None,
+                frames: Some((logged as i64, bytes.to_vec())),
+                updated_at: now_micros(),
+            };
+            failed += usize::from(self.journal.commit(Op::EndRun(Box::new(end))).await?);
+        }
+        Ok(failed)
+    }
+
+    /// Renews this node's leases and fails the runs of nodes that are gone, for ever.
+    pub async fn keep_leases(self: Arc<Self>) {
+        let mut interval = tokio::time::interval(RENEW_EVERY);
+        loop {
+            interval.tick().await;
+            let until = now_micros() + LEASE.as_micros() as i64;
+            if let Err(error) = self.store.renew_leases(&self.node_id, until).await {
+                tracing::warn!(%error, "cannot renew the leases of runs");
+            }
+            match self.fail_lapsed(false).await {
+                Ok(0) => {}
+                Ok(count) => tracing::warn!(count, "failed runs whose node was gone"),
+                Err(error) => tracing::warn!(%error, "cannot look for lapsed runs"),
+            }
+        }
+    }
+}
+
+fn failed_frame(error: &ApiError) -> Frame {
+    Frame::RunFailed {
+        code: Bytes::copy_from_slice(error.code.as_bytes()),
+        message: Bytes::copy_from_slice(error.message.as_bytes()),
+    }
+}
+
+/// What was said before a run failed or was cancelled.
+fn partial_output(collector: Collector, usage: &mut Option<String>) -> Option<String> {
+    if let Some(counted) = &collector.usage {
+        *usage = serde_json::to_string::<Usage>(counted).ok();
+    }
+    let answer = collector.finish();
+    (!answer.text().is_empty()).then(|| answer.output(false).to_string())
+}
+
+fn check_format(format: Option<&ResponseFormat>) -> Result<(), ApiError> {
+    if let Some(ResponseFormat::JsonSchema { schema, .. }) = format {
+        jsonschema::validator_for(schema).map_err(|e| {
+            ApiError::bad_request("invalid_response_format", format!("not a JSON Schema: {e}"))
+                .param("response_format")
+        })?;
+    }
+    Ok(())
+}
+
+/// Holds a structured answer to its schema: conforming JSON or an error.
+fn check_answer(request: &ModelRequest, answer: &Collected) -> Result<(), ApiError> {
+    let Some(format) = &request.response_format else {
+        return Ok(());
+    };
+    if matches!(answer.stop, StopReason::ToolCalls) {
+        return Ok(());
+    }
+    let refused = |why: String| {
+        ApiError::new(StatusCode::BAD_GATEWAY, "structured_output_failed", why)
+    };
+    let value: Value = serde_json::from_str(answer.text().trim())
+        .map_err(|e| refused(format!("the model's answer is no JSON: {e}")))?;
+    match format {
+        ResponseFormat::JsonObject if value.is_object() => Ok(()),
+        ResponseFormat::JsonObject => {
+            Err(refused("the model's answer is no JSON object".to_owned()))
+        }
+        ResponseFormat::JsonSchema { schema, .. } => {
+            let validator =
+                jsonschema::validator_for(schema).map_err(|e| refused(e.to_string()))?;
+            validator
+                .validate(&value)
+                .map_err(|e| refused(format!("the model's answer does not conform: {e}")))
+        }
+    }
+}

@@ -1,0 +1,21 @@
+//! Runs: one turn of a smith, from its input to its record. Knows no wire.
+//!
+//! Lives here: what a run is asked ([`RunRequest`]), the smith's effective configuration, the loop
+//! that calls the model, the live frames that clients follow, the record. May import `model`,
+//! `store`, `frame`, `auth`'s types, `metrics`, `ids`, `error`.
+
+mod accounting;
+mod engine;
+mod live;
+mod record;
+mod request;
+mod resolve;
+mod transcript;
+
+pub use accounting::Accounting;
+pub use engine::{Runs, Started};
+pub use live::{Cancelled, LiveRun, Reader};
+pub use record::{rfc3339, run_out, run_status};
+pub use request::{INCLUDE_REASONING, INCLUDE_TOOL_ARGS, RunRequest, Thread};
+pub use resolve::{Effective, Smiths, render_instructions};
+pub use transcript::{Collected, Collector};

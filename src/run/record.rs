@@ -1,0 +1,82 @@
+//! The run's record as the API shows it (`runs.md`, RunOut).
+
+use serde_json::{Value, json};
+use time::OffsetDateTime;
+use time::format_description::well_known::Rfc3339;
+
+use crate::frame::{StopReason, Usage};
+use crate::store::RunRow;
+
+/// Microseconds since the epoch as RFC 3339 UTC.
+pub fn rfc3339(micros: i64) -> String {
+    OffsetDateTime::from_unix_timestamp_nanos(i128::from(micros) * 1_000)
+        .ok()
+        .and_then(|at| at.format(&Rfc3339).ok())
+        .unwrap_or_default()
+}
+
+/// The status of a run that stopped for `stop`.
+pub fn run_status(stop: StopReason) -> &'static str {
+    match stop {
+        StopReason::Cancelled => "cancelled",
+        StopReason::Error => "failed",
+        _ => "completed",
+    }
+}
+
+fn document(text: Option<&str>) -> Value {
+    text.and_then(|t| serde_json::from_str(t).ok()).unwrap_or(Value::Null)
+}
+
+/// `{input_tokens, output_tokens, total_tokens}` and the details.
+pub fn usage_out(usage: &Usage) -> Value {
+    json!({
+        "input_tokens": usage.input,
+        "output_tokens": usage.output,
+        "total_tokens": usage.total(),
+        "cache_read_tokens": usage.cache_read,
+        "cache_write_tokens": usage.cache_write,
+        "reasoning_tokens": usage.reasoning,
+    })
+}
+
+/// RunOut.
+pub fn run_out(run: &RunRow) -> Value {
+    let usage = run
+        .token_usage
+        .as_deref()
+        .and_then(|t| serde_json::from_str::<Usage>(t).ok());
+    let mut out = json!({
+        "id": run.id,
+        "smith_id": run.smith_id,
+        "agent_id": run.agent_id,
+        "thread_id": run.thread_id,
+        "status": run.status,
+        "channel": run.channel,
+        "input": document(Some(&run.input)),
+        "output": document(run.output.as_deref()),
+        "stop_reason": run.stop_reason,
+        "warnings": document(Some(&run.warnings)),
+        "usage": usage.as_ref().map(usage_out),
+        "metadata": document(run.metadata.as_deref()),
+        "actor": document(run.actor.as_deref()),
+        "created_at": rfc3339(run.created_at),
+        "updated_at": rfc3339(run.updated_at),
+    });
+    if out["metadata"].is_null() {
+        out["metadata"] = json!({});
+    }
+    if let Some(error) = &run.error {
+        out["error"] = json!({ "code": run.error_code, "message": error });
+    }
+    out
+}
+
+#[cfg(test)]
+mod tests {
+    #[test]
+    fn times_are_rfc3339() {
+        assert_eq!(super::rfc3339(1_700_000_000_123_456), "2023-11-14T22:13:20.123456Z");
+        assert_eq!(super::rfc3339(0), "1970-01-01T00:00:00Z");
+    }
+}

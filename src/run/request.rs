@@ -1,0 +1,52 @@
+//! What a wire asks of a run.
+
+use std::sync::Arc;
+
+use serde_json::{Map, Value};
+
+use crate::model::{Params, ResponseFormat, ToolChoice, ToolDef, Turn};
+
+/// Reasoning frames are numbered on the run's native stream.
+pub const INCLUDE_REASONING: i64 = 1;
+/// Frames of tool arguments are numbered on the run's native stream.
+pub const INCLUDE_TOOL_ARGS: i64 = 2;
+
+/// Where the turn's history is.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Thread {
+    /// The input is the whole conversation; nothing is added to it.
+    Stateless,
+    /// Kept here under this id; only new turns come in.
+    Kept(String),
+}
+
+/// One turn to run.
+#[derive(Debug, Clone)]
+pub struct RunRequest {
+    /// Minted beforehand when an idempotency key points to it.
+    pub run_id: String,
+    pub tenant_id: Arc<str>,
+    pub smith_id: Arc<str>,
+    /// Which surface it came from, for example `api` or `chat_completions`.
+    pub channel: String,
+    pub thread: Thread,
+    pub input: Vec<Turn>,
+    /// The input as the caller wrote it: `[{role, content}]`.
+    pub input_record: Value,
+    /// Added after the smith's instructions.
+    pub extra_instructions: Option<String>,
+    /// Overrides the smith's model for this run.
+    pub model: Option<String>,
+    /// Functions that the caller runs; with them the smith's own tools sit out.
+    pub client_tools: Vec<ToolDef>,
+    pub tool_choice: Option<ToolChoice>,
+    pub parallel_tool_calls: Option<bool>,
+    pub response_format: Option<ResponseFormat>,
+    pub params: Params,
+    /// [`INCLUDE_REASONING`], [`INCLUDE_TOOL_ARGS`].
+    pub include_mask: i64,
+    pub metadata: Option<Map<String, Value>>,
+    pub actor: Value,
+    /// Whether it goes on when its client leaves.
+    pub detached: bool,
+}

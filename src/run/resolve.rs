@@ -1,0 +1,284 @@
+//! A smith's effective configuration: agent version (pin, else rollout) plus its own overrides,
+//! with the variables of the instructions bound. Cached; other nodes' changes are seen in seconds.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use http::StatusCode;
+use serde_json::{Map, Value};
+
+use crate::error::ApiError;
+use crate::metrics::Metrics;
+use crate::store::{AgentConfig, AgentRow, AgentVariable, SmithProfile, SmithRow, Store};
+
+const TTL: Duration = Duration::from_secs(3);
+
+/// What a run of a smith works with.
+#[derive(Debug, Clone)]
+pub struct Effective {
+    pub smith: SmithRow,
+    pub agent_is_default: bool,
+    /// The agent version in force; `None` on an agent that was never published.
+    pub version: Option<i64>,
+    /// The agent's configuration, before the overrides.
+    pub inherited: AgentConfig,
+    pub config: AgentConfig,
+    /// The instructions with variables bound, or why they cannot be.
+    pub instructions: Result<String, String>,
+}
+
+/// Looks smiths up.
+pub struct Smiths {
+    store: Arc<dyn Store>,
+    cache: moka::future::Cache<(Arc<str>, Arc<str>), Option<Arc<Effective>>>,
+    metrics: Metrics,
+}
+
+impl Smiths {
+    /// Over `store`.
+    pub fn new(store: Arc<dyn Store>, metrics: Metrics) -> Self {
+        Self {
+            store,
+            cache: moka::future::Cache::builder()
+                .max_capacity(100_000)
+                .time_to_live(TTL)
+                .build(),
+            metrics,
+        }
+    }
+
+    /// The smith's configuration; 404 when the tenant has no such smith.
+    pub async fn effective(
+        &self,
+        tenant_id: &Arc<str>,
+        smith_id: &Arc<str>,
+    ) -> Result<Arc<Effective>, ApiError> {
+        let key = (tenant_id.clone(), smith_id.clone());
+        let found = match self.cache.get(&key).await {
+            Some(found) => {
+                self.metrics.cache_hits.with_label_values(&["smiths"]).inc();
+                found
+            }
+            None => {
+                self.metrics.cache_misses.with_label_values(&["smiths"]).inc();
+                let found = match self.store.smith(tenant_id, smith_id).await? {
+                    Some(smith) => Some(Arc::new(self.resolve(smith).await?)),
+                    None => None,
+                };
+                self.cache.insert(key, found.clone()).await;
+                found
+            }
+        };
+        found.ok_or_else(|| ApiError::not_found("smith", smith_id))
+    }
+
+    /// Resolves without the cache.
+    pub async fn resolve(&self, smith: SmithRow) -> Result<Effective, ApiError> {
+        let agent = self
+            .store
+            .agent(&smith.tenant_id, &smith.agent_id)
+            .await?
+            .ok_or_else(|| ApiError::not_found("agent", &smith.agent_id))?;
+        let version = smith.pin.or_else(|| live_version(&agent, &smith.id));
+        let inherited = match version {
+            Some(version) => {
+                self.store
+                    .agent_version(&smith.tenant_id, &agent.id, version)
+                    .await?
+                    .ok_or_else(|| ApiError::not_found("agent version", &version.to_string()))?
+                    .snapshot
+            }
+            None => AgentConfig::default(),
+        };
+        let config = overridden(&inherited, &smith)?;
+        let instructions = render_instructions(
+            config.instructions.as_deref().unwrap_or_default(),
+            &config.variables,
+            &smith,
+        );
+        Ok(Effective {
+            agent_is_default: agent.is_default,
+            version,
+            inherited,
+            config,
+            instructions,
+            smith,
+        })
+    }
+
+    /// Forgets what this node has cached of a smith that it has just changed.
+    pub async fn forget(&self, tenant_id: &str, smith_id: &str) {
+        self.cache.invalidate(&(tenant_id.into(), smith_id.into())).await;
+    }
+
+    /// Forgets all smiths, after a change of an agent.
+    pub fn forget_all(&self) {
+        self.cache.invalidate_all();
+    }
+}
+
+impl Effective {
+    /// 409 `agent_unpublished` when its agent has no version to run; the default agent needs none.
+    pub fn require_published(&self) -> Result<(), ApiError> {
+        if self.version.is_some() || self.agent_is_default {
+            Ok(())
+        } else {
+            Err(ApiError::new(
+                StatusCode::CONFLICT,
+                "agent_unpublished",
+                "the smith's agent was never published",
+            ))
+        }
+    }
+}
+
+/// The version that the rollout gives a smith: sticky, by a hash of its id.
+fn live_version(agent: &AgentRow, smith_id: &str) -> Option<i64> {
+    match agent.rollout_version {
+        Some(version) if bucket(smith_id) < agent.rollout_percent => Some(version),
+        _ => agent.active_version,
+    }
+}
+
+fn bucket(smith_id: &str) -> i64 {
+    let digest = aws_lc_rs::digest::digest(&aws_lc_rs::digest::SHA256, smith_id.as_bytes());
+    let bytes: [u8; 8] = digest.as_ref()[..8].try_into().unwrap_or_default();
+    (u64::from_be_bytes(bytes) % 100) as i64
+}
+
+fn overridden(inherited: &AgentConfig, smith: &SmithRow) -> Result<AgentConfig, ApiError> {
+    if smith.overrides.0.is_empty() {
+        return Ok(inherited.clone());
+    }
+    let mut document = serde_json::to_value(inherited).map_err(ApiError::internal)?;
+    for (key, value) in &smith.overrides.0 {
+        document[key] = value.clone();
+    }
+    serde_json::from_value(document).map_err(ApiError::internal)
+}
+
+/// Binds `{{ name }}` from the smith's metadata, then its fields, then the variable's default.
+/// Names that are no variable stay as they are. The error says which required one is unbound.
+pub fn render_instructions(
+    instructions: &str,
+    variables: &[AgentVariable],
+    smith: &SmithRow,
+) -> Result<String, String> {
+    for variable in variables.iter().filter(|v| v.required) {
+        if bound(variable, smith).is_none() {
+            return Err(format!("the variable '{}' has no value", variable.name));
+        }
+    }
+    let mut out = String::with_capacity(instructions.len());
+    let mut rest = instructions;
+    while let Some(open) = rest.find("{{") {
+        let Some(close) = rest[open..].find("}}") else {
+            break;
+        };
+        let name = rest[open + 2..open + close].trim();
+        out.push_str(&rest[..open]);
+        match variables.iter().find(|v| v.name == name) {
+            Some(variable) => out.push_str(&bound(variable, smith).unwrap_or_default()),
+            None => out.push_str(&rest[open..open + close + 2]),
+        }
+        rest = &rest[open + close + 2..];
+    }
+    out.push_str(rest);
+    Ok(out)
+}
+
+fn bound(variable: &AgentVariable, smith: &SmithRow) -> Option<String> {
+    let SmithProfile {
+        display_name,
+        locale,
+        timezone,
+        metadata,
+    } = &smith.profile;
+    let text = |value: &Value| match value {
+        Value::Null => None,
+        Value::String(text) => Some(text.clone()),
+        other => Some(other.to_string()),
+    };
+    metadata
+        .as_ref()
+        .and_then(|m: &Map<String, Value>| m.get(&variable.name))
+        .and_then(text)
+        .or_else(|| match variable.name.as_str() {
+            "display_name" => display_name.clone(),
+            "locale" => locale.clone(),
+            "timezone" => timezone.clone(),
+            "external_id" => smith.external_id.clone(),
+            _ => None,
+        })
+        .or_else(|| variable.default.clone())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::store::Overrides;
+
+    fn smith() -> SmithRow {
+        SmithRow {
+            id: "smt_1".into(),
+            tenant_id: "proj_1".into(),
+            agent_id: "agt_1".into(),
+            external_id: Some("u1".into()),
+            profile: SmithProfile {
+                display_name: Some("Ada".into()),
+                metadata: serde_json::json!({ "plan": "pro" }).as_object().cloned(),
+                ..SmithProfile::default()
+            },
+            customer_id: None,
+            pin: None,
+            overrides: Overrides::default(),
+            created_at: 0,
+        }
+    }
+
+    fn variable(name: &str, default: Option<&str>, required: bool) -> AgentVariable {
+        AgentVariable {
+            name: name.into(),
+            default: default.map(str::to_owned),
+            description: None,
+            required,
+        }
+    }
+
+    #[test]
+    fn variables_are_bound_in_order() {
+        let variables = [
+            variable("display_name", None, true),
+            variable("plan", Some("free"), false),
+            variable("tone", Some("kind"), false),
+        ];
+        let text = "Hi {{ display_name }}, {{plan}}, {{ tone }}, {{ other }} {{";
+        assert_eq!(
+            render_instructions(text, &variables, &smith()).as_deref(),
+            Ok("Hi Ada, pro, kind, {{ other }} {{")
+        );
+        let missing = [variable("city", None, true)];
+        assert!(render_instructions("", &missing, &smith()).is_err());
+    }
+
+    #[test]
+    fn overrides_replace_single_members() {
+        let mut smith = smith();
+        smith.overrides.0.insert("model".into(), "gpt-5.5".into());
+        let inherited = AgentConfig {
+            instructions: Some("a".into()),
+            model: Some("b".into()),
+            ..AgentConfig::default()
+        };
+        let config = overridden(&inherited, &smith).expect("valid");
+        assert_eq!(config.model.as_deref(), Some("gpt-5.5"));
+        assert_eq!(config.instructions.as_deref(), Some("a"));
+    }
+
+    #[test]
+    fn rollout_buckets_are_sticky_and_spread() {
+        let low = (0..1000).filter(|n| bucket(&format!("smt_{n}")) < 20).count();
+        assert!((120..280).contains(&low), "{low}");
+        assert_eq!(bucket("smt_a"), bucket("smt_a"));
+    }
+}

@@ -1,0 +1,281 @@
+//! What a model said, put together from its frames: the assistant turn for the thread, the output
+//! for the record.
+
+use bytes::Bytes;
+use serde_json::{Value, json};
+
+use crate::frame::{Escaped, Frame, StopReason, Usage};
+use crate::model::{Part, Role, Turn};
+
+struct OpenCall {
+    id: Bytes,
+    name: Bytes,
+    arguments: Vec<u8>,
+    signature: Bytes,
+}
+
+#[derive(Default)]
+enum Piece {
+    #[default]
+    None,
+    Text(Vec<u8>),
+    Reasoning(Vec<u8>),
+}
+
+/// Gathers the frames of one model call. Text stays escaped until it is asked for.
+#[derive(Default)]
+pub struct Collector {
+    pub started: Option<(Bytes, Bytes)>,
+    parts: Vec<Part>,
+    open: Piece,
+    refusal: Vec<u8>,
+    calls: Vec<OpenCall>,
+    pub usage: Option<Usage>,
+    pub stop: Option<StopReason>,
+}
+
+/// A finished answer.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Collected {
+    pub parts: Vec<Part>,
+    /// The provider's response id and model.
+    pub started: Option<(Bytes, Bytes)>,
+    pub usage: Usage,
+    pub stop: StopReason,
+}
+
+fn plain(escaped: &[u8]) -> String {
+    Escaped::from_valid(Bytes::copy_from_slice(escaped)).unescape()
+}
+
+fn utf8(bytes: &Bytes) -> String {
+    String::from_utf8_lossy(bytes).into_owned()
+}
+
+fn signature_of(bytes: &Bytes) -> Option<String> {
+    (!bytes.is_empty()).then(|| utf8(bytes))
+}
+
+impl Collector {
+    fn close_piece(&mut self, signature: Option<String>, redacted: bool) {
+        match std::mem::take(&mut self.open) {
+            Piece::None => {
+                if signature.is_some() {
+                    self.parts.push(Part::Reasoning {
+                        text: String::new(),
+                        signature,
+                        redacted,
+                    });
+                }
+            }
+            Piece::Text(text) => {
+                self.parts.push(Part::Text { text: plain(&text) });
+                if signature.is_some() {
+                    self.parts.push(Part::Reasoning {
+                        text: String::new(),
+                        signature,
+                        redacted,
+                    });
+                }
+            }
+            Piece::Reasoning(text) => self.parts.push(Part::Reasoning {
+                text: plain(&text),
+                signature,
+                redacted,
+            }),
+        }
+    }
+
+    /// Takes one frame in.
+    pub fn add(&mut self, frame: &Frame) {
+        match frame {
+            Frame::ModelStarted { id, model } => self.started = Some((id.clone(), model.clone())),
+            Frame::Text(text) => {
+                if !matches!(self.open, Piece::Text(_)) {
+                    self.close_piece(None, false);
+                    self.open = Piece::Text(Vec::with_capacity(1024));
+                }
+                if let Piece::Text(all) = &mut self.open {
+                    all.extend_from_slice(text.as_bytes());
+                }
+            }
+            Frame::Reasoning(text) => {
+                if !matches!(self.open, Piece::Reasoning(_)) {
+                    self.close_piece(None, false);
+                    self.open = Piece::Reasoning(Vec::with_capacity(1024));
+                }
+                if let Piece::Reasoning(all) = &mut self.open {
+                    all.extend_from_slice(text.as_bytes());
+                }
+            }
+            Frame::ReasoningDone {
+                signature,
+                redacted,
+            } => {
+                if *redacted {
+                    self.close_piece(None, false);
+                }
+                self.close_piece(signature_of(signature), *redacted);
+            }
+            Frame::Refusal(text) => self.refusal.extend_from_slice(text.as_bytes()),
+            Frame::ToolStarted { id, name, .. } => {
+                self.close_piece(None, false);
+                self.calls.push(OpenCall {
+                    id: id.clone(),
+                    name: name.clone(),
+                    arguments: Vec::new(),
+                    signature: Bytes::new(),
+                });
+            }
+            Frame::ToolArgs { index, delta } => {
+                if let Some(call) = self.calls.get_mut(*index as usize) {
+                    call.arguments.extend_from_slice(delta.as_bytes());
+                }
+            }
+            Frame::ToolDone { index, signature } => {
+                if let Some(call) = self.calls.get_mut(*index as usize) {
+                    call.signature = signature.clone();
+                }
+            }
+            Frame::ModelUsage(usage) => self.usage = Some(*usage),
+            Frame::ModelStopped(stop) => self.stop = Some(*stop),
+            _ => {}
+        }
+    }
+
+    /// The whole answer.
+    pub fn finish(mut self) -> Collected {
+        self.close_piece(None, false);
+        let mut parts = self.parts;
+        if !self.refusal.is_empty() {
+            parts.push(Part::Refusal {
+                text: plain(&self.refusal),
+            });
+        }
+        for call in &self.calls {
+            let arguments = plain(&call.arguments);
+            parts.push(Part::ToolCall {
+                id: utf8(&call.id),
+                name: utf8(&call.name),
+                arguments: if arguments.is_empty() { "{}".to_owned() } else { arguments },
+                signature: signature_of(&call.signature),
+            });
+        }
+        Collected {
+            parts,
+            started: self.started,
+            usage: self.usage.unwrap_or_default(),
+            stop: self.stop.unwrap_or(StopReason::EndTurn),
+        }
+    }
+}
+
+impl Collected {
+    /// The visible text.
+    pub fn text(&self) -> String {
+        crate::model::joined_text(&self.parts)
+    }
+
+    /// As a turn of the thread.
+    pub fn turn(&self) -> Turn {
+        Turn {
+            role: Role::Assistant,
+            parts: self.parts.clone(),
+        }
+    }
+
+    /// Its tool calls in OpenAI's shape.
+    pub fn tool_calls(&self) -> Vec<Value> {
+        self.parts
+            .iter()
+            .filter_map(|part| match part {
+                Part::ToolCall {
+                    id,
+                    name,
+                    arguments,
+                    signature,
+                } => {
+                    let mut call = json!({
+                        "id": id,
+                        "type": "function",
+                        "function": { "name": name, "arguments": arguments },
+                    });
+                    if let Some(signature) = signature {
+                        call["extra_content"] =
+                            json!({ "google": { "thought_signature": signature } });
+                    }
+                    Some(call)
+                }
+                _ => None,
+            })
+            .collect()
+    }
+
+    /// The `output` member of the run's record.
+    pub fn output(&self, is_json: bool) -> Value {
+        let mut output = serde_json::Map::new();
+        let text = self.text();
+        let calls = self.tool_calls();
+        if !text.is_empty() || calls.is_empty() {
+            output.insert("content".into(), json!(text));
+            let kind = if is_json { "application/json" } else { "text/plain" };
+            output.insert("content_type".into(), json!(kind));
+        }
+        if !calls.is_empty() {
+            output.insert("tool_calls".into(), Value::Array(calls));
+        }
+        Value::Object(output)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn parts_keep_their_order_and_signatures() {
+        let mut collector = Collector::default();
+        let text = |t: &str| Escaped::escape(t);
+        for frame in [
+            Frame::Reasoning(text("think")),
+            Frame::ReasoningDone {
+                signature: Bytes::from_static(b"sig"),
+                redacted: false,
+            },
+            Frame::ReasoningDone {
+                signature: Bytes::from_static(b"red"),
+                redacted: true,
+            },
+            Frame::Text(text("a\n")),
+            Frame::Text(text("b")),
+            Frame::ToolStarted {
+                index: 0,
+                id: "c1".into(),
+                name: "f".into(),
+            },
+            Frame::ToolArgs {
+                index: 0,
+                delta: text("{\"x\":"),
+            },
+            Frame::ToolArgs {
+                index: 0,
+                delta: text("1}"),
+            },
+            Frame::ToolDone {
+                index: 0,
+                signature: Bytes::from_static(b"g"),
+            },
+            Frame::ModelStopped(StopReason::ToolCalls),
+        ] {
+            collector.add(&frame);
+        }
+        let collected = collector.finish();
+        assert_eq!(collected.text(), "a\nb");
+        assert_eq!(collected.parts.len(), 4);
+        assert!(matches!(&collected.parts[0], Part::Reasoning { text, signature: Some(s), redacted: false }
+            if text == "think" && s == "sig"));
+        assert!(matches!(&collected.parts[1], Part::Reasoning { redacted: true, .. }));
+        assert!(matches!(&collected.parts[3], Part::ToolCall { arguments, signature: Some(s), .. }
+            if arguments == "{\"x\":1}" && s == "g"));
+    }
+}

@@ -1,0 +1,264 @@
+//! What is kept: one trait per aggregate, and two engines that pass the same tests.
+//!
+//! Lives here: the row types, the traits, opening a store. May import `ids`, `error`, `secrets`
+//! and `frame` types only. Every call on tenants' rows takes the tenant, and every query filters
+//! by it.
+
+mod journal;
+mod postgres;
+mod sql;
+mod sqlite;
+mod types;
+
+pub use journal::{Journal, JournalError, Op};
+pub use postgres::PostgresStore;
+pub use sqlite::SqliteStore;
+pub use types::*;
+
+use std::sync::Arc;
+
+use async_trait::async_trait;
+
+/// Why a store call failed.
+#[derive(Debug, thiserror::Error)]
+pub enum StoreError {
+    /// The database refused or is out of reach.
+    #[error("database: {0}")]
+    Database(#[from] sqlx::Error),
+    #[error("schema: {0}")]
+    Schema(#[from] sqlx::migrate::MigrateError),
+    /// A stored document is not what this version wrote.
+    #[error("stored document of {0} does not parse: {1}")]
+    Document(&'static str, serde_json::Error),
+    #[error("cannot prepare the data directory: {0}")]
+    DataDir(#[from] std::io::Error),
+}
+
+impl From<StoreError> for crate::error::ApiError {
+    fn from(error: StoreError) -> Self {
+        match error {
+            StoreError::Database(
+                sqlx::Error::Io(_) | sqlx::Error::PoolTimedOut | sqlx::Error::PoolClosed,
+            ) => {
+                tracing::error!(%error, "storage unavailable");
+                Self::unavailable("storage_unavailable", "the store is out of reach", 2)
+            }
+            other => Self::internal(other),
+        }
+    }
+}
+
+/// What store calls return.
+pub type Result<T> = std::result::Result<T, StoreError>;
+
+/// Tenants ("projects") and the node's signing keys.
+#[async_trait]
+pub trait TenantStore: Send + Sync {
+    /// Makes a tenant.
+    async fn create_tenant(&self, tenant: &Tenant) -> Result<()>;
+    /// The oldest tenant, if there is one.
+    async fn first_tenant(&self) -> Result<Option<Tenant>>;
+    /// One tenant.
+    async fn tenant(&self, tenant_id: &str) -> Result<Option<Tenant>>;
+    /// Adds a signing key.
+    async fn add_signing_key(&self, key: &SigningKeyRow) -> Result<()>;
+    /// All signing keys, newest first.
+    async fn signing_keys(&self) -> Result<Vec<SigningKeyRow>>;
+    /// Whether the database answers.
+    async fn ping(&self) -> Result<()>;
+}
+
+/// Minted tokens. The secret itself is never stored: a token is a signed statement.
+#[async_trait]
+pub trait TokenStore: Send + Sync {
+    async fn insert_token(&self, token: &TokenRow) -> Result<()>;
+    async fn token(&self, tenant_id: &str, id: &str) -> Result<Option<TokenRow>>;
+    /// Newest first, ids below `before`.
+    async fn tokens(
+        &self,
+        tenant_id: &str,
+        before: Option<&str>,
+        limit: i64,
+    ) -> Result<Vec<TokenRow>>;
+    /// Marks as revoked; `false` when there is no such token.
+    async fn revoke_token(&self, tenant_id: &str, id: &str, now: i64) -> Result<bool>;
+    /// Ids revoked at or after `since`, over all tenants: what nodes poll.
+    async fn revoked_since(&self, since: i64) -> Result<Vec<(String, i64)>>;
+}
+
+/// Agents and their versions.
+#[async_trait]
+pub trait AgentStore: Send + Sync {
+    /// `false` when the slug is taken.
+    async fn insert_agent(&self, agent: &AgentRow) -> Result<bool>;
+    async fn agent(&self, tenant_id: &str, id: &str) -> Result<Option<AgentRow>>;
+    /// The default agent, made from `template` when missing.
+    async fn default_agent(&self, template: &AgentRow) -> Result<AgentRow>;
+    async fn agents(
+        &self,
+        tenant_id: &str,
+        before: Option<&str>,
+        limit: i64,
+    ) -> Result<Vec<AgentRow>>;
+    /// Slugs that begin with `prefix`.
+    async fn agent_slugs(&self, tenant_id: &str, prefix: &str) -> Result<Vec<String>>;
+    /// Snapshots the draft as the next version; the first one goes live. `None`: no such agent.
+    async fn publish_agent(
+        &self,
+        tenant_id: &str,
+        agent_id: &str,
+        created_by: Option<&str>,
+        note: Option<&str>,
+        now: i64,
+    ) -> Result<Option<AgentVersionRow>>;
+    async fn agent_version(
+        &self,
+        tenant_id: &str,
+        agent_id: &str,
+        version: i64,
+    ) -> Result<Option<AgentVersionRow>>;
+    /// Newest first, versions below `before`.
+    async fn agent_versions(
+        &self,
+        tenant_id: &str,
+        agent_id: &str,
+        before: Option<i64>,
+        limit: i64,
+    ) -> Result<Vec<AgentVersionRow>>;
+    async fn smith_count(&self, tenant_id: &str, agent_id: &str) -> Result<i64>;
+}
+
+/// Smiths.
+#[async_trait]
+pub trait SmithStore: Send + Sync {
+    /// Inserts, or returns the live smith of the same `(external_id, agent_id)`.
+    /// The flag tells whether it was made now.
+    async fn upsert_smith(&self, smith: &SmithRow) -> Result<(SmithRow, bool)>;
+    async fn smith(&self, tenant_id: &str, id: &str) -> Result<Option<SmithRow>>;
+    async fn smiths(
+        &self,
+        tenant_id: &str,
+        filter: &SmithFilter,
+        before: Option<&str>,
+        limit: i64,
+    ) -> Result<Vec<SmithRow>>;
+}
+
+/// Keys for model providers, sealed. `smith_id` is empty for the tenant's own.
+#[async_trait]
+pub trait ModelKeyStore: Send + Sync {
+    async fn put_model_key(&self, key: &ModelKeyRow) -> Result<()>;
+    async fn model_key(
+        &self,
+        tenant_id: &str,
+        smith_id: &str,
+        provider: &str,
+    ) -> Result<Option<ModelKeyRow>>;
+    async fn model_keys(&self, tenant_id: &str, smith_id: &str) -> Result<Vec<ModelKeyRow>>;
+    async fn delete_model_key(
+        &self,
+        tenant_id: &str,
+        smith_id: &str,
+        provider: &str,
+    ) -> Result<bool>;
+}
+
+/// Runs, their frames and the thread history. Writes of live runs go through [`Journal`].
+#[async_trait]
+pub trait RunStore: Send + Sync {
+    async fn run(&self, tenant_id: &str, id: &str) -> Result<Option<RunRow>>;
+    async fn runs(
+        &self,
+        tenant_id: &str,
+        filter: &RunFilter,
+        before: Option<&str>,
+        limit: i64,
+    ) -> Result<Vec<RunRow>>;
+    /// The frame log, in order: encoded frames, see [`crate::frame::decode_all`].
+    async fn run_frames(&self, tenant_id: &str, run_id: &str) -> Result<Vec<Vec<u8>>>;
+    /// Transcripts (JSON) of the thread's last `limit` completed runs, oldest first.
+    async fn thread_transcripts(
+        &self,
+        tenant_id: &str,
+        smith_id: &str,
+        thread_id: &str,
+        limit: i64,
+    ) -> Result<Vec<String>>;
+    /// Prolongs this node's leases.
+    async fn renew_leases(&self, node_id: &str, lease_until: i64) -> Result<()>;
+    /// Runs still marked as live whose lease ended before `before` (`i64::MAX`: all of them).
+    async fn lapsed_runs(&self, before: i64) -> Result<Vec<RunRow>>;
+    /// Applies a batch of journal entries in one transaction; answers, per entry, whether it took.
+    async fn apply(&self, ops: &[Op]) -> Result<Vec<bool>>;
+    /// Tokens used, by day.
+    async fn usage(&self, tenant_id: &str) -> Result<Vec<UsageRow>>;
+}
+
+/// First answers to `Idempotency-Key`s.
+#[async_trait]
+pub trait IdempotencyStore: Send + Sync {
+    /// Claims the key, or tells what became of the first request that did.
+    async fn begin_idempotent(
+        &self,
+        tenant_id: &str,
+        key: &str,
+        fingerprint: &str,
+        run_id: Option<&str>,
+        now: i64,
+    ) -> Result<Idempotency>;
+    /// Keeps the first answer.
+    async fn finish_idempotent(
+        &self,
+        tenant_id: &str,
+        key: &str,
+        status: u16,
+        body: &[u8],
+    ) -> Result<()>;
+    /// Gives the key up: the first request had no lasting effect.
+    async fn abandon_idempotent(&self, tenant_id: &str, key: &str) -> Result<()>;
+}
+
+/// A whole store.
+pub trait Store:
+    TenantStore
+    + TokenStore
+    + AgentStore
+    + SmithStore
+    + ModelKeyStore
+    + RunStore
+    + IdempotencyStore
+{
+}
+
+impl<S> Store for S where
+    S: TenantStore
+        + TokenStore
+        + AgentStore
+        + SmithStore
+        + ModelKeyStore
+        + RunStore
+        + IdempotencyStore
+{
+}
+
+/// Opens the configured engine and brings its schema up to date.
+pub async fn open(config: &crate::config::Config) -> Result<Arc<dyn Store>> {
+    match &config.store.url {
+        Some(url) => {
+            let connections = match config.store.connections {
+                0 => 16,
+                n => n,
+            };
+            Ok(Arc::new(PostgresStore::open(url, connections).await?))
+        }
+        None => {
+            std::fs::create_dir_all(&config.data_dir)?;
+            let readers = match config.store.connections {
+                0 => 4,
+                n => n,
+            };
+            let file = config.data_dir.join("smithgate.db");
+            Ok(Arc::new(SqliteStore::open(&file, readers).await?))
+        }
+    }
+}

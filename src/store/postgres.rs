@@ -1,0 +1,32 @@
+//! The engine for many nodes: PostgreSQL.
+
+use std::time::Duration;
+
+use sqlx::postgres::{PgPool, PgPoolOptions};
+
+use super::sql::{IDEMPOTENCY_WINDOW_MICROS, INSERT_FRAMES, document, impl_store};
+use super::*;
+
+/// A store in a PostgreSQL database.
+pub struct PostgresStore {
+    read: PgPool,
+    write: PgPool,
+}
+
+impl PostgresStore {
+    /// Connects to `url`.
+    pub async fn open(url: &str, connections: u32) -> Result<Self> {
+        let pool = PgPoolOptions::new()
+            .max_connections(connections.max(2))
+            .acquire_timeout(Duration::from_secs(5))
+            .connect(url)
+            .await?;
+        sqlx::migrate!("src/store/migrations/postgres").run(&pool).await?;
+        Ok(Self {
+            read: pool.clone(),
+            write: pool,
+        })
+    }
+}
+
+impl_store!(PostgresStore);

@@ -1,0 +1,289 @@
+//! Rows and filters. Times are microseconds since the Unix epoch.
+
+use std::collections::BTreeMap;
+
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+
+/// Now, in microseconds since the Unix epoch.
+pub fn now_micros() -> i64 {
+    std::time::SystemTime::now()
+        .duration_since(std::time::UNIX_EPOCH)
+        .map_or(0, |d| i64::try_from(d.as_micros()).unwrap_or(i64::MAX))
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, sqlx::FromRow)]
+pub struct Tenant {
+    pub id: String,
+    pub name: String,
+    pub created_at: i64,
+}
+
+/// A signing key: the private part sealed, the public part as a JWK.
+#[derive(Debug, Clone, sqlx::FromRow)]
+pub struct SigningKeyRow {
+    pub kid: String,
+    pub sealed: Vec<u8>,
+    pub jwk: String,
+    pub created_at: i64,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, sqlx::FromRow)]
+pub struct TokenRow {
+    pub id: String,
+    pub tenant_id: String,
+    pub name: Option<String>,
+    pub sub: String,
+    /// JSON array of scope names.
+    pub scopes: String,
+    pub prefix: Option<String>,
+    pub created_at: i64,
+    pub expires_at: Option<i64>,
+    pub revoked_at: Option<i64>,
+}
+
+/// What an agent is made of; a smith overrides single members.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct AgentConfig {
+    pub instructions: Option<String>,
+    pub model: Option<String>,
+    pub enabled_hosted_tools: Vec<String>,
+    pub vector_store_ids: Vec<String>,
+    /// `None`: all registered servers.
+    pub mcp_servers: Option<Vec<String>>,
+    pub skills: Vec<Value>,
+    pub auto_memory: Option<bool>,
+    pub memory_consolidation: Option<bool>,
+    pub variables: Vec<AgentVariable>,
+    pub ui_resources: Vec<Value>,
+}
+
+/// A `{{ name }}` of the instructions.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct AgentVariable {
+    pub name: String,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub default: Option<String>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub description: Option<String>,
+    #[serde(default)]
+    pub required: bool,
+}
+
+#[derive(Debug, Clone, PartialEq, sqlx::FromRow)]
+pub struct AgentRow {
+    pub id: String,
+    pub tenant_id: String,
+    /// `None` only for the default agent.
+    pub slug: Option<String>,
+    pub name: String,
+    pub is_default: bool,
+    #[sqlx(try_from = "String")]
+    pub draft: AgentConfig,
+    pub active_version: Option<i64>,
+    pub rollout_version: Option<i64>,
+    pub rollout_percent: i64,
+    pub created_at: i64,
+    pub updated_at: i64,
+}
+
+#[derive(Debug, Clone, PartialEq, sqlx::FromRow)]
+pub struct AgentVersionRow {
+    pub agent_id: String,
+    pub version: i64,
+    #[sqlx(try_from = "String")]
+    pub snapshot: AgentConfig,
+    pub created_by: Option<String>,
+    pub note: Option<String>,
+    pub created_at: i64,
+}
+
+/// What is known of a smith's person.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+pub struct SmithProfile {
+    #[serde(default)]
+    pub display_name: Option<String>,
+    #[serde(default)]
+    pub locale: Option<String>,
+    #[serde(default)]
+    pub timezone: Option<String>,
+    #[serde(default)]
+    pub metadata: Option<serde_json::Map<String, Value>>,
+}
+
+/// Members of [`AgentConfig`] that a smith sets for itself, by name.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct Overrides(pub BTreeMap<String, Value>);
+
+/// Documents are columns of JSON text on both engines.
+macro_rules! from_json_text {
+    ($($document:ty),+) => {$(
+        impl TryFrom<String> for $document {
+            type Error = serde_json::Error;
+
+            fn try_from(text: String) -> Result<Self, Self::Error> {
+                serde_json::from_str(&text)
+            }
+        }
+    )+};
+}
+
+from_json_text!(AgentConfig, SmithProfile, Overrides);
+
+#[derive(Debug, Clone, PartialEq, sqlx::FromRow)]
+pub struct SmithRow {
+    pub id: String,
+    pub tenant_id: String,
+    pub agent_id: String,
+    pub external_id: Option<String>,
+    #[sqlx(try_from = "String")]
+    pub profile: SmithProfile,
+    pub customer_id: Option<String>,
+    pub pin: Option<i64>,
+    #[sqlx(try_from = "String")]
+    pub overrides: Overrides,
+    pub created_at: i64,
+}
+
+#[derive(Debug, Clone, Default)]
+pub struct SmithFilter {
+    pub external_id: Option<String>,
+    pub external_id_prefix: Option<String>,
+    pub customer_id: Option<String>,
+    pub agent_id: Option<String>,
+}
+
+#[derive(Clone, sqlx::FromRow)]
+pub struct ModelKeyRow {
+    pub tenant_id: String,
+    /// Empty: the tenant's own key.
+    pub smith_id: String,
+    pub provider: String,
+    pub base_url: Option<String>,
+    pub sealed: Vec<u8>,
+    pub updated_at: i64,
+}
+
+#[derive(Debug, Clone, PartialEq, sqlx::FromRow)]
+pub struct RunRow {
+    pub id: String,
+    pub tenant_id: String,
+    pub smith_id: String,
+    pub agent_id: String,
+    pub thread_id: String,
+    pub channel: String,
+    pub status: String,
+    /// Whether it holds its thread (`conversation_locked`).
+    pub exclusive: bool,
+    /// Which optional frames are numbered on the native stream.
+    pub include_mask: i64,
+    /// JSON: `[{role, content}]` as the caller sent it.
+    pub input: String,
+    /// JSON: the turns that this run adds to its thread.
+    pub transcript: Option<String>,
+    /// JSON: the `output` member.
+    pub output: Option<String>,
+    pub stop_reason: Option<String>,
+    pub error_code: Option<String>,
+    pub error: Option<String>,
+    /// JSON: `[{code, message}]`.
+    pub warnings: String,
+    /// JSON of [`crate::frame::Usage`].
+    pub token_usage: Option<String>,
+    pub metadata: Option<String>,
+    pub actor: Option<String>,
+    pub node_id: String,
+    pub lease_until: i64,
+    pub created_at: i64,
+    pub updated_at: i64,
+}
+
+#[derive(Debug, Clone, Default)]
+pub struct RunFilter {
+    pub smith_id: Option<String>,
+    pub agent_id: Option<String>,
+    pub status: Option<String>,
+    pub external_id_prefix: Option<String>,
+}
+
+/// What ends or changes a run's row.
+#[derive(Debug, Clone)]
+pub struct RunEnd {
+    pub tenant_id: String,
+    pub id: String,
+    pub status: &'static str,
+    pub transcript: Option<String>,
+    pub output: Option<String>,
+    pub stop_reason: Option<&'static str>,
+    pub error_code: Option<String>,
+    pub error: Option<String>,
+    pub warnings: String,
+    pub token_usage: Option<String>,
+    /// The run's last frames, written with its row: number of the first, and the encoded frames.
+    pub frames: Option<(i64, Vec<u8>)>,
+    pub updated_at: i64,
+}
+
+/// Tokens of model calls, to be added to a day's row.
+#[derive(Debug, Clone, PartialEq, Eq, sqlx::FromRow)]
+pub struct UsageRow {
+    pub tenant_id: String,
+    /// `YYYY-MM-DD`, UTC.
+    pub day: String,
+    pub provider: String,
+    pub model: String,
+    pub calls: i64,
+    pub input: i64,
+    pub output: i64,
+    pub cache_read: i64,
+    pub cache_write: i64,
+    pub reasoning: i64,
+}
+
+/// What an `Idempotency-Key` stands for.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Idempotency {
+    /// Not seen in the last 24 hours; now claimed.
+    New,
+    /// The first request is in flight; its run, when it has one.
+    InProgress { run_id: Option<String> },
+    /// Another body came with this key.
+    Mismatch,
+    /// The first answer.
+    Done {
+        status: u16,
+        body: Vec<u8>,
+        run_id: Option<String>,
+    },
+}
+
+/// The stored form of [`Idempotency`].
+#[derive(Debug, Clone, sqlx::FromRow)]
+pub struct IdempotencyRow {
+    pub fingerprint: String,
+    pub status: Option<i64>,
+    pub body: Option<Vec<u8>>,
+    pub run_id: Option<String>,
+    pub created_at: i64,
+}
+
+impl IdempotencyRow {
+    /// What it means for a request with `fingerprint`.
+    pub fn judge(self, fingerprint: &str) -> Idempotency {
+        if self.fingerprint != fingerprint {
+            return Idempotency::Mismatch;
+        }
+        match (self.status, self.body) {
+            (Some(status), Some(body)) => Idempotency::Done {
+                status: u16::try_from(status).unwrap_or(200),
+                body,
+                run_id: self.run_id,
+            },
+            _ => Idempotency::InProgress {
+                run_id: self.run_id,
+            },
+        }
+    }
+}
