@@ -4,10 +4,14 @@
 //! one way: `edge` → `auth` → `wire` (decode) → `run` → `model` → frames → `wire` (encode) →
 //! `edge`. Each module's documentation says what lives there and what it may import.
 
+pub mod api;
 pub mod auth;
 pub mod config;
+pub mod demo;
+pub mod edge;
 pub mod error;
 pub mod frame;
+pub mod gateway;
 pub mod ids;
 pub mod metrics;
 pub mod model;
@@ -15,3 +19,4 @@ pub mod run;
 pub mod secrets;
 pub mod sse;
 pub mod store;
+pub mod wire;

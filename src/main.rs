@@ -1,1 +1,239 @@
-fn main(){}
+//! The `smithgate` binary: a thin shell around the library.
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use clap::{Args, Parser, Subcommand};
+use smithgate::auth::{Mint, MintedScope, SMITH_TOKEN_MAX_SECONDS, Scope, TOKEN_MAX_SECONDS};
+use smithgate::config::{Config, LogFormat};
+use smithgate::edge::Server;
+use smithgate::gateway::{Gateway, write_private};
+use smithgate::{demo, store};
+
+type Failure = Box<dyn std::error::Error>;
+
+/// A self-hosted gateway for AI agents.
+#[derive(Parser)]
+#[command(version, about)]
+struct Cli {
+    #[command(subcommand)]
+    command: Option<Command>,
+    #[command(flatten)]
+    common: Common,
+}
+
+#[derive(Args)]
+struct Common {
+    /// Configuration file [default: config/smithgate.toml, when it exists]
+    #[arg(long, short, global = true)]
+    config: Option<PathBuf>,
+    /// Where the embedded store and generated keys live
+    #[arg(long, global = true)]
+    data_dir: Option<PathBuf>,
+    /// Address of the plain listener
+    #[arg(long, global = true)]
+    listen: Option<String>,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Run the gateway (the default)
+    Serve,
+    /// Run the gateway with a scripted model inside, and a smith to talk to: no key, no account
+    Demo,
+    /// Mint a token: for the tenant, or for a smith
+    Token(TokenArgs),
+    /// Check the configuration and print where it listens
+    CheckConfig,
+}
+
+#[derive(Args)]
+struct TokenArgs {
+    /// The tenant (project) [default: the first]
+    #[arg(long)]
+    tenant: Option<String>,
+    /// Mint a smith token for this smith instead of a tenant-admin token
+    #[arg(long)]
+    smith: Option<String>,
+    /// Permissions of a smith token, separated by commas
+    #[arg(long, value_delimiter = ',', default_value = "runs:read,runs:write")]
+    permissions: Vec<String>,
+    /// Lifetime in seconds [default: none for admin, 24 hours for a smith]
+    #[arg(long)]
+    ttl: Option<i64>,
+    /// A name to find it by
+    #[arg(long)]
+    name: Option<String>,
+}
+
+fn main() -> ExitCode {
+    let cli = Cli::parse();
+    match run(cli) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("smithgate: {error}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run(cli: Cli) -> Result<(), Failure> {
+    let mut overrides = Vec::new();
+    if let Some(dir) = &cli.common.data_dir {
+        overrides.push(("data_dir", dir.to_string_lossy().into_owned()));
+    }
+    if let Some(listen) = &cli.common.listen {
+        overrides.push(("server.listen", listen.clone()));
+    }
+    let config = Config::load(cli.common.config.as_deref(), &overrides)?;
+    let command = cli.command.unwrap_or(Command::Serve);
+    if !matches!(command, Command::CheckConfig | Command::Token(_)) {
+        start_log(&config);
+    }
+    let workers = match config.server.workers {
+        0 => std::thread::available_parallelism().map_or(1, usize::from),
+        n => n,
+    };
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(workers)
+        .enable_all()
+        .build()?;
+    runtime.block_on(async {
+        match command {
+            Command::Serve => serve(config).await,
+            Command::Demo => run_demo(config).await,
+            Command::Token(args) => token(config, args).await,
+            Command::CheckConfig => {
+                println!("listens on {}", config.server.listen);
+                if let Some(tls) = &config.server.tls {
+                    println!("listens on {} (TLS)", tls.listen);
+                }
+                let store = config.store.url.as_deref().map_or("SQLite", |_| "PostgreSQL");
+                println!("keeps its data in {store}");
+                println!("the configuration is valid");
+                Ok(())
+            }
+        }
+    })
+}
+
+fn start_log(config: &Config) {
+    let filter = tracing_subscriber::EnvFilter::new(&config.log.filter);
+    let log = tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_writer(std::io::stderr);
+    match config.log.format {
+        LogFormat::Text => log.init(),
+        LogFormat::Json => log.json().init(),
+    }
+}
+
+async fn serve(config: Config) -> Result<(), Failure> {
+    let listen = config.server.listen;
+    let (gateway, first) = Gateway::start(config).await?;
+    let server = Server::start(gateway).await?;
+    if let Some(first) = first {
+        println!("This is the first start. The tenant is {}.", first.tenant_id);
+        println!("Its admin token, shown once and kept nowhere:\n\n{}\n", first.admin_token);
+    }
+    println!("smithgate listens on http://{listen}/v1");
+    stopped().await?;
+    println!("draining");
+    server.stop().await;
+    Ok(())
+}
+
+async fn run_demo(mut config: Config) -> Result<(), Failure> {
+    let demo = demo::start(&mut config).await?;
+    let listen = config.server.listen;
+    let data_dir = config.data_dir.clone();
+    let (gateway, first) = Gateway::start(config).await?;
+    let token_file = data_dir.join("demo.token");
+    let token = match first {
+        Some(first) => {
+            write_private(&token_file, first.admin_token.as_bytes())?;
+            first.admin_token
+        }
+        None => std::fs::read_to_string(&token_file).map_err(|e| {
+            format!(
+                "{} is no data directory of a demo ({e}); choose another with --data-dir",
+                data_dir.display()
+            )
+        })?,
+    };
+    let smith = demo::smith(&gateway).await?;
+    let server = Server::start(gateway).await?;
+    println!(
+        "{}",
+        demo::greeting(&listen.to_string(), &token_file.display().to_string(), &token, &smith)
+    );
+    stopped().await?;
+    server.stop().await;
+    drop(demo);
+    Ok(())
+}
+
+async fn token(config: Config, args: TokenArgs) -> Result<(), Failure> {
+    let (gateway, first) = Gateway::start(config).await?;
+    if let Some(first) = first {
+        eprintln!("This is the first start; the first admin token:\n{}", first.admin_token);
+    }
+    let tenant = match &args.tenant {
+        Some(id) => store::TenantStore::tenant(gateway.store.as_ref(), id).await?,
+        None => gateway.store.first_tenant().await?,
+    };
+    let tenant = tenant.ok_or("there is no such tenant")?;
+    let longest = if args.smith.is_some() { SMITH_TOKEN_MAX_SECONDS } else { TOKEN_MAX_SECONDS };
+    if args.ttl.is_some_and(|ttl| !(1..=longest).contains(&ttl)) {
+        return Err(format!("--ttl must be 1 to {longest}").into());
+    }
+    let scope = match args.smith {
+        None => MintedScope::Admin,
+        Some(smith_id) => {
+            if gateway.store.smith(&tenant.id, &smith_id).await?.is_none() {
+                return Err(format!("the tenant has no smith {smith_id}").into());
+            }
+            let mut scopes = Vec::new();
+            for name in &args.permissions {
+                let scope: Scope = name.parse().map_err(|()| format!("no permission '{name}'"))?;
+                scopes.push(scope);
+            }
+            MintedScope::Smith {
+                smith_id,
+                scopes: scopes.into_iter().collect(),
+            }
+        }
+    };
+    let ttl_seconds = match &scope {
+        MintedScope::Smith { .. } => Some(args.ttl.unwrap_or(SMITH_TOKEN_MAX_SECONDS)),
+        MintedScope::Admin => args.ttl,
+    };
+    let minted = gateway
+        .auth
+        .mint(Mint {
+            tenant_id: tenant.id,
+            scope,
+            ttl_seconds,
+            name: args.name,
+        })
+        .await?;
+    println!("{}", minted.token);
+    gateway.drain().await;
+    Ok(())
+}
+
+/// Waits for SIGTERM or Ctrl-C.
+async fn stopped() -> Result<(), Failure> {
+    #[cfg(unix)]
+    {
+        use tokio::signal::unix::{SignalKind, signal};
+        let mut terminate = signal(SignalKind::terminate())?;
+        tokio::select! {
+            _ = terminate.recv() => {}
+            result = tokio::signal::ctrl_c() => result?,
+        }
+    }
+    #[cfg(not(unix))]
+    tokio::signal::ctrl_c().await?;
+    Ok(())
+}

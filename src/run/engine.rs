@@ -458,6 +458,7 @@ impl Runs {
                 tracing::info!(run_id = %live.run_id, code = %error.code, message = %error.message,
                     "run failed");
                 last.push(failed_frame(&error));
+                let _ = live.failure.set(error.clone());
                 row.status = "failed";
                 row.stop_reason = Some(StopReason::Error.as_str());
                 row.output = partial_output(collector, &mut row.token_usage);
@@ -483,7 +484,9 @@ impl Runs {
         if let Err(error) = self.journal.commit(Op::EndRun(Box::new(row))).await {
             // The client must not take for kept what is not.
             tracing::error!(run_id = %live.run_id, %error, "the end of a run was not kept");
-            last = vec![failed_frame(&error.into())];
+            let error = ApiError::from(error);
+            last = vec![failed_frame(&error)];
+            let _ = live.failure.set(error);
         }
         live.close(&mut last);
     }

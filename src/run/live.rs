@@ -1,13 +1,14 @@
 //! The frames of a run that is under way: one writer, any number of readers, each at its own
 //! place. The lock is the run's own; nothing here is shared between runs.
 
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
 use parking_lot::Mutex;
 use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 
+use crate::error::ApiError;
 use crate::frame::Frame;
 
 /// Why a run was cancelled.
@@ -43,6 +44,8 @@ pub struct LiveRun {
     lead: AtomicUsize,
     caught_up: Notify,
     client_here: AtomicBool,
+    /// Why it failed, with the status that its frame cannot carry; set before the last frame.
+    pub failure: OnceLock<ApiError>,
 }
 
 impl LiveRun {
@@ -68,6 +71,7 @@ impl LiveRun {
             lead: AtomicUsize::new(0),
             caught_up: Notify::new(),
             client_here: AtomicBool::new(false),
+            failure: OnceLock::new(),
         })
     }
 
@@ -159,14 +163,15 @@ impl Reader {
     /// Appends all frames that are there, waiting for at least one; `false` after the last.
     /// May be dropped while waiting without losing frames.
     pub async fn next(&mut self, out: &mut Vec<Frame>) -> bool {
+        let live = self.live.clone();
         loop {
-            let changed = self.live.changed.notified();
+            let changed = live.changed.notified();
             tokio::pin!(changed);
             changed.as_mut().enable();
             if self.take(out) {
                 return true;
             }
-            if self.live.state.lock().closed {
+            if live.state.lock().closed {
                 // The last frames may have come between the two looks.
                 return self.take(out);
             }

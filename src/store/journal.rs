@@ -25,6 +25,8 @@ pub enum Op {
     EndRun(Box<RunEnd>),
     /// Tokens to add.
     Usage(Box<UsageRow>),
+    /// Nothing; taken when all before it is.
+    Barrier,
 }
 
 impl Op {
@@ -33,7 +35,7 @@ impl Op {
             Self::CreateRun(run) => run.input.len() + 512,
             Self::Frames { frames, .. } => frames.len() + 128,
             Self::EndRun(end) => end.transcript.as_ref().map_or(0, String::len) + 512,
-            Self::Usage(_) => 128,
+            Self::Usage(_) | Self::Barrier => 128,
         }
     }
 }
@@ -96,6 +98,11 @@ impl Journal {
     /// Hands in an entry and does not wait.
     pub fn append(&self, op: Op) {
         self.push(op, None);
+    }
+
+    /// Waits until all that was handed in so far is durable.
+    pub async fn flush(&self) -> Result<(), JournalError> {
+        self.commit(Op::Barrier).await.map(|_| ())
     }
 
     /// Hands in an entry and waits until it is durable; tells whether it took.

@@ -531,6 +531,10 @@ macro_rules! impl_store {
                 let mut taken = Vec::with_capacity(ops.len());
                 for op in ops {
                     let done = match op {
+                        Op::Barrier => {
+                            taken.push(true);
+                            continue;
+                        }
                         Op::CreateRun(run) => {
                             sqlx::query(
                                 "INSERT INTO runs (id, tenant_id, smith_id, agent_id, thread_id, \

@@ -1,0 +1,145 @@
+//! The service: reads a request's header, finds its route, and hands it to a native wire or to
+//! the bridge.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use async_trait::async_trait;
+use axum::Router;
+use bytes::Bytes;
+use http::{HeaderValue, Method, StatusCode, header};
+use pingora_core::apps::{HttpServerApp, HttpServerOptions, ReusedHttpStream};
+use pingora_core::protocols::http::ServerSession;
+use pingora_core::protocols::http::v2::server::H2Options;
+use pingora_core::server::ShutdownWatch;
+
+use super::exchange::{Exchange, Gone};
+use super::{bridge, chat, native};
+use crate::error::ApiError;
+use crate::gateway::Gateway;
+
+/// The largest request header, in bytes; also bounded by Pingora on HTTP/1.1.
+const MAX_HEADER_LIST: u32 = 64 * 1024;
+const MAX_STREAMS: u32 = 1_000;
+const H2_IDLE: Duration = Duration::from_secs(300);
+
+/// The service of all listeners but the metrics one.
+pub struct App {
+    gateway: Arc<Gateway>,
+    router: Router,
+    options: HttpServerOptions,
+}
+
+impl App {
+    /// Over `gateway`, with its REST router.
+    pub fn new(gateway: Arc<Gateway>) -> Self {
+        let mut options = HttpServerOptions::default();
+        options.h2c = true;
+        options.h2_idle_timeout = Some(H2_IDLE);
+        Self {
+            router: crate::api::router(gateway.clone()),
+            gateway,
+            options,
+        }
+    }
+
+    async fn serve(&self, exchange: &mut Exchange) -> Result<(), Gone> {
+        let method = exchange.request().method.clone();
+        let path = exchange.request().uri.path().to_owned();
+        if method == Method::OPTIONS && path.starts_with("/v1/") {
+            exchange.route = "preflight";
+            return preflight(exchange).await;
+        }
+        if path == "/v1/chat/completions" && method == Method::POST {
+            exchange.route = "/v1/chat/completions";
+            return chat::serve(exchange).await;
+        }
+        if let Some(rest) = path.strip_prefix("/v1/smiths/") {
+            let segments: Vec<&str> = rest.split('/').collect();
+            match (segments.as_slice(), &method) {
+                ([smith, "runs"], &Method::POST) => {
+                    exchange.route = "/v1/smiths/{id}/runs";
+                    return native::create(exchange, smith).await;
+                }
+                ([smith, "runs", run, "events"], &Method::GET) => {
+                    exchange.route = "/v1/smiths/{id}/runs/{run}/events";
+                    return native::events(exchange, smith, run).await;
+                }
+                _ => {}
+            }
+        }
+        bridge::serve(exchange, &self.router).await
+    }
+}
+
+/// Answers a CORS preflight: tokens are bearers, so any origin may ask.
+async fn preflight(exchange: &mut Exchange) -> Result<(), Gone> {
+    let asked = exchange
+        .request()
+        .headers
+        .get(header::ACCESS_CONTROL_REQUEST_HEADERS)
+        .cloned()
+        .unwrap_or(HeaderValue::from_static("Authorization, Content-Type"));
+    let extra = [
+        (
+            header::ACCESS_CONTROL_ALLOW_METHODS,
+            HeaderValue::from_static("GET, POST, PUT, PATCH, DELETE, OPTIONS"),
+        ),
+        (header::ACCESS_CONTROL_ALLOW_HEADERS, asked),
+        (header::ACCESS_CONTROL_MAX_AGE, HeaderValue::from_static("86400")),
+        (header::VARY, HeaderValue::from_static("Origin, Access-Control-Request-Headers")),
+    ];
+    exchange.respond(StatusCode::NO_CONTENT, &extra, Bytes::new()).await
+}
+
+#[async_trait]
+impl HttpServerApp for App {
+    async fn process_new_http(
+        self: &Arc<Self>,
+        mut session: ServerSession,
+        _shutdown: &ShutdownWatch,
+    ) -> Option<ReusedHttpStream> {
+        let keepalive = self.gateway.config.server.keepalive_timeout_s;
+        session.set_keepalive(Some(keepalive));
+        let header_time = Duration::from_secs(keepalive);
+        match tokio::time::timeout(header_time, session.read_request()).await {
+            Ok(Ok(true)) => {}
+            Ok(Ok(false)) | Err(_) => return None,
+            Ok(Err(error)) => {
+                tracing::debug!(%error, "a bad request header");
+                if matches!(error.etype(), pingora_core::ErrorType::InvalidHTTPHeader) {
+                    let refusal = ApiError::bad_request("invalid_request", "bad HTTP request");
+                    session.set_keepalive(None);
+                    let _ = session.respond_error_with_body(400, refusal.body()).await;
+                }
+                return None;
+            }
+        }
+        session.set_pipelining_enabled(true);
+        let mut exchange = Exchange::new(session, self.gateway.clone());
+        let answered = match self.gateway.enter() {
+            Ok(_in_flight) => self.serve(&mut exchange).await,
+            Err(error) => match exchange.request().uri.path() {
+                // Probes must see what is going on.
+                "/health" | "/ready" => self.serve(&mut exchange).await,
+                _ => exchange.respond_error(&error).await,
+            },
+        };
+        if answered.is_err() {
+            tracing::debug!(route = exchange.route, "the client left");
+        }
+        exchange.finish().await
+    }
+
+    fn h2_options(&self) -> Option<H2Options> {
+        let mut options = H2Options::new();
+        options
+            .max_header_list_size(MAX_HEADER_LIST)
+            .max_concurrent_streams(MAX_STREAMS);
+        Some(options)
+    }
+
+    fn server_options(&self) -> Option<&HttpServerOptions> {
+        Some(&self.options)
+    }
+}

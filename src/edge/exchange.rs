@@ -1,0 +1,319 @@
+//! One request and its answer on a Pingora session: limits going in, headers and writes going out.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use bytes::{Bytes, BytesMut};
+use http::{HeaderName, HeaderValue, StatusCode, Version, header};
+use pingora_core::apps::{HttpPersistentSettings, ReusedHttpStream};
+use pingora_core::protocols::http::ServerSession;
+use pingora_http::ResponseHeader;
+
+use crate::auth::Principal;
+use crate::error::ApiError;
+use crate::gateway::Gateway;
+use crate::ids;
+
+/// The only version of the API's vocabulary.
+pub const API_VERSION: &str = "2026-05-01";
+/// Silence on a stream after which a comment is written.
+pub const KEEP_ALIVE_EVERY: Duration = Duration::from_secs(15);
+
+/// The client has left or takes no more bytes.
+#[derive(Debug)]
+pub struct Gone;
+
+/// A request being answered.
+pub struct Exchange {
+    session: ServerSession,
+    pub gateway: Arc<Gateway>,
+    request_id: HeaderValue,
+    has_origin: bool,
+    /// The route's pattern, for metrics.
+    pub route: &'static str,
+    started: Instant,
+    status: Option<StatusCode>,
+    reusable: bool,
+    streaming: bool,
+}
+
+/// An additional response header.
+pub type Extra = (HeaderName, HeaderValue);
+
+impl Exchange {
+    /// Takes a session whose request header has been read.
+    pub fn new(session: ServerSession, gateway: Arc<Gateway>) -> Self {
+        let headers = &session.req_header().headers;
+        let request_id = headers
+            .get("x-request-id")
+            .filter(|id| ids::is_sane_request_id(id.as_bytes()))
+            .cloned()
+            .unwrap_or_else(|| {
+                HeaderValue::from_str(&ids::mint_request_id())
+                    .unwrap_or(HeaderValue::from_static("unknown"))
+            });
+        Self {
+            has_origin: headers.contains_key(header::ORIGIN),
+            session,
+            gateway,
+            request_id,
+            route: "unknown",
+            started: Instant::now(),
+            status: None,
+            reusable: true,
+            streaming: false,
+        }
+    }
+
+    /// The request's header.
+    pub fn request(&self) -> &pingora_http::RequestHeader {
+        self.session.req_header()
+    }
+
+    /// A request header's text.
+    pub fn header(&self, name: &str) -> Option<&str> {
+        self.session.req_header().headers.get(name)?.to_str().ok()
+    }
+
+    /// The verified caller; also checks `IC-Api-Version`.
+    pub fn principal(&self) -> Result<Arc<Principal>, ApiError> {
+        if let Some(version) = self.header("ic-api-version")
+            && version != API_VERSION
+        {
+            return Err(ApiError::bad_request(
+                "unsupported_api_version",
+                format!("IC-Api-Version '{version}' is not supported; use {API_VERSION}"),
+            ));
+        }
+        let value = self.session.req_header().headers.get(header::AUTHORIZATION);
+        self.gateway.auth.authenticate(value.map(HeaderValue::as_bytes))
+    }
+
+    /// The whole request body, within the configured size and time.
+    pub async fn body(&mut self) -> Result<Bytes, ApiError> {
+        let limit = self.gateway.config.server.max_body_bytes;
+        let declared = self
+            .header("content-length")
+            .and_then(|text| text.parse::<u64>().ok());
+        if declared.is_some_and(|length| length > limit as u64) {
+            self.reusable = false;
+            return Err(ApiError::too_large(limit));
+        }
+        let expects_continue = self
+            .header("expect")
+            .is_some_and(|v| v.eq_ignore_ascii_case("100-continue"));
+        if expects_continue && self.session.write_continue_response().await.is_err() {
+            self.reusable = false;
+            return Err(ApiError::bad_request("invalid_request", "the client has left"));
+        }
+        let time = Duration::from_secs(self.gateway.config.server.body_timeout_s);
+        match tokio::time::timeout(time, self.read_body(limit)).await {
+            Ok(result) => result,
+            Err(_) => {
+                self.reusable = false;
+                Err(ApiError::new(
+                    StatusCode::REQUEST_TIMEOUT,
+                    "invalid_request",
+                    "the request body did not arrive in time",
+                ))
+            }
+        }
+    }
+
+    async fn read_body(&mut self, limit: usize) -> Result<Bytes, ApiError> {
+        let mut first: Option<Bytes> = None;
+        let mut whole = BytesMut::new();
+        loop {
+            let piece = self.session.read_request_body().await.map_err(|error| {
+                self.reusable = false;
+                tracing::debug!(%error, "reading a request body");
+                ApiError::bad_request("invalid_request", "the request body is broken")
+            })?;
+            let Some(piece) = piece else {
+                break;
+            };
+            if whole.len() + first.as_ref().map_or(0, Bytes::len) + piece.len() > limit {
+                self.reusable = false;
+                return Err(ApiError::too_large(limit));
+            }
+            match first.take() {
+                None if whole.is_empty() => first = Some(piece),
+                None => whole.extend_from_slice(&piece),
+                Some(before) => {
+                    whole.extend_from_slice(&before);
+                    whole.extend_from_slice(&piece);
+                }
+            }
+        }
+        Ok(first.unwrap_or_else(|| whole.freeze()))
+    }
+
+    fn head(&self, status: StatusCode, extra: &[Extra]) -> Box<ResponseHeader> {
+        let mut head = ResponseHeader::build(status, Some(8 + extra.len()))
+            .unwrap_or_else(|_| unreachable!("a StatusCode is a valid status"));
+        // Inserting checked names and values cannot fail.
+        let mut set = |name: HeaderName, value: HeaderValue| {
+            let _ = head.insert_header(name, value);
+        };
+        set(HeaderName::from_static("x-request-id"), self.request_id.clone());
+        if self.has_origin {
+            set(
+                header::ACCESS_CONTROL_ALLOW_ORIGIN,
+                HeaderValue::from_static("*"),
+            );
+            set(
+                header::ACCESS_CONTROL_EXPOSE_HEADERS,
+                HeaderValue::from_static("X-Request-Id, Retry-After"),
+            );
+        }
+        for (name, value) in extra {
+            set(name.clone(), value.clone());
+        }
+        Box::new(head)
+    }
+
+    async fn write_head(&mut self, head: Box<ResponseHeader>) -> Result<(), Gone> {
+        self.status = Some(head.status);
+        self.gateway
+            .metrics
+            .time_to_first_byte
+            .with_label_values(&[self.route])
+            .observe(self.started.elapsed().as_secs_f64());
+        if !self.reusable || self.gateway.is_draining() {
+            self.session.set_keepalive(None);
+        }
+        self.session.write_response_header(head).await.map_err(|_| self.gone())
+    }
+
+    fn gone(&mut self) -> Gone {
+        self.reusable = false;
+        Gone
+    }
+
+    /// Answers in one piece.
+    pub async fn respond(
+        &mut self,
+        status: StatusCode,
+        extra: &[Extra],
+        body: Bytes,
+    ) -> Result<(), Gone> {
+        let mut head = self.head(status, extra);
+        let bodiless = status == StatusCode::NO_CONTENT || status == StatusCode::NOT_MODIFIED;
+        if !bodiless {
+            let _ = head.insert_header(header::CONTENT_LENGTH, body.len());
+        }
+        let is_head = self.request().method == http::Method::HEAD;
+        self.write_head(head).await?;
+        if !bodiless && !body.is_empty() && !is_head {
+            self.session
+                .write_response_body(body, true)
+                .await
+                .map_err(|_| self.gone())?;
+        }
+        Ok(())
+    }
+
+    /// Answers with JSON.
+    pub async fn respond_json(&mut self, status: StatusCode, body: Bytes) -> Result<(), Gone> {
+        let json = (
+            header::CONTENT_TYPE,
+            HeaderValue::from_static("application/json"),
+        );
+        self.respond(status, &[json], body).await
+    }
+
+    /// Answers with the error envelope.
+    pub async fn respond_error(&mut self, error: &ApiError) -> Result<(), Gone> {
+        let mut extra = vec![(
+            header::CONTENT_TYPE,
+            HeaderValue::from_static("application/json"),
+        )];
+        if let Some(seconds) = error.retry_after {
+            extra.push((header::RETRY_AFTER, HeaderValue::from(seconds)));
+        }
+        if error.status == StatusCode::UNAUTHORIZED {
+            extra.push((
+                header::WWW_AUTHENTICATE,
+                HeaderValue::from_static("Bearer"),
+            ));
+        }
+        self.respond(error.status, &extra, error.body()).await
+    }
+
+    /// Begins an event stream.
+    pub async fn start_stream(&mut self, extra: &[Extra]) -> Result<(), Gone> {
+        let mut head = self.head(StatusCode::OK, extra);
+        let set = [
+            (header::CONTENT_TYPE, "text/event-stream; charset=utf-8"),
+            (header::CACHE_CONTROL, "no-cache"),
+            (HeaderName::from_static("x-accel-buffering"), "no"),
+        ];
+        for (name, value) in set {
+            let _ = head.insert_header(name, HeaderValue::from_static(value));
+        }
+        if !self.session.is_http2() {
+            if self.request().version == Version::HTTP_11 {
+                let _ = head.insert_header(
+                    header::TRANSFER_ENCODING,
+                    HeaderValue::from_static("chunked"),
+                );
+            } else {
+                self.reusable = false;
+            }
+        }
+        let write_time = Duration::from_secs(self.gateway.config.server.write_timeout_s);
+        self.session.set_write_timeout(Some(write_time));
+        self.write_head(head).await?;
+        self.streaming = true;
+        self.gateway.metrics.streams_open.inc();
+        Ok(())
+    }
+
+    /// Writes a piece of a stream, waiting while the client is slow.
+    pub async fn write(&mut self, piece: Bytes) -> Result<(), Gone> {
+        if piece.is_empty() {
+            return Ok(());
+        }
+        self.session
+            .write_response_body(piece, false)
+            .await
+            .map_err(|_| self.gone())
+    }
+
+    /// Waits until the client has left. Must be polled beside the next frame, never instead of it.
+    pub async fn client_gone(&mut self) {
+        match self.session.read_body_or_idle(true).await {
+            Ok(_) | Err(_) => {
+                self.reusable = false;
+            }
+        }
+    }
+
+    /// Ends the answer; the connection may serve another request.
+    pub async fn finish(mut self) -> Option<ReusedHttpStream> {
+        let status = self.status.map_or(499, |s| s.as_u16());
+        self.gateway
+            .metrics
+            .requests
+            .with_label_values(&[self.route, itoa::Buffer::new().format(status)])
+            .inc();
+        if self.streaming {
+            self.gateway.metrics.streams_open.dec();
+        }
+        if !self.reusable || self.status.is_none() {
+            self.session.shutdown().await;
+            return None;
+        }
+        // An unread rest of a body must not be taken for the next request.
+        if !self.session.is_body_done() && self.session.drain_request_body().await.is_err() {
+            return None;
+        }
+        let settings = HttpPersistentSettings::for_session(&self.session);
+        match self.session.finish().await {
+            Ok(reusable) => {
+                reusable.map(|stream| ReusedHttpStream::from_reusable_stream(stream, settings))
+            }
+            Err(_) => None,
+        }
+    }
+}

@@ -1,0 +1,13 @@
+//! The edge: Pingora listeners and the service that owns a session from its request header to its
+//! last byte. Hot wires are served natively; everything else goes over the bridge to the axum
+//! router of `api`. May import everything.
+
+mod app;
+mod bridge;
+mod chat;
+mod exchange;
+mod metrics;
+mod native;
+mod server;
+
+pub use server::Server;

@@ -1,0 +1,310 @@
+//! Native runs: `POST /v1/smiths/{id}/runs` and `GET …/{run}/events`.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::{Bytes, BytesMut};
+use http::StatusCode;
+
+use super::exchange::{Exchange, Gone, KEEP_ALIVE_EVERY};
+use crate::api::idempotency::{self, Claim};
+use crate::auth::{Principal, Scope};
+use crate::error::ApiError;
+use crate::frame::{self, Frame};
+use crate::ids;
+use crate::run::{Reader, RunRequest, Thread, run_out};
+use crate::sse::KEEP_ALIVE;
+use crate::store::RunRow;
+use crate::wire::native::{Encoder, RunIn, decode, write_duplicate};
+use crate::wire::parse;
+
+/// How often a run that lives on another node is looked at.
+const LOOK_EVERY: Duration = Duration::from_millis(250);
+
+/// `POST /v1/smiths/{id}/runs`.
+pub async fn create(exchange: &mut Exchange, smith_id: &str) -> Result<(), Gone> {
+    match begin(exchange, smith_id).await {
+        Ok(Begun::Stream(reader)) => {
+            let mut encoder = encoder(&reader, None);
+            exchange.start_stream(&[]).await?;
+            follow_live(exchange, reader, &mut encoder).await
+        }
+        Ok(Begun::Duplicate(run_id)) => {
+            let mut buf = BytesMut::new();
+            write_duplicate(&run_id, &mut buf);
+            exchange.start_stream(&[]).await?;
+            exchange.write(buf.freeze()).await
+        }
+        Ok(Begun::Whole(body)) => exchange.respond_json(StatusCode::OK, body).await,
+        Err(error) => exchange.respond_error(&error).await,
+    }
+}
+
+enum Begun {
+    Stream(Reader),
+    /// An idempotent replay of a stream.
+    Duplicate(String),
+    Whole(Bytes),
+}
+
+async fn begin(exchange: &mut Exchange, smith_id: &str) -> Result<Begun, ApiError> {
+    let principal = exchange.principal()?;
+    principal.require_smith(smith_id)?;
+    principal.require(Scope::RunsWrite)?;
+    let key = exchange.header("idempotency-key").map(str::to_owned);
+    let body = exchange.body().await?;
+    let input = decode(parse::<RunIn>(&body)?)?;
+    let gateway = exchange.gateway.clone();
+    let run_id = ids::mint(ids::Kind::Run);
+    let stream = input.stream;
+    let mut claim = None;
+    if let Some(key) = key {
+        let path = format!("runs/{smith_id}");
+        let claimed =
+            idempotency::claim_run(&gateway, &principal.tenant_id, &key, &path, &body, &run_id);
+        match claimed.await? {
+            Claim::Mine(mine) => claim = Some(mine),
+            Claim::Earlier(first) if stream => return Ok(Begun::Duplicate(first)),
+            Claim::Earlier(first) => return earlier(exchange, &principal, &first).await,
+        }
+    }
+    let request = RunRequest {
+        run_id: run_id.clone(),
+        tenant_id: principal.tenant_id.clone(),
+        smith_id: smith_id.into(),
+        channel: input.channel,
+        thread: Thread::Kept(
+            input
+                .thread_id
+                .unwrap_or_else(|| ids::mint(ids::Kind::Thread)),
+        ),
+        input: input.turns,
+        input_record: input.record,
+        extra_instructions: None,
+        model: None,
+        client_tools: Vec::new(),
+        tool_choice: None,
+        parallel_tool_calls: None,
+        response_format: input.response_format,
+        params: crate::model::Params::default(),
+        include_mask: input.include_mask,
+        metadata: input.metadata,
+        actor: principal.actor(),
+        detached: true,
+    };
+    let started = gateway.runs.start(request).await;
+    if let Some(claim) = claim {
+        match &started {
+            // The key now stands for the run, whose record is the answer to give again.
+            Ok(_) => claim.finish(200, b"").await?,
+            Err(_) => claim.abandon().await?,
+        }
+    }
+    let mut reader = started?.reader;
+    if stream {
+        return Ok(Begun::Stream(reader));
+    }
+    let mut frames = Vec::new();
+    while reader.next(&mut frames).await {
+        frames.clear();
+    }
+    whole(exchange, &principal, &run_id).await
+}
+
+async fn whole(
+    exchange: &Exchange,
+    principal: &Principal,
+    run_id: &str,
+) -> Result<Begun, ApiError> {
+    let run = exchange
+        .gateway
+        .store
+        .run(&principal.tenant_id, run_id)
+        .await?
+        .ok_or_else(|| ApiError::not_found("run", run_id))?;
+    Ok(Begun::Whole(run_out(&run).to_string().into()))
+}
+
+/// The record of the first run with this key, once it has ended.
+async fn earlier(
+    exchange: &Exchange,
+    principal: &Principal,
+    run_id: &str,
+) -> Result<Begun, ApiError> {
+    let run = exchange.gateway.store.run(&principal.tenant_id, run_id).await?;
+    match run {
+        Some(run) if !is_under_way(&run.status) => {
+            Ok(Begun::Whole(run_out(&run).to_string().into()))
+        }
+        _ => Err(idempotency::in_progress()),
+    }
+}
+
+fn is_under_way(status: &str) -> bool {
+    matches!(status, "queued" | "running")
+}
+
+/// `GET /v1/smiths/{id}/runs/{run}/events`.
+pub async fn events(exchange: &mut Exchange, smith_id: &str, run_id: &str) -> Result<(), Gone> {
+    let found = match find(exchange, smith_id, run_id).await {
+        Ok(found) => found,
+        Err(error) => return exchange.respond_error(&error).await,
+    };
+    exchange.start_stream(&[]).await?;
+    match found.live {
+        Some(reader) if found.follow => {
+            let mut encoder = encoder(&reader, found.after);
+            follow_live(exchange, reader, &mut encoder).await
+        }
+        Some(mut reader) => {
+            let mut encoder = encoder(&reader, found.after);
+            let mut frames = Vec::new();
+            reader.take(&mut frames);
+            write_frames(exchange, &mut frames, &mut encoder).await
+        }
+        None => follow_stored(exchange, found).await,
+    }
+}
+
+struct Found {
+    run: RunRow,
+    live: Option<Reader>,
+    follow: bool,
+    after: Option<u64>,
+}
+
+async fn find(exchange: &Exchange, smith_id: &str, run_id: &str) -> Result<Found, ApiError> {
+    let principal = exchange.principal()?;
+    principal.require_smith(smith_id)?;
+    principal.require(Scope::RunsRead)?;
+    let query = exchange.request().uri.query().unwrap_or_default();
+    let mut follow = true;
+    let mut after = None;
+    for (name, value) in url::form_urlencoded::parse(query.as_bytes()) {
+        match &*name {
+            "follow" => match &*value {
+                "true" | "1" | "" => follow = true,
+                "false" | "0" => follow = false,
+                _ => return Err(ApiError::invalid("follow", "must be true or false")),
+            },
+            "after" => {
+                after = Some(value.parse::<u64>().map_err(|_| {
+                    ApiError::invalid("after", "must be the number of a frame")
+                })?);
+            }
+            _ => {}
+        }
+    }
+    if let Some(last) = exchange.header("last-event-id").filter(|v| !v.is_empty()) {
+        after = Some(last.parse::<u64>().map_err(|_| {
+            ApiError::invalid("Last-Event-ID", "must be the number of a frame")
+        })?);
+    }
+    let gateway = &exchange.gateway;
+    // The live run is looked for first: a run that ends in between is in the store by then.
+    let live = gateway.runs.live(&principal.tenant_id, run_id);
+    let run = gateway
+        .store
+        .run(&principal.tenant_id, run_id)
+        .await?
+        .filter(|run| run.smith_id == smith_id)
+        .ok_or_else(|| ApiError::not_found("run", run_id))?;
+    Ok(Found {
+        run,
+        live: live.map(|live| live.reader()),
+        follow,
+        after,
+    })
+}
+
+fn encoder(reader: &Reader, after: Option<u64>) -> Encoder {
+    let run = reader.run();
+    Encoder::new(&run.run_id, run.include_mask, after)
+}
+
+async fn write_frames(
+    exchange: &mut Exchange,
+    frames: &mut Vec<Frame>,
+    encoder: &mut Encoder,
+) -> Result<(), Gone> {
+    let mut buf = BytesMut::with_capacity(frames.len() * 160);
+    let before = encoder.written;
+    for frame in frames.drain(..) {
+        encoder.frame(&frame, &mut buf);
+    }
+    let written = encoder.written - before;
+    let counter = &exchange.gateway.metrics.frames;
+    counter.with_label_values(&["native"]).inc_by(written);
+    exchange.write(buf.freeze()).await
+}
+
+async fn follow_live(
+    exchange: &mut Exchange,
+    mut reader: Reader,
+    encoder: &mut Encoder,
+) -> Result<(), Gone> {
+    let mut frames = Vec::new();
+    loop {
+        tokio::select! {
+            biased;
+            more = reader.next(&mut frames) => if !more { return Ok(()) },
+            () = exchange.client_gone() => return Err(Gone),
+            () = tokio::time::sleep(KEEP_ALIVE_EVERY) => {
+                exchange.write(Bytes::from_static(KEEP_ALIVE)).await?;
+            }
+        }
+        write_frames(exchange, &mut frames, encoder).await?;
+    }
+}
+
+/// A run that has ended, or that lives on another node: its frames come from the store.
+async fn follow_stored(exchange: &mut Exchange, found: Found) -> Result<(), Gone> {
+    let gateway = exchange.gateway.clone();
+    let tenant_id: Arc<str> = found.run.tenant_id.as_str().into();
+    let mut encoder = Encoder::new(&found.run.id, found.run.include_mask, found.after);
+    let mut seen = 0;
+    let mut silent = Duration::ZERO;
+    let mut under_way = is_under_way(&found.run.status);
+    loop {
+        let mut frames = match stored_frames(&gateway, &tenant_id, &found.run.id).await {
+            Ok(frames) => frames,
+            // The stream ends without a terminal frame: "unknown", which is the truth.
+            Err(error) => {
+                tracing::error!(%error, run_id = %found.run.id, "cannot read a frame log");
+                return Err(Gone);
+            }
+        };
+        let mut new = frames.split_off(seen.min(frames.len()));
+        seen += new.len();
+        let ended = new.iter().any(Frame::is_terminal);
+        if new.is_empty() && silent >= KEEP_ALIVE_EVERY {
+            exchange.write(Bytes::from_static(KEEP_ALIVE)).await?;
+            silent = Duration::ZERO;
+        }
+        write_frames(exchange, &mut new, &mut encoder).await?;
+        if ended || !under_way || !found.follow {
+            return Ok(());
+        }
+        tokio::select! {
+            () = tokio::time::sleep(LOOK_EVERY) => silent += LOOK_EVERY,
+            () = exchange.client_gone() => return Err(Gone),
+        }
+        under_way = match gateway.store.run(&tenant_id, &found.run.id).await {
+            Ok(Some(run)) => is_under_way(&run.status),
+            Ok(None) => false,
+            Err(_) => true,
+        };
+    }
+}
+
+async fn stored_frames(
+    gateway: &crate::gateway::Gateway,
+    tenant_id: &str,
+    run_id: &str,
+) -> Result<Vec<Frame>, ApiError> {
+    let mut frames = Vec::new();
+    for bytes in gateway.store.run_frames(tenant_id, run_id).await? {
+        frames.extend(frame::decode_all(bytes.into()).map_err(ApiError::internal)?);
+    }
+    Ok(frames)
+}

@@ -1,0 +1,102 @@
+//! Listeners and their life: plain (HTTP/1.1 and h2c), TLS (HTTP/1.1 and HTTP/2), metrics.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+use pingora_core::apps::http_app::HttpServer;
+use pingora_core::listeners::tls::TlsSettings;
+use pingora_core::services::Service as _;
+use pingora_core::services::listening::Service;
+use tokio::sync::watch;
+use tokio::task::JoinHandle;
+
+use super::app::App;
+use super::metrics::MetricsApp;
+use crate::gateway::{Gateway, StartError};
+
+/// Running listeners.
+pub struct Server {
+    gateway: Arc<Gateway>,
+    stop: watch::Sender<bool>,
+    tasks: Vec<JoinHandle<()>>,
+}
+
+impl Server {
+    /// Opens the configured listeners.
+    pub async fn start(gateway: Arc<Gateway>) -> Result<Self, StartError> {
+        let (stop, stopped) = watch::channel(false);
+        let config = &gateway.config;
+        check_free("server.listen", config.server.listen)?;
+        let mut service = Service::new("smithgate".to_owned(), App::new(gateway.clone()));
+        service.add_tcp(&config.server.listen.to_string());
+        if let Some(tls) = &config.server.tls {
+            check_free("server.tls.listen", tls.listen)?;
+            let mut settings = TlsSettings::intermediate(
+                &tls.cert.to_string_lossy(),
+                &tls.key.to_string_lossy(),
+            )
+            .map_err(|e| StartError::Config(format!("server.tls: {e}")))?;
+            settings.enable_h2();
+            service.add_tls_with_settings(&tls.listen.to_string(), None, settings);
+        }
+        let mut tasks = Vec::new();
+        let app_stopped = stopped.clone();
+        tasks.push(tokio::spawn(async move {
+            service.start_service(None, app_stopped, 1).await;
+        }));
+        if let Some(listen) = config.metrics.listen {
+            check_free("metrics.listen", listen)?;
+            let app = HttpServer::new_app(MetricsApp {
+                gateway: gateway.clone(),
+            });
+            let mut service = Service::new("metrics".to_owned(), app);
+            service.add_tcp(&listen.to_string());
+            tasks.push(tokio::spawn(async move {
+                service.start_service(None, stopped, 1).await;
+            }));
+        }
+        wait_until_open(config.server.listen).await;
+        Ok(Self {
+            gateway,
+            stop,
+            tasks,
+        })
+    }
+
+    /// Drains, then closes the listeners. New requests are answered 503 in the meantime.
+    pub async fn stop(self) {
+        self.gateway.drain().await;
+        // Nobody listens any more when the receivers are gone, which is as good.
+        let _ = self.stop.send(true);
+        for task in self.tasks {
+            let _ = task.await;
+        }
+    }
+}
+
+/// Pingora panics on an address that it cannot have; this names the key instead.
+fn check_free(key: &'static str, address: SocketAddr) -> Result<(), StartError> {
+    std::net::TcpListener::bind(address)
+        .map(drop)
+        .map_err(|source| StartError::Listen {
+            key,
+            address,
+            source,
+        })
+}
+
+async fn wait_until_open(address: SocketAddr) {
+    let mut target = address;
+    if target.ip().is_unspecified() {
+        target.set_ip(match target {
+            SocketAddr::V4(_) => std::net::Ipv4Addr::LOCALHOST.into(),
+            SocketAddr::V6(_) => std::net::Ipv6Addr::LOCALHOST.into(),
+        });
+    }
+    for _ in 0..500 {
+        if tokio::net::TcpStream::connect(target).await.is_ok() {
+            return;
+        }
+        tokio::time::sleep(std::time::Duration::from_millis(2)).await;
+    }
+}

@@ -1,0 +1,240 @@
+//! The parts of a gateway, put together. The edge and the API work on this; tests and benches
+//! build it too.
+
+use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::time::Duration;
+
+use tokio::sync::Notify;
+
+use crate::auth::{Auth, KeyError, Mint, MintedScope, SigningKeys};
+use crate::config::Config;
+use crate::error::ApiError;
+use crate::ids;
+use crate::metrics::Metrics;
+use crate::model::{Models, Routing};
+use crate::run::{Accounting, Runs, Smiths};
+use crate::secrets::{Vault, VaultError};
+use crate::store::{self, Journal, Store, StoreError, Tenant, now_micros};
+
+/// Why a gateway cannot start.
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    #[error("store: {0}")]
+    Store(#[from] StoreError),
+    #[error("keys: {0}")]
+    Keys(#[from] KeyError),
+    #[error("secrets.master_key: {0}")]
+    Vault(#[from] VaultError),
+    #[error("the master key file cannot be used: {0}")]
+    MasterKeyFile(std::io::Error),
+    #[error("{0}")]
+    Config(String),
+    #[error("the first token cannot be minted: {0}")]
+    FirstToken(ApiError),
+    #[error("{key}: cannot listen on {address}: {source}")]
+    Listen {
+        key: &'static str,
+        address: std::net::SocketAddr,
+        source: std::io::Error,
+    },
+}
+
+/// A running gateway, without its listeners.
+pub struct Gateway {
+    pub config: Config,
+    pub store: Arc<dyn Store>,
+    pub journal: Journal,
+    pub auth: Arc<Auth>,
+    pub models: Arc<Models>,
+    pub smiths: Arc<Smiths>,
+    pub runs: Arc<Runs>,
+    pub accounting: Arc<Accounting>,
+    pub metrics: Metrics,
+    draining: AtomicBool,
+    in_flight: AtomicUsize,
+    request_ended: Notify,
+    tasks: parking_lot::Mutex<Vec<tokio::task::JoinHandle<()>>>,
+}
+
+/// What a first start made.
+#[derive(Debug)]
+pub struct FirstStart {
+    pub tenant_id: String,
+    /// Shown once, never again.
+    pub admin_token: String,
+}
+
+/// Counts a request as in flight until it is dropped.
+pub struct InFlight(Arc<Gateway>);
+
+impl Drop for InFlight {
+    fn drop(&mut self) {
+        self.0.in_flight.fetch_sub(1, Ordering::AcqRel);
+        if self.0.is_draining() {
+            self.0.request_ended.notify_waiters();
+        }
+    }
+}
+
+impl Gateway {
+    /// Opens the store, loads the keys and starts the tasks in the background. On an empty store
+    /// it also makes a tenant and its first admin token.
+    pub async fn start(config: Config) -> Result<(Arc<Self>, Option<FirstStart>), StartError> {
+        let store = store::open(&config).await?;
+        let vault = Arc::new(vault(&config)?);
+        let metrics = Metrics::new();
+        let keys = SigningKeys::load(&store, &vault).await?;
+        let auth = Arc::new(Auth::new(keys, &config.auth, store.clone()).await?);
+        for counter in [&auth.cache_hits, &auth.cache_misses] {
+            metrics
+                .registry
+                .register(Box::new(counter.clone()))
+                .map_err(|e| StartError::Config(e.to_string()))?;
+        }
+        let routing = Routing::new(&config, store.clone(), vault, metrics.clone())
+            .map_err(StartError::Config)?;
+        let models = Arc::new(Models::new(&config, routing, metrics.clone()));
+        let smiths = Arc::new(Smiths::new(store.clone(), metrics.clone()));
+        let accounting = Arc::new(Accounting::new(metrics.clone()));
+        let (journal, writer) = Journal::start(store.clone());
+        let runs = Runs::new(
+            store.clone(),
+            journal.clone(),
+            models.clone(),
+            smiths.clone(),
+            accounting.clone(),
+            config.limits.clone(),
+            metrics.clone(),
+        );
+        // An embedded store has one node: whatever it left running is gone.
+        let alone = config.store.url.is_none();
+        if let Err(error) = runs.fail_lapsed(alone).await {
+            tracing::warn!(%error, "cannot look for lapsed runs");
+        }
+        let tasks = vec![
+            writer,
+            tokio::spawn(auth.clone().follow_revocations()),
+            tokio::spawn(accounting.clone().flush_regularly(journal.clone())),
+            tokio::spawn(runs.clone().keep_leases()),
+        ];
+        let first = first_start(store.as_ref(), &auth).await?;
+        let gateway = Arc::new(Self {
+            config,
+            store,
+            journal,
+            auth,
+            models,
+            smiths,
+            runs,
+            accounting,
+            metrics,
+            draining: AtomicBool::new(false),
+            in_flight: AtomicUsize::new(0),
+            request_ended: Notify::new(),
+            tasks: parking_lot::Mutex::new(tasks),
+        });
+        Ok((gateway, first))
+    }
+
+    /// Whether the gateway is going down and takes no new work.
+    pub fn is_draining(&self) -> bool {
+        self.draining.load(Ordering::Acquire)
+    }
+
+    /// Counts a request; 503 while draining.
+    pub fn enter(self: &Arc<Self>) -> Result<InFlight, ApiError> {
+        self.in_flight.fetch_add(1, Ordering::AcqRel);
+        let entered = InFlight(self.clone());
+        if self.is_draining() {
+            return Err(ApiError::unavailable(
+                "service_overloaded",
+                "this node is shutting down",
+                1,
+            ));
+        }
+        Ok(entered)
+    }
+
+    /// Refuses new work, lets what is in flight end, and makes everything durable. Work that has
+    /// not ended after the configured time is cancelled.
+    pub async fn drain(&self) {
+        self.draining.store(true, Ordering::Release);
+        let limit = Duration::from_secs(self.config.server.drain_timeout_s);
+        if tokio::time::timeout(limit, self.idle()).await.is_err() {
+            tracing::warn!("cancelling what has not ended in time");
+            self.runs.cancel_all();
+            let _ = tokio::time::timeout(Duration::from_secs(5), self.idle()).await;
+        }
+        self.accounting.flush(&self.journal);
+        if let Err(error) = self.journal.flush().await {
+            tracing::error!(%error, "the journal did not become empty");
+        }
+        for task in self.tasks.lock().drain(..) {
+            task.abort();
+        }
+    }
+
+    async fn idle(&self) {
+        const LOOK_AGAIN: Duration = Duration::from_millis(20);
+        while self.in_flight.load(Ordering::Acquire) > 0 || self.runs.live_count() > 0 {
+            let _ = tokio::time::timeout(LOOK_AGAIN, self.request_ended.notified()).await;
+        }
+    }
+}
+
+/// The master key: configured, or kept in the data directory, made at first start.
+fn vault(config: &Config) -> Result<Vault, StartError> {
+    if let Some(master) = &config.secrets.master_key {
+        return Ok(Vault::from_base64(master)?);
+    }
+    std::fs::create_dir_all(&config.data_dir).map_err(StartError::MasterKeyFile)?;
+    let file = config.data_dir.join("master.key");
+    match std::fs::read_to_string(&file) {
+        Ok(master) => Ok(Vault::from_base64(&master)?),
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
+            let master = Vault::generate_master()?;
+            write_private(&file, master.as_bytes()).map_err(StartError::MasterKeyFile)?;
+            Ok(Vault::from_base64(&master)?)
+        }
+        Err(error) => Err(StartError::MasterKeyFile(error)),
+    }
+}
+
+/// Writes a file that only its owner may read.
+pub fn write_private(file: &Path, content: &[u8]) -> std::io::Result<()> {
+    use std::io::Write;
+    let mut options = std::fs::OpenOptions::new();
+    options.write(true).create(true).truncate(true);
+    #[cfg(unix)]
+    std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o600);
+    let mut opened = options.open(file)?;
+    opened.write_all(content)?;
+    opened.sync_all()
+}
+
+async fn first_start(store: &dyn Store, auth: &Auth) -> Result<Option<FirstStart>, StartError> {
+    if store.first_tenant().await?.is_some() {
+        return Ok(None);
+    }
+    let tenant = Tenant {
+        id: ids::mint(ids::Kind::Project),
+        name: "default".to_owned(),
+        created_at: now_micros(),
+    };
+    store.create_tenant(&tenant).await?;
+    let minted = auth
+        .mint(Mint {
+            tenant_id: tenant.id.clone(),
+            scope: MintedScope::Admin,
+            ttl_seconds: None,
+            name: Some("first admin token".to_owned()),
+        })
+        .await
+        .map_err(StartError::FirstToken)?;
+    Ok(Some(FirstStart {
+        tenant_id: tenant.id,
+        admin_token: minted.token,
+    }))
+}

@@ -1,0 +1,213 @@
+//! Frames as `chat.completion.chunk` events, or one answer as `chat.completion`.
+
+use bytes::{BufMut, Bytes, BytesMut};
+use serde_json::{Value, json};
+
+use super::{finish_reason, usage_out};
+use crate::error::ApiError;
+use crate::frame::{Escaped, Frame, StopReason, Usage};
+use crate::model::Part;
+use crate::run::Collected;
+use crate::sse;
+
+/// Writes one streamed answer. Everything that every chunk repeats is made once.
+pub struct StreamEncoder {
+    /// `{"id":…,"object":…,"created":…,"model":…,"choices":[{"index":0,"delta":{`
+    head: Bytes,
+    /// The same without `choices`, for the usage chunk.
+    envelope: Bytes,
+    include_usage: bool,
+    role_sent: bool,
+    ended: bool,
+    /// Chunks written so far.
+    pub chunks: u64,
+}
+
+const TAIL: &[u8] = b"},\"finish_reason\":null}]}";
+const DONE: &[u8] = b"data: [DONE]\n\n";
+
+impl StreamEncoder {
+    /// `created` in unix seconds; `model` as the client shall see it.
+    pub fn new(id: &str, created: i64, model: &str, include_usage: bool) -> Self {
+        let model = Escaped::escape(model);
+        let mut envelope = BytesMut::with_capacity(160);
+        envelope.put_slice(b"{\"id\":\"");
+        envelope.put_slice(Escaped::escape(id).as_bytes());
+        envelope.put_slice(b"\",\"object\":\"chat.completion.chunk\",\"created\":");
+        envelope.put_slice(itoa::Buffer::new().format(created).as_bytes());
+        envelope.put_slice(b",\"model\":\"");
+        envelope.put_slice(model.as_bytes());
+        envelope.put_slice(b"\",");
+        let mut head = envelope.clone();
+        head.put_slice(b"\"choices\":[{\"index\":0,\"delta\":{");
+        Self {
+            head: head.freeze(),
+            envelope: envelope.freeze(),
+            include_usage,
+            role_sent: false,
+            ended: false,
+            chunks: 0,
+        }
+    }
+
+    fn delta(&mut self, buf: &mut BytesMut, parts: &[&[u8]]) {
+        self.role(buf);
+        self.chunks += 1;
+        buf.put_slice(b"data: ");
+        buf.put_slice(&self.head);
+        for part in parts {
+            buf.put_slice(part);
+        }
+        buf.put_slice(TAIL);
+        buf.put_slice(b"\n\n");
+    }
+
+    fn role(&mut self, buf: &mut BytesMut) {
+        if !self.role_sent {
+            self.role_sent = true;
+            self.delta(buf, &[b"\"role\":\"assistant\",\"content\":\"\""]);
+        }
+    }
+
+    /// Appends the chunks of `frame`. A run's terminal frame ends the stream.
+    pub fn frame(&mut self, frame: &Frame, buf: &mut BytesMut) {
+        match frame {
+            Frame::ModelStarted { .. } => self.role(buf),
+            Frame::Text(text) => self.delta(buf, &[b"\"content\":\"", text.as_bytes(), b"\""]),
+            Frame::Reasoning(text) => {
+                self.delta(buf, &[b"\"reasoning_content\":\"", text.as_bytes(), b"\""]);
+            }
+            Frame::Refusal(text) => self.delta(buf, &[b"\"refusal\":\"", text.as_bytes(), b"\""]),
+            Frame::ToolStarted { index, id, name } => {
+                let call = json!([{
+                    "index": index,
+                    "id": String::from_utf8_lossy(id),
+                    "type": "function",
+                    "function": { "name": String::from_utf8_lossy(name), "arguments": "" },
+                }])
+                .to_string();
+                self.delta(buf, &[b"\"tool_calls\":", call.as_bytes()]);
+            }
+            Frame::ToolArgs { index, delta } => {
+                let mut number = itoa::Buffer::new();
+                self.delta(
+                    buf,
+                    &[
+                        b"\"tool_calls\":[{\"index\":",
+                        number.format(*index).as_bytes(),
+                        b",\"function\":{\"arguments\":\"",
+                        delta.as_bytes(),
+                        b"\"}}]",
+                    ],
+                );
+            }
+            Frame::ToolDone { index, signature } if !signature.is_empty() => {
+                let call = json!([{
+                    "index": index,
+                    "function": { "arguments": "" },
+                    "extra_content": {
+                        "google": { "thought_signature": String::from_utf8_lossy(signature) },
+                    },
+                }])
+                .to_string();
+                self.delta(buf, &[b"\"tool_calls\":", call.as_bytes()]);
+            }
+            Frame::RunCompleted { stop, usage, .. } => self.finish(*stop, usage, buf),
+            Frame::RunFailed { code, message } => {
+                let text = |b: &Bytes| String::from_utf8_lossy(b).into_owned();
+                self.fail(&ApiError::new(
+                    http::StatusCode::BAD_GATEWAY,
+                    text(code),
+                    text(message),
+                ), buf);
+            }
+            Frame::RunCancelled { reason } => {
+                let reason = String::from_utf8_lossy(reason).into_owned();
+                let message = if reason.is_empty() { "the run was cancelled".into() } else { reason };
+                self.fail(&ApiError::conflict("run_cancelled", message), buf);
+            }
+            _ => {}
+        }
+    }
+
+    /// Appends the finish chunk, the usage chunk when asked for, and `[DONE]`.
+    pub fn finish(&mut self, stop: StopReason, usage: &Usage, buf: &mut BytesMut) {
+        self.role(buf);
+        self.chunks += 1;
+        buf.put_slice(b"data: ");
+        buf.put_slice(&self.head);
+        buf.put_slice(b"},\"finish_reason\":\"");
+        buf.put_slice(finish_reason(stop).as_bytes());
+        buf.put_slice(b"\"}]}\n\n");
+        if self.include_usage {
+            self.chunks += 1;
+            let usage = usage_out(usage).to_string();
+            sse::write_event(
+                buf,
+                None,
+                None,
+                &[&self.envelope, b"\"choices\":[],\"usage\":", usage.as_bytes(), b"}"],
+            );
+        }
+        buf.put_slice(DONE);
+        self.ended = true;
+    }
+
+    /// Appends an error frame and `[DONE]`.
+    pub fn fail(&mut self, error: &ApiError, buf: &mut BytesMut) {
+        self.chunks += 1;
+        write_error(error, buf);
+        self.ended = true;
+    }
+
+    /// Whether the stream has had its end.
+    pub fn is_ended(&self) -> bool {
+        self.ended
+    }
+}
+
+/// `data: {"error":{…}}` and `[DONE]`: how this wire tells of a failure after the header.
+pub fn write_error(error: &ApiError, buf: &mut BytesMut) {
+    sse::write_event(buf, None, None, &[&error.body()]);
+    buf.put_slice(DONE);
+}
+
+/// `chat.completion`.
+pub fn full_answer(id: &str, created: i64, model: &str, answer: &Collected) -> Value {
+    let text = answer.text();
+    let calls = answer.tool_calls();
+    let mut reasoning = String::new();
+    let mut refusal = None;
+    for part in &answer.parts {
+        match part {
+            Part::Reasoning { text, .. } => reasoning.push_str(text),
+            Part::Refusal { text } => refusal = Some(text),
+            _ => {}
+        }
+    }
+    let mut message = json!({
+        "role": "assistant",
+        "content": if text.is_empty() && !calls.is_empty() { Value::Null } else { json!(text) },
+        "refusal": refusal,
+        "annotations": [],
+    });
+    if !reasoning.is_empty() {
+        message["reasoning_content"] = json!(reasoning);
+    }
+    if !calls.is_empty() {
+        message["tool_calls"] = Value::Array(calls);
+    }
+    json!({
+        "id": id,
+        "object": "chat.completion",
+        "created": created,
+        "model": model,
+        "choices": [{
+            "index": 0,
+            "message": message,
+            "logprobs": null,
+            "finish_reason": finish_reason(answer.stop),
+        }],
+        "usage": usage_out(&answer.usage),
+    })
+}

@@ -1,0 +1,351 @@
+//! A request that is passed on to a provider of the same wire: bytes stay as they are, but for
+//! the model's name and, so that streams can be accounted for, the request for usage.
+
+use bytes::{Bytes, BytesMut};
+use memchr::memmem;
+use serde::Deserialize;
+use serde_json::value::RawValue;
+
+use crate::error::ApiError;
+use crate::frame::Usage;
+use crate::model::provider;
+
+/// What must be known of a body before it is passed on.
+#[derive(Deserialize)]
+pub struct Peek<'a> {
+    #[serde(borrow, default)]
+    pub model: Option<std::borrow::Cow<'a, str>>,
+    #[serde(default)]
+    pub stream: Option<bool>,
+}
+
+/// The spans of a body that are replaced.
+#[derive(Deserialize)]
+struct Spans<'a> {
+    #[serde(borrow)]
+    model: &'a RawValue,
+    #[serde(borrow, default)]
+    stream_options: Option<&'a RawValue>,
+}
+
+/// A body made ready for one target.
+#[derive(Debug)]
+pub struct Forwarded {
+    pub body: Bytes,
+    /// The usage chunk was asked for here, not by the client, who must not see it.
+    pub hide_usage: bool,
+}
+
+/// Replaces `model`, and asks for usage when `ask_usage` and the client did not.
+pub fn rewrite(body: &[u8], model: &str, ask_usage: bool) -> Result<Forwarded, ApiError> {
+    let invalid = |e: serde_json::Error| ApiError::bad_request("invalid_request", e.to_string());
+    let spans: Spans<'_> = serde_json::from_slice(body).map_err(invalid)?;
+    let offset = |raw: &RawValue| raw.get().as_ptr() as usize - body.as_ptr() as usize;
+    let model = serde_json::to_vec(model).map_err(ApiError::internal)?;
+    let mut edits = vec![(offset(spans.model), spans.model.get().len(), model)];
+    let mut hide_usage = false;
+    if ask_usage {
+        match spans.stream_options.filter(|raw| raw.get() != "null") {
+            None => {
+                hide_usage = true;
+                let key = b"\"stream_options\":{\"include_usage\":true},".to_vec();
+                let brace = body.iter().position(|b| *b == b'{').unwrap_or(0);
+                // A null that is already there would come second and win.
+                if let Some(null) = spans.stream_options {
+                    edits.push((offset(null), 4, b"{\"include_usage\":true}".to_vec()));
+                } else {
+                    edits.push((brace + 1, 0, key));
+                }
+            }
+            Some(raw) => {
+                let mut options: serde_json::Map<String, serde_json::Value> =
+                    serde_json::from_str(raw.get())
+                        .map_err(|_| ApiError::invalid("stream_options", "must be an object"))?;
+                if options.get("include_usage") != Some(&true.into()) {
+                    hide_usage = true;
+                    options.insert("include_usage".into(), true.into());
+                    let text = serde_json::to_vec(&options).map_err(ApiError::internal)?;
+                    edits.push((offset(raw), raw.get().len(), text));
+                }
+            }
+        }
+    }
+    edits.sort_unstable_by_key(|(at, ..)| *at);
+    let mut out = BytesMut::with_capacity(body.len() + 64);
+    let mut from = 0;
+    for (at, len, text) in edits {
+        out.extend_from_slice(&body[from..at]);
+        out.extend_from_slice(&text);
+        from = at + len;
+    }
+    out.extend_from_slice(&body[from..]);
+    Ok(Forwarded {
+        body: out.freeze(),
+        hide_usage,
+    })
+}
+
+/// The usage in a whole answer, if it tells.
+pub fn usage_of_answer(body: &Bytes) -> Option<Usage> {
+    provider::api(crate::config::ProviderWire::OpenaiChat)
+        .decode_full(body)
+        .ok()?
+        .into_iter()
+        .find_map(|frame| match frame {
+            crate::frame::Frame::ModelUsage(usage) => Some(usage),
+            _ => None,
+        })
+}
+
+/// Lets whole events through, so that a broken stream can be given a proper end, and reads the
+/// usage on the way. What is let through shares no copy unless an event spans reads.
+pub struct EventGate {
+    held: BytesMut,
+    limit: usize,
+    hide_usage: bool,
+    usage: Option<Usage>,
+    done: bool,
+    finished: bool,
+    /// Events let through.
+    pub events: u64,
+}
+
+/// Why a stream cannot be passed on.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("an event is larger than {0} bytes")]
+pub struct EventTooLarge(pub usize);
+
+impl EventGate {
+    /// `limit`: the most bytes that one event may hold.
+    pub fn new(limit: usize, hide_usage: bool) -> Self {
+        Self {
+            held: BytesMut::new(),
+            limit,
+            hide_usage,
+            usage: None,
+            done: false,
+            finished: false,
+            events: 0,
+        }
+    }
+
+    /// Takes one read and gives what may go on: whole events only, maybe nothing.
+    pub fn pass(&mut self, chunk: Bytes) -> Result<Bytes, EventTooLarge> {
+        let whole = if self.held.is_empty() {
+            let mut chunk = chunk;
+            let end = last_event_end(&chunk);
+            let rest = chunk.split_off(end);
+            self.held.extend_from_slice(&rest);
+            chunk
+        } else {
+            // The end may lie across the seam, so the search begins a little before it.
+            let seam = self.held.len().saturating_sub(3);
+            self.held.extend_from_slice(&chunk);
+            match last_event_end(&self.held[seam..]) {
+                0 => Bytes::new(),
+                end => self.held.split_to(seam + end).freeze(),
+            }
+        };
+        if self.held.len() > self.limit {
+            return Err(EventTooLarge(self.limit));
+        }
+        if whole.is_empty() {
+            return Ok(whole);
+        }
+        Ok(self.look(whole))
+    }
+
+    fn look(&mut self, whole: Bytes) -> Bytes {
+        self.events += memmem::find_iter(&whole, b"data:").count() as u64;
+        let tail = &whole[whole.len().saturating_sub(24)..];
+        self.done |= memmem::find(tail, b"[DONE]").is_some();
+        if !self.finished {
+            self.finished = memmem::find(&whole, b"\"finish_reason\":\"").is_some()
+                || memmem::find(&whole, b"\"finish_reason\": \"").is_some();
+        }
+        if memmem::find(&whole, b"\"usage\"").is_none() {
+            return whole;
+        }
+        self.take_usage(whole)
+    }
+
+    /// The slow path, for the one or two reads that tell the usage.
+    fn take_usage(&mut self, whole: Bytes) -> Bytes {
+        let mut kept = BytesMut::with_capacity(whole.len());
+        let mut rest = whole;
+        while !rest.is_empty() {
+            let event = rest.split_to(first_event_end(&rest).unwrap_or(rest.len()));
+            match usage_of_event(&event) {
+                Some((usage, only_usage)) => {
+                    self.usage = Some(usage);
+                    if self.hide_usage && only_usage {
+                        self.events -= 1;
+                        continue;
+                    }
+                }
+                None => {}
+            }
+            kept.extend_from_slice(&event);
+        }
+        kept.freeze()
+    }
+
+    /// The usage, once it was told.
+    pub fn usage(&self) -> Option<Usage> {
+        self.usage
+    }
+
+    /// Whether `[DONE]` was seen.
+    pub fn is_done(&self) -> bool {
+        self.done
+    }
+
+    /// Called at the end of the body: what may still go on, or `None` when the stream was cut.
+    pub fn end(&mut self) -> Option<Bytes> {
+        let held = self.held.split().freeze();
+        let rest = held.trim_ascii();
+        if rest == b"data: [DONE]" || rest == b"data:[DONE]" {
+            self.done = true;
+            return Some(Bytes::from_static(b"data: [DONE]\n\n"));
+        }
+        if !rest.is_empty() || !(self.done || self.finished) {
+            return None;
+        }
+        if self.done {
+            Some(Bytes::new())
+        } else {
+            Some(Bytes::from_static(b"data: [DONE]\n\n"))
+        }
+    }
+}
+
+/// Where the last whole event of `bytes` ends; 0 when there is none.
+fn last_event_end(bytes: &[u8]) -> usize {
+    let lf = memmem::rfind(bytes, b"\n\n").map_or(0, |at| at + 2);
+    if lf == bytes.len() {
+        return lf;
+    }
+    let crlf = memmem::rfind(bytes, b"\r\n\r\n").map_or(0, |at| at + 4);
+    lf.max(crlf)
+}
+
+fn first_event_end(bytes: &[u8]) -> Option<usize> {
+    let lf = memmem::find(bytes, b"\n\n").map(|at| at + 2);
+    let crlf = memmem::find(bytes, b"\r\n\r\n").map(|at| at + 4);
+    match (lf, crlf) {
+        (Some(a), Some(b)) => Some(a.min(b)),
+        (a, b) => a.or(b),
+    }
+}
+
+/// The usage that an event tells, and whether it tells nothing else.
+fn usage_of_event(event: &[u8]) -> Option<(Usage, bool)> {
+    #[derive(Deserialize)]
+    struct Probe<'a> {
+        #[serde(borrow, default)]
+        choices: Option<Vec<&'a RawValue>>,
+        #[serde(default)]
+        usage: Option<serde_json::Value>,
+    }
+    let at = memmem::find(event, b"data:")? + 5;
+    let data = event[at..].trim_ascii();
+    let probe: Probe<'_> = serde_json::from_slice(data).ok()?;
+    let usage = probe.usage.filter(serde_json::Value::is_object)?;
+    let count = |value: &serde_json::Value| value.as_u64().unwrap_or(0);
+    Some((
+        Usage {
+            input: count(&usage["prompt_tokens"]),
+            output: count(&usage["completion_tokens"]),
+            cache_read: count(&usage["prompt_tokens_details"]["cached_tokens"]),
+            cache_write: 0,
+            reasoning: count(&usage["completion_tokens_details"]["reasoning_tokens"]),
+        },
+        probe.choices.is_none_or(|c| c.is_empty()),
+    ))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    #[test]
+    fn only_the_named_spans_change() {
+        let body = br#"{ "messages":[{"role":"user","content":"\"model\":\"x\""}], "model" : "openai/gpt","stream":true }"#;
+        let out = rewrite(body, "gpt", true).expect("rewritten");
+        assert!(out.hide_usage);
+        let text = std::str::from_utf8(&out.body).expect("utf-8");
+        assert_eq!(
+            text,
+            r#"{"stream_options":{"include_usage":true}, "messages":[{"role":"user","content":"\"model\":\"x\""}], "model" : "gpt","stream":true }"#
+        );
+        let body = br#"{"model":"a/b","stream_options":{"include_usage":true}}"#;
+        let out = rewrite(body, "b", true).expect("rewritten");
+        assert!(!out.hide_usage);
+        assert_eq!(&out.body[..], br#"{"model":"b","stream_options":{"include_usage":true}}"#);
+        for body in [
+            &br#"{"model":"a/b","stream_options":{"include_usage":false}}"#[..],
+            br#"{"model":"a/b","stream_options":null}"#,
+        ] {
+            let out = rewrite(body, "b", true).expect("rewritten");
+            assert!(out.hide_usage);
+            let value: serde_json::Value = serde_json::from_slice(&out.body).expect("JSON");
+            assert_eq!(value["stream_options"]["include_usage"], true);
+        }
+    }
+
+    const STREAM: &[u8] = b"data: {\"choices\":[{\"delta\":{\"content\":\"a\"}}],\"usage\":null}\n\ndata: {\"choices\":[{\"delta\":{},\"finish_reason\":\"stop\"}]}\r\n\r\ndata: {\"choices\":[],\"usage\":{\"prompt_tokens\":3,\"completion_tokens\":2}}\n\ndata: [DONE]\n\n";
+
+    fn through(parts: &[&[u8]], hide: bool) -> (Vec<u8>, EventGate, bool) {
+        let mut gate = EventGate::new(1000, hide);
+        let mut out = Vec::new();
+        for part in parts {
+            out.extend_from_slice(&gate.pass(Bytes::copy_from_slice(part)).expect("small"));
+        }
+        let end = gate.end();
+        out.extend_from_slice(end.as_deref().unwrap_or_default());
+        (out, gate, end.is_some())
+    }
+
+    #[test]
+    fn the_hidden_usage_is_read_and_not_shown() {
+        let (out, gate, whole) = through(&[STREAM], true);
+        assert!(whole);
+        assert_eq!(gate.usage().map(|u| (u.input, u.output)), Some((3, 2)));
+        assert!(memmem::find(&out, b"prompt_tokens").is_none());
+        assert!(out.ends_with(b"data: [DONE]\n\n"));
+        let (out, ..) = through(&[STREAM], false);
+        assert_eq!(out, STREAM);
+    }
+
+    #[test]
+    fn a_cut_stream_is_told() {
+        let cut = &STREAM[..100];
+        let (out, _, whole) = through(&[cut], false);
+        assert!(!whole);
+        assert!(out.ends_with(b"\n\n"));
+        let mut gate = EventGate::new(10, false);
+        assert!(gate.pass(Bytes::from_static(&[b'x'; 11])).is_err());
+    }
+
+    proptest! {
+        #[test]
+        fn any_split_lets_the_same_through(
+            cuts in proptest::collection::vec(0..STREAM.len(), 0..6), hide in any::<bool>(),
+        ) {
+            let mut cuts = cuts;
+            cuts.sort_unstable();
+            let mut parts = Vec::new();
+            let mut from = 0;
+            for cut in cuts {
+                parts.push(&STREAM[from..cut]);
+                from = cut;
+            }
+            parts.push(&STREAM[from..]);
+            let (whole, ..) = through(&[STREAM], hide);
+            let (split, gate, ended) = through(&parts, hide);
+            prop_assert_eq!(split, whole);
+            prop_assert!(ended && gate.usage().is_some());
+        }
+    }
+}

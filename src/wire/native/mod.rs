@@ -1,0 +1,9 @@
+//! Native runs as a client wire (`runs.md`; `observed.md` 4).
+//!
+//! Lives here: `RunIn` to a run's input, and frames as the native SSE envelope.
+
+mod decode;
+mod encode;
+
+pub use decode::{RunIn, RunInput, decode};
+pub use encode::{Encoder, write_duplicate};
