@@ -1,0 +1,15 @@
+//! The gateway in-process, over real sockets, against a scripted provider that speaks each
+//! provider's wire with recorded-like bytes.
+
+mod api;
+mod clients;
+mod decoders;
+mod edge;
+mod faults;
+mod mock;
+mod requests;
+mod routing;
+mod runs;
+mod store;
+mod support;
+mod wires;

@@ -1,0 +1,316 @@
+//! A scripted model provider on a raw socket: it answers with fixtures byte for byte, and can
+//! misbehave in every way that a TCP peer can.
+//!
+//! The model's name says what to answer: `text` plays `fixtures/<wire>/text.sse` (or `.json`),
+//! `fault-<name>` misbehaves, `status-<code>` answers with that status.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
+
+use parking_lot::Mutex;
+use serde_json::Value;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::Notify;
+
+/// A request that the provider got.
+#[derive(Debug, Clone)]
+pub struct Got {
+    pub path: String,
+    pub headers: Vec<(String, String)>,
+    pub body: Value,
+    pub raw: Vec<u8>,
+}
+
+impl Got {
+    pub fn header(&self, name: &str) -> Option<&str> {
+        self.headers.iter().find(|(n, _)| n == name).map(|(_, v)| v.as_str())
+    }
+}
+
+#[derive(Default)]
+struct Shared {
+    got: Mutex<Vec<Got>>,
+    /// Connections that the gateway closed while an answer was under way.
+    hung_up: AtomicUsize,
+    hang_up: Notify,
+    /// How often a `flaky-` model was asked.
+    flaky: AtomicUsize,
+}
+
+/// The provider.
+#[derive(Clone)]
+pub struct Mock {
+    pub port: u16,
+    shared: Arc<Shared>,
+}
+
+pub fn fixture(wire: &str, name: &str, kind: &str) -> Option<Vec<u8>> {
+    let root = env!("CARGO_MANIFEST_DIR");
+    std::fs::read(format!("{root}/tests/fixtures/{wire}/{name}.{kind}")).ok()
+}
+
+impl Mock {
+    pub async fn start() -> Self {
+        let listener = TcpListener::bind(("127.0.0.1", 0)).await.expect("a port");
+        let mock = Self {
+            port: listener.local_addr().expect("an address").port(),
+            shared: Arc::default(),
+        };
+        let shared = mock.shared.clone();
+        tokio::spawn(async move {
+            while let Ok((stream, _)) = listener.accept().await {
+                tokio::spawn(serve(stream, shared.clone()));
+            }
+        });
+        mock
+    }
+
+    pub fn url(&self, wire: &str) -> String {
+        format!("http://127.0.0.1:{}/{wire}", self.port)
+    }
+
+    pub fn got(&self) -> Vec<Got> {
+        self.shared.got.lock().clone()
+    }
+
+    pub fn last(&self) -> Got {
+        self.got().pop().expect("a request")
+    }
+
+    /// Waits until the gateway has closed a connection in mid-answer.
+    pub async fn wait_for_hang_up(&self, within: Duration) -> bool {
+        tokio::time::timeout(within, async {
+            while self.shared.hung_up.load(Ordering::SeqCst) == 0 {
+                let _ = tokio::time::timeout(Duration::from_millis(5), self.shared.hang_up.notified()).await;
+            }
+        })
+        .await
+        .is_ok()
+    }
+}
+
+async fn read_request(stream: &mut TcpStream, buf: &mut Vec<u8>) -> Option<Got> {
+    let head_end = loop {
+        if let Some(at) = memchr::memmem::find(buf, b"\r\n\r\n") {
+            break at + 4;
+        }
+        if stream.read_buf(buf).await.ok()? == 0 {
+            return None;
+        }
+    };
+    let head = String::from_utf8_lossy(&buf[..head_end]).into_owned();
+    let mut lines = head.lines();
+    let path = lines.next()?.split(' ').nth(1)?.to_owned();
+    let headers: Vec<(String, String)> = lines
+        .filter_map(|line| line.split_once(": "))
+        .map(|(name, value)| (name.to_ascii_lowercase(), value.to_owned()))
+        .collect();
+    let length = headers
+        .iter()
+        .find(|(name, _)| name == "content-length")
+        .and_then(|(_, value)| value.parse::<usize>().ok())
+        .unwrap_or(0);
+    while buf.len() < head_end + length {
+        if stream.read_buf(buf).await.ok()? == 0 {
+            return None;
+        }
+    }
+    let raw = buf[head_end..head_end + length].to_vec();
+    buf.drain(..head_end + length);
+    let body = serde_json::from_slice(&raw).unwrap_or_default();
+    Some(Got {
+        path,
+        headers,
+        body,
+        raw,
+    })
+}
+
+async fn serve(mut stream: TcpStream, shared: Arc<Shared>) {
+    let _ = stream.set_nodelay(true);
+    let mut buf = Vec::new();
+    while let Some(got) = read_request(&mut stream, &mut buf).await {
+        shared.got.lock().push(got.clone());
+        if answer(&mut stream, &got, &shared).await.is_none() {
+            return;
+        }
+    }
+}
+
+async fn write_answer(stream: &mut TcpStream, status: &str, kind: &str, extra: &str, body: &[u8]) -> Option<()> {
+    let head = format!(
+        "HTTP/1.1 {status}\r\ncontent-type: {kind}\r\n{extra}content-length: {}\r\n\r\n",
+        body.len()
+    );
+    stream.write_all(head.as_bytes()).await.ok()?;
+    stream.write_all(body).await.ok()
+}
+
+async fn start_stream(stream: &mut TcpStream) -> Option<()> {
+    let head = "HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\ntransfer-encoding: chunked\r\n\r\n";
+    stream.write_all(head.as_bytes()).await.ok()
+}
+
+async fn chunk(stream: &mut TcpStream, body: &[u8]) -> Option<()> {
+    let mut out = format!("{:x}\r\n", body.len()).into_bytes();
+    out.extend_from_slice(body);
+    out.extend_from_slice(b"\r\n");
+    stream.write_all(&out).await.ok()
+}
+
+async fn end_stream(stream: &mut TcpStream) -> Option<()> {
+    stream.write_all(b"0\r\n\r\n").await.ok()
+}
+
+/// Waits until the gateway closes the connection, and notes it.
+async fn until_hung_up(stream: &mut TcpStream, shared: &Shared) -> Option<()> {
+    let mut byte = [0u8; 1];
+    while stream.read(&mut byte).await.is_ok_and(|n| n > 0) {}
+    shared.hung_up.fetch_add(1, Ordering::SeqCst);
+    shared.hang_up.notify_waiters();
+    None
+}
+
+async fn answer(stream: &mut TcpStream, got: &Got, shared: &Arc<Shared>) -> Option<()> {
+    let (wire, rest) = got.path.trim_start_matches('/').split_once('/')?;
+    let (model, streamed) = match wire {
+        "gemini" => {
+            let name = rest.split(['/', ':']).nth(1)?.to_owned();
+            (name, rest.contains("streamGenerateContent"))
+        }
+        _ => (got.body["model"].as_str()?.to_owned(), got.body["stream"] == true),
+    };
+    // `gemini-3-text` plays the fixture `text` under a name that looks like a real one.
+    let model = model.rsplit_once('@').map_or(model.as_str(), |(name, _)| name);
+    if let Some(code) = model.strip_prefix("status-") {
+        let extra = if matches!(code, "429" | "503") { "retry-after: 1\r\n" } else { "" };
+        let body = format!("{{\"error\":{{\"message\":\"the provider says {code}\",\"type\":\"x\"}}}}");
+        return write_answer(stream, &format!("{code} X"), "application/json", extra, body.as_bytes()).await;
+    }
+    if let Some(times) = model.strip_prefix("flaky-") {
+        let times: usize = times.parse().ok()?;
+        if shared.flaky.fetch_add(1, Ordering::SeqCst) < times {
+            let extra = "retry-after: 1\r\n";
+            return write_answer(stream, "429 X", "application/json", extra, b"{\"error\":{\"message\":\"slow down\"}}").await;
+        }
+        let body = fixture(wire, "text", "sse")?;
+        start_stream(stream).await?;
+        chunk(stream, &body).await?;
+        return end_stream(stream).await;
+    }
+    if let Some(fault) = model.strip_prefix("fault-") {
+        return misbehave(stream, wire, fault, shared).await;
+    }
+    if streamed {
+        let body = fixture(wire, model, "sse").unwrap_or_else(|| panic!("no fixture {wire}/{model}.sse"));
+        start_stream(stream).await?;
+        chunk(stream, &body).await?;
+        return end_stream(stream).await;
+    }
+    let body = fixture(wire, model, "json").unwrap_or_else(|| panic!("no fixture {wire}/{model}.json"));
+    write_answer(stream, "200 OK", "application/json", "", &body).await
+}
+
+async fn misbehave(stream: &mut TcpStream, wire: &str, fault: &str, shared: &Arc<Shared>) -> Option<()> {
+    let text = fixture(wire, "text", "sse")?;
+    match fault {
+        // Closes before any answer.
+        "early" => None,
+        // Resets in mid-stream, after a whole event.
+        "reset" => {
+            start_stream(stream).await?;
+            chunk(stream, &text[..text.len() / 2]).await?;
+            tokio::time::sleep(Duration::from_millis(50)).await;
+            let _ = stream.set_linger(Some(Duration::ZERO));
+            None
+        }
+        // Ends cleanly as HTTP, but in the middle of the answer, inside an event.
+        "half" => {
+            start_stream(stream).await?;
+            chunk(stream, &text[..text.len() / 2]).await?;
+            end_stream(stream).await
+        }
+        // Begins and says nothing more.
+        "stall" => {
+            start_stream(stream).await?;
+            chunk(stream, &text[..text.len() / 2]).await?;
+            until_hung_up(stream, shared).await
+        }
+        // Never answers.
+        "silent" => until_hung_up(stream, shared).await,
+        // One endless line.
+        "flood" => {
+            start_stream(stream).await?;
+            chunk(stream, b"data: ").await?;
+            let block = vec![b'x'; 1 << 20];
+            for _ in 0..64 {
+                if chunk(stream, &block).await.is_none() {
+                    break;
+                }
+            }
+            None
+        }
+        "malformed" => {
+            start_stream(stream).await?;
+            chunk(stream, b"data: {\"id\":\n\ndata: nonsense\n\n").await?;
+            end_stream(stream).await
+        }
+        // A slow answer, word by word, for ever.
+        "endless" => {
+            start_stream(stream).await?;
+            let head: Vec<u8> = text.split_inclusive(|b| *b == b'\n').take(2).flatten().copied().collect();
+            if wire != "openai_chat" {
+                chunk(stream, &head).await?;
+            }
+            loop {
+                let event = b"data: {\"id\":\"x\",\"model\":\"m\",\"choices\":[{\"index\":0,\"delta\":{\"content\":\"word \"},\"finish_reason\":null}]}\n\n";
+                if chunk(stream, event).await.is_none() {
+                    shared.hung_up.fetch_add(1, Ordering::SeqCst);
+                    shared.hang_up.notify_waiters();
+                    return None;
+                }
+                let mut byte = [0u8; 1];
+                match tokio::time::timeout(Duration::from_millis(10), stream.read(&mut byte)).await {
+                    Err(_) => {}
+                    Ok(_) => {
+                        shared.hung_up.fetch_add(1, Ordering::SeqCst);
+                        shared.hang_up.notify_waiters();
+                        return None;
+                    }
+                }
+            }
+        }
+        // Much text as fast as it can: 32 MiB.
+        "torrent" => {
+            start_stream(stream).await?;
+            let event = format!(
+                "data: {{\"id\":\"x\",\"model\":\"m\",\"choices\":[{{\"index\":0,\"delta\":{{\"content\":\"{}\"}},\"finish_reason\":null}}]}}\n\n",
+                "y".repeat(16 * 1024)
+            );
+            for _ in 0..2048 {
+                chunk(stream, event.as_bytes()).await?;
+            }
+            chunk(stream, b"data: {\"choices\":[{\"index\":0,\"delta\":{},\"finish_reason\":\"stop\"}]}\n\ndata: [DONE]\n\n").await?;
+            end_stream(stream).await
+        }
+        // An error event inside a 200 stream.
+        "in-stream" => {
+            start_stream(stream).await?;
+            chunk(stream, b"data: {\"id\":\"x\",\"model\":\"m\",\"choices\":[{\"index\":0,\"delta\":{\"content\":\"Hel\"}}]}\n\n").await?;
+            tokio::time::sleep(Duration::from_millis(30)).await;
+            chunk(stream, b"data: {\"error\":{\"message\":\"the engine is on fire\",\"type\":\"server_error\"}}\n\n").await?;
+            end_stream(stream).await
+        }
+        // One byte at a time.
+        "drip" => {
+            start_stream(stream).await?;
+            for byte in text.chunks(1) {
+                chunk(stream, byte).await?;
+            }
+            end_stream(stream).await
+        }
+        other => panic!("no fault '{other}'"),
+    }
+}

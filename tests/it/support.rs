@@ -1,0 +1,247 @@
+//! A gateway for each test, on free ports, with the scripted provider behind every wire.
+
+use std::net::{SocketAddr, TcpListener};
+use std::sync::Arc;
+use std::time::Duration;
+
+use reqwest::{Client, Method, RequestBuilder, Response};
+use serde_json::{Value, json};
+use smithgate::config::{Config, Provider, ProviderWire};
+use smithgate::edge::Server;
+use smithgate::gateway::Gateway;
+
+use crate::mock::Mock;
+
+pub const WIRES: [(&str, ProviderWire); 4] = [
+    ("openai_chat", ProviderWire::OpenaiChat),
+    ("openai_responses", ProviderWire::OpenaiResponses),
+    ("anthropic", ProviderWire::Anthropic),
+    ("gemini", ProviderWire::Gemini),
+];
+
+/// A gateway under test.
+pub struct Harness {
+    pub mock: Mock,
+    pub gateway: Arc<Gateway>,
+    pub address: SocketAddr,
+    pub metrics: SocketAddr,
+    pub token: String,
+    pub tenant: String,
+    pub client: Client,
+    pub config: Config,
+    server: Option<Server>,
+    _dir: Arc<tempfile::TempDir>,
+}
+
+pub fn free_address() -> SocketAddr {
+    TcpListener::bind(("127.0.0.1", 0))
+        .and_then(|l| l.local_addr())
+        .expect("a free port")
+}
+
+/// A configuration with short times and the scripted provider under each wire's name.
+pub fn config(mock: &Mock, dir: &std::path::Path) -> Config {
+    let mut config = Config {
+        data_dir: dir.to_owned(),
+        ..Config::default()
+    };
+    config.server.listen = free_address();
+    config.metrics.listen = Some(free_address());
+    config.server.drain_timeout_s = 5;
+    config.limits.connect_timeout_ms = 1_000;
+    config.limits.first_byte_timeout_ms = 1_500;
+    config.limits.idle_timeout_ms = 700;
+    config.limits.max_event_bytes = 1 << 20;
+    for (name, wire) in WIRES {
+        config.providers.insert(
+            name.replace('_', "-"),
+            Provider {
+                wire,
+                base_url: mock.url(name),
+                api_key: Some(format!("hosted-{name}")),
+                needs_key: true,
+                models: vec!["text".to_owned()],
+                stream_usage: true,
+                keys_of: None,
+            },
+        );
+    }
+    config
+}
+
+impl Harness {
+    pub async fn start() -> Self {
+        Self::start_with(|_, _| {}).await
+    }
+
+    pub async fn start_with(change: impl FnOnce(&mut Config, &Mock)) -> Self {
+        let dir = Arc::new(tempfile::tempdir().expect("a directory"));
+        let mock = Mock::start().await;
+        let mut config = config(&mock, dir.path());
+        change(&mut config, &mock);
+        Self::launch(config, mock, dir, None).await
+    }
+
+    async fn launch(
+        config: Config,
+        mock: Mock,
+        dir: Arc<tempfile::TempDir>,
+        known: Option<(String, String)>,
+    ) -> Self {
+        let (gateway, first) = Gateway::start(config.clone()).await.expect("a gateway");
+        let (token, tenant) = match (first, known) {
+            (Some(first), _) => (first.admin_token, first.tenant_id),
+            (None, Some(known)) => known,
+            (None, None) => panic!("neither a first start nor a known token"),
+        };
+        let server = Server::start(gateway.clone()).await.expect("a server");
+        Self {
+            mock,
+            address: config.server.listen,
+            metrics: config.metrics.listen.expect("a metrics listener"),
+            gateway,
+            token,
+            tenant,
+            client: Client::builder().no_proxy().build().expect("a client"),
+            config,
+            server: Some(server),
+            _dir: dir,
+        }
+    }
+
+    /// Stops this gateway and starts another on the same store.
+    pub async fn restart(mut self) -> Self {
+        if let Some(server) = self.server.take() {
+            server.stop().await;
+        }
+        self.config.server.listen = free_address();
+        self.config.metrics.listen = Some(free_address());
+        let known = Some((self.token.clone(), self.tenant.clone()));
+        Self::launch(self.config.clone(), self.mock.clone(), self._dir.clone(), known).await
+    }
+
+    pub fn take_server(&mut self) -> Server {
+        self.server.take().expect("a running server")
+    }
+
+    pub fn url(&self, path: &str) -> String {
+        format!("http://{}{path}", self.address)
+    }
+
+    pub fn request(&self, method: Method, path: &str) -> RequestBuilder {
+        self.client
+            .request(method, self.url(path))
+            .bearer_auth(&self.token)
+            .timeout(Duration::from_secs(20))
+    }
+
+    pub fn get(&self, path: &str) -> RequestBuilder {
+        self.request(Method::GET, path)
+    }
+
+    pub fn post(&self, path: &str, body: &Value) -> RequestBuilder {
+        self.request(Method::POST, path).json(body)
+    }
+
+    /// A smith on the default agent.
+    pub async fn smith(&self, model: &str) -> String {
+        let body = json!({ "model": model, "instructions": "Be brief." });
+        let made = ok(self.post("/v1/smiths", &body).send().await).await;
+        made["id"].as_str().expect("an id").to_owned()
+    }
+
+    /// A smith token.
+    pub async fn smith_token(&self, smith: &str, permissions: &[&str]) -> String {
+        let body = json!({ "smith_id": smith, "permissions": permissions });
+        let made = ok(self.post("/v1/tenant/tokens", &body).send().await).await;
+        made["token"].as_str().expect("a token").to_owned()
+    }
+
+    /// One user message to a model, without a smith.
+    pub fn chat(&self, model: &str, stream: bool) -> RequestBuilder {
+        self.post(
+            "/v1/chat/completions",
+            &json!({ "model": model, "stream": stream, "messages": [{ "role": "user", "content": "hi" }] }),
+        )
+    }
+
+    pub async fn metrics_text(&self) -> String {
+        let url = format!("http://{}/metrics", self.metrics);
+        self.client.get(url).send().await.expect("metrics").text().await.expect("text")
+    }
+}
+
+/// The JSON of a successful answer.
+pub async fn ok(answer: reqwest::Result<Response>) -> Value {
+    let answer = answer.expect("an answer");
+    let status = answer.status();
+    let text = answer.text().await.expect("a body");
+    assert!(status.is_success(), "{status}: {text}");
+    serde_json::from_str(&text).unwrap_or(Value::Null)
+}
+
+/// The error envelope of a refused call, with its status.
+pub async fn refused(answer: reqwest::Result<Response>) -> (u16, Value) {
+    let answer = answer.expect("an answer");
+    let status = answer.status().as_u16();
+    assert!(answer.headers().contains_key("x-request-id"));
+    let body: Value = answer.json().await.expect("an envelope");
+    let error = body["error"].clone();
+    for key in ["message", "type", "param", "code"] {
+        assert!(error.get(key).is_some(), "{key} is missing in {error}");
+    }
+    (status, error)
+}
+
+pub async fn text(answer: reqwest::Result<Response>) -> String {
+    answer.expect("an answer").text().await.expect("a body")
+}
+
+/// The `data:` payloads of an event stream.
+pub fn data_lines(stream: &str) -> Vec<&str> {
+    stream.lines().filter_map(|line| line.strip_prefix("data: ")).collect()
+}
+
+/// The text that a Chat Completions stream says.
+pub fn said(stream: &str) -> String {
+    data_lines(stream)
+        .iter()
+        .filter_map(|line| serde_json::from_str::<Value>(line).ok())
+        .filter_map(|chunk| chunk["choices"][0]["delta"]["content"].as_str().map(str::to_owned))
+        .collect()
+}
+
+/// Ids, times and ports replaced, so that snapshots hold.
+pub fn redact(text: &str) -> String {
+    let mut out = String::with_capacity(text.len());
+    let mut rest = text;
+    let prefixes = ["run_", "smt_", "thr_", "call_", "chatcmpl-", "proj_", "agt_", "tok_"];
+    while let Some((at, prefix)) = prefixes
+        .iter()
+        .filter_map(|prefix| rest.find(prefix).map(|at| (at, *prefix)))
+        .min_by_key(|(at, _)| *at)
+    {
+        let body = &rest[at + prefix.len()..];
+        let ulid = body.len() >= 26
+            && body.as_bytes()[..26].iter().all(|b| b.is_ascii_digit() || b.is_ascii_uppercase());
+        out.push_str(&rest[..at + prefix.len()]);
+        if ulid {
+            out.push_str("<ulid>");
+            rest = &body[26..];
+        } else {
+            rest = body;
+        }
+    }
+    out.push_str(rest);
+    let mut lines = String::new();
+    for piece in out.split_inclusive("\"created\":") {
+        let piece = piece.strip_prefix(|c: char| c.is_ascii_digit()).map_or(piece, |p| {
+            p.trim_start_matches(|c: char| c.is_ascii_digit())
+        });
+        lines.push_str(piece);
+        if piece.ends_with("\"created\":") {
+            lines.push_str("<time>");
+        }
+    }
+    lines
+}
