@@ -37,6 +37,8 @@ struct Shared {
     hang_up: Notify,
     /// How often a `flaky-` model was asked.
     flaky: AtomicUsize,
+    /// Bytes of a torrent that the gateway has taken.
+    sent: AtomicUsize,
 }
 
 /// The provider.
@@ -77,6 +79,21 @@ impl Mock {
 
     pub fn last(&self) -> Got {
         self.got().pop().expect("a request")
+    }
+
+    pub fn bytes_sent(&self) -> usize {
+        self.shared.sent.load(Ordering::SeqCst)
+    }
+
+    /// Waits until a request has come.
+    pub async fn wait_for_request(&self) {
+        for _ in 0..2_000 {
+            if !self.shared.got.lock().is_empty() {
+                return;
+            }
+            tokio::time::sleep(Duration::from_millis(2)).await;
+        }
+        panic!("no request came");
     }
 
     /// Waits until the gateway has closed a connection in mid-answer.
@@ -291,6 +308,7 @@ async fn misbehave(stream: &mut TcpStream, wire: &str, fault: &str, shared: &Arc
             );
             for _ in 0..2048 {
                 chunk(stream, event.as_bytes()).await?;
+                shared.sent.fetch_add(event.len(), Ordering::SeqCst);
             }
             chunk(stream, b"data: {\"choices\":[{\"index\":0,\"delta\":{},\"finish_reason\":\"stop\"}]}\n\ndata: [DONE]\n\n").await?;
             end_stream(stream).await

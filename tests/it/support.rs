@@ -120,6 +120,26 @@ impl Harness {
         Self::launch(self.config.clone(), self.mock.clone(), self._dir.clone(), known).await
     }
 
+    /// Another gateway on a copy of this one's embedded store, as a crash would leave it.
+    pub async fn crash_copy(&self) -> Self {
+        let dir = Arc::new(tempfile::tempdir().expect("a directory"));
+        for entry in std::fs::read_dir(&self.config.data_dir).expect("the data directory") {
+            let from = entry.expect("an entry").path();
+            let name = from.file_name().expect("a name").to_owned();
+            // Shared memory is rebuilt from the log when a database is opened after a crash.
+            if name.to_string_lossy().ends_with("-shm") {
+                continue;
+            }
+            std::fs::copy(&from, dir.path().join(name)).expect("copied");
+        }
+        let mut config = self.config.clone();
+        config.data_dir = dir.path().to_owned();
+        config.server.listen = free_address();
+        config.metrics.listen = Some(free_address());
+        let known = Some((self.token.clone(), self.tenant.clone()));
+        Self::launch(config, self.mock.clone(), dir, known).await
+    }
+
     pub fn take_server(&mut self) -> Server {
         self.server.take().expect("a running server")
     }
