@@ -8,6 +8,7 @@ mod chat;
 mod exchange;
 mod metrics;
 mod native;
+mod patience;
 mod server;
 
 pub use server::Server;

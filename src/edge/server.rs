@@ -2,6 +2,7 @@
 
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::time::Duration;
 
 use pingora_core::apps::http_app::HttpServer;
 use pingora_core::listeners::tls::TlsSettings;
@@ -11,6 +12,7 @@ use tokio::sync::watch;
 use tokio::task::JoinHandle;
 
 use super::app::App;
+use super::patience::Patience;
 use super::metrics::MetricsApp;
 use crate::gateway::{Gateway, StartError};
 
@@ -27,7 +29,9 @@ impl Server {
         let (stop, stopped) = watch::channel(false);
         let config = &gateway.config;
         check_free("server.listen", config.server.listen)?;
-        let mut service = Service::new("smithgate".to_owned(), App::new(gateway.clone()));
+        let header_time = Duration::from_secs(config.server.keepalive_timeout_s);
+        let app = Patience::new(App::new(gateway.clone()), header_time);
+        let mut service = Service::new("smithgate".to_owned(), app);
         service.add_tcp(&config.server.listen.to_string());
         if let Some(tls) = &config.server.tls {
             check_free("server.tls.listen", tls.listen)?;
@@ -97,6 +101,6 @@ async fn wait_until_open(address: SocketAddr) {
         if tokio::net::TcpStream::connect(target).await.is_ok() {
             return;
         }
-        tokio::time::sleep(std::time::Duration::from_millis(2)).await;
+        tokio::time::sleep(Duration::from_millis(2)).await;
     }
 }

@@ -139,7 +139,8 @@ async fn signatures_come_back_to_the_provider_on_the_next_turn() {
             assert_eq!(sent.contains(thought), wire != "gemini", "{wire}, {kind}: {sent}");
             // Another tenant's or another provider's turn is not given these.
             text(call("openai-chat/text".into(), &json!([{ "role": "user", "content": "x" }]), false).send().await).await;
-            assert!(!harness.mock.last().body.to_string().contains(signature));
+            let sent = harness.mock.last().body.to_string();
+            assert!(!sent.contains(signature), "{wire}, {kind}: {sent}");
         }
     }
 }

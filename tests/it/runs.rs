@@ -248,7 +248,7 @@ async fn bad_input_names_its_field() {
         (json!({ "input": [{ "role": "user", "content": [{ "type": "hologram" }] }] }), "invalid_input", Some("input[0].content[0].type")),
         (json!({ "input": input("x"), "thread_id": 5 }), "invalid_request", Some("thread_id")),
         (json!({ "input": input("x"), "stream_options": { "include": ["secrets"] } }), "invalid_request", Some("stream_options.include[0]")),
-        (json!({ "input": input("x"), "response_format": { "type": "jason" } }), "invalid_response_format", Some("response_format.type")),
+        (json!({ "input": input("x"), "response_format": { "type": "jason" } }), "invalid_response_format", Some("response_format")),
     ] {
         let (status, error) = refused(harness.post(&format!("/v1/smiths/{smith}/runs"), &body).send().await).await;
         assert_eq!((status, error["code"].as_str(), error["param"].as_str()), (400, Some(code), param), "{body}");
