@@ -55,7 +55,10 @@ pub async fn start(config: &mut Config) -> std::io::Result<Demo> {
             keys_of: None,
         },
     );
-    config.models.default.get_or_insert_with(|| MODEL.to_owned());
+    config
+        .models
+        .default
+        .get_or_insert_with(|| MODEL.to_owned());
     let app = Router::new().route("/v1/chat/completions", post(answer));
     let server = tokio::spawn(async move {
         if let Err(error) = axum::serve(listener, app).await {
@@ -85,7 +88,9 @@ fn script(request: &Value) -> String {
     match before {
         0 => {}
         1 => reply.push_str(" I remember one message of yours before this one."),
-        n => reply.push_str(&format!(" I remember {n} messages of yours before this one.")),
+        n => reply.push_str(&format!(
+            " I remember {n} messages of yours before this one."
+        )),
     }
     if let Some(instructions) = instructions {
         reply.push_str(&format!(" My instructions: {instructions}"));
@@ -131,10 +136,20 @@ async fn answer(Json(request): Json<Value>) -> Response {
         Bytes::from(format!("data: {body}\n\n"))
     };
     let delta = |delta: Value, reason: Value| {
-        chunk(json!([{ "index": 0, "delta": delta, "finish_reason": reason }]), Value::Null)
+        chunk(
+            json!([{ "index": 0, "delta": delta, "finish_reason": reason }]),
+            Value::Null,
+        )
     };
-    let mut chunks = vec![delta(json!({ "role": "assistant", "content": "" }), Value::Null)];
-    chunks.extend(words.iter().map(|word| delta(json!({ "content": word }), Value::Null)));
+    let mut chunks = vec![delta(
+        json!({ "role": "assistant", "content": "" }),
+        Value::Null,
+    )];
+    chunks.extend(
+        words
+            .iter()
+            .map(|word| delta(json!({ "content": word }), Value::Null)),
+    );
     chunks.push(delta(json!({}), json!("stop")));
     if request["stream_options"]["include_usage"] == true {
         chunks.push(chunk(json!([]), usage));

@@ -108,7 +108,11 @@ fn run(cli: Cli) -> Result<(), Failure> {
                 if let Some(tls) = &config.server.tls {
                     println!("listens on {} (TLS)", tls.listen);
                 }
-                let store = config.store.url.as_deref().map_or("SQLite", |_| "PostgreSQL");
+                let store = config
+                    .store
+                    .url
+                    .as_deref()
+                    .map_or("SQLite", |_| "PostgreSQL");
                 println!("keeps its data in {store}");
                 println!("the configuration is valid");
                 Ok(())
@@ -133,8 +137,14 @@ async fn serve(config: Config) -> Result<(), Failure> {
     let (gateway, first) = Gateway::start(config).await?;
     let server = Server::start(gateway).await?;
     if let Some(first) = first {
-        println!("This is the first start. The tenant is {}.", first.tenant_id);
-        println!("Its admin token, shown once and kept nowhere:\n\n{}\n", first.admin_token);
+        println!(
+            "This is the first start. The tenant is {}.",
+            first.tenant_id
+        );
+        println!(
+            "Its admin token, shown once and kept nowhere:\n\n{}\n",
+            first.admin_token
+        );
     }
     println!("smithgate listens on http://{listen}/v1");
     stopped().await?;
@@ -165,7 +175,12 @@ async fn run_demo(mut config: Config) -> Result<(), Failure> {
     let server = Server::start(gateway).await?;
     println!(
         "{}",
-        demo::greeting(&listen.to_string(), &token_file.display().to_string(), &token, &smith)
+        demo::greeting(
+            &listen.to_string(),
+            &token_file.display().to_string(),
+            &token,
+            &smith
+        )
     );
     stopped().await?;
     server.stop().await;
@@ -176,14 +191,21 @@ async fn run_demo(mut config: Config) -> Result<(), Failure> {
 async fn token(config: Config, args: TokenArgs) -> Result<(), Failure> {
     let (gateway, first) = Gateway::start(config).await?;
     if let Some(first) = first {
-        eprintln!("This is the first start; the first admin token:\n{}", first.admin_token);
+        eprintln!(
+            "This is the first start; the first admin token:\n{}",
+            first.admin_token
+        );
     }
     let tenant = match &args.tenant {
         Some(id) => store::TenantStore::tenant(gateway.store.as_ref(), id).await?,
         None => gateway.store.first_tenant().await?,
     };
     let tenant = tenant.ok_or("there is no such tenant")?;
-    let longest = if args.smith.is_some() { SMITH_TOKEN_MAX_SECONDS } else { TOKEN_MAX_SECONDS };
+    let longest = if args.smith.is_some() {
+        SMITH_TOKEN_MAX_SECONDS
+    } else {
+        TOKEN_MAX_SECONDS
+    };
     if args.ttl.is_some_and(|ttl| !(1..=longest).contains(&ttl)) {
         return Err(format!("--ttl must be 1 to {longest}").into());
     }
@@ -195,7 +217,9 @@ async fn token(config: Config, args: TokenArgs) -> Result<(), Failure> {
             }
             let mut scopes = Vec::new();
             for name in &args.permissions {
-                let scope: Scope = name.parse().map_err(|()| format!("no permission '{name}'"))?;
+                let scope: Scope = name
+                    .parse()
+                    .map_err(|()| format!("no permission '{name}'"))?;
                 scopes.push(scope);
             }
             MintedScope::Smith {

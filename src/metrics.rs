@@ -31,7 +31,9 @@ pub struct Metrics {
 
 fn counters(registry: &Registry, name: &str, help: &str, labels: &[&str]) -> IntCounterVec {
     let vec = IntCounterVec::new(Opts::new(name, help), labels).expect("a valid metric");
-    registry.register(Box::new(vec.clone())).expect("a new metric");
+    registry
+        .register(Box::new(vec.clone()))
+        .expect("a new metric");
     vec
 }
 
@@ -65,9 +67,8 @@ impl Metrics {
         ] {
             registry.register(metric).expect("a new metric");
         }
-        let make = |name: &str, help: &str, labels: &[&str]| {
-            counters(&registry, name, help, labels)
-        };
+        let make =
+            |name: &str, help: &str, labels: &[&str]| counters(&registry, name, help, labels);
         Self {
             requests: make(
                 "smithgate_requests_total",
@@ -88,7 +89,11 @@ impl Metrics {
                 &["provider", "kind"],
             ),
             cancelled_calls,
-            cache_hits: make("smithgate_cache_hits_total", "Look-ups from memory", &["cache"]),
+            cache_hits: make(
+                "smithgate_cache_hits_total",
+                "Look-ups from memory",
+                &["cache"],
+            ),
             cache_misses: make(
                 "smithgate_cache_misses_total",
                 "Look-ups that asked the store",

@@ -155,7 +155,10 @@ mod tests {
         let vault = vault();
         let sealed = vault.seal("proj_a/openai", b"sk-secret").expect("sealed");
         assert_eq!(
-            vault.open("proj_a/openai", &sealed).expect("opens").as_slice(),
+            vault
+                .open("proj_a/openai", &sealed)
+                .expect("opens")
+                .as_slice(),
             b"sk-secret"
         );
         assert!(!sealed.windows(9).any(|w| w == b"sk-secret"));
@@ -163,7 +166,11 @@ mod tests {
             vault.open("proj_b/openai", &sealed).err(),
             Some(VaultError::DoesNotOpen)
         );
-        assert!(super::tests::vault().open("proj_a/openai", &sealed).is_err());
+        assert!(
+            super::tests::vault()
+                .open("proj_a/openai", &sealed)
+                .is_err()
+        );
         for at in 0..sealed.len() {
             let mut bent = sealed.clone();
             bent[at] ^= 1;

@@ -81,7 +81,10 @@ async fn agent_out(gateway: &AppState, agent: &AgentRow, count: bool) -> Result<
         "updated_at": rfc3339(agent.updated_at),
     });
     if count {
-        let smiths = gateway.store.smith_count(&agent.tenant_id, &agent.id).await?;
+        let smiths = gateway
+            .store
+            .smith_count(&agent.tenant_id, &agent.id)
+            .await?;
         out["smith_count"] = json!(smiths);
     }
     Ok(out)
@@ -105,12 +108,19 @@ pub async fn list(
 ) -> Result<Json<Value>, ApiError> {
     caller.require_admin()?;
     let before = page.before.as_deref();
-    let rows = gateway.store.agents(&caller.tenant_id, before, page.fetch()).await?;
+    let rows = gateway
+        .store
+        .agents(&caller.tenant_id, before, page.fetch())
+        .await?;
     let mut out = Vec::with_capacity(rows.len());
     for row in &rows {
         out.push((row.id.clone(), agent_out(&gateway, row, false).await?));
     }
-    Ok(Json(page.page(out, |(id, _)| id.clone(), |(_, agent)| agent.clone())))
+    Ok(Json(page.page(
+        out,
+        |(id, _)| id.clone(),
+        |(_, agent)| agent.clone(),
+    )))
 }
 
 /// `POST /v1/agents`.
@@ -128,16 +138,17 @@ pub async fn create(
             return Err(ApiError::bad_request("name_required", "the name is empty").param("name"));
         }
         if name.chars().count() > MAX_NAME {
-            return Err(ApiError::bad_request("invalid_name", "the name is too long").param("name"));
+            return Err(
+                ApiError::bad_request("invalid_name", "the name is too long").param("name"),
+            );
         }
         let draft = config_of(&input.rest)?;
         let given = input.slug.filter(|slug| !slug.is_empty());
         if given.as_deref().is_some_and(|slug| !is_slug(slug)) {
-            return Err(ApiError::bad_request(
-                "invalid_slug",
-                "a slug is 1 to 63 of [a-z0-9-]",
-            )
-            .param("slug"));
+            return Err(
+                ApiError::bad_request("invalid_slug", "a slug is 1 to 63 of [a-z0-9-]")
+                    .param("slug"),
+            );
         }
         let derived = given.is_none();
         let mut slug = given.unwrap_or_else(|| slug_of(name));
@@ -147,7 +158,10 @@ pub async fn create(
             }
             let agent = new_agent(&caller.tenant_id, name, Some(slug.clone()), draft.clone());
             if gateway.store.insert_agent(&agent).await? {
-                return Ok((StatusCode::CREATED, agent_out(&gateway, &agent, true).await?));
+                return Ok((
+                    StatusCode::CREATED,
+                    agent_out(&gateway, &agent, true).await?,
+                ));
             }
             if !derived {
                 return Err(ApiError::conflict(
@@ -180,7 +194,11 @@ fn slug_of(name: &str) -> String {
     }
     slug.truncate(MAX_SLUG);
     let slug = slug.trim_matches('-');
-    if slug.is_empty() { "agent".to_owned() } else { slug.to_owned() }
+    if slug.is_empty() {
+        "agent".to_owned()
+    } else {
+        slug.to_owned()
+    }
 }
 
 async fn free_slug(gateway: &AppState, tenant_id: &str, wanted: &str) -> Result<String, ApiError> {
@@ -194,7 +212,8 @@ async fn free_slug(gateway: &AppState, tenant_id: &str, wanted: &str) -> Result<
         format!("{}{suffix}", &wanted[..keep])
     });
     let mut free = numbered.filter(|slug| !taken.contains(slug));
-    free.next().ok_or_else(|| ApiError::internal("no free slug"))
+    free.next()
+        .ok_or_else(|| ApiError::internal("no free slug"))
 }
 
 /// `GET /v1/agents/{id}`.
@@ -234,7 +253,11 @@ pub async fn versions(
     let rows = store
         .agent_versions(&caller.tenant_id, &id, before, page.fetch())
         .await?;
-    Ok(Json(page.page(rows, |v| v.version.to_string(), version_out)))
+    Ok(Json(page.page(
+        rows,
+        |v| v.version.to_string(),
+        version_out,
+    )))
 }
 
 /// `POST /v1/agents/{id}/versions`: snapshots the draft; the first one goes live by itself.

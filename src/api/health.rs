@@ -24,7 +24,11 @@ pub async fn health() -> Json<Value> {
 pub async fn ready(State(gateway): State<AppState>) -> Response {
     let db = gateway.store.ping().await.is_ok();
     let ok = db && !gateway.is_draining();
-    let status = if ok { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
+    let status = if ok {
+        StatusCode::OK
+    } else {
+        StatusCode::SERVICE_UNAVAILABLE
+    };
     let body = json!({
         "ok": ok,
         "service": SERVICE,

@@ -101,7 +101,11 @@ async fn method_not_allowed(request: Request) -> ApiError {
     ApiError::new(
         StatusCode::METHOD_NOT_ALLOWED,
         "invalid_request",
-        format!("{} does not take {}", request.uri().path(), request.method()),
+        format!(
+            "{} does not take {}",
+            request.uri().path(),
+            request.method()
+        ),
     )
 }
 
@@ -123,7 +127,11 @@ fn interned(pattern: &str) -> &'static str {
     use std::collections::HashSet;
     static PATTERNS: parking_lot::RwLock<Option<HashSet<&'static str>>> =
         parking_lot::RwLock::new(None);
-    if let Some(found) = PATTERNS.read().as_ref().and_then(|set| set.get(pattern).copied()) {
+    if let Some(found) = PATTERNS
+        .read()
+        .as_ref()
+        .and_then(|set| set.get(pattern).copied())
+    {
         return found;
     }
     let mut patterns = PATTERNS.write();

@@ -60,7 +60,10 @@ async fn stored(
     }
     let printable = api_key.bytes().all(|b| (0x21..0x7f).contains(&b));
     if api_key.len() > MAX_KEY || !printable {
-        return Err(ApiError::invalid("api_key", "is no key: too long, or not printable"));
+        return Err(ApiError::invalid(
+            "api_key",
+            "is no key: too long, or not printable",
+        ));
     }
     let base_url = input.base_url.filter(|url| !url.is_empty());
     match &base_url {
@@ -75,8 +78,12 @@ async fn stored(
         None => {}
     }
     let routing = &gateway.models.routing;
-    routing.put_key(tenant, smith, provider, api_key, base_url.clone()).await?;
-    Ok(Json(json!({ "provider": provider, "configured": true, "base_url": base_url })))
+    routing
+        .put_key(tenant, smith, provider, api_key, base_url.clone())
+        .await?;
+    Ok(Json(
+        json!({ "provider": provider, "configured": true, "base_url": base_url }),
+    ))
 }
 
 /// Names are checked when they are connected to; an address can be refused at once.
@@ -100,8 +107,15 @@ async fn removed(
     smith: &str,
     provider: &str,
 ) -> Result<StatusCode, ApiError> {
-    let found = gateway.store.delete_model_key(tenant, smith, provider).await?;
-    gateway.models.routing.forget_key(tenant, smith, provider).await;
+    let found = gateway
+        .store
+        .delete_model_key(tenant, smith, provider)
+        .await?;
+    gateway
+        .models
+        .routing
+        .forget_key(tenant, smith, provider)
+        .await;
     if found {
         Ok(StatusCode::NO_CONTENT)
     } else {

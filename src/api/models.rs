@@ -23,8 +23,15 @@ pub async fn list(
     Caller(caller): Caller,
 ) -> Result<Json<Value>, ApiError> {
     caller.require(Scope::RunsRead)?;
-    let models = gateway.models.routing.usable_models(&caller.tenant_id).await?;
-    let data: Vec<Value> = models.iter().map(|(id, owner)| model_out(id, owner)).collect();
+    let models = gateway
+        .models
+        .routing
+        .usable_models(&caller.tenant_id)
+        .await?;
+    let data: Vec<Value> = models
+        .iter()
+        .map(|(id, owner)| model_out(id, owner))
+        .collect();
     Ok(Json(json!({ "object": "list", "data": data })))
 }
 
@@ -35,7 +42,11 @@ pub async fn one(
     Path(id): Path<String>,
 ) -> Result<Json<Value>, ApiError> {
     caller.require(Scope::RunsRead)?;
-    let models = gateway.models.routing.usable_models(&caller.tenant_id).await?;
+    let models = gateway
+        .models
+        .routing
+        .usable_models(&caller.tenant_id)
+        .await?;
     models
         .iter()
         .find(|(known, owner)| *known == id || format!("{owner}/{known}") == id)

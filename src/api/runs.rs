@@ -46,7 +46,12 @@ async fn listed(
     }
     let rows = gateway
         .store
-        .runs(&caller.tenant_id, &filter, page.before.as_deref(), page.fetch())
+        .runs(
+            &caller.tenant_id,
+            &filter,
+            page.before.as_deref(),
+            page.fetch(),
+        )
         .await?;
     Ok(Json(page.page(rows, |run| run.id.clone(), run_out)))
 }
@@ -82,7 +87,12 @@ pub async fn list_of_smith(
 ) -> Result<Json<Value>, ApiError> {
     caller.require_smith(&smith)?;
     caller.require(Scope::RunsRead)?;
-    if gateway.store.smith(&caller.tenant_id, &smith).await?.is_none() {
+    if gateway
+        .store
+        .smith(&caller.tenant_id, &smith)
+        .await?
+        .is_none()
+    {
         return Err(ApiError::not_found("smith", &smith));
     }
     let filter = RunFilter {
@@ -145,8 +155,9 @@ pub async fn submit(
             Err(not_paused(&run))
         }
         "tool_result" => Err(not_paused(&run)),
-        other => Err(ApiError::bad_request("invalid_kind", format!("no kind '{other}'"))
-            .param("kind")),
+        other => {
+            Err(ApiError::bad_request("invalid_kind", format!("no kind '{other}'")).param("kind"))
+        }
     }
 }
 

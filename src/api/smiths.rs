@@ -68,11 +68,14 @@ fn config_out(config: &AgentConfig) -> Value {
 fn smith_out(effective: &Effective, default_model: Option<&str>) -> Value {
     let smith = &effective.smith;
     let config = &effective.config;
-    let model = config.model.as_deref().or(default_model).unwrap_or_default();
-    let source = match (smith.overrides.0.is_empty(), effective.agent_is_default) {
-        (true, _) => "agent",
-        (false, true) => "override",
-        (false, false) => "override",
+    let model = config
+        .model
+        .as_deref()
+        .or(default_model)
+        .unwrap_or_default();
+    let source = match smith.overrides.0.is_empty() {
+        true => "agent",
+        false => "override",
     };
     let mut out = config_out(config);
     let fields = json!({
@@ -115,7 +118,12 @@ pub async fn list(
     };
     let rows = gateway
         .store
-        .smiths(&caller.tenant_id, &filter, page.before.as_deref(), page.fetch())
+        .smiths(
+            &caller.tenant_id,
+            &filter,
+            page.before.as_deref(),
+            page.fetch(),
+        )
         .await?;
     let default_model = gateway.models.routing.default_model();
     let mut out = Vec::with_capacity(rows.len());
@@ -124,7 +132,11 @@ pub async fn list(
         let effective = gateway.smiths.resolve(row).await?;
         out.push((id, smith_out(&effective, default_model)));
     }
-    Ok(Json(page.page(out, |(id, _)| id.clone(), |(_, smith)| smith.clone())))
+    Ok(Json(page.page(
+        out,
+        |(id, _)| id.clone(),
+        |(_, smith)| smith.clone(),
+    )))
 }
 
 /// `POST /v1/smiths`: 201 when made, 200 with the live smith of the same key.
@@ -166,8 +178,15 @@ pub async fn create(
         };
         let (smith, made) = gateway.store.upsert_smith(&smith).await?;
         let effective = gateway.smiths.resolve(smith).await?;
-        let status = if made { StatusCode::CREATED } else { StatusCode::OK };
-        Ok((status, smith_out(&effective, gateway.models.routing.default_model())))
+        let status = if made {
+            StatusCode::CREATED
+        } else {
+            StatusCode::OK
+        };
+        Ok((
+            status,
+            smith_out(&effective, gateway.models.routing.default_model()),
+        ))
     };
     idempotency::once(&gateway, &caller, &headers, "smiths", &body, make).await
 }
@@ -203,5 +222,8 @@ pub async fn one(
         .await?
         .ok_or_else(|| ApiError::not_found("smith", &id))?;
     let effective = gateway.smiths.resolve(smith).await?;
-    Ok(Json(smith_out(&effective, gateway.models.routing.default_model())))
+    Ok(Json(smith_out(
+        &effective,
+        gateway.models.routing.default_model(),
+    )))
 }

@@ -1,8 +1,8 @@
 //! `/v1/tenant/tokens`: minting, listing, revoking (`observed.md` 1.2).
 
+use axum::Json;
 use axum::body::Bytes;
 use axum::extract::{Path, State};
-use axum::Json;
 use axum::response::{IntoResponse, Response};
 use http::{HeaderMap, StatusCode};
 use serde::Deserialize;
@@ -10,9 +10,7 @@ use serde_json::{Value, json};
 
 use super::page::PageQuery;
 use super::{AppState, Caller};
-use crate::auth::{
-    Mint, MintedScope, SMITH_TOKEN_MAX_SECONDS, Scope, ScopeSet, TOKEN_MAX_SECONDS,
-};
+use crate::auth::{Mint, MintedScope, SMITH_TOKEN_MAX_SECONDS, Scope, ScopeSet, TOKEN_MAX_SECONDS};
 use crate::error::ApiError;
 use crate::run::rfc3339;
 use crate::store::TokenRow;
@@ -53,7 +51,10 @@ pub async fn list(
 ) -> Result<Json<Value>, ApiError> {
     caller.require_admin()?;
     let before = page.before.as_deref();
-    let rows = gateway.store.tokens(&caller.tenant_id, before, page.fetch()).await?;
+    let rows = gateway
+        .store
+        .tokens(&caller.tenant_id, before, page.fetch())
+        .await?;
     Ok(Json(page.page(rows, |t| t.id.clone(), token_out)))
 }
 
@@ -75,7 +76,11 @@ pub async fn mint(
     }
     let mint = check(&gateway, &caller.tenant_id, parse(&body)?).await?;
     let minted = gateway.auth.mint(mint).await?;
-    let scope = if minted.row.sub.contains(':') { "smith" } else { "admin" };
+    let scope = if minted.row.sub.contains(':') {
+        "smith"
+    } else {
+        "admin"
+    };
     let out = json!({
         "id": minted.row.id,
         "token": minted.token,

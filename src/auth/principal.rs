@@ -11,7 +11,10 @@ pub enum Role {
     /// Every operation in its own tenant.
     TenantAdmin,
     /// One smith's data, within its scopes.
-    Smith { smith_id: Arc<str>, scopes: ScopeSet },
+    Smith {
+        smith_id: Arc<str>,
+        scopes: ScopeSet,
+    },
 }
 
 /// A verified caller.

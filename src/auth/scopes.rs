@@ -106,7 +106,9 @@ mod tests {
         assert_eq!(Scope::ALL.len(), 29);
         assert_eq!("runs:write".parse(), Ok(Scope::RunsWrite));
         assert!("tenant:*".parse::<Scope>().is_err());
-        let set: ScopeSet = [Scope::RunsRead, Scope::EmbeddingsWrite].into_iter().collect();
+        let set: ScopeSet = [Scope::RunsRead, Scope::EmbeddingsWrite]
+            .into_iter()
+            .collect();
         assert!(set.contains(Scope::EmbeddingsWrite) && !set.contains(Scope::RunsWrite));
         assert_eq!(set.iter().count(), 2);
     }

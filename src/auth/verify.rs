@@ -103,8 +103,14 @@ impl Auth {
                 .build(),
             revoked: ArcSwap::from_pointee(revoked.into_iter().map(|(id, _)| id).collect()),
             validation,
-            cache_hits: counter("smithgate_token_cache_hits_total", "Token checks from cache"),
-            cache_misses: counter("smithgate_token_cache_misses_total", "Token checks by signature"),
+            cache_hits: counter(
+                "smithgate_token_cache_hits_total",
+                "Token checks from cache",
+            ),
+            cache_misses: counter(
+                "smithgate_token_cache_misses_total",
+                "Token checks by signature",
+            ),
         })
     }
 
@@ -131,7 +137,9 @@ impl Auth {
     /// Verifies a token with its `tha_live_` or `thp_live_` handle.
     pub fn verify(&self, token: &[u8]) -> Result<Arc<Principal>, ApiError> {
         if token.len() > MAX_TOKEN_BYTES {
-            return Err(ApiError::unauthenticated("this is no token of this gateway"));
+            return Err(ApiError::unauthenticated(
+                "this is no token of this gateway",
+            ));
         }
         let digest = aws_lc_rs::digest::digest(&aws_lc_rs::digest::SHA256, token);
         let mut key = [0u8; 32];
@@ -180,7 +188,11 @@ impl Auth {
                 (claims.sub.as_str(), Role::TenantAdmin)
             }
             Some((tenant, smith_id)) if !admin => {
-                let scopes = claims.scopes.iter().filter_map(|s| s.parse().ok()).collect();
+                let scopes = claims
+                    .scopes
+                    .iter()
+                    .filter_map(|s| s.parse().ok())
+                    .collect();
                 let smith_id = smith_id.into();
                 (tenant, Role::Smith { smith_id, scopes })
             }
@@ -268,7 +280,11 @@ impl Auth {
         loop {
             interval.tick().await;
             let asked_at = now_micros();
-            match self.store.revoked_since(seen_until - LOOK_BACK_MICROS).await {
+            match self
+                .store
+                .revoked_since(seen_until - LOOK_BACK_MICROS)
+                .await
+            {
                 Ok(found) => {
                     seen_until = asked_at;
                     let known = self.revoked.load_full();

@@ -397,9 +397,9 @@ pub fn is_provider_name(name: &str) -> bool {
     let bytes = name.as_bytes();
     (1..=63).contains(&bytes.len())
         && bytes[0].is_ascii_alphanumeric()
-        && bytes.iter().all(|b| {
-            b.is_ascii_lowercase() || b.is_ascii_digit() || matches!(b, b'_' | b'-')
-        })
+        && bytes
+            .iter()
+            .all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || matches!(b, b'_' | b'-'))
 }
 
 #[cfg(test)]
@@ -412,7 +412,9 @@ mod tests {
         let file = dir.path().join("c.toml");
         let error_of = |text: &str| {
             std::fs::write(&file, text).expect("written");
-            Config::load(Some(&file), &[]).expect_err("refused").to_string()
+            Config::load(Some(&file), &[])
+                .expect_err("refused")
+                .to_string()
         };
         assert!(error_of("[server]\nlisten = 5").contains("server.listen"));
         assert!(error_of("[server]\nlissten = \"x\"").contains("lissten"));

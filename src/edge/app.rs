@@ -86,10 +86,18 @@ async fn preflight(exchange: &mut Exchange) -> Result<(), Gone> {
             HeaderValue::from_static("GET, POST, PUT, PATCH, DELETE, OPTIONS"),
         ),
         (header::ACCESS_CONTROL_ALLOW_HEADERS, asked),
-        (header::ACCESS_CONTROL_MAX_AGE, HeaderValue::from_static("86400")),
-        (header::VARY, HeaderValue::from_static("Origin, Access-Control-Request-Headers")),
+        (
+            header::ACCESS_CONTROL_MAX_AGE,
+            HeaderValue::from_static("86400"),
+        ),
+        (
+            header::VARY,
+            HeaderValue::from_static("Origin, Access-Control-Request-Headers"),
+        ),
     ];
-    exchange.respond(StatusCode::NO_CONTENT, &extra, Bytes::new()).await
+    exchange
+        .respond(StatusCode::NO_CONTENT, &extra, Bytes::new())
+        .await
 }
 
 #[async_trait]

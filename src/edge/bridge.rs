@@ -26,7 +26,10 @@ pub async fn serve(exchange: &mut Exchange, router: &Router) -> Result<(), Gone>
     if let Some(route) = parts.extensions.get::<crate::api::RoutePattern>() {
         exchange.route = route.0;
     }
-    let body = match http_body_util::Limited::new(body, MAX_ANSWER).collect().await {
+    let body = match http_body_util::Limited::new(body, MAX_ANSWER)
+        .collect()
+        .await
+    {
         Ok(collected) => collected.to_bytes(),
         Err(error) => return exchange.respond_error(&ApiError::internal(error)).await,
     };

@@ -78,8 +78,15 @@ async fn begin(exchange: &mut Exchange) -> Result<Plan, ApiError> {
     let model = model.to_owned();
     let stream = peek.stream.unwrap_or(false);
     let tenant_id = principal.tenant_id.clone();
-    let routes = gateway.models.routing.resolve(&tenant_id, None, &model).await?;
-    if routes.iter().all(|route| route.wire == ProviderWire::OpenaiChat) {
+    let routes = gateway
+        .models
+        .routing
+        .resolve(&tenant_id, None, &model)
+        .await?;
+    if routes
+        .iter()
+        .all(|route| route.wire == ProviderWire::OpenaiChat)
+    {
         return forward(exchange, tenant_id, routes, body, stream).await;
     }
     let decoded = decode(parse::<ChatRequest>(&body)?)?;
@@ -212,23 +219,27 @@ async fn smith_turn(
         }
     }
     match turn.frames.get(1).or(turn.frames.first()) {
-        Some(Frame::RunFailed { .. } | Frame::RunCancelled { .. }) | None => {
-            Err(turn.failure())
-        }
+        Some(Frame::RunFailed { .. } | Frame::RunCancelled { .. }) | None => Err(turn.failure()),
         _ => Ok(Plan::Run(Box::new(turn))),
     }
 }
 
 impl SmithTurn {
     fn failure(&self) -> ApiError {
-        self.reader.run().failure.get().cloned().unwrap_or_else(|| {
-            ApiError::conflict("run_cancelled", "the run was cancelled")
-        })
+        self.reader
+            .run()
+            .failure
+            .get()
+            .cloned()
+            .unwrap_or_else(|| ApiError::conflict("run_cancelled", "the run was cancelled"))
     }
 
     fn id(&self) -> String {
         let run_id = &self.reader.run().run_id;
-        format!("chatcmpl-{}", ids::body(ids::Kind::Run, run_id).unwrap_or(run_id))
+        format!(
+            "chatcmpl-{}",
+            ids::body(ids::Kind::Run, run_id).unwrap_or(run_id)
+        )
     }
 
     async fn answer(mut self, exchange: &mut Exchange) -> Result<(), Gone> {
@@ -278,7 +289,9 @@ impl SmithTurn {
         answer.stop = stop;
         answer.usage = usage;
         let body = chat::full_answer(&self.id(), unix_now(), &self.model, &answer);
-        exchange.respond_json(StatusCode::OK, body.to_string().into()).await
+        exchange
+            .respond_json(StatusCode::OK, body.to_string().into())
+            .await
     }
 }
 
@@ -370,12 +383,19 @@ impl Forward {
 
     fn account(&self, exchange: &Exchange, usage: &Usage) {
         let accounting = &exchange.gateway.accounting;
-        accounting.add(&self.tenant_id, &self.route.provider, &self.route.model, usage);
+        accounting.add(
+            &self.tenant_id,
+            &self.route.provider,
+            &self.route.model,
+            usage,
+        );
     }
 
     fn count_error(&self, exchange: &Exchange, error: &ModelError) {
         let errors = &exchange.gateway.metrics.provider_errors;
-        errors.with_label_values(&[&*self.route.provider, error.kind()]).inc();
+        errors
+            .with_label_values(&[&*self.route.provider, error.kind()])
+            .inc();
     }
 
     async fn stream(mut self, exchange: &mut Exchange) -> Result<(), Gone> {
@@ -477,7 +497,10 @@ impl Translate {
                     collector.add(frame);
                 }
                 let answer = collector.finish();
-                gateway.models.continuity.remember(&self.tenant_id, &answer.parts);
+                gateway
+                    .models
+                    .continuity
+                    .remember(&self.tenant_id, &answer.parts);
                 gateway.accounting.add(
                     &self.tenant_id,
                     &route.provider,
@@ -485,14 +508,19 @@ impl Translate {
                     &answer.usage,
                 );
                 let body = chat::full_answer(&id, created, &self.model, &answer);
-                exchange.respond_json(StatusCode::OK, body.to_string().into()).await
+                exchange
+                    .respond_json(StatusCode::OK, body.to_string().into())
+                    .await
             }
             Answer::Stream(mut call) => {
                 let encoder = StreamEncoder::new(&id, created, &self.model, self.include_usage);
                 let mut collector = Collector::default();
                 let result = translate_stream(exchange, &mut call, encoder, &mut collector).await;
                 let answer = collector.finish();
-                gateway.models.continuity.remember(&self.tenant_id, &answer.parts);
+                gateway
+                    .models
+                    .continuity
+                    .remember(&self.tenant_id, &answer.parts);
                 gateway.accounting.add(
                     &self.tenant_id,
                     &call.route.provider,
@@ -539,7 +567,9 @@ async fn translate_stream(
             }
             Err(error) => {
                 let errors = &exchange.gateway.metrics.provider_errors;
-                errors.with_label_values(&[&*call.route.provider, error.kind()]).inc();
+                errors
+                    .with_label_values(&[&*call.route.provider, error.kind()])
+                    .inc();
                 encoder.fail(&error.into(), &mut buf);
             }
         }

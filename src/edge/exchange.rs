@@ -19,6 +19,13 @@ pub const API_VERSION: &str = "2026-05-01";
 /// Silence on a stream after which a comment is written.
 pub const KEEP_ALIVE_EVERY: Duration = Duration::from_secs(15);
 
+/// An unread body of at most this many bytes is read before an early answer, so that the
+/// connection can be kept.
+const SMALL_BODY: u64 = 64 * 1024;
+/// How long an unread body may take to arrive before the connection is given up. Closing a socket
+/// with unread bytes resets it, and a reset can take the answer away from the client.
+const LINGER: Duration = Duration::from_secs(1);
+
 /// The client has left or takes no more bytes.
 #[derive(Debug)]
 pub struct Gone;
@@ -33,7 +40,10 @@ pub struct Exchange {
     pub route: &'static str,
     started: Instant,
     status: Option<StatusCode>,
+    /// Whether the connection may serve another request.
     reusable: bool,
+    /// The client has left, or the answer was cut short.
+    broken: bool,
     streaming: bool,
 }
 
@@ -61,6 +71,7 @@ impl Exchange {
             started: Instant::now(),
             status: None,
             reusable: true,
+            broken: false,
             streaming: false,
         }
     }
@@ -86,25 +97,44 @@ impl Exchange {
             ));
         }
         let value = self.session.req_header().headers.get(header::AUTHORIZATION);
-        self.gateway.auth.authenticate(value.map(HeaderValue::as_bytes))
+        self.gateway
+            .auth
+            .authenticate(value.map(HeaderValue::as_bytes))
+    }
+
+    fn declared_length(&self) -> Option<u64> {
+        self.header("content-length")?.parse().ok()
+    }
+
+    fn expects_continue(&self) -> bool {
+        self.header("expect")
+            .is_some_and(|v| v.eq_ignore_ascii_case("100-continue"))
+    }
+
+    /// Reads away what the client still sends, for a bounded time.
+    async fn drain(&mut self) {
+        let drained = tokio::time::timeout(LINGER, self.session.drain_request_body()).await;
+        if !matches!(drained, Ok(Ok(()))) {
+            self.reusable = false;
+        }
     }
 
     /// The whole request body, within the configured size and time.
     pub async fn body(&mut self) -> Result<Bytes, ApiError> {
         let limit = self.gateway.config.server.max_body_bytes;
-        let declared = self
-            .header("content-length")
-            .and_then(|text| text.parse::<u64>().ok());
-        if declared.is_some_and(|length| length > limit as u64) {
+        if self
+            .declared_length()
+            .is_some_and(|length| length > limit as u64)
+        {
             self.reusable = false;
             return Err(ApiError::too_large(limit));
         }
-        let expects_continue = self
-            .header("expect")
-            .is_some_and(|v| v.eq_ignore_ascii_case("100-continue"));
-        if expects_continue && self.session.write_continue_response().await.is_err() {
+        if self.expects_continue() && self.session.write_continue_response().await.is_err() {
             self.reusable = false;
-            return Err(ApiError::bad_request("invalid_request", "the client has left"));
+            return Err(ApiError::bad_request(
+                "invalid_request",
+                "the client has left",
+            ));
         }
         let time = Duration::from_secs(self.gateway.config.server.body_timeout_s);
         match tokio::time::timeout(time, self.read_body(limit)).await {
@@ -155,7 +185,10 @@ impl Exchange {
         let mut set = |name: HeaderName, value: HeaderValue| {
             let _ = head.insert_header(name, value);
         };
-        set(HeaderName::from_static("x-request-id"), self.request_id.clone());
+        set(
+            HeaderName::from_static("x-request-id"),
+            self.request_id.clone(),
+        );
         if self.has_origin {
             set(
                 header::ACCESS_CONTROL_ALLOW_ORIGIN,
@@ -173,6 +206,16 @@ impl Exchange {
     }
 
     async fn write_head(&mut self, head: Box<ResponseHeader>) -> Result<(), Gone> {
+        let unread = !self.session.is_body_done();
+        if unread
+            && self.reusable
+            && !self.expects_continue()
+            && self
+                .declared_length()
+                .is_some_and(|length| length <= SMALL_BODY)
+        {
+            self.drain().await;
+        }
         self.status = Some(head.status);
         self.gateway
             .metrics
@@ -182,11 +225,14 @@ impl Exchange {
         if !self.reusable || self.gateway.is_draining() {
             self.session.set_keepalive(None);
         }
-        self.session.write_response_header(head).await.map_err(|_| self.gone())
+        self.session
+            .write_response_header(head)
+            .await
+            .map_err(|_| self.gone())
     }
 
     fn gone(&mut self) -> Gone {
-        self.reusable = false;
+        self.broken = true;
         Gone
     }
 
@@ -232,10 +278,7 @@ impl Exchange {
             extra.push((header::RETRY_AFTER, HeaderValue::from(seconds)));
         }
         if error.status == StatusCode::UNAUTHORIZED {
-            extra.push((
-                header::WWW_AUTHENTICATE,
-                HeaderValue::from_static("Bearer"),
-            ));
+            extra.push((header::WWW_AUTHENTICATE, HeaderValue::from_static("Bearer")));
         }
         self.respond(error.status, &extra, error.body()).await
     }
@@ -282,11 +325,9 @@ impl Exchange {
 
     /// Waits until the client has left. Must be polled beside the next frame, never instead of it.
     pub async fn client_gone(&mut self) {
-        match self.session.read_body_or_idle(true).await {
-            Ok(_) | Err(_) => {
-                self.reusable = false;
-            }
-        }
+        // Bytes after the request (pipelining) are not served beside a stream either.
+        let _ = self.session.read_body_or_idle(true).await;
+        self.broken = true;
     }
 
     /// Ends the answer; the connection may serve another request.
@@ -300,13 +341,20 @@ impl Exchange {
         if self.streaming {
             self.gateway.metrics.streams_open.dec();
         }
-        if !self.reusable || self.status.is_none() {
+        if self.broken || self.status.is_none() {
             self.session.shutdown().await;
             return None;
         }
-        // An unread rest of a body must not be taken for the next request.
-        if !self.session.is_body_done() && self.session.drain_request_body().await.is_err() {
-            return None;
+        if !self.session.is_body_done() {
+            // The rest of a body must not be taken for the next request.
+            self.reusable = false;
+            if !self.session.is_http2() && self.session.finish_body().await.is_err() {
+                return None;
+            }
+            self.drain().await;
+        }
+        if !self.reusable {
+            self.session.set_keepalive(None);
         }
         let settings = HttpPersistentSettings::for_session(&self.session);
         match self.session.finish().await {

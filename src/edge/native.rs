@@ -131,7 +131,11 @@ async fn earlier(
     principal: &Principal,
     run_id: &str,
 ) -> Result<Begun, ApiError> {
-    let run = exchange.gateway.store.run(&principal.tenant_id, run_id).await?;
+    let run = exchange
+        .gateway
+        .store
+        .run(&principal.tenant_id, run_id)
+        .await?;
     match run {
         Some(run) if !is_under_way(&run.status) => {
             Ok(Begun::Whole(run_out(&run).to_string().into()))
@@ -188,17 +192,19 @@ async fn find(exchange: &Exchange, smith_id: &str, run_id: &str) -> Result<Found
                 _ => return Err(ApiError::invalid("follow", "must be true or false")),
             },
             "after" => {
-                after = Some(value.parse::<u64>().map_err(|_| {
-                    ApiError::invalid("after", "must be the number of a frame")
-                })?);
+                after =
+                    Some(value.parse::<u64>().map_err(|_| {
+                        ApiError::invalid("after", "must be the number of a frame")
+                    })?);
             }
             _ => {}
         }
     }
     if let Some(last) = exchange.header("last-event-id").filter(|v| !v.is_empty()) {
-        after = Some(last.parse::<u64>().map_err(|_| {
-            ApiError::invalid("Last-Event-ID", "must be the number of a frame")
-        })?);
+        after =
+            Some(last.parse::<u64>().map_err(|_| {
+                ApiError::invalid("Last-Event-ID", "must be the number of a frame")
+            })?);
     }
     let gateway = &exchange.gateway;
     // The live run is looked for first: a run that ends in between is in the store by then.

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use pingora_core::apps::{HttpServerApp, ServerApp};
-use pingora_core::protocols::{Peek, Stream};
+use pingora_core::protocols::Stream;
 use pingora_core::server::ShutdownWatch;
 
 /// As long as the preface of HTTP/2 (RFC 9113, section 3.4).
@@ -39,7 +39,10 @@ impl<A: HttpServerApp + Send + Sync + 'static> ServerApp for Patience<A> {
         if stream.get_ssl_digest().is_none() {
             let mut preface = [0u8; PREFACE_BYTES];
             let peek = stream.try_peek(&mut preface);
-            tokio::time::timeout(self.first_bytes_time, peek).await.ok()?.ok()?;
+            tokio::time::timeout(self.first_bytes_time, peek)
+                .await
+                .ok()?
+                .ok()?;
         }
         self.app.process_new(stream, shutdown).await
     }

@@ -12,8 +12,8 @@ use tokio::sync::watch;
 use tokio::task::JoinHandle;
 
 use super::app::App;
-use super::patience::Patience;
 use super::metrics::MetricsApp;
+use super::patience::Patience;
 use crate::gateway::{Gateway, StartError};
 
 /// Running listeners.
@@ -35,11 +35,9 @@ impl Server {
         service.add_tcp(&config.server.listen.to_string());
         if let Some(tls) = &config.server.tls {
             check_free("server.tls.listen", tls.listen)?;
-            let mut settings = TlsSettings::intermediate(
-                &tls.cert.to_string_lossy(),
-                &tls.key.to_string_lossy(),
-            )
-            .map_err(|e| StartError::Config(format!("server.tls: {e}")))?;
+            let mut settings =
+                TlsSettings::intermediate(&tls.cert.to_string_lossy(), &tls.key.to_string_lossy())
+                    .map_err(|e| StartError::Config(format!("server.tls: {e}")))?;
             settings.enable_h2();
             service.add_tls_with_settings(&tls.listen.to_string(), None, settings);
         }

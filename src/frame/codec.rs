@@ -3,7 +3,7 @@
 
 use bytes::{Buf, BufMut, Bytes, BytesMut};
 
-use super::{Escaped, Frame, StopReason, Usage};
+use super::{Escaped, Frame, Signer, StopReason, Usage};
 
 /// Why bytes are no frame.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
@@ -82,6 +82,23 @@ fn stop_of(code: u8) -> Result<StopReason, CodecError> {
     })
 }
 
+fn signer_code(signer: Signer) -> u8 {
+    match signer {
+        Signer::Anthropic => 0,
+        Signer::Google => 1,
+        Signer::OpenAi => 2,
+    }
+}
+
+fn signer_of(code: u8) -> Result<Signer, CodecError> {
+    Ok(match code {
+        0 => Signer::Anthropic,
+        1 => Signer::Google,
+        2 => Signer::OpenAi,
+        _ => return Err(CodecError::Range),
+    })
+}
+
 /// Appends the binary form of `frame` to `buf`.
 pub fn encode(frame: &Frame, buf: &mut BytesMut) {
     match frame {
@@ -99,10 +116,12 @@ pub fn encode(frame: &Frame, buf: &mut BytesMut) {
             put_bytes(buf, text.as_bytes());
         }
         Frame::ReasoningDone {
+            signer,
             signature,
             redacted,
         } => {
             buf.put_u8(REASONING_DONE);
+            buf.put_u8(signer_code(*signer));
             put_bytes(buf, signature);
             buf.put_u8(u8::from(*redacted));
         }
@@ -229,6 +248,7 @@ pub fn decode(buf: &mut Bytes) -> Result<Frame, CodecError> {
         TEXT => Frame::Text(take_text(buf)?),
         REASONING => Frame::Reasoning(take_text(buf)?),
         REASONING_DONE => Frame::ReasoningDone {
+            signer: signer_of(take_u8(buf)?)?,
             signature: take_bytes(buf)?,
             redacted: take_u8(buf)? != 0,
         },
@@ -294,13 +314,15 @@ mod tests {
     }
 
     fn usage() -> impl Strategy<Value = Usage> {
-        any::<[u64; 5]>().prop_map(|[input, output, cache_read, cache_write, reasoning]| Usage {
-            input,
-            output,
-            cache_read,
-            cache_write,
-            reasoning,
-        })
+        any::<[u64; 5]>().prop_map(
+            |[input, output, cache_read, cache_write, reasoning]| Usage {
+                input,
+                output,
+                cache_read,
+                cache_write,
+                reasoning,
+            },
+        )
     }
 
     fn stop() -> impl Strategy<Value = StopReason> {
@@ -312,13 +334,19 @@ mod tests {
             (blob(), blob()).prop_map(|(id, model)| Frame::ModelStarted { id, model }),
             text().prop_map(Frame::Text),
             text().prop_map(Frame::Reasoning),
-            (blob(), any::<bool>()).prop_map(|(signature, redacted)| Frame::ReasoningDone {
-                signature,
-                redacted
+            (0u8..3, blob(), any::<bool>()).prop_map(|(code, signature, redacted)| {
+                Frame::ReasoningDone {
+                    signer: signer_of(code).expect("in range"),
+                    signature,
+                    redacted,
+                }
             }),
             text().prop_map(Frame::Refusal),
-            (any::<u32>(), blob(), blob())
-                .prop_map(|(index, id, name)| Frame::ToolStarted { index, id, name }),
+            (any::<u32>(), blob(), blob()).prop_map(|(index, id, name)| Frame::ToolStarted {
+                index,
+                id,
+                name
+            }),
             (any::<u32>(), text()).prop_map(|(index, delta)| Frame::ToolArgs { index, delta }),
             (any::<u32>(), blob())
                 .prop_map(|(index, signature)| Frame::ToolDone { index, signature }),

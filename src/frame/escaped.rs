@@ -23,10 +23,7 @@ impl Escaped {
 
     /// Escapes plain text.
     pub fn escape(text: &str) -> Self {
-        if text
-            .bytes()
-            .all(|b| b >= 0x20 && b != b'"' && b != b'\\')
-        {
+        if text.bytes().all(|b| b >= 0x20 && b != b'"' && b != b'\\') {
             return Self(Bytes::copy_from_slice(text.as_bytes()));
         }
         let quoted = serde_json::to_vec(text).unwrap_or_else(|_| b"\"\"".to_vec());

@@ -70,6 +70,15 @@ impl StopReason {
     }
 }
 
+/// Whose models made a signature, and so the only ones that may be sent it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Signer {
+    Anthropic,
+    Google,
+    OpenAi,
+}
+
 /// One piece of a model's answer or of a run's life. Cloning costs reference counts, no copy.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Frame {
@@ -79,16 +88,21 @@ pub enum Frame {
     Text(Escaped),
     /// A piece of visible reasoning.
     Reasoning(Escaped),
-    /// A reasoning block ended. `signature` must go back to the provider with the next turn;
-    /// `redacted` blocks carry only that.
-    ReasoningDone { signature: Bytes, redacted: bool },
+    /// A reasoning block ended. `signature` (may be empty) must go back to its signer with the
+    /// next turn; `redacted` blocks carry only that.
+    ReasoningDone {
+        signer: Signer,
+        signature: Bytes,
+        redacted: bool,
+    },
     /// A piece of a refusal.
     Refusal(Escaped),
     /// A tool call began. `index` counts the calls of this model answer from 0.
     ToolStarted { index: u32, id: Bytes, name: Bytes },
     /// A piece of its arguments' JSON text.
     ToolArgs { index: u32, delta: Escaped },
-    /// The call is complete. `signature` (may be empty) must go back with the next turn.
+    /// The call is complete. `signature` (may be empty) is a thought signature of Google's, which
+    /// must go back to it with the next turn; no other provider signs calls.
     ToolDone { index: u32, signature: Bytes },
     /// Tokens of this model call, final.
     ModelUsage(Usage),

@@ -126,7 +126,13 @@ impl Models {
                 };
                 let retryable = error.is_retryable();
                 let elsewhere = retryable
-                    || matches!(error, ModelError::Status { status: 401 | 403 | 404, .. });
+                    || matches!(
+                        error,
+                        ModelError::Status {
+                            status: 401 | 403 | 404,
+                            ..
+                        }
+                    );
                 last = Some(error);
                 if !elsewhere {
                     return Err(last.unwrap_or(ModelError::Cut));

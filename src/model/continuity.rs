@@ -40,7 +40,15 @@ impl Continuity {
     pub fn remember(&self, tenant_id: &Arc<str>, parts: &[Part]) {
         let reasoning: Vec<Part> = parts
             .iter()
-            .filter(|p| matches!(p, Part::Reasoning { signature: Some(_), .. }))
+            .filter(|p| {
+                matches!(
+                    p,
+                    Part::Reasoning {
+                        signature: Some(_),
+                        ..
+                    }
+                )
+            })
             .cloned()
             .collect();
         let reasoning = Arc::new(reasoning);
@@ -52,7 +60,8 @@ impl Continuity {
                     signature: signature.clone(),
                     reasoning: reasoning.clone(),
                 };
-                self.kept.insert((tenant_id.clone(), id.clone()), Arc::new(kept));
+                self.kept
+                    .insert((tenant_id.clone(), id.clone()), Arc::new(kept));
             }
         }
     }
@@ -75,7 +84,10 @@ impl Continuity {
                     reasoning.get_or_insert_with(|| kept.reasoning.clone());
                 }
             }
-            let has_reasoning = turn.parts.iter().any(|p| matches!(p, Part::Reasoning { .. }));
+            let has_reasoning = turn
+                .parts
+                .iter()
+                .any(|p| matches!(p, Part::Reasoning { .. }));
             if let Some(reasoning) = reasoning
                 && !has_reasoning
             {
@@ -88,7 +100,8 @@ impl Continuity {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::model::Turn;
+    use crate::frame::Signer;
+    use crate::model::{Signature, Turn};
 
     #[test]
     fn signatures_come_back_to_their_tenant_only() {
@@ -101,7 +114,10 @@ mod tests {
         };
         let thought = Part::Reasoning {
             text: "hm".into(),
-            signature: Some("s".into()),
+            signature: Some(Signature {
+                signer: Signer::Anthropic,
+                value: "s".into(),
+            }),
             redacted: false,
         };
         let (here, there): (Arc<str>, Arc<str>) = ("proj_a".into(), "proj_b".into());

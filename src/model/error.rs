@@ -65,7 +65,9 @@ impl ModelError {
             Self::Connect(_) => "connect",
             Self::Timeout(_) => "timeout",
             Self::Status { status: 429, .. } => "rate_limited",
-            Self::Status { status: 401 | 403, .. } => "key_refused",
+            Self::Status {
+                status: 401 | 403, ..
+            } => "key_refused",
             Self::Status { status, .. } if *status >= 500 => "status_5xx",
             Self::Status { .. } => "status_4xx",
             Self::InStream { .. } => "in_stream",
@@ -105,8 +107,12 @@ impl From<ModelError> for ApiError {
                     FAILED,
                     format!("the model provider refused the configured key: {message}"),
                 ),
-                429 => Self::new(StatusCode::TOO_MANY_REQUESTS, "rate_limit_exceeded", message)
-                    .retry_after(retry_after.unwrap_or(DEFAULT_RETRY_SECONDS)),
+                429 => Self::new(
+                    StatusCode::TOO_MANY_REQUESTS,
+                    "rate_limit_exceeded",
+                    message,
+                )
+                .retry_after(retry_after.unwrap_or(DEFAULT_RETRY_SECONDS)),
                 503 | 529 => Self::unavailable(
                     "service_overloaded",
                     message,
@@ -125,8 +131,12 @@ impl From<ModelError> for ApiError {
                 ..
             } => {
                 if rate_limited {
-                    Self::new(StatusCode::TOO_MANY_REQUESTS, "rate_limit_exceeded", message)
-                        .retry_after(DEFAULT_RETRY_SECONDS)
+                    Self::new(
+                        StatusCode::TOO_MANY_REQUESTS,
+                        "rate_limit_exceeded",
+                        message,
+                    )
+                    .retry_after(DEFAULT_RETRY_SECONDS)
                 } else if overloaded {
                     Self::unavailable("service_overloaded", message, DEFAULT_RETRY_SECONDS)
                 } else {

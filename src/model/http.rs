@@ -168,7 +168,10 @@ impl Upstream {
     ) -> Result<UpstreamResponse, ModelError> {
         let addresses = self.resolve(endpoint).await?;
         if addresses.is_empty() {
-            return Err(ModelError::Connect(format!("{} has no address", endpoint.host)));
+            return Err(ModelError::Connect(format!(
+                "{} has no address",
+                endpoint.host
+            )));
         }
         let mut last = None;
         for address in addresses.iter() {
@@ -245,7 +248,9 @@ async fn exchange(
     }
     session.write_request_header(Box::new(header)).await?;
     if has_body {
-        session.write_request_body(request.body.clone(), true).await?;
+        session
+            .write_request_body(request.body.clone(), true)
+            .await?;
     }
     session.finish_request_body().await?;
     loop {
@@ -344,7 +349,8 @@ impl UpstreamResponse {
     /// soon; else closes it.
     pub fn release(mut self) {
         const REST: Duration = Duration::from_secs(1);
-        if self.session.is_none() || matches!(self.chunk().now_or_never(), Some(Ok(None) | Err(_))) {
+        if self.session.is_none() || matches!(self.chunk().now_or_never(), Some(Ok(None) | Err(_)))
+        {
             return;
         }
         tokio::spawn(async move {
@@ -388,7 +394,13 @@ mod tests {
         let endpoint = Endpoint::parse("http://[::1]:9000", false).expect("valid");
         assert_eq!(endpoint.literal_address(), "::1".parse().ok());
         assert_eq!(endpoint.authority, "[::1]:9000");
-        for bad in ["ftp://x", "nope", "https://u:p@x/", "https://x/?a=b", "https://x/#f"] {
+        for bad in [
+            "ftp://x",
+            "nope",
+            "https://u:p@x/",
+            "https://x/?a=b",
+            "https://x/#f",
+        ] {
             assert!(Endpoint::parse(bad, false).is_err(), "{bad}");
         }
     }

@@ -4,6 +4,8 @@
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
+use crate::frame::Signer;
+
 /// Who says a turn.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
@@ -59,7 +61,7 @@ pub enum Part {
         name: String,
         /// JSON text, as the model wrote it.
         arguments: String,
-        /// What the provider wants back with it (Gemini's thought signature).
+        /// Google's thought signature, which its models want back with the call.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         signature: Option<String>,
     },
@@ -71,10 +73,9 @@ pub enum Part {
     },
     Reasoning {
         text: String,
-        /// What the provider wants back with it (Anthropic's signature, OpenAI's encrypted
-        /// content).
+        /// What its signer wants back with it.
         #[serde(default, skip_serializing_if = "Option::is_none")]
-        signature: Option<String>,
+        signature: Option<Signature>,
         #[serde(default)]
         redacted: bool,
     },
@@ -83,15 +84,39 @@ pub enum Part {
     },
 }
 
+/// What a provider wants back with its own reasoning, unread by anybody else.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Signature {
+    pub signer: Signer,
+    /// Anthropic's signature or redacted thinking, Google's thought signature, the JSON text of
+    /// OpenAI's reasoning item with its encrypted content.
+    pub value: String,
+}
+
+impl Signature {
+    /// The value, if `signer` made it.
+    pub fn of(signature: &Option<Self>, signer: Signer) -> Option<&str> {
+        let signature = signature.as_ref().filter(|s| s.signer == signer)?;
+        Some(&signature.value)
+    }
+}
+
 /// Where the bytes of an image or file are.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(tag = "kind", rename_all = "snake_case")]
 pub enum Source {
-    Url { url: String },
+    Url {
+        url: String,
+    },
     /// Base64.
-    Data { media_type: String, data: String },
+    Data {
+        media_type: String,
+        data: String,
+    },
     /// A file id at the provider.
-    FileId { id: String },
+    FileId {
+        id: String,
+    },
 }
 
 impl Source {
@@ -236,10 +261,13 @@ pub struct ModelRequest {
 impl ModelRequest {
     /// The name of the tool that a call id belongs to, for wires that answer by name.
     pub fn tool_name_of(&self, call_id: &str) -> Option<&str> {
-        self.turns.iter().flat_map(|t| &t.parts).find_map(|part| match part {
-            Part::ToolCall { id, name, .. } if id == call_id => Some(name.as_str()),
-            _ => None,
-        })
+        self.turns
+            .iter()
+            .flat_map(|t| &t.parts)
+            .find_map(|part| match part {
+                Part::ToolCall { id, name, .. } if id == call_id => Some(name.as_str()),
+                _ => None,
+            })
     }
 }
 
@@ -277,7 +305,10 @@ mod tests {
         let source = Source::from_url(url);
         assert!(matches!(&source, Source::Data { media_type, .. } if media_type == "image/png"));
         assert_eq!(source.to_url().as_deref(), Some(url));
-        assert!(matches!(Source::from_url("https://x/y.png"), Source::Url { .. }));
+        assert!(matches!(
+            Source::from_url("https://x/y.png"),
+            Source::Url { .. }
+        ));
     }
 
     #[test]

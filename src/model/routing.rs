@@ -92,7 +92,12 @@ fn built_in() -> Vec<(&'static str, Provider)> {
             provider(
                 ProviderWire::Anthropic,
                 "https://api.anthropic.com/v1",
-                &["claude-opus-4-8", "claude-opus-4-7", "claude-sonnet-4-6", "claude-haiku-4-5"],
+                &[
+                    "claude-opus-4-8",
+                    "claude-opus-4-7",
+                    "claude-sonnet-4-6",
+                    "claude-haiku-4-5",
+                ],
                 None,
             ),
         ),
@@ -280,10 +285,16 @@ impl Routing {
     ) -> Result<Option<Arc<OwnKey>>, ModelError> {
         let id = (tenant_id.clone(), smith_id.clone(), Arc::from(provider));
         if let Some(found) = self.keys.get(&id).await {
-            self.metrics.cache_hits.with_label_values(&["model_keys"]).inc();
+            self.metrics
+                .cache_hits
+                .with_label_values(&["model_keys"])
+                .inc();
             return Ok(found);
         }
-        self.metrics.cache_misses.with_label_values(&["model_keys"]).inc();
+        self.metrics
+            .cache_misses
+            .with_label_values(&["model_keys"])
+            .inc();
         let row = self.store.model_key(tenant_id, smith_id, provider).await?;
         let found = match row {
             Some(row) => Some(Arc::new(self.open(row)?)),
@@ -374,7 +385,11 @@ impl Routing {
             }
             for model in &known.config.models {
                 let bare = built_in.contains(&name.as_str()) && provider_of_bare(model).is_some();
-                let id = if bare { model.clone() } else { format!("{name}/{model}") };
+                let id = if bare {
+                    model.clone()
+                } else {
+                    format!("{name}/{model}")
+                };
                 models.push((id, name.clone()));
             }
         }

@@ -227,8 +227,7 @@ impl Runs {
             .await?;
         let mut turns = Vec::new();
         for transcript in transcripts {
-            let more: Vec<Turn> =
-                serde_json::from_str(&transcript).map_err(ApiError::internal)?;
+            let more: Vec<Turn> = serde_json::from_str(&transcript).map_err(ApiError::internal)?;
             turns.extend(more);
         }
         Ok(turns)
@@ -264,7 +263,11 @@ impl Runs {
         };
         let mut warnings = Vec::new();
         let has_own_tools = !effective.config.enabled_hosted_tools.is_empty()
-            || effective.config.mcp_servers.as_ref().is_some_and(|s| !s.is_empty());
+            || effective
+                .config
+                .mcp_servers
+                .as_ref()
+                .is_some_and(|s| !s.is_empty());
         if has_own_tools && request.client_tools.is_empty() {
             warnings.push(json!({
                 "code": "unsupported_tools",
@@ -397,8 +400,12 @@ impl Runs {
             live.wait_for_client(self.limits.max_lead_bytes).await;
         }
         let usage = collector.usage.unwrap_or_default();
-        self.accounting
-            .add(&live.tenant_id, &call.route.provider, &call.route.model, &usage);
+        self.accounting.add(
+            &live.tenant_id,
+            &call.route.provider,
+            &call.route.model,
+            &usage,
+        );
         Ok(())
     }
 
@@ -434,7 +441,9 @@ impl Runs {
         let mut last = Vec::new();
         match end {
             End::Completed(answer) => {
-                self.models.continuity.remember(&live.tenant_id, &answer.parts);
+                self.models
+                    .continuity
+                    .remember(&live.tenant_id, &answer.parts);
                 let text = answer.text();
                 if !text.is_empty() {
                     last.push(Frame::MessageCompleted {
@@ -605,9 +614,8 @@ fn check_answer(request: &ModelRequest, answer: &Collected) -> Result<(), ApiErr
     if matches!(answer.stop, StopReason::ToolCalls) {
         return Ok(());
     }
-    let refused = |why: String| {
-        ApiError::new(StatusCode::BAD_GATEWAY, "structured_output_failed", why)
-    };
+    let refused =
+        |why: String| ApiError::new(StatusCode::BAD_GATEWAY, "structured_output_failed", why);
     let value: Value = serde_json::from_str(answer.text().trim())
         .map_err(|e| refused(format!("the model's answer is no JSON: {e}")))?;
     match format {

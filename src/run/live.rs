@@ -1,8 +1,8 @@
 //! The frames of a run that is under way: one writer, any number of readers, each at its own
 //! place. The lock is the run's own; nothing here is shared between runs.
 
-use std::sync::{Arc, OnceLock};
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::{Arc, OnceLock};
 
 use parking_lot::Mutex;
 use tokio::sync::Notify;
@@ -103,8 +103,7 @@ impl LiveRun {
             && self.lead.load(Ordering::Acquire) > limit
         {
             let caught_up = self.caught_up.notified();
-            if self.lead.load(Ordering::Acquire) > limit
-                && self.client_here.load(Ordering::Acquire)
+            if self.lead.load(Ordering::Acquire) > limit && self.client_here.load(Ordering::Acquire)
             {
                 caught_up.await;
             }

@@ -25,7 +25,8 @@ pub fn run_status(stop: StopReason) -> &'static str {
 }
 
 fn document(text: Option<&str>) -> Value {
-    text.and_then(|t| serde_json::from_str(t).ok()).unwrap_or(Value::Null)
+    text.and_then(|t| serde_json::from_str(t).ok())
+        .unwrap_or(Value::Null)
 }
 
 /// `{input_tokens, output_tokens, total_tokens}` and the details.
@@ -76,7 +77,10 @@ pub fn run_out(run: &RunRow) -> Value {
 mod tests {
     #[test]
     fn times_are_rfc3339() {
-        assert_eq!(super::rfc3339(1_700_000_000_123_456), "2023-11-14T22:13:20.123456Z");
+        assert_eq!(
+            super::rfc3339(1_700_000_000_123_456),
+            "2023-11-14T22:13:20.123456Z"
+        );
         assert_eq!(super::rfc3339(0), "1970-01-01T00:00:00Z");
     }
 }

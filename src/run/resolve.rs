@@ -27,10 +27,13 @@ pub struct Effective {
     pub instructions: Result<String, String>,
 }
 
+type Key = (Arc<str>, Arc<str>);
+
 /// Looks smiths up.
 pub struct Smiths {
     store: Arc<dyn Store>,
-    cache: moka::future::Cache<(Arc<str>, Arc<str>), Option<Arc<Effective>>>,
+    /// By tenant and smith; `None`: there is no such smith.
+    cache: moka::future::Cache<Key, Option<Arc<Effective>>>,
     metrics: Metrics,
 }
 
@@ -60,7 +63,10 @@ impl Smiths {
                 found
             }
             None => {
-                self.metrics.cache_misses.with_label_values(&["smiths"]).inc();
+                self.metrics
+                    .cache_misses
+                    .with_label_values(&["smiths"])
+                    .inc();
                 let found = match self.store.smith(tenant_id, smith_id).await? {
                     Some(smith) => Some(Arc::new(self.resolve(smith).await?)),
                     None => None,
@@ -108,7 +114,9 @@ impl Smiths {
 
     /// Forgets what this node has cached of a smith that it has just changed.
     pub async fn forget(&self, tenant_id: &str, smith_id: &str) {
-        self.cache.invalidate(&(tenant_id.into(), smith_id.into())).await;
+        self.cache
+            .invalidate(&(tenant_id.into(), smith_id.into()))
+            .await;
     }
 
     /// Forgets all smiths, after a change of an agent.
@@ -277,7 +285,9 @@ mod tests {
 
     #[test]
     fn rollout_buckets_are_sticky_and_spread() {
-        let low = (0..1000).filter(|n| bucket(&format!("smt_{n}")) < 20).count();
+        let low = (0..1000)
+            .filter(|n| bucket(&format!("smt_{n}")) < 20)
+            .count();
         assert!((120..280).contains(&low), "{low}");
         assert_eq!(bucket("smt_a"), bucket("smt_a"));
     }

@@ -5,7 +5,7 @@ use bytes::Bytes;
 use serde_json::{Value, json};
 
 use crate::frame::{Escaped, Frame, StopReason, Usage};
-use crate::model::{Part, Role, Turn};
+use crate::model::{Part, Role, Signature, Turn};
 
 struct OpenCall {
     id: Bytes,
@@ -57,7 +57,7 @@ fn signature_of(bytes: &Bytes) -> Option<String> {
 }
 
 impl Collector {
-    fn close_piece(&mut self, signature: Option<String>, redacted: bool) {
+    fn close_piece(&mut self, signature: Option<Signature>, redacted: bool) {
         match std::mem::take(&mut self.open) {
             Piece::None => {
                 if signature.is_some() {
@@ -109,13 +109,18 @@ impl Collector {
                 }
             }
             Frame::ReasoningDone {
+                signer,
                 signature,
                 redacted,
             } => {
                 if *redacted {
                     self.close_piece(None, false);
                 }
-                self.close_piece(signature_of(signature), *redacted);
+                let signature = signature_of(signature).map(|value| Signature {
+                    signer: *signer,
+                    value,
+                });
+                self.close_piece(signature, *redacted);
             }
             Frame::Refusal(text) => self.refusal.extend_from_slice(text.as_bytes()),
             Frame::ToolStarted { id, name, .. } => {
@@ -157,7 +162,11 @@ impl Collector {
             parts.push(Part::ToolCall {
                 id: utf8(&call.id),
                 name: utf8(&call.name),
-                arguments: if arguments.is_empty() { "{}".to_owned() } else { arguments },
+                arguments: if arguments.is_empty() {
+                    "{}".to_owned()
+                } else {
+                    arguments
+                },
                 signature: signature_of(&call.signature),
             });
         }
@@ -218,7 +227,11 @@ impl Collected {
         let calls = self.tool_calls();
         if !text.is_empty() || calls.is_empty() {
             output.insert("content".into(), json!(text));
-            let kind = if is_json { "application/json" } else { "text/plain" };
+            let kind = if is_json {
+                "application/json"
+            } else {
+                "text/plain"
+            };
             output.insert("content_type".into(), json!(kind));
         }
         if !calls.is_empty() {
@@ -231,6 +244,7 @@ impl Collected {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::frame::Signer;
 
     #[test]
     fn parts_keep_their_order_and_signatures() {
@@ -239,10 +253,12 @@ mod tests {
         for frame in [
             Frame::Reasoning(text("think")),
             Frame::ReasoningDone {
+                signer: Signer::Anthropic,
                 signature: Bytes::from_static(b"sig"),
                 redacted: false,
             },
             Frame::ReasoningDone {
+                signer: Signer::Anthropic,
                 signature: Bytes::from_static(b"red"),
                 redacted: true,
             },
@@ -272,10 +288,17 @@ mod tests {
         let collected = collector.finish();
         assert_eq!(collected.text(), "a\nb");
         assert_eq!(collected.parts.len(), 4);
-        assert!(matches!(&collected.parts[0], Part::Reasoning { text, signature: Some(s), redacted: false }
-            if text == "think" && s == "sig"));
-        assert!(matches!(&collected.parts[1], Part::Reasoning { redacted: true, .. }));
-        assert!(matches!(&collected.parts[3], Part::ToolCall { arguments, signature: Some(s), .. }
-            if arguments == "{\"x\":1}" && s == "g"));
+        assert!(
+            matches!(&collected.parts[0], Part::Reasoning { text, signature: Some(s), redacted: false }
+            if text == "think" && s.value == "sig")
+        );
+        assert!(matches!(
+            &collected.parts[1],
+            Part::Reasoning { redacted: true, .. }
+        ));
+        assert!(
+            matches!(&collected.parts[3], Part::ToolCall { arguments, signature: Some(s), .. }
+            if arguments == "{\"x\":1}" && s == "g")
+        );
     }
 }

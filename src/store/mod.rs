@@ -220,13 +220,7 @@ pub trait IdempotencyStore: Send + Sync {
 
 /// A whole store.
 pub trait Store:
-    TenantStore
-    + TokenStore
-    + AgentStore
-    + SmithStore
-    + ModelKeyStore
-    + RunStore
-    + IdempotencyStore
+    TenantStore + TokenStore + AgentStore + SmithStore + ModelKeyStore + RunStore + IdempotencyStore
 {
 }
 

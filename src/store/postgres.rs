@@ -21,7 +21,9 @@ impl PostgresStore {
             .acquire_timeout(Duration::from_secs(5))
             .connect(url)
             .await?;
-        sqlx::migrate!("src/store/migrations/postgres").run(&pool).await?;
+        sqlx::migrate!("src/store/migrations/postgres")
+            .run(&pool)
+            .await?;
         Ok(Self {
             read: pool.clone(),
             write: pool,

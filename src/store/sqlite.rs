@@ -36,7 +36,9 @@ impl SqliteStore {
             .max_lifetime(None)
             .connect_with(options.clone())
             .await?;
-        sqlx::migrate!("src/store/migrations/sqlite").run(&write).await?;
+        sqlx::migrate!("src/store/migrations/sqlite")
+            .run(&write)
+            .await?;
         owner_only(file)?;
         let read = SqlitePoolOptions::new()
             .max_connections(readers.max(1))

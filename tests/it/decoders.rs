@@ -41,7 +41,10 @@ fn streams_become_frames() {
         for file in fixtures(name, ".sse") {
             let body = fixture(name, &file, "sse").expect("a fixture");
             let frames = frames(wire, &[&body]);
-            insta::assert_snapshot!(format!("frames_{name}_{file}"), redact(&format!("{frames:#?}")));
+            insta::assert_snapshot!(
+                format!("frames_{name}_{file}"),
+                redact(&format!("{frames:#?}"))
+            );
         }
     }
 }
@@ -51,8 +54,13 @@ fn whole_answers_become_the_same_kind_of_frames() {
     for (name, wire) in WIRES {
         for file in fixtures(name, ".json") {
             let body = fixture(name, &file, "json").expect("a fixture");
-            let frames = provider::api(wire).decode_full(&Bytes::from(body)).expect("frames");
-            insta::assert_snapshot!(format!("whole_{name}_{file}"), redact(&format!("{frames:#?}")));
+            let frames = provider::api(wire)
+                .decode_full(&Bytes::from(body))
+                .expect("frames");
+            insta::assert_snapshot!(
+                format!("whole_{name}_{file}"),
+                redact(&format!("{frames:#?}"))
+            );
         }
     }
 }

@@ -26,14 +26,19 @@ async fn read_answer(stream: &mut TcpStream) -> (String, String) {
             }
             return (head, String::from_utf8_lossy(&buf[end + 4..]).into_owned());
         }
-        assert!(stream.read_buf(&mut buf).await.expect("bytes") > 0, "closed: {buf:?}");
+        assert!(
+            stream.read_buf(&mut buf).await.expect("bytes") > 0,
+            "closed: {buf:?}"
+        );
     }
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn connections_are_kept_alive_over_http_1() {
     let harness = Harness::start().await;
-    let mut stream = TcpStream::connect(harness.address).await.expect("connected");
+    let mut stream = TcpStream::connect(harness.address)
+        .await
+        .expect("connected");
     for n in 0..3 {
         let request = format!("GET /health HTTP/1.1\r\nhost: x\r\nx-request-id: keep-{n}\r\n\r\n");
         stream.write_all(request.as_bytes()).await.expect("sent");
@@ -41,11 +46,17 @@ async fn connections_are_kept_alive_over_http_1() {
         assert!(head.starts_with("http/1.1 200"), "{head}");
         assert!(head.contains(&format!("x-request-id: keep-{n}")), "{head}");
         let body: Value = serde_json::from_str(&body).expect("JSON");
-        assert_eq!((&body["ok"], &body["service"]), (&json!(true), &json!("smithgate")));
+        assert_eq!(
+            (&body["ok"], &body["service"]),
+            (&json!(true), &json!("smithgate"))
+        );
     }
     // A refused call with an unread body leaves the connection usable too.
     for (request, status) in [
-        ("POST /v1/agents HTTP/1.1\r\nhost: x\r\ncontent-length: 5\r\n\r\nhello", "401"),
+        (
+            "POST /v1/agents HTTP/1.1\r\nhost: x\r\ncontent-length: 5\r\n\r\nhello",
+            "401",
+        ),
         ("GET /health HTTP/1.1\r\nhost: x\r\n\r\n", "200"),
     ] {
         stream.write_all(request.as_bytes()).await.expect("sent");
@@ -57,11 +68,18 @@ async fn connections_are_kept_alive_over_http_1() {
 #[tokio::test(flavor = "multi_thread")]
 async fn h2c_carries_calls_and_streams_side_by_side() {
     let harness = Harness::start().await;
-    let client = Client::builder().no_proxy().http2_prior_knowledge().build().expect("a client");
+    let client = Client::builder()
+        .no_proxy()
+        .http2_prior_knowledge()
+        .build()
+        .expect("a client");
     let body = json!({ "model": "anthropic/text", "stream": true, "messages": [{ "role": "user", "content": "hi" }] });
     let mut calls = Vec::new();
     for _ in 0..20 {
-        let call = client.post(harness.url("/v1/chat/completions")).bearer_auth(&harness.token).json(&body);
+        let call = client
+            .post(harness.url("/v1/chat/completions"))
+            .bearer_auth(&harness.token)
+            .json(&body);
         calls.push(tokio::spawn(async move {
             let answer = call.send().await.expect("an answer");
             assert_eq!(answer.version(), Version::HTTP_2);
@@ -73,8 +91,15 @@ async fn h2c_carries_calls_and_streams_side_by_side() {
         assert!(!said(&stream).is_empty());
         assert!(stream.ends_with("data: [DONE]\n\n"));
     }
-    let listed = client.get(harness.url("/v1/models")).bearer_auth(&harness.token).send().await;
-    assert_eq!(listed.as_ref().map(|a| a.version()).ok(), Some(Version::HTTP_2));
+    let listed = client
+        .get(harness.url("/v1/models"))
+        .bearer_auth(&harness.token)
+        .send()
+        .await;
+    assert_eq!(
+        listed.as_ref().map(|a| a.version()).ok(),
+        Some(Version::HTTP_2)
+    );
     ok(listed).await;
     let (status, _) = refused(client.get(harness.url("/v1/models")).send().await).await;
     assert_eq!(status, 401);
@@ -83,12 +108,14 @@ async fn h2c_carries_calls_and_streams_side_by_side() {
 #[tokio::test(flavor = "multi_thread")]
 async fn tls_negotiates_http_2_and_http_1() {
     let dir = tempfile::tempdir().expect("a directory");
-    let made = rcgen::generate_simple_self_signed(vec!["localhost".to_owned()]).expect("a certificate");
+    let made =
+        rcgen::generate_simple_self_signed(vec!["localhost".to_owned()]).expect("a certificate");
     let (cert, key) = (dir.path().join("cert.pem"), dir.path().join("key.pem"));
     std::fs::write(&cert, made.cert.pem()).expect("written");
     std::fs::write(&key, made.signing_key.serialize_pem()).expect("written");
     let listen = free_address();
-    let harness = Harness::start_with(|config, _| config.server.tls = Some(Tls { listen, cert, key })).await;
+    let harness =
+        Harness::start_with(|config, _| config.server.tls = Some(Tls { listen, cert, key })).await;
     let root = reqwest::Certificate::from_pem(made.cert.pem().as_bytes()).expect("a certificate");
     let build = || {
         Client::builder()
@@ -99,12 +126,18 @@ async fn tls_negotiates_http_2_and_http_1() {
     let url = |path: &str| format!("https://localhost:{}{path}", listen.port());
     for (client, version) in [
         (build().build().expect("a client"), Version::HTTP_2),
-        (build().http1_only().build().expect("a client"), Version::HTTP_11),
+        (
+            build().http1_only().build().expect("a client"),
+            Version::HTTP_11,
+        ),
     ] {
         let body = json!({ "model": "gemini/text", "stream": true, "messages": [{ "role": "user", "content": "hi" }] });
         let mut tries = 0;
         let answer = loop {
-            let call = client.post(url("/v1/chat/completions")).bearer_auth(&harness.token).json(&body);
+            let call = client
+                .post(url("/v1/chat/completions"))
+                .bearer_auth(&harness.token)
+                .json(&body);
             match call.send().await {
                 Ok(answer) => break answer,
                 Err(error) if tries > 50 => panic!("{error:?}"),
@@ -128,17 +161,26 @@ async fn bodies_are_bounded_in_size_and_time() {
     let big = json!({ "model": "openai-chat/text", "messages": [{ "role": "user", "content": "x".repeat(20_000) }] });
     for path in ["/v1/chat/completions", "/v1/agents"] {
         let (status, error) = refused(harness.post(path, &big).send().await).await;
-        assert_eq!((status, error["code"].as_str()), (413, Some("payload_too_large")), "{path}");
+        assert_eq!(
+            (status, error["code"].as_str()),
+            (413, Some("payload_too_large")),
+            "{path}"
+        );
         // Without a declared length, it is found while reading.
-        let pieces = futures_util::stream::iter((0..40).map(|_| Ok::<_, std::io::Error>(vec![b' '; 1000])));
-        let call = harness.request(Method::POST, path).body(reqwest::Body::wrap_stream(pieces));
+        let pieces =
+            futures_util::stream::iter((0..40).map(|_| Ok::<_, std::io::Error>(vec![b' '; 1000])));
+        let call = harness
+            .request(Method::POST, path)
+            .body(reqwest::Body::wrap_stream(pieces));
         match call.send().await {
             Ok(answer) => assert_eq!(answer.status(), 413),
             // The answer came while the client was still writing.
             Err(error) => assert!(error.is_request() || error.is_body(), "{error:?}"),
         }
     }
-    let mut stream = TcpStream::connect(harness.address).await.expect("connected");
+    let mut stream = TcpStream::connect(harness.address)
+        .await
+        .expect("connected");
     let request = format!(
         "POST /v1/chat/completions HTTP/1.1\r\nhost: x\r\nauthorization: Bearer {}\r\ncontent-length: 100\r\n\r\n{{",
         harness.token
@@ -148,20 +190,40 @@ async fn bodies_are_bounded_in_size_and_time() {
     assert!(head.starts_with("http/1.1 408"), "{head}");
     assert!(body.contains("did not arrive in time"), "{body}");
     // A header larger than any sane one is refused, and does not hurt others.
-    let mut stream = TcpStream::connect(harness.address).await.expect("connected");
-    let huge = format!("GET /health HTTP/1.1\r\nhost: x\r\nx-big: {}\r\n\r\n", "y".repeat(2 << 20));
+    let mut stream = TcpStream::connect(harness.address)
+        .await
+        .expect("connected");
+    let huge = format!(
+        "GET /health HTTP/1.1\r\nhost: x\r\nx-big: {}\r\n\r\n",
+        "y".repeat(2 << 20)
+    );
     let _ = stream.write_all(huge.as_bytes()).await;
     let mut answer = Vec::new();
     let _ = stream.read_to_end(&mut answer).await;
-    assert!(!answer.starts_with(b"HTTP/1.1 200"), "{}", String::from_utf8_lossy(&answer));
+    assert!(
+        !answer.starts_with(b"HTTP/1.1 200"),
+        "{}",
+        String::from_utf8_lossy(&answer)
+    );
     // The first is shorter than the preface of HTTP/2, for which the listener looks first.
-    for said in ["NONSENSE\r\n\r\n", "GET /health HTTP/1.1\r\nhost: x\r\nunfinished", "NONSENSE OF THE LONGER KIND\r\n\r\n"] {
-        let mut stream = TcpStream::connect(harness.address).await.expect("connected");
+    for said in [
+        "NONSENSE\r\n\r\n",
+        "GET /health HTTP/1.1\r\nhost: x\r\nunfinished",
+        "NONSENSE OF THE LONGER KIND\r\n\r\n",
+    ] {
+        let mut stream = TcpStream::connect(harness.address)
+            .await
+            .expect("connected");
         stream.write_all(said.as_bytes()).await.expect("sent");
         let mut answer = Vec::new();
-        let closed = tokio::time::timeout(Duration::from_secs(10), stream.read_to_end(&mut answer)).await;
+        let closed =
+            tokio::time::timeout(Duration::from_secs(10), stream.read_to_end(&mut answer)).await;
         assert!(closed.is_ok(), "still open after {said}");
-        assert!(answer.is_empty() || answer.starts_with(b"HTTP/1.1 400"), "{}", String::from_utf8_lossy(&answer));
+        assert!(
+            answer.is_empty() || answer.starts_with(b"HTTP/1.1 400"),
+            "{}",
+            String::from_utf8_lossy(&answer)
+        );
     }
     ok(harness.get("/health").send().await).await;
 }
@@ -169,15 +231,30 @@ async fn bodies_are_bounded_in_size_and_time() {
 #[tokio::test(flavor = "multi_thread")]
 async fn request_ids_are_kept_when_sane() {
     let harness = Harness::start().await;
-    for (sent, kept) in [("abc.DEF_1-2", true), ("has space", false), ("", false), ("ü", false)] {
-        let call = harness.get("/v1/models").header("X-Request-Id", sent.as_bytes());
+    for (sent, kept) in [
+        ("abc.DEF_1-2", true),
+        ("has space", false),
+        ("", false),
+        ("ü", false),
+    ] {
+        let call = harness
+            .get("/v1/models")
+            .header("X-Request-Id", sent.as_bytes());
         let answer = call.send().await.expect("an answer");
-        let id = answer.headers()["x-request-id"].to_str().expect("ASCII").to_owned();
+        let id = answer.headers()["x-request-id"]
+            .to_str()
+            .expect("ASCII")
+            .to_owned();
         assert_eq!(id == sent, kept, "{sent}: {id}");
         assert!(!id.is_empty());
     }
     let long = "a".repeat(129);
-    let answer = harness.chat("openai-chat/text", true).header("X-Request-Id", &long).send().await.expect("an answer");
+    let answer = harness
+        .chat("openai-chat/text", true)
+        .header("X-Request-Id", &long)
+        .send()
+        .await
+        .expect("an answer");
     assert_ne!(answer.headers()["x-request-id"], long);
 }
 
@@ -189,19 +266,41 @@ async fn browsers_are_answered() {
         .request(Method::OPTIONS, harness.url("/v1/chat/completions"))
         .header("Origin", "https://app.example")
         .header("Access-Control-Request-Method", "POST")
-        .header("Access-Control-Request-Headers", "authorization,ic-api-version")
+        .header(
+            "Access-Control-Request-Headers",
+            "authorization,ic-api-version",
+        )
         .send()
         .await
         .expect("an answer");
     assert_eq!(preflight.status(), 204);
     let headers = preflight.headers();
     assert_eq!(headers["access-control-allow-origin"], "*");
-    assert_eq!(headers["access-control-allow-headers"], "authorization,ic-api-version");
-    assert!(headers["access-control-allow-methods"].to_str().expect("ASCII").contains("PATCH"));
-    for call in [harness.get("/v1/models"), harness.chat("openai-chat/text", true), harness.get("/v1/none")] {
-        let answer = call.header("Origin", "https://app.example").send().await.expect("an answer");
+    assert_eq!(
+        headers["access-control-allow-headers"],
+        "authorization,ic-api-version"
+    );
+    assert!(
+        headers["access-control-allow-methods"]
+            .to_str()
+            .expect("ASCII")
+            .contains("PATCH")
+    );
+    for call in [
+        harness.get("/v1/models"),
+        harness.chat("openai-chat/text", true),
+        harness.get("/v1/none"),
+    ] {
+        let answer = call
+            .header("Origin", "https://app.example")
+            .send()
+            .await
+            .expect("an answer");
         assert_eq!(answer.headers()["access-control-allow-origin"], "*");
-        assert_eq!(answer.headers()["access-control-expose-headers"], "X-Request-Id, Retry-After");
+        assert_eq!(
+            answer.headers()["access-control-expose-headers"],
+            "X-Request-Id, Retry-After"
+        );
     }
 }
 
@@ -214,34 +313,78 @@ async fn draining_ends_streams_and_refuses_new_work() {
     .await;
     let smith = harness.smith("openai-chat/fault-stall").await;
     let body = json!({ "stream": true, "messages": [{ "role": "user", "content": "hi" }] });
-    let call = harness.post("/v1/chat/completions", &body).header("IC-Smith-Id", &smith);
+    let call = harness
+        .post("/v1/chat/completions", &body)
+        .header("IC-Smith-Id", &smith);
     let mut in_flight = call.send().await.expect("an answer");
-    let mut seen = in_flight.chunk().await.expect("a chunk").expect("bytes").to_vec();
-    let mut waiting = TcpStream::connect(harness.address).await.expect("connected");
+    let mut seen = in_flight
+        .chunk()
+        .await
+        .expect("a chunk")
+        .expect("bytes")
+        .to_vec();
+    let mut waiting = TcpStream::connect(harness.address)
+        .await
+        .expect("connected");
     let server = harness.take_server();
     let began = Instant::now();
     let stopping = tokio::spawn(server.stop());
     tokio::time::sleep(Duration::from_millis(100)).await;
-    let refusal = harness.chat("openai-chat/text", true).send().await.expect("an answer");
+    let refusal = harness
+        .chat("openai-chat/text", true)
+        .send()
+        .await
+        .expect("an answer");
     assert_eq!(refusal.status(), 503);
     assert_eq!(refusal.headers()["retry-after"], "1");
     let (_, error) = refused(Ok(refusal)).await;
     assert_eq!(error["code"], "service_overloaded");
     // A connection from before is answered too, and closed.
-    waiting.write_all(b"GET /v1/models HTTP/1.1\r\nhost: x\r\n\r\n").await.expect("sent");
+    waiting
+        .write_all(b"GET /v1/models HTTP/1.1\r\nhost: x\r\n\r\n")
+        .await
+        .expect("sent");
     let (head, _) = read_answer(&mut waiting).await;
-    assert!(head.starts_with("http/1.1 503") && head.contains("connection: close"), "{head}");
-    assert_eq!(harness.get("/ready").send().await.expect("an answer").status(), 503);
-    assert_eq!(harness.get("/health").send().await.expect("an answer").status(), 200);
+    assert!(
+        head.starts_with("http/1.1 503") && head.contains("connection: close"),
+        "{head}"
+    );
+    assert_eq!(
+        harness
+            .get("/ready")
+            .send()
+            .await
+            .expect("an answer")
+            .status(),
+        503
+    );
+    assert_eq!(
+        harness
+            .get("/health")
+            .send()
+            .await
+            .expect("an answer")
+            .status(),
+        200
+    );
     // The stream in flight goes on to its own end, here the provider's silence.
     while let Some(chunk) = in_flight.chunk().await.expect("a chunk") {
         seen.extend_from_slice(&chunk);
     }
     assert!(String::from_utf8_lossy(&seen).ends_with("data: [DONE]\n\n"));
     stopping.await.expect("stopped");
-    assert!(began.elapsed() < Duration::from_secs(8), "{:?}", began.elapsed());
+    assert!(
+        began.elapsed() < Duration::from_secs(8),
+        "{:?}",
+        began.elapsed()
+    );
     assert!(TcpStream::connect(harness.address).await.is_err());
-    let run = harness.gateway.store.runs(&harness.tenant, &Default::default(), None, 5).await.expect("runs");
+    let run = harness
+        .gateway
+        .store
+        .runs(&harness.tenant, &Default::default(), None, 5)
+        .await
+        .expect("runs");
     assert_eq!(run[0].status, "failed");
 }
 
@@ -254,7 +397,11 @@ async fn what_does_not_end_in_time_is_cancelled_when_draining() {
     .await;
     let smith = harness.smith("openai-chat/fault-stall").await;
     let body = json!({ "stream": true, "input": [{ "role": "user", "content": "hi" }] });
-    let answer = harness.post(&format!("/v1/smiths/{smith}/runs"), &body).send().await.expect("an answer");
+    let answer = harness
+        .post(&format!("/v1/smiths/{smith}/runs"), &body)
+        .send()
+        .await
+        .expect("an answer");
     let server = harness.take_server();
     let (stream, ()) = tokio::join!(answer.text(), server.stop());
     let stream = stream.expect("a body");
@@ -271,9 +418,19 @@ async fn readiness_looks_at_the_store() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn metrics_tell_what_happened() {
-    let harness = Harness::start_with(|config, _| config.metrics.token = Some("scrape".into())).await;
+    let harness =
+        Harness::start_with(|config, _| config.metrics.token = Some("scrape".into())).await;
     let url = format!("http://{}/metrics", harness.metrics);
-    assert_eq!(harness.client.get(&url).send().await.expect("an answer").status(), 401);
+    assert_eq!(
+        harness
+            .client
+            .get(&url)
+            .send()
+            .await
+            .expect("an answer")
+            .status(),
+        401
+    );
     text(harness.chat("anthropic/text", true).send().await).await;
     refused(harness.chat("gemini/status-500", true).send().await).await;
     refused(harness.get("/v1/none").send().await).await;
@@ -291,5 +448,8 @@ async fn metrics_tell_what_happened() {
     ] {
         assert!(shown.contains(wanted), "{wanted}\n{shown}");
     }
-    assert!(!shown.contains("/v1/none"), "paths that clients make up are no labels");
+    assert!(
+        !shown.contains("/v1/none"),
+        "paths that clients make up are no labels"
+    );
 }

@@ -37,14 +37,27 @@ async fn routed_calls_fail_in_the_clients_wire() {
             }
             let call = harness.chat(&format!("{wire}/fault-{fault}"), true);
             let (got, error) = refused(call.send().await).await;
-            assert_eq!((got, error["code"].as_str()), (status, Some("model_request_failed")), "{wire} {fault}");
+            assert_eq!(
+                (got, error["code"].as_str()),
+                (status, Some("model_request_failed")),
+                "{wire} {fault}"
+            );
         }
         for fault in AFTER {
-            let stream = text(harness.chat(&format!("{wire}/fault-{fault}"), true).send().await).await;
+            let stream = text(
+                harness
+                    .chat(&format!("{wire}/fault-{fault}"), true)
+                    .send()
+                    .await,
+            )
+            .await;
             let error = stream_error(&stream);
             assert_eq!(error["code"], "model_request_failed", "{wire} {fault}");
             for line in data_lines(&stream).iter().filter(|line| **line != "[DONE]") {
-                assert!(serde_json::from_str::<Value>(line).is_ok(), "{wire} {fault}: {line}");
+                assert!(
+                    serde_json::from_str::<Value>(line).is_ok(),
+                    "{wire} {fault}: {line}"
+                );
             }
         }
     }
@@ -57,22 +70,36 @@ async fn smith_turns_fail_in_the_clients_wire_and_their_runs_say_why() {
         let smith = harness.smith("openai-chat/text").await;
         let chat = |model: String| {
             let body = json!({ "model": model, "stream": true, "messages": [{ "role": "user", "content": "hi" }] });
-            harness.post("/v1/chat/completions", &body).header("IC-Smith-Id", &smith).send()
+            harness
+                .post("/v1/chat/completions", &body)
+                .header("IC-Smith-Id", &smith)
+                .send()
         };
         let mut expected = Vec::new();
         for (fault, status) in BEFORE {
             let (got, error) = refused(chat(format!("{wire}/fault-{fault}")).await).await;
-            assert_eq!((got, error["code"].as_str()), (status, Some("model_request_failed")), "{wire} {fault}");
+            assert_eq!(
+                (got, error["code"].as_str()),
+                (status, Some("model_request_failed")),
+                "{wire} {fault}"
+            );
             expected.push(error["message"].clone());
         }
         for fault in AFTER {
             let stream = text(chat(format!("{wire}/fault-{fault}")).await).await;
             expected.push(stream_error(&stream)["message"].clone());
         }
-        let runs = ok(harness.get(&format!("/v1/smiths/{smith}/runs")).send().await).await;
+        let runs = ok(harness
+            .get(&format!("/v1/smiths/{smith}/runs"))
+            .send()
+            .await)
+        .await;
         let mut reasons = Vec::new();
         for run in runs["data"].as_array().expect("runs") {
-            assert_eq!((run["status"].as_str(), run["stop_reason"].as_str()), (Some("failed"), Some("error")));
+            assert_eq!(
+                (run["status"].as_str(), run["stop_reason"].as_str()),
+                (Some("failed"), Some("error"))
+            );
             assert_eq!(run["error"]["code"], "model_request_failed");
             reasons.push(run["error"]["message"].clone());
         }
@@ -88,17 +115,40 @@ async fn native_runs_end_with_run_failed() {
         for fault in BEFORE.iter().map(|(fault, _)| *fault).chain(AFTER) {
             let smith = harness.smith(&format!("{wire}/fault-{fault}")).await;
             let body = json!({ "stream": true, "input": [{ "role": "user", "content": "hi" }] });
-            let stream = text(harness.post(&format!("/v1/smiths/{smith}/runs"), &body).send().await).await;
-            let events: Vec<Value> = data_lines(&stream).iter().map(|l| serde_json::from_str(l).expect("JSON")).collect();
+            let stream = text(
+                harness
+                    .post(&format!("/v1/smiths/{smith}/runs"), &body)
+                    .send()
+                    .await,
+            )
+            .await;
+            let events: Vec<Value> = data_lines(&stream)
+                .iter()
+                .map(|l| serde_json::from_str(l).expect("JSON"))
+                .collect();
             assert!(stream.starts_with("event: run.started\n"), "{stream}");
             let last = stream.trim_end().rsplit("\n\n").next().expect("an event");
-            assert!(last.starts_with("event: run.failed\n"), "{wire} {fault}: {last}");
+            assert!(
+                last.starts_with("event: run.failed\n"),
+                "{wire} {fault}: {last}"
+            );
             let failed = events.last().expect("an event");
-            assert!(failed["error"].as_str().is_some_and(|e| !e.is_empty()), "{failed}");
+            assert!(
+                failed["error"].as_str().is_some_and(|e| !e.is_empty()),
+                "{failed}"
+            );
             let run_id = failed["run_id"].as_str().expect("an id");
-            let run = ok(harness.get(&format!("/v1/smiths/{smith}/runs/{run_id}")).send().await).await;
+            let run = ok(harness
+                .get(&format!("/v1/smiths/{smith}/runs/{run_id}"))
+                .send()
+                .await)
+            .await;
             assert_eq!(run["status"], "failed");
-            assert!(failed["error"].as_str().is_some_and(|e| e.contains(run["error"]["message"].as_str().unwrap())));
+            assert!(
+                failed["error"]
+                    .as_str()
+                    .is_some_and(|e| e.contains(run["error"]["message"].as_str().unwrap()))
+            );
             // What had been said is kept with the run, and the replay tells the same story.
             if AFTER.contains(&fault) && events.len() > 2 {
                 assert!(run["output"].is_object(), "{wire} {fault}: {run}");
@@ -114,7 +164,11 @@ async fn a_line_of_64_mib_is_refused_in_bounded_memory() {
     let harness = Harness::start().await;
     for wire in names() {
         let before = resident_bytes();
-        let answer = harness.chat(&format!("{wire}/fault-flood"), true).send().await.expect("an answer");
+        let answer = harness
+            .chat(&format!("{wire}/fault-flood"), true)
+            .send()
+            .await
+            .expect("an answer");
         let status = answer.status();
         let body = answer.text().await.expect("a body");
         // A forwarded stream has begun by then; a translated one has not.
@@ -149,16 +203,28 @@ async fn error_statuses_are_mapped() {
             for call in [
                 harness.chat(&model, true),
                 harness.chat(&model, false),
-                harness.post("/v1/chat/completions", &body).header("IC-Smith-Id", &smith),
+                harness
+                    .post("/v1/chat/completions", &body)
+                    .header("IC-Smith-Id", &smith),
             ] {
                 let answer = call.send().await.expect("an answer");
                 let after = answer.headers().get("retry-after").cloned();
                 let (got, error) = refused(Ok(answer)).await;
-                assert_eq!((got, error["code"].as_str()), (wanted, Some(code)), "{model}");
+                assert_eq!(
+                    (got, error["code"].as_str()),
+                    (wanted, Some(code)),
+                    "{model}"
+                );
                 assert_eq!(after.is_some_and(|v| v == "1"), retry, "{model}");
                 let message = error["message"].as_str().expect("a message");
-                assert!(message.contains(&format!("the provider says {status}")), "{message}");
-                assert_eq!(message.contains("refused the configured key"), matches!(status, 401 | 403));
+                assert!(
+                    message.contains(&format!("the provider says {status}")),
+                    "{message}"
+                );
+                assert_eq!(
+                    message.contains("refused the configured key"),
+                    matches!(status, 401 | 403)
+                );
             }
         }
     }
@@ -167,14 +233,26 @@ async fn error_statuses_are_mapped() {
 #[tokio::test(flavor = "multi_thread")]
 async fn an_error_event_inside_a_200_stream_ends_it() {
     let harness = Harness::start().await;
-    let stream = text(harness.chat("openai-chat/fault-in-stream", true).send().await).await;
+    let stream = text(
+        harness
+            .chat("openai-chat/fault-in-stream", true)
+            .send()
+            .await,
+    )
+    .await;
     assert!(stream.contains("the engine is on fire"), "{stream}");
     let smith = harness.smith("openai-chat/fault-in-stream").await;
     let body = json!({ "stream": true, "messages": [{ "role": "user", "content": "hi" }] });
-    let call = harness.post("/v1/chat/completions", &body).header("IC-Smith-Id", &smith);
+    let call = harness
+        .post("/v1/chat/completions", &body)
+        .header("IC-Smith-Id", &smith);
     let stream = text(call.send().await).await;
     assert_eq!(said(&stream), "Hel");
-    assert!(stream_error(&stream)["message"].as_str().is_some_and(|m| m.contains("the engine is on fire")));
+    assert!(
+        stream_error(&stream)["message"]
+            .as_str()
+            .is_some_and(|m| m.contains("the engine is on fire"))
+    );
     for model in ["anthropic/error", "openai-responses/error"] {
         let call = harness.chat(model, true).send().await.expect("an answer");
         let body = call.text().await.expect("a body");
@@ -187,7 +265,12 @@ async fn an_error_event_inside_a_200_stream_ends_it() {
 async fn a_client_that_leaves_cancels_the_providers_call() {
     for (name, _) in WIRES {
         let wire = name.replace('_', "-");
-        for (kind, fault) in [("routed", "stall"), ("smith", "stall"), ("routed", "silent"), ("smith", "silent")] {
+        for (kind, fault) in [
+            ("routed", "stall"),
+            ("smith", "stall"),
+            ("routed", "silent"),
+            ("smith", "silent"),
+        ] {
             let harness = Harness::start_with(|config, _| {
                 config.limits.idle_timeout_ms = 20_000;
                 config.limits.first_byte_timeout_ms = 20_000;
@@ -202,7 +285,9 @@ async fn a_client_that_leaves_cancels_the_providers_call() {
                 request["model"] = json!("");
             }
             let body = request.to_string();
-            let mut client = tokio::net::TcpStream::connect(harness.address).await.expect("connected");
+            let mut client = tokio::net::TcpStream::connect(harness.address)
+                .await
+                .expect("connected");
             let message = format!(
                 "POST /v1/chat/completions HTTP/1.1\r\nhost: x\r\n{head}content-length: {}\r\n\r\n{body}",
                 body.len()
@@ -211,11 +296,17 @@ async fn a_client_that_leaves_cancels_the_providers_call() {
             harness.mock.wait_for_request().await;
             if fault == "stall" {
                 let mut first = [0u8; 16];
-                client.read_exact(&mut first).await.expect("the stream began");
+                client
+                    .read_exact(&mut first)
+                    .await
+                    .expect("the stream began");
             }
             drop(client);
             let left = Instant::now();
-            assert!(harness.mock.wait_for_hang_up(Duration::from_secs(1)).await, "{kind} {model}");
+            assert!(
+                harness.mock.wait_for_hang_up(Duration::from_secs(1)).await,
+                "{kind} {model}"
+            );
             eprintln!("{kind} {model}: cancelled after {:?}", left.elapsed());
         }
     }
@@ -226,7 +317,9 @@ async fn a_run_whose_client_left_is_cancelled_and_says_so() {
     let harness = Harness::start_with(|config, _| config.limits.idle_timeout_ms = 20_000).await;
     let smith = harness.smith("openai-chat/fault-endless").await;
     let body = json!({ "stream": true, "messages": [{ "role": "user", "content": "hi" }] });
-    let call = harness.post("/v1/chat/completions", &body).header("IC-Smith-Id", &smith);
+    let call = harness
+        .post("/v1/chat/completions", &body)
+        .header("IC-Smith-Id", &smith);
     let mut answer = call.send().await.expect("an answer");
     for _ in 0..3 {
         answer.chunk().await.expect("a chunk");
@@ -234,7 +327,11 @@ async fn a_run_whose_client_left_is_cancelled_and_says_so() {
     drop(answer);
     assert!(harness.mock.wait_for_hang_up(Duration::from_secs(1)).await);
     for _ in 0..100 {
-        let runs = ok(harness.get(&format!("/v1/smiths/{smith}/runs")).send().await).await;
+        let runs = ok(harness
+            .get(&format!("/v1/smiths/{smith}/runs"))
+            .send()
+            .await)
+        .await;
         if runs["data"][0]["status"] == "cancelled" {
             assert_eq!(runs["data"][0]["stop_reason"], "cancelled");
             assert!(runs["data"][0]["output"].to_string().contains("word"));
@@ -263,7 +360,9 @@ async fn slow_clients_are_back_pressured_in_bounded_memory() {
             request["model"] = json!("");
         }
         let body = request.to_string();
-        let mut client = tokio::net::TcpStream::connect(harness.address).await.expect("connected");
+        let mut client = tokio::net::TcpStream::connect(harness.address)
+            .await
+            .expect("connected");
         let message = format!(
             "POST /v1/chat/completions HTTP/1.1\r\nhost: x\r\n{head}connection: close\r\ncontent-length: {}\r\n\r\n{body}",
             body.len()
@@ -271,7 +370,10 @@ async fn slow_clients_are_back_pressured_in_bounded_memory() {
         client.write_all(message.as_bytes()).await.expect("sent");
         tokio::time::sleep(Duration::from_millis(1500)).await;
         let sent = harness.mock.bytes_sent();
-        assert!(sent < 24 << 20, "{kind}: the provider could send {sent} bytes to a client that reads none");
+        assert!(
+            sent < 24 << 20,
+            "{kind}: the provider could send {sent} bytes to a client that reads none"
+        );
         let mut all = Vec::new();
         client.read_to_end(&mut all).await.expect("the rest");
         let head_end = memchr::memmem::find(&all, b"\r\n\r\n").expect("a header");
@@ -284,6 +386,10 @@ async fn slow_clients_are_back_pressured_in_bounded_memory() {
 /// Resident memory of this process, in bytes.
 fn resident_bytes() -> usize {
     let status = std::fs::read_to_string("/proc/self/statm").expect("procfs");
-    let pages: usize = status.split(' ').nth(1).and_then(|n| n.parse().ok()).expect("a number");
+    let pages: usize = status
+        .split(' ')
+        .nth(1)
+        .and_then(|n| n.parse().ok())
+        .expect("a number");
     pages * 4096
 }

@@ -20,12 +20,14 @@ pub struct Got {
     pub path: String,
     pub headers: Vec<(String, String)>,
     pub body: Value,
-    pub raw: Vec<u8>,
 }
 
 impl Got {
     pub fn header(&self, name: &str) -> Option<&str> {
-        self.headers.iter().find(|(n, _)| n == name).map(|(_, v)| v.as_str())
+        self.headers
+            .iter()
+            .find(|(n, _)| n == name)
+            .map(|(_, v)| v.as_str())
     }
 }
 
@@ -100,7 +102,9 @@ impl Mock {
     pub async fn wait_for_hang_up(&self, within: Duration) -> bool {
         tokio::time::timeout(within, async {
             while self.shared.hung_up.load(Ordering::SeqCst) == 0 {
-                let _ = tokio::time::timeout(Duration::from_millis(5), self.shared.hang_up.notified()).await;
+                let _ =
+                    tokio::time::timeout(Duration::from_millis(5), self.shared.hang_up.notified())
+                        .await;
             }
         })
         .await
@@ -134,14 +138,12 @@ async fn read_request(stream: &mut TcpStream, buf: &mut Vec<u8>) -> Option<Got> 
             return None;
         }
     }
-    let raw = buf[head_end..head_end + length].to_vec();
+    let body = serde_json::from_slice(&buf[head_end..head_end + length]).unwrap_or_default();
     buf.drain(..head_end + length);
-    let body = serde_json::from_slice(&raw).unwrap_or_default();
     Some(Got {
         path,
         headers,
         body,
-        raw,
     })
 }
 
@@ -156,7 +158,13 @@ async fn serve(mut stream: TcpStream, shared: Arc<Shared>) {
     }
 }
 
-async fn write_answer(stream: &mut TcpStream, status: &str, kind: &str, extra: &str, body: &[u8]) -> Option<()> {
+async fn write_answer(
+    stream: &mut TcpStream,
+    status: &str,
+    kind: &str,
+    extra: &str,
+    body: &[u8],
+) -> Option<()> {
     let head = format!(
         "HTTP/1.1 {status}\r\ncontent-type: {kind}\r\n{extra}content-length: {}\r\n\r\n",
         body.len()
@@ -166,7 +174,8 @@ async fn write_answer(stream: &mut TcpStream, status: &str, kind: &str, extra: &
 }
 
 async fn start_stream(stream: &mut TcpStream) -> Option<()> {
-    let head = "HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\ntransfer-encoding: chunked\r\n\r\n";
+    let head =
+        "HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\ntransfer-encoding: chunked\r\n\r\n";
     stream.write_all(head.as_bytes()).await.ok()
 }
 
@@ -197,20 +206,44 @@ async fn answer(stream: &mut TcpStream, got: &Got, shared: &Arc<Shared>) -> Opti
             let name = rest.split(['/', ':']).nth(1)?.to_owned();
             (name, rest.contains("streamGenerateContent"))
         }
-        _ => (got.body["model"].as_str()?.to_owned(), got.body["stream"] == true),
+        _ => (
+            got.body["model"].as_str()?.to_owned(),
+            got.body["stream"] == true,
+        ),
     };
     // `gemini-3-text` plays the fixture `text` under a name that looks like a real one.
-    let model = model.rsplit_once('@').map_or(model.as_str(), |(name, _)| name);
+    let model = model
+        .rsplit_once('@')
+        .map_or(model.as_str(), |(name, _)| name);
     if let Some(code) = model.strip_prefix("status-") {
-        let extra = if matches!(code, "429" | "503") { "retry-after: 1\r\n" } else { "" };
-        let body = format!("{{\"error\":{{\"message\":\"the provider says {code}\",\"type\":\"x\"}}}}");
-        return write_answer(stream, &format!("{code} X"), "application/json", extra, body.as_bytes()).await;
+        let extra = if matches!(code, "429" | "503") {
+            "retry-after: 1\r\n"
+        } else {
+            ""
+        };
+        let body =
+            format!("{{\"error\":{{\"message\":\"the provider says {code}\",\"type\":\"x\"}}}}");
+        return write_answer(
+            stream,
+            &format!("{code} X"),
+            "application/json",
+            extra,
+            body.as_bytes(),
+        )
+        .await;
     }
     if let Some(times) = model.strip_prefix("flaky-") {
         let times: usize = times.parse().ok()?;
         if shared.flaky.fetch_add(1, Ordering::SeqCst) < times {
             let extra = "retry-after: 1\r\n";
-            return write_answer(stream, "429 X", "application/json", extra, b"{\"error\":{\"message\":\"slow down\"}}").await;
+            return write_answer(
+                stream,
+                "429 X",
+                "application/json",
+                extra,
+                b"{\"error\":{\"message\":\"slow down\"}}",
+            )
+            .await;
         }
         let body = fixture(wire, "text", "sse")?;
         start_stream(stream).await?;
@@ -221,16 +254,23 @@ async fn answer(stream: &mut TcpStream, got: &Got, shared: &Arc<Shared>) -> Opti
         return misbehave(stream, wire, fault, shared).await;
     }
     if streamed {
-        let body = fixture(wire, model, "sse").unwrap_or_else(|| panic!("no fixture {wire}/{model}.sse"));
+        let body =
+            fixture(wire, model, "sse").unwrap_or_else(|| panic!("no fixture {wire}/{model}.sse"));
         start_stream(stream).await?;
         chunk(stream, &body).await?;
         return end_stream(stream).await;
     }
-    let body = fixture(wire, model, "json").unwrap_or_else(|| panic!("no fixture {wire}/{model}.json"));
+    let body =
+        fixture(wire, model, "json").unwrap_or_else(|| panic!("no fixture {wire}/{model}.json"));
     write_answer(stream, "200 OK", "application/json", "", &body).await
 }
 
-async fn misbehave(stream: &mut TcpStream, wire: &str, fault: &str, shared: &Arc<Shared>) -> Option<()> {
+async fn misbehave(
+    stream: &mut TcpStream,
+    wire: &str,
+    fault: &str,
+    shared: &Arc<Shared>,
+) -> Option<()> {
     let text = fixture(wire, "text", "sse")?;
     match fault {
         // Closes before any answer.
@@ -240,7 +280,7 @@ async fn misbehave(stream: &mut TcpStream, wire: &str, fault: &str, shared: &Arc
             start_stream(stream).await?;
             chunk(stream, &text[..text.len() / 2]).await?;
             tokio::time::sleep(Duration::from_millis(50)).await;
-            let _ = stream.set_linger(Some(Duration::ZERO));
+            let _ = stream.set_zero_linger();
             None
         }
         // Ends cleanly as HTTP, but in the middle of the answer, inside an event.
@@ -277,7 +317,12 @@ async fn misbehave(stream: &mut TcpStream, wire: &str, fault: &str, shared: &Arc
         // A slow answer, word by word, for ever.
         "endless" => {
             start_stream(stream).await?;
-            let head: Vec<u8> = text.split_inclusive(|b| *b == b'\n').take(2).flatten().copied().collect();
+            let head: Vec<u8> = text
+                .split_inclusive(|b| *b == b'\n')
+                .take(2)
+                .flatten()
+                .copied()
+                .collect();
             if wire != "openai_chat" {
                 chunk(stream, &head).await?;
             }
@@ -289,7 +334,8 @@ async fn misbehave(stream: &mut TcpStream, wire: &str, fault: &str, shared: &Arc
                     return None;
                 }
                 let mut byte = [0u8; 1];
-                match tokio::time::timeout(Duration::from_millis(10), stream.read(&mut byte)).await {
+                match tokio::time::timeout(Duration::from_millis(10), stream.read(&mut byte)).await
+                {
                     Err(_) => {}
                     Ok(_) => {
                         shared.hung_up.fetch_add(1, Ordering::SeqCst);

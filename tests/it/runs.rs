@@ -16,7 +16,13 @@ fn run_id(stream: &str) -> String {
 }
 
 async fn streamed(harness: &Harness, smith: &str, body: Value) -> String {
-    text(harness.post(&format!("/v1/smiths/{smith}/runs"), &body).send().await).await
+    text(
+        harness
+            .post(&format!("/v1/smiths/{smith}/runs"), &body)
+            .send()
+            .await,
+    )
+    .await
 }
 
 /// The texts of the messages that the provider got, without the system's.
@@ -26,7 +32,12 @@ fn conversation(body: &Value) -> Vec<String> {
         .expect("messages")
         .iter()
         .filter(|m| m["role"] != "system")
-        .map(|m| m["content"].as_str().map_or_else(|| m["content"][0]["text"].as_str().unwrap_or("").to_owned(), str::to_owned))
+        .map(|m| {
+            m["content"].as_str().map_or_else(
+                || m["content"][0]["text"].as_str().unwrap_or("").to_owned(),
+                str::to_owned,
+            )
+        })
         .collect()
 }
 
@@ -41,22 +52,43 @@ async fn a_run_can_be_replayed_and_resumed_also_after_a_restart() {
     assert!(events > 4, "{stream}");
     let path = format!("/v1/smiths/{smith}/runs/{run}/events");
     for again in 0..2 {
-        assert_eq!(text(harness.get(&format!("{path}?follow=false")).send().await).await, stream);
+        assert_eq!(
+            text(harness.get(&format!("{path}?follow=false")).send().await).await,
+            stream
+        );
         assert_eq!(text(harness.get(&path).send().await).await, stream);
         for (at, _) in stream.match_indices("\n\n").enumerate() {
             let rest: Vec<&str> = stream.split_inclusive("\n\n").skip(at + 1).collect();
             let by_header = harness.get(&path).header("Last-Event-ID", at.to_string());
-            assert_eq!(text(by_header.send().await).await, rest.concat(), "after {at}");
+            assert_eq!(
+                text(by_header.send().await).await,
+                rest.concat(),
+                "after {at}"
+            );
             let by_query = harness.get(&format!("{path}?after={at}&follow=false"));
-            assert_eq!(text(by_query.send().await).await, rest.concat(), "after {at}");
+            assert_eq!(
+                text(by_query.send().await).await,
+                rest.concat(),
+                "after {at}"
+            );
         }
         if again == 0 {
             harness = harness.restart().await;
         }
     }
-    let (status, error) = refused(harness.get(&path).header("Last-Event-ID", "x").send().await).await;
-    assert_eq!((status, error["param"].as_str()), (400, Some("Last-Event-ID")));
-    let (status, _) = refused(harness.get(&format!("/v1/smiths/{smith}/runs/run_none/events")).send().await).await;
+    let (status, error) =
+        refused(harness.get(&path).header("Last-Event-ID", "x").send().await).await;
+    assert_eq!(
+        (status, error["param"].as_str()),
+        (400, Some("Last-Event-ID"))
+    );
+    let (status, _) = refused(
+        harness
+            .get(&format!("/v1/smiths/{smith}/runs/run_none/events"))
+            .send()
+            .await,
+    )
+    .await;
     assert_eq!(status, 404);
 }
 
@@ -73,34 +105,71 @@ async fn a_run_under_way_can_be_joined_from_its_start() {
     }
     let run = run_id(&seen);
     let path = format!("/v1/smiths/{smith}/runs/{run}");
-    let so_far = text(harness.get(&format!("{path}/events?follow=false")).send().await).await;
+    let so_far = text(
+        harness
+            .get(&format!("{path}/events?follow=false"))
+            .send()
+            .await,
+    )
+    .await;
     assert!(so_far.starts_with(&seen[..200]), "{so_far}");
     assert!(!so_far.contains("run.completed"));
-    let joined = harness.get(&format!("{path}/events")).header("Last-Event-ID", "2").send().await.expect("an answer");
+    let joined = harness
+        .get(&format!("{path}/events"))
+        .header("Last-Event-ID", "2")
+        .send()
+        .await
+        .expect("an answer");
     // A native run does not end with its client.
     drop(first);
     tokio::time::sleep(Duration::from_millis(200)).await;
     let record = ok(harness.get(&path).send().await).await;
     assert_eq!(record["status"], "running");
-    let cancelled = ok(harness.post(&format!("{path}/submit"), &json!({ "kind": "cancel", "reason": "enough" })).send().await).await;
+    let cancelled = ok(harness
+        .post(
+            &format!("{path}/submit"),
+            &json!({ "kind": "cancel", "reason": "enough" }),
+        )
+        .send()
+        .await)
+    .await;
     assert_eq!(cancelled, json!({ "id": run, "status": "cancelled" }));
     assert!(harness.mock.wait_for_hang_up(Duration::from_secs(1)).await);
     let rest = joined.text().await.expect("a body");
     assert!(rest.starts_with("event: message.delta\nid: 3\n"), "{rest}");
-    assert!(rest.trim_end().rsplit("\n\n").next().is_some_and(|e| e.starts_with("event: run.cancelled")));
+    assert!(
+        rest.trim_end()
+            .rsplit("\n\n")
+            .next()
+            .is_some_and(|e| e.starts_with("event: run.cancelled"))
+    );
     assert!(rest.contains("\"enough\""));
     let record = ok(harness.get(&path).send().await).await;
-    assert_eq!((&record["status"], &record["stop_reason"]), (&json!("cancelled"), &json!("cancelled")));
-    for body in [json!({ "kind": "approval_decision", "decision": "approve" }), json!({ "kind": "tool_result" })] {
-        let (status, error) = refused(harness.post(&format!("{path}/submit"), &body).send().await).await;
-        assert_eq!((status, error["code"].as_str()), (409, Some("run_not_paused")));
+    assert_eq!(
+        (&record["status"], &record["stop_reason"]),
+        (&json!("cancelled"), &json!("cancelled"))
+    );
+    for body in [
+        json!({ "kind": "approval_decision", "decision": "approve" }),
+        json!({ "kind": "tool_result" }),
+    ] {
+        let (status, error) =
+            refused(harness.post(&format!("{path}/submit"), &body).send().await).await;
+        assert_eq!(
+            (status, error["code"].as_str()),
+            (409, Some("run_not_paused"))
+        );
     }
     for (body, wanted) in [
         (json!({ "kind": "dance" }), "invalid_kind"),
-        (json!({ "kind": "approval_decision", "decision": "maybe" }), "invalid_decision"),
+        (
+            json!({ "kind": "approval_decision", "decision": "maybe" }),
+            "invalid_decision",
+        ),
         (json!({}), "invalid_request"),
     ] {
-        let (status, error) = refused(harness.post(&format!("{path}/submit"), &body).send().await).await;
+        let (status, error) =
+            refused(harness.post(&format!("{path}/submit"), &body).send().await).await;
         assert_eq!((status, error["code"].as_str()), (400, Some(wanted)));
     }
 }
@@ -110,21 +179,37 @@ async fn threads_remember_on_every_wire() {
     let harness = Harness::start().await;
     let smith = harness.smith("openai-chat/text").await;
     let native = json!({ "thread_id": "t1", "input": input("one") });
-    let first = ok(harness.post(&format!("/v1/smiths/{smith}/runs"), &native).send().await).await;
+    let first = ok(harness
+        .post(&format!("/v1/smiths/{smith}/runs"), &native)
+        .send()
+        .await)
+    .await;
     assert_eq!(first["thread_id"], "t1");
-    let answer = first["output"]["content"].as_str().or(first["output"]["text"].as_str()).map(str::to_owned);
+    let answer = first["output"]["content"]
+        .as_str()
+        .or(first["output"]["text"].as_str())
+        .map(str::to_owned);
     let chat = json!({ "messages": [{ "role": "user", "content": "two" }] });
-    let call = harness.post("/v1/chat/completions", &chat).header("IC-Smith-Id", &smith).header("IC-Thread-Id", "t1");
+    let call = harness
+        .post("/v1/chat/completions", &chat)
+        .header("IC-Smith-Id", &smith)
+        .header("IC-Thread-Id", "t1");
     ok(call.send().await).await;
     let got = conversation(&harness.mock.last().body);
-    assert_eq!((got.len(), got[0].as_str(), got[2].as_str()), (3, "one", "two"), "{got:?}");
+    assert_eq!(
+        (got.len(), got[0].as_str(), got[2].as_str()),
+        (3, "one", "two"),
+        "{got:?}"
+    );
     if let Some(answer) = answer {
         assert_eq!(got[1], answer);
     }
     // Another thread, another smith, no thread: nothing of it.
     let other = harness.smith("openai-chat/text").await;
     for (smith, thread) in [(&smith, Some("t2")), (&other, Some("t1")), (&smith, None)] {
-        let mut call = harness.post("/v1/chat/completions", &chat).header("IC-Smith-Id", smith);
+        let mut call = harness
+            .post("/v1/chat/completions", &chat)
+            .header("IC-Smith-Id", smith);
         if let Some(thread) = thread {
             call = call.header("IC-Thread-Id", thread);
         }
@@ -133,10 +218,17 @@ async fn threads_remember_on_every_wire() {
     }
     let harness = harness.restart().await;
     let native = json!({ "thread_id": "t1", "input": input("three") });
-    ok(harness.post(&format!("/v1/smiths/{smith}/runs"), &native).send().await).await;
+    ok(harness
+        .post(&format!("/v1/smiths/{smith}/runs"), &native)
+        .send()
+        .await)
+    .await;
     assert_eq!(conversation(&harness.mock.last().body).len(), 5);
     let system = &harness.mock.last().body["messages"][0];
-    assert_eq!((&system["role"], &system["content"]), (&json!("system"), &json!("Be brief.")));
+    assert_eq!(
+        (&system["role"], &system["content"]),
+        (&json!("system"), &json!("Be brief."))
+    );
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -147,11 +239,18 @@ async fn a_client_tool_loop_works_on_a_thread() {
         "parameters": { "type": "object", "properties": { "city": { "type": "string" } } } } }]);
     let turn = |model: &str, messages: Value| {
         let body = json!({ "model": model, "tools": tools, "messages": messages });
-        harness.post("/v1/chat/completions", &body).header("IC-Smith-Id", &smith).header("IC-Thread-Id", "t").send()
+        harness
+            .post("/v1/chat/completions", &body)
+            .header("IC-Smith-Id", &smith)
+            .header("IC-Thread-Id", "t")
+            .send()
     };
     let first = ok(turn("", json!([{ "role": "user", "content": "weather?" }])).await).await;
     assert_eq!(first["choices"][0]["finish_reason"], "tool_calls");
-    let calls = first["choices"][0]["message"]["tool_calls"].as_array().expect("calls").clone();
+    let calls = first["choices"][0]["message"]["tool_calls"]
+        .as_array()
+        .expect("calls")
+        .clone();
     assert!(calls.len() >= 2, "{first}");
     let results: Vec<Value> = calls
         .iter()
@@ -160,7 +259,12 @@ async fn a_client_tool_loop_works_on_a_thread() {
     let second = ok(turn("openai-chat/text", Value::Array(results)).await).await;
     assert_eq!(second["choices"][0]["finish_reason"], "stop");
     let got = harness.mock.last().body;
-    let roles: Vec<&str> = got["messages"].as_array().expect("messages").iter().filter_map(|m| m["role"].as_str()).collect();
+    let roles: Vec<&str> = got["messages"]
+        .as_array()
+        .expect("messages")
+        .iter()
+        .filter_map(|m| m["role"].as_str())
+        .collect();
     let mut wanted = vec!["system", "user", "assistant"];
     wanted.extend(calls.iter().map(|_| "tool"));
     assert_eq!(roles, wanted);
@@ -177,15 +281,28 @@ async fn a_thread_takes_one_run_at_a_time() {
     let body = json!({ "stream": true, "thread_id": "t", "input": input("hi") });
     let path = format!("/v1/smiths/{smith}/runs");
     let mut first = harness.post(&path, &body).send().await.expect("an answer");
-    let begun = String::from_utf8_lossy(&first.chunk().await.expect("a chunk").expect("bytes")).into_owned();
+    let begun = String::from_utf8_lossy(&first.chunk().await.expect("a chunk").expect("bytes"))
+        .into_owned();
     let (status, error) = refused(harness.post(&path, &body).send().await).await;
-    assert_eq!((status, error["code"].as_str()), (409, Some("conversation_locked")));
+    assert_eq!(
+        (status, error["code"].as_str()),
+        (409, Some("conversation_locked"))
+    );
     let call = json!({ "model": "openai-chat/text", "messages": input("hi") });
-    let chat = harness.post("/v1/chat/completions", &call).header("IC-Smith-Id", &smith).header("IC-Thread-Id", "t");
+    let chat = harness
+        .post("/v1/chat/completions", &call)
+        .header("IC-Smith-Id", &smith)
+        .header("IC-Thread-Id", "t");
     assert_eq!(refused(chat.send().await).await.0, 409);
-    let cancel = harness.post(&format!("{path}/{}/submit", run_id(&begun)), &json!({ "kind": "cancel" }));
+    let cancel = harness.post(
+        &format!("{path}/{}/submit", run_id(&begun)),
+        &json!({ "kind": "cancel" }),
+    );
     ok(cancel.send().await).await;
-    let chat = harness.post("/v1/chat/completions", &call).header("IC-Smith-Id", &smith).header("IC-Thread-Id", "t");
+    let chat = harness
+        .post("/v1/chat/completions", &call)
+        .header("IC-Smith-Id", &smith)
+        .header("IC-Thread-Id", "t");
     ok(chat.send().await).await;
 }
 
@@ -195,7 +312,10 @@ async fn a_streamed_replay_of_a_key_is_one_duplicate_frame() {
     let smith = harness.smith("openai-chat/text").await;
     let start = |body: Value| {
         let path = format!("/v1/smiths/{smith}/runs");
-        harness.post(&path, &body).header("Idempotency-Key", "k").send()
+        harness
+            .post(&path, &body)
+            .header("Idempotency-Key", "k")
+            .send()
     };
     let body = json!({ "stream": true, "input": input("hi") });
     let first = text(start(body.clone()).await).await;
@@ -204,9 +324,16 @@ async fn a_streamed_replay_of_a_key_is_one_duplicate_frame() {
     assert_eq!(lines.len(), 1);
     assert!(again.starts_with("event: run.duplicate\n"), "{again}");
     let frame: Value = serde_json::from_str(lines[0]).expect("JSON");
-    assert_eq!((&frame["v"], frame["run_id"].as_str()), (&json!(1), Some(run_id(&first).as_str())));
-    let (status, error) = refused(start(json!({ "stream": true, "input": input("other") })).await).await;
-    assert_eq!((status, error["code"].as_str()), (409, Some("idempotency_key_reused")));
+    assert_eq!(
+        (&frame["v"], frame["run_id"].as_str()),
+        (&json!(1), Some(run_id(&first).as_str()))
+    );
+    let (status, error) =
+        refused(start(json!({ "stream": true, "input": input("other") })).await).await;
+    assert_eq!(
+        (status, error["code"].as_str()),
+        (409, Some("idempotency_key_reused"))
+    );
     assert_eq!(harness.mock.got().len(), 1);
     let runs = ok(harness.get("/v1/runs").send().await).await;
     assert_eq!(runs["data"].as_array().map(Vec::len), Some(1));
@@ -217,7 +344,11 @@ async fn runs_that_a_dead_node_left_are_failed_and_their_thread_is_free() {
     let harness = Harness::start_with(|config, _| config.limits.idle_timeout_ms = 20_000).await;
     let smith = harness.smith("openai-chat/fault-endless").await;
     let body = json!({ "stream": true, "thread_id": "t", "input": input("hi") });
-    let mut first = harness.post(&format!("/v1/smiths/{smith}/runs"), &body).send().await.expect("an answer");
+    let mut first = harness
+        .post(&format!("/v1/smiths/{smith}/runs"), &body)
+        .send()
+        .await
+        .expect("an answer");
     let mut seen = String::new();
     while seen.matches("message.delta").count() < 40 {
         seen += &String::from_utf8_lossy(&first.chunk().await.expect("a chunk").expect("bytes"));
@@ -227,12 +358,26 @@ async fn runs_that_a_dead_node_left_are_failed_and_their_thread_is_free() {
     let crashed = harness.crash_copy().await;
     let path = format!("/v1/smiths/{smith}/runs/{run}");
     let record = ok(crashed.get(&path).send().await).await;
-    assert_eq!((&record["status"], &record["error"]["code"]), (&json!("failed"), &json!("run_failed")), "{record}");
+    assert_eq!(
+        (&record["status"], &record["error"]["code"]),
+        (&json!("failed"), &json!("run_failed")),
+        "{record}"
+    );
     let replay = text(crashed.get(&format!("{path}/events")).send().await).await;
-    assert!(replay.trim_end().rsplit("\n\n").next().is_some_and(|e| e.starts_with("event: run.failed")), "{replay}");
+    assert!(
+        replay
+            .trim_end()
+            .rsplit("\n\n")
+            .next()
+            .is_some_and(|e| e.starts_with("event: run.failed")),
+        "{replay}"
+    );
     assert!(replay.matches("message.delta").count() > 0);
     let call = json!({ "model": "openai-chat/text", "messages": input("hi") });
-    let chat = crashed.post("/v1/chat/completions", &call).header("IC-Smith-Id", &smith).header("IC-Thread-Id", "t");
+    let chat = crashed
+        .post("/v1/chat/completions", &call)
+        .header("IC-Smith-Id", &smith)
+        .header("IC-Thread-Id", "t");
     ok(chat.send().await).await;
 }
 
@@ -243,30 +388,82 @@ async fn bad_input_names_its_field() {
     for (body, code, param) in [
         (json!({}), "invalid_input", Some("input")),
         (json!({ "input": "hi" }), "invalid_request", Some("input")),
-        (json!({ "input": [{ "role": "user" }] }), "invalid_input", Some("input[0].content")),
-        (json!({ "input": [{ "role": "robot", "content": "x" }] }), "invalid_input", Some("input[0].role")),
-        (json!({ "input": [{ "role": "user", "content": [{ "type": "hologram" }] }] }), "invalid_input", Some("input[0].content[0].type")),
-        (json!({ "input": input("x"), "thread_id": 5 }), "invalid_request", Some("thread_id")),
-        (json!({ "input": input("x"), "stream_options": { "include": ["secrets"] } }), "invalid_request", Some("stream_options.include[0]")),
-        (json!({ "input": input("x"), "response_format": { "type": "jason" } }), "invalid_response_format", Some("response_format")),
+        (
+            json!({ "input": [{ "role": "user" }] }),
+            "invalid_input",
+            Some("input[0].content"),
+        ),
+        (
+            json!({ "input": [{ "role": "robot", "content": "x" }] }),
+            "invalid_input",
+            Some("input[0].role"),
+        ),
+        (
+            json!({ "input": [{ "role": "user", "content": [{ "type": "hologram" }] }] }),
+            "invalid_input",
+            Some("input[0].content[0].type"),
+        ),
+        (
+            json!({ "input": input("x"), "thread_id": 5 }),
+            "invalid_request",
+            Some("thread_id"),
+        ),
+        (
+            json!({ "input": input("x"), "stream_options": { "include": ["secrets"] } }),
+            "invalid_request",
+            Some("stream_options.include[0]"),
+        ),
+        (
+            json!({ "input": input("x"), "response_format": { "type": "jason" } }),
+            "invalid_response_format",
+            Some("response_format"),
+        ),
     ] {
-        let (status, error) = refused(harness.post(&format!("/v1/smiths/{smith}/runs"), &body).send().await).await;
-        assert_eq!((status, error["code"].as_str(), error["param"].as_str()), (400, Some(code), param), "{body}");
+        let (status, error) = refused(
+            harness
+                .post(&format!("/v1/smiths/{smith}/runs"), &body)
+                .send()
+                .await,
+        )
+        .await;
+        assert_eq!(
+            (status, error["code"].as_str(), error["param"].as_str()),
+            (400, Some(code), param),
+            "{body}"
+        );
     }
     for (body, param) in [
         (json!({ "messages": [] }), "messages"),
         (json!({ "messages": 5 }), "messages"),
-        (json!({ "messages": [{ "role": "user", "content": 5 }] }), "messages[0].content"),
-        (json!({ "messages": [{ "role": "tool", "content": "x" }] }), "messages[0].tool_call_id"),
-        (json!({ "messages": input("x"), "temperature": "hot" }), "temperature"),
+        (
+            json!({ "messages": [{ "role": "user", "content": 5 }] }),
+            "messages[0].content",
+        ),
+        (
+            json!({ "messages": [{ "role": "tool", "content": "x" }] }),
+            "messages[0].tool_call_id",
+        ),
+        (
+            json!({ "messages": input("x"), "temperature": "hot" }),
+            "temperature",
+        ),
         (json!({ "messages": input("x"), "n": 2 }), "n"),
         (json!({ "messages": input("x"), "stream": "yes" }), "stream"),
     ] {
-        let call = harness.post("/v1/chat/completions", &body).header("IC-Smith-Id", &smith);
+        let call = harness
+            .post("/v1/chat/completions", &body)
+            .header("IC-Smith-Id", &smith);
         let (status, error) = refused(call.send().await).await;
-        assert_eq!((status, error["param"].as_str()), (400, Some(param)), "{body}: {error}");
+        assert_eq!(
+            (status, error["param"].as_str()),
+            (400, Some(param)),
+            "{body}: {error}"
+        );
     }
     assert!(harness.mock.got().is_empty());
-    let broken = harness.request(reqwest::Method::POST, "/v1/chat/completions").header("IC-Smith-Id", &smith).body("{\"messages\":[");
+    let broken = harness
+        .request(reqwest::Method::POST, "/v1/chat/completions")
+        .header("IC-Smith-Id", &smith)
+        .body("{\"messages\":[");
     assert_eq!(refused(broken.send().await).await.0, 400);
 }

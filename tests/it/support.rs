@@ -117,7 +117,13 @@ impl Harness {
         self.config.server.listen = free_address();
         self.config.metrics.listen = Some(free_address());
         let known = Some((self.token.clone(), self.tenant.clone()));
-        Self::launch(self.config.clone(), self.mock.clone(), self._dir.clone(), known).await
+        Self::launch(
+            self.config.clone(),
+            self.mock.clone(),
+            self._dir.clone(),
+            known,
+        )
+        .await
     }
 
     /// Another gateway on a copy of this one's embedded store, as a crash would leave it.
@@ -187,7 +193,14 @@ impl Harness {
 
     pub async fn metrics_text(&self) -> String {
         let url = format!("http://{}/metrics", self.metrics);
-        self.client.get(url).send().await.expect("metrics").text().await.expect("text")
+        self.client
+            .get(url)
+            .send()
+            .await
+            .expect("metrics")
+            .text()
+            .await
+            .expect("text")
     }
 }
 
@@ -219,7 +232,10 @@ pub async fn text(answer: reqwest::Result<Response>) -> String {
 
 /// The `data:` payloads of an event stream.
 pub fn data_lines(stream: &str) -> Vec<&str> {
-    stream.lines().filter_map(|line| line.strip_prefix("data: ")).collect()
+    stream
+        .lines()
+        .filter_map(|line| line.strip_prefix("data: "))
+        .collect()
 }
 
 /// The text that a Chat Completions stream says.
@@ -227,7 +243,11 @@ pub fn said(stream: &str) -> String {
     data_lines(stream)
         .iter()
         .filter_map(|line| serde_json::from_str::<Value>(line).ok())
-        .filter_map(|chunk| chunk["choices"][0]["delta"]["content"].as_str().map(str::to_owned))
+        .filter_map(|chunk| {
+            chunk["choices"][0]["delta"]["content"]
+                .as_str()
+                .map(str::to_owned)
+        })
         .collect()
 }
 
@@ -235,7 +255,16 @@ pub fn said(stream: &str) -> String {
 pub fn redact(text: &str) -> String {
     let mut out = String::with_capacity(text.len());
     let mut rest = text;
-    let prefixes = ["run_", "smt_", "thr_", "call_", "chatcmpl-", "proj_", "agt_", "tok_"];
+    let prefixes = [
+        "run_",
+        "smt_",
+        "thr_",
+        "call_",
+        "chatcmpl-",
+        "proj_",
+        "agt_",
+        "tok_",
+    ];
     while let Some((at, prefix)) = prefixes
         .iter()
         .filter_map(|prefix| rest.find(prefix).map(|at| (at, *prefix)))
@@ -243,7 +272,9 @@ pub fn redact(text: &str) -> String {
     {
         let body = &rest[at + prefix.len()..];
         let ulid = body.len() >= 26
-            && body.as_bytes()[..26].iter().all(|b| b.is_ascii_digit() || b.is_ascii_uppercase());
+            && body.as_bytes()[..26]
+                .iter()
+                .all(|b| b.is_ascii_digit() || b.is_ascii_uppercase());
         out.push_str(&rest[..at + prefix.len()]);
         if ulid {
             out.push_str("<ulid>");
@@ -255,9 +286,11 @@ pub fn redact(text: &str) -> String {
     out.push_str(rest);
     let mut lines = String::new();
     for piece in out.split_inclusive("\"created\":") {
-        let piece = piece.strip_prefix(|c: char| c.is_ascii_digit()).map_or(piece, |p| {
-            p.trim_start_matches(|c: char| c.is_ascii_digit())
-        });
+        let piece = piece
+            .strip_prefix(|c: char| c.is_ascii_digit())
+            .map_or(piece, |p| {
+                p.trim_start_matches(|c: char| c.is_ascii_digit())
+            });
         lines.push_str(piece);
         if piece.ends_with("\"created\":") {
             lines.push_str("<time>");

@@ -51,14 +51,24 @@ async fn chat_answers_whole_without_a_smith() {
 async fn a_smith_answers_on_chat_and_natively() {
     let harness = Harness::start().await;
     for (name, _) in WIRES {
-        let smith = harness.smith(&format!("{}/text", name.replace('_', "-"))).await;
+        let smith = harness
+            .smith(&format!("{}/text", name.replace('_', "-")))
+            .await;
         let body = json!({ "stream": true, "stream_options": { "include_usage": true },
             "messages": [{ "role": "user", "content": "hi" }] });
-        let call = harness.post("/v1/chat/completions", &body).header("IC-Smith-Id", &smith);
-        insta::assert_snapshot!(format!("smith_chat_{name}"), redact(&text(call.send().await).await));
+        let call = harness
+            .post("/v1/chat/completions", &body)
+            .header("IC-Smith-Id", &smith);
+        insta::assert_snapshot!(
+            format!("smith_chat_{name}"),
+            redact(&text(call.send().await).await)
+        );
         let body = json!({ "stream": true, "input": [{ "role": "user", "content": "hi" }] });
         let call = harness.post(&format!("/v1/smiths/{smith}/runs"), &body);
-        insta::assert_snapshot!(format!("native_{name}"), redact(&text(call.send().await).await));
+        insta::assert_snapshot!(
+            format!("native_{name}"),
+            redact(&text(call.send().await).await)
+        );
     }
     let smith = harness.smith("anthropic/thinking").await;
     let body = json!({ "stream": true, "input": [{ "role": "user", "content": "hi" }],
@@ -83,9 +93,13 @@ async fn bytes_are_forwarded_as_they_are_on_the_same_wire() {
     let got = harness.mock.last();
     assert_eq!(got.body["stream_options"]["include_usage"], true);
     assert_eq!(got.body["model"], "text");
-    assert_eq!(got.header("authorization"), Some("Bearer hosted-openai_chat"));
+    assert_eq!(
+        got.header("authorization"),
+        Some("Bearer hosted-openai_chat")
+    );
     let metrics = harness.metrics_text().await;
-    let counted = "smithgate_tokens_total{kind=\"input\",model=\"text\",provider=\"openai-chat\"} 42";
+    let counted =
+        "smithgate_tokens_total{kind=\"input\",model=\"text\",provider=\"openai-chat\"} 42";
     assert!(metrics.contains(counted), "{metrics}");
     tokio::time::sleep(std::time::Duration::from_millis(1300)).await;
     let usage = ok(harness.get("/v1/tenant/usage").send().await).await;
@@ -99,7 +113,13 @@ async fn a_drip_of_bytes_reads_like_a_whole() {
     for (name, _) in WIRES {
         let name = name.replace('_', "-");
         let whole = text(harness.chat(&format!("{name}/text"), true).send().await).await;
-        let drip = text(harness.chat(&format!("{name}/fault-drip"), true).send().await).await;
+        let drip = text(
+            harness
+                .chat(&format!("{name}/fault-drip"), true)
+                .send()
+                .await,
+        )
+        .await;
         assert_eq!(said(&drip), said(&whole), "{name}");
         assert!(drip.ends_with("data: [DONE]\n\n"));
     }
@@ -114,22 +134,37 @@ async fn structured_answers_conform_or_fail() {
     for (name, _) in WIRES {
         let wire = name.replace('_', "-");
         let smith = harness.smith(&format!("{wire}/structured")).await;
-        let ask = |model: &str| json!({ "model": model, "response_format": format,
-            "messages": [{ "role": "user", "content": "who?" }] });
-        let call = harness.post("/v1/chat/completions", &ask("")).header("IC-Smith-Id", &smith);
+        let ask = |model: &str| {
+            json!({ "model": model, "response_format": format,
+            "messages": [{ "role": "user", "content": "who?" }] })
+        };
+        let call = harness
+            .post("/v1/chat/completions", &ask(""))
+            .header("IC-Smith-Id", &smith);
         let answer = ok(call.send().await).await;
-        let content = answer["choices"][0]["message"]["content"].as_str().expect("text");
-        assert_eq!(serde_json::from_str::<Value>(content).expect("JSON")["age"], 36);
+        let content = answer["choices"][0]["message"]["content"]
+            .as_str()
+            .expect("text");
+        assert_eq!(
+            serde_json::from_str::<Value>(content).expect("JSON")["age"],
+            36
+        );
         let call = harness
             .post("/v1/chat/completions", &ask(&format!("{wire}/text")))
             .header("IC-Smith-Id", &smith);
         let (status, error) = crate::support::refused(call.send().await).await;
-        assert_eq!((status, error["code"].as_str()), (502, Some("structured_output_failed")));
+        assert_eq!(
+            (status, error["code"].as_str()),
+            (502, Some("structured_output_failed"))
+        );
         let call = harness
             .post("/v1/chat/completions", &ask(""))
             .header("IC-Smith-Id", &smith)
             .header("IC-Thread-Id", "t");
         let (status, error) = crate::support::refused(call.send().await).await;
-        assert_eq!((status, error["code"].as_str()), (400, Some("invalid_response_format")));
+        assert_eq!(
+            (status, error["code"].as_str()),
+            (400, Some("invalid_response_format"))
+        );
     }
 }

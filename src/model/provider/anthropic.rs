@@ -10,9 +10,9 @@ use serde_json::value::RawValue;
 use serde_json::{Map, Value, json};
 
 use super::*;
-use crate::frame::{StopReason, Usage};
+use crate::frame::{Signer, StopReason, Usage};
 use crate::model::request::{
-    Effort, Part, ResponseFormat, Role, Source, ToolChoice, arguments_object,
+    Effort, Part, ResponseFormat, Role, Signature, Source, ToolChoice, arguments_object,
 };
 
 /// The wire.
@@ -245,17 +245,17 @@ fn block(part: &Part) -> Result<Option<Value>, ModelError> {
             })
         }
         Part::Reasoning {
-            signature: Some(signature),
-            redacted: true,
-            ..
-        } => json!({ "type": "redacted_thinking", "data": signature }),
-        Part::Reasoning {
             text,
-            signature: Some(signature),
-            redacted: false,
-        } => json!({ "type": "thinking", "thinking": text, "signature": signature }),
-        // Thinking of another provider has no signature that this one would take.
-        Part::Reasoning { .. } => return Ok(None),
+            signature,
+            redacted,
+        } => match Signature::of(signature, Signer::Anthropic) {
+            Some(data) if *redacted => json!({ "type": "redacted_thinking", "data": data }),
+            Some(signature) => {
+                json!({ "type": "thinking", "thinking": text, "signature": signature })
+            }
+            // Unsigned thinking is refused.
+            None => return Ok(None),
+        },
     }))
 }
 
@@ -414,6 +414,7 @@ impl Decoder {
             }
             "redacted_thinking" => {
                 out.push(Frame::ReasoningDone {
+                    signer: Signer::Anthropic,
                     signature: shared(&block.data),
                     redacted: true,
                 });
@@ -473,6 +474,7 @@ impl Decoder {
         };
         match self.blocks.swap_remove(found).1 {
             Open::Thinking { signature } => out.push(Frame::ReasoningDone {
+                signer: Signer::Anthropic,
                 signature: Bytes::from(signature),
                 redacted: false,
             }),

@@ -10,10 +10,11 @@ use serde_json::value::RawValue;
 use serde_json::{Map, Value, json};
 
 use super::*;
-use crate::frame::{StopReason, Usage};
+use crate::frame::{Signer, StopReason, Usage};
 use crate::ids;
 use crate::model::request::{
-    Effort, Part, ResponseFormat, Role, Source, ToolChoice, arguments_object, joined_text,
+    Effort, Part, ResponseFormat, Role, Signature, Source, ToolChoice, arguments_object,
+    joined_text,
 };
 
 /// The wire.
@@ -37,7 +38,10 @@ impl ProviderApi for Gemini {
     fn headers(&self, key: Option<&str>) -> Vec<(HeaderName, HeaderValue)> {
         let mut headers = bearer(None);
         if let Some(key) = key {
-            headers.extend(secret_header(HeaderName::from_static("x-goog-api-key"), key));
+            headers.extend(secret_header(
+                HeaderName::from_static("x-goog-api-key"),
+                key,
+            ));
         }
         headers
     }
@@ -68,7 +72,10 @@ impl ProviderApi for Gemini {
                 out
             });
             let declarations: Value = declarations.collect();
-            body.insert("tools".into(), json!([{ "functionDeclarations": declarations }]));
+            body.insert(
+                "tools".into(),
+                json!([{ "functionDeclarations": declarations }]),
+            );
             if let Some(choice) = &request.tool_choice {
                 let config = match choice {
                     ToolChoice::Auto => json!({ "mode": "AUTO" }),
@@ -78,7 +85,10 @@ impl ProviderApi for Gemini {
                         json!({ "mode": "ANY", "allowedFunctionNames": [name] })
                     }
                 };
-                body.insert("toolConfig".into(), json!({ "functionCallingConfig": config }));
+                body.insert(
+                    "toolConfig".into(),
+                    json!({ "functionCallingConfig": config }),
+                );
             }
         }
         let generation = generation_config(request);
@@ -114,7 +124,10 @@ fn generation_config(request: &ModelRequest) -> Map<String, Value> {
     set("maxOutputTokens", params.max_tokens.map(Value::from));
     set("seed", params.seed.map(Value::from));
     set("presencePenalty", params.presence_penalty.map(Value::from));
-    set("frequencyPenalty", params.frequency_penalty.map(Value::from));
+    set(
+        "frequencyPenalty",
+        params.frequency_penalty.map(Value::from),
+    );
     set(
         "stopSequences",
         (!params.stop.is_empty()).then(|| json!(params.stop)),
@@ -176,11 +189,13 @@ fn contents(request: &ModelRequest) -> Result<Vec<Value>, ModelError> {
                     is_error,
                 } => tool_response(request, tool_call_id, content, *is_error)?,
                 Part::Reasoning {
-                    signature: Some(signature),
-                    redacted: false,
-                    text,
-                } if text.is_empty() => json!({ "text": "", "thoughtSignature": signature }),
-                Part::Reasoning { .. } => continue,
+                    signature, text, ..
+                } => match Signature::of(signature, Signer::Google) {
+                    Some(signature) if text.is_empty() => {
+                        json!({ "text": "", "thoughtSignature": signature })
+                    }
+                    _ => continue,
+                },
             };
             if let Part::ToolCall { signature, .. } = part {
                 if let Some(signature) = signature {
@@ -373,7 +388,10 @@ impl Decoder {
         if let Some(usage) = chunk.usage_metadata {
             self.usage = Some(usage.into());
         }
-        if chunk.prompt_feedback.is_some_and(|f| f.block_reason.is_some()) {
+        if chunk
+            .prompt_feedback
+            .is_some_and(|f| f.block_reason.is_some())
+        {
             self.stop = Some(StopReason::ContentFilter);
         }
         if let Some(candidate) = chunk.candidates.into_iter().next() {
@@ -399,6 +417,7 @@ impl Decoder {
         }
         if std::mem::take(&mut self.thinking) {
             out.push(Frame::ReasoningDone {
+                signer: Signer::Google,
                 signature: Bytes::new(),
                 redacted: false,
             });
@@ -428,6 +447,7 @@ impl Decoder {
         out.extend(text.map(Frame::Text));
         if !signature.is_empty() {
             out.push(Frame::ReasoningDone {
+                signer: Signer::Google,
                 signature: shared(signature),
                 redacted: false,
             });

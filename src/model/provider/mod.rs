@@ -87,7 +87,10 @@ fn bearer(key: Option<&str>) -> Vec<(HeaderName, HeaderValue)> {
         HeaderValue::from_static("application/json"),
     )];
     if let Some(key) = key {
-        headers.extend(secret_header(http::header::AUTHORIZATION, &format!("Bearer {key}")));
+        headers.extend(secret_header(
+            http::header::AUTHORIZATION,
+            &format!("Bearer {key}"),
+        ));
     }
     headers
 }
@@ -99,7 +102,10 @@ fn secret_header(name: HeaderName, value: &str) -> Option<(HeaderName, HeaderVal
 }
 
 fn malformed(event: &Event, error: &serde_json::Error) -> ModelError {
-    let shown: String = String::from_utf8_lossy(&event.data).chars().take(120).collect();
+    let shown: String = String::from_utf8_lossy(&event.data)
+        .chars()
+        .take(120)
+        .collect();
     ModelError::Malformed(format!("{error} in {shown:?}"))
 }
 

@@ -92,10 +92,16 @@ impl ProviderApi for OpenaiChat {
         set("max_completion_tokens", params.max_tokens.map(Value::from));
         set("seed", params.seed.map(Value::from));
         set("presence_penalty", params.presence_penalty.map(Value::from));
-        set("frequency_penalty", params.frequency_penalty.map(Value::from));
+        set(
+            "frequency_penalty",
+            params.frequency_penalty.map(Value::from),
+        );
         set("reasoning_effort", params.effort.map(|e| json!(e.as_str())));
         set("user", params.user.as_ref().map(|u| json!(u)));
-        set("stop", (!params.stop.is_empty()).then(|| json!(params.stop)));
+        set(
+            "stop",
+            (!params.stop.is_empty()).then(|| json!(params.stop)),
+        );
         Ok(Value::Object(body))
     }
 
@@ -129,10 +135,14 @@ fn messages(request: &ModelRequest) -> Result<Vec<Value>, ModelError> {
     if let Some(system) = &request.system {
         messages.push(json!({ "role": "system", "content": system }));
     }
+    // Other servers refuse or misread fields that they do not know.
+    let is_google = request.model.contains("gemini");
     for turn in &request.turns {
         match turn.role {
-            Role::User => messages.push(json!({ "role": "user", "content": content(&turn.parts)? })),
-            Role::Assistant => messages.push(assistant(&turn.parts)),
+            Role::User => {
+                messages.push(json!({ "role": "user", "content": content(&turn.parts)? }))
+            }
+            Role::Assistant => messages.push(assistant(&turn.parts, is_google)),
             Role::Tool => {
                 for part in &turn.parts {
                     if let Part::ToolResult {
@@ -154,7 +164,7 @@ fn messages(request: &ModelRequest) -> Result<Vec<Value>, ModelError> {
     Ok(messages)
 }
 
-fn assistant(parts: &[Part]) -> Value {
+fn assistant(parts: &[Part], is_google: bool) -> Value {
     let mut message = json!({ "role": "assistant" });
     let text = joined_text(parts);
     let mut calls = Vec::new();
@@ -171,7 +181,7 @@ fn assistant(parts: &[Part]) -> Value {
                     "type": "function",
                     "function": { "name": name, "arguments": arguments },
                 });
-                if let Some(signature) = signature {
+                if let Some(signature) = signature.as_ref().filter(|_| is_google) {
                     call["extra_content"] = json!({ "google": { "thought_signature": signature } });
                 }
                 calls.push(call);
@@ -180,7 +190,11 @@ fn assistant(parts: &[Part]) -> Value {
             _ => {}
         }
     }
-    message["content"] = if text.is_empty() { Value::Null } else { json!(text) };
+    message["content"] = if text.is_empty() {
+        Value::Null
+    } else {
+        json!(text)
+    };
     if !calls.is_empty() {
         message["tool_calls"] = Value::Array(calls);
     }
@@ -406,9 +420,14 @@ impl Decoder {
 
     fn tool(&mut self, data: &Bytes, call: ToolDelta<'_>, out: &mut Vec<Frame>) {
         let function = call.function;
-        let name = function.as_ref().and_then(|f| f.name.as_deref()).unwrap_or_default();
+        let name = function
+            .as_ref()
+            .and_then(|f| f.name.as_deref())
+            .unwrap_or_default();
         let id = call.id.as_deref().unwrap_or_default();
-        let wire_index = call.index.unwrap_or(self.calls.len().saturating_sub(1) as u32);
+        let wire_index = call
+            .index
+            .unwrap_or(self.calls.len().saturating_sub(1) as u32);
         // Some providers send several whole calls under one index: another id begins another call.
         let found = self.calls.iter().rposition(|open| {
             open.wire_index == wire_index && !open.done && (id.is_empty() || open.id == id)

@@ -5,9 +5,7 @@ use serde::Deserialize;
 use serde_json::Value;
 
 use crate::error::ApiError;
-use crate::model::{
-    Effort, Params, Part, ResponseFormat, Role, Source, ToolChoice, ToolDef, Turn,
-};
+use crate::model::{Effort, Params, Part, ResponseFormat, Role, Source, ToolChoice, ToolDef, Turn};
 
 /// `POST /v1/chat/completions`, as sent.
 #[derive(Debug, Deserialize)]
@@ -160,7 +158,10 @@ pub fn decode(request: ChatRequest) -> Result<Decoded, ApiError> {
         params: Params {
             temperature: request.temperature,
             top_p: request.top_p,
-            max_tokens: request.max_completion_tokens.or(request.max_tokens).filter(|n| *n > 0),
+            max_tokens: request
+                .max_completion_tokens
+                .or(request.max_tokens)
+                .filter(|n| *n > 0),
             stop: decode_stop(request.stop.as_ref())?,
             seed: request.seed,
             presence_penalty: request.presence_penalty,
@@ -202,7 +203,10 @@ fn decode_message(
             }
             for (call_at, call) in message.tool_calls.into_iter().flatten().enumerate() {
                 let function = call.function.ok_or_else(|| {
-                    ApiError::invalid(field(&format!("tool_calls[{call_at}].function")), "is missing")
+                    ApiError::invalid(
+                        field(&format!("tool_calls[{call_at}].function")),
+                        "is missing",
+                    )
                 })?;
                 let signature = call
                     .extra_content
@@ -239,7 +243,10 @@ fn decode_message(
             }
         }
         other => {
-            return Err(ApiError::invalid(field("role"), format!("no role '{other}'")));
+            return Err(ApiError::invalid(
+                field("role"),
+                format!("no role '{other}'"),
+            ));
         }
     }
     Ok(())
@@ -321,15 +328,15 @@ fn decode_tools(tools: Vec<Tool>) -> Result<Vec<ToolDef>, ApiError> {
                 )
                 .param(format!("tools[{at}].type")));
             }
-            let function = tool.function.ok_or_else(|| {
-                ApiError::invalid(format!("tools[{at}].function"), "is missing")
-            })?;
+            let function = tool
+                .function
+                .ok_or_else(|| ApiError::invalid(format!("tools[{at}].function"), "is missing"))?;
             Ok(ToolDef {
                 name: function.name,
                 description: function.description,
-                parameters: function.parameters.unwrap_or_else(
-                    || serde_json::json!({ "type": "object", "properties": {} }),
-                ),
+                parameters: function
+                    .parameters
+                    .unwrap_or_else(|| serde_json::json!({ "type": "object", "properties": {} })),
                 strict: function.strict,
             })
         })
@@ -410,16 +417,31 @@ mod tests {
         for (body, param) in [
             (serde_json::json!({ "messages": "x" }), "messages"),
             (serde_json::json!({ "messages": [] }), "messages"),
-            (serde_json::json!({ "messages": [{ "role": "x" }] }), "messages[0].role"),
-            (serde_json::json!({ "messages": [{ "role": "user" }] }), "messages[0].content"),
+            (
+                serde_json::json!({ "messages": [{ "role": "x" }] }),
+                "messages[0].role",
+            ),
+            (
+                serde_json::json!({ "messages": [{ "role": "user" }] }),
+                "messages[0].content",
+            ),
             (
                 serde_json::json!({ "messages": [{ "role": "user", "content": [{ "type": "text" }] }] }),
                 "messages[0].content[0].text",
             ),
             (serde_json::json!({ "messages": message, "n": 2 }), "n"),
-            (serde_json::json!({ "messages": message, "stream": "yes" }), "stream"),
-            (serde_json::json!({ "messages": message, "temperature": "hot" }), "temperature"),
-            (serde_json::json!({ "messages": message, "tool_choice": "x" }), "tool_choice"),
+            (
+                serde_json::json!({ "messages": message, "stream": "yes" }),
+                "stream",
+            ),
+            (
+                serde_json::json!({ "messages": message, "temperature": "hot" }),
+                "temperature",
+            ),
+            (
+                serde_json::json!({ "messages": message, "tool_choice": "x" }),
+                "tool_choice",
+            ),
             (
                 serde_json::json!({ "messages": message, "tools": [{ "type": "web" }] }),
                 "tools[0].type",
@@ -449,7 +471,9 @@ mod tests {
         assert_eq!(decoded.system.as_deref(), Some("a\n\nb"));
         assert_eq!(decoded.turns.len(), 3);
         assert_eq!(decoded.turns[2].parts.len(), 2);
-        assert!(matches!(&decoded.turns[1].parts[0], Part::ToolCall { signature: Some(s), .. } if s == "s"));
+        assert!(
+            matches!(&decoded.turns[1].parts[0], Part::ToolCall { signature: Some(s), .. } if s == "s")
+        );
         assert!(decoded.tools.is_empty());
     }
 }

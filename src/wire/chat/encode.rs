@@ -115,15 +115,18 @@ impl StreamEncoder {
             Frame::RunCompleted { stop, usage, .. } => self.finish(*stop, usage, buf),
             Frame::RunFailed { code, message } => {
                 let text = |b: &Bytes| String::from_utf8_lossy(b).into_owned();
-                self.fail(&ApiError::new(
-                    http::StatusCode::BAD_GATEWAY,
-                    text(code),
-                    text(message),
-                ), buf);
+                self.fail(
+                    &ApiError::new(http::StatusCode::BAD_GATEWAY, text(code), text(message)),
+                    buf,
+                );
             }
             Frame::RunCancelled { reason } => {
                 let reason = String::from_utf8_lossy(reason).into_owned();
-                let message = if reason.is_empty() { "the run was cancelled".into() } else { reason };
+                let message = if reason.is_empty() {
+                    "the run was cancelled".into()
+                } else {
+                    reason
+                };
                 self.fail(&ApiError::conflict("run_cancelled", message), buf);
             }
             _ => {}
@@ -146,7 +149,12 @@ impl StreamEncoder {
                 buf,
                 None,
                 None,
-                &[&self.envelope, b"\"choices\":[],\"usage\":", usage.as_bytes(), b"}"],
+                &[
+                    &self.envelope,
+                    b"\"choices\":[],\"usage\":",
+                    usage.as_bytes(),
+                    b"}",
+                ],
             );
         }
         buf.put_slice(DONE);

@@ -24,8 +24,13 @@ pub struct Peek<'a> {
 struct Spans<'a> {
     #[serde(borrow)]
     model: &'a RawValue,
-    #[serde(borrow, default)]
+    #[serde(borrow, default, deserialize_with = "present")]
     stream_options: Option<&'a RawValue>,
+}
+
+/// A member that is there, `null` or not; an `Option` alone would take `null` for absent.
+fn present<'de, D: serde::Deserializer<'de>>(from: D) -> Result<Option<&'de RawValue>, D::Error> {
+    <&RawValue>::deserialize(from).map(Some)
 }
 
 /// A body made ready for one target.
@@ -175,15 +180,12 @@ impl EventGate {
         let mut rest = whole;
         while !rest.is_empty() {
             let event = rest.split_to(first_event_end(&rest).unwrap_or(rest.len()));
-            match usage_of_event(&event) {
-                Some((usage, only_usage)) => {
-                    self.usage = Some(usage);
-                    if self.hide_usage && only_usage {
-                        self.events -= 1;
-                        continue;
-                    }
+            if let Some((usage, only_usage)) = usage_of_event(&event) {
+                self.usage = Some(usage);
+                if self.hide_usage && only_usage {
+                    self.events -= 1;
+                    continue;
                 }
-                None => {}
             }
             kept.extend_from_slice(&event);
         }
@@ -282,7 +284,10 @@ mod tests {
         let body = br#"{"model":"a/b","stream_options":{"include_usage":true}}"#;
         let out = rewrite(body, "b", true).expect("rewritten");
         assert!(!out.hide_usage);
-        assert_eq!(&out.body[..], br#"{"model":"b","stream_options":{"include_usage":true}}"#);
+        assert_eq!(
+            &out.body[..],
+            br#"{"model":"b","stream_options":{"include_usage":true}}"#
+        );
         for body in [
             &br#"{"model":"a/b","stream_options":{"include_usage":false}}"#[..],
             br#"{"model":"a/b","stream_options":null}"#,

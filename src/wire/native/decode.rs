@@ -89,15 +89,26 @@ pub fn decode(body: RunIn) -> Result<RunInput, ApiError> {
         turns.push(Turn { role, parts });
     }
     if !has_user {
-        return Err(invalid_input("input".into(), "the last message must be the user's"));
+        return Err(invalid_input(
+            "input".into(),
+            "the last message must be the user's",
+        ));
     }
     if let Some(thread) = &body.thread_id
         && !ids::is_sane_thread_id(thread)
     {
-        return Err(ApiError::invalid("thread_id", "must be 1 to 256 printable characters"));
+        return Err(ApiError::invalid(
+            "thread_id",
+            "must be 1 to 256 printable characters",
+        ));
     }
     let mut include_mask = 0;
-    for (at, name) in body.stream_options.into_iter().flat_map(|o| o.include).enumerate() {
+    for (at, name) in body
+        .stream_options
+        .into_iter()
+        .flat_map(|o| o.include)
+        .enumerate()
+    {
         include_mask |= match name.as_str() {
             "reasoning" => INCLUDE_REASONING,
             "tool_args" => INCLUDE_TOOL_ARGS,
@@ -114,7 +125,10 @@ pub fn decode(body: RunIn) -> Result<RunInput, ApiError> {
         record: Value::Array(record),
         thread_id: body.thread_id,
         stream: body.stream.unwrap_or(false),
-        channel: body.channel.filter(|c| !c.is_empty()).unwrap_or_else(|| "api".to_owned()),
+        channel: body
+            .channel
+            .filter(|c| !c.is_empty())
+            .unwrap_or_else(|| "api".to_owned()),
         metadata: body.metadata,
         response_format: decode_format(body.response_format.as_ref())?,
         include_mask,
@@ -149,7 +163,9 @@ fn part(item: &Value, field: &str) -> Result<Part, ApiError> {
         Some("text" | "input_text") => {
             let text = text("text")
                 .ok_or_else(|| invalid_input(format!("{field}.text"), "must be a string"))?;
-            Ok(Part::Text { text: text.to_owned() })
+            Ok(Part::Text {
+                text: text.to_owned(),
+            })
         }
         Some("image" | "input_image") => Ok(Part::Image {
             source: source(item, &["image_url", "url", "image"], field)?,
@@ -176,7 +192,9 @@ fn source(item: &Value, urls: &[&str], field: &str) -> Result<Source, ApiError> 
     if let Some(url) = urls.iter().find_map(|name| item[*name].as_str()) {
         return Ok(Source::from_url(url));
     }
-    let media_type = ["media_type", "mime_type"].iter().find_map(|n| item[*n].as_str());
+    let media_type = ["media_type", "mime_type"]
+        .iter()
+        .find_map(|n| item[*n].as_str());
     if let (Some(data), Some(media_type)) = (item["data"].as_str(), media_type) {
         return Ok(Source::Data {
             media_type: media_type.to_owned(),

@@ -85,7 +85,11 @@ impl Encoder {
             Frame::ModelStarted { .. } => self.call_ids.clear(),
             Frame::ToolStarted { id, .. } => self.call_ids.push(text(id)),
             Frame::ToolArgs { index, delta } if self.include_mask & INCLUDE_TOOL_ARGS != 0 => {
-                let id = self.call_ids.get(*index as usize).cloned().unwrap_or_default();
+                let id = self
+                    .call_ids
+                    .get(*index as usize)
+                    .cloned()
+                    .unwrap_or_default();
                 self.event(
                     buf,
                     "tool.args.delta",
