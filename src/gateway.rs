@@ -55,6 +55,8 @@ pub struct Gateway {
     draining: AtomicBool,
     in_flight: AtomicUsize,
     request_ended: Notify,
+    /// Held while this process serves an embedded store.
+    data_dir_lock: parking_lot::Mutex<Option<std::fs::File>>,
     tasks: parking_lot::Mutex<Vec<tokio::task::JoinHandle<()>>>,
 }
 
@@ -108,16 +110,10 @@ impl Gateway {
             config.limits.clone(),
             metrics.clone(),
         );
-        // An embedded store has one node: whatever it left running is gone.
-        let alone = config.store.url.is_none();
-        if let Err(error) = runs.fail_lapsed(alone).await {
-            tracing::warn!(%error, "cannot look for lapsed runs");
-        }
         let tasks = vec![
             writer,
             tokio::spawn(auth.clone().follow_revocations()),
             tokio::spawn(accounting.clone().flush_regularly(journal.clone())),
-            tokio::spawn(runs.clone().keep_leases()),
         ];
         let first = first_start(store.as_ref(), &auth).await?;
         let gateway = Arc::new(Self {
@@ -133,9 +129,33 @@ impl Gateway {
             draining: AtomicBool::new(false),
             in_flight: AtomicUsize::new(0),
             request_ended: Notify::new(),
+            data_dir_lock: parking_lot::Mutex::new(None),
             tasks: parking_lot::Mutex::new(tasks),
         });
         Ok((gateway, first))
+    }
+
+    /// Makes this process one that runs turns: it takes the embedded store for itself, ends what a
+    /// dead process left running, and keeps the leases of its own runs.
+    pub async fn begin_serving(&self) -> Result<(), StartError> {
+        let alone = self.config.store.url.is_none();
+        if alone {
+            *self.data_dir_lock.lock() = Some(lock_data_dir(&self.config.data_dir)?);
+        }
+        loop {
+            // An embedded store has one node: whatever is marked as running there is not.
+            match self.runs.fail_lapsed(alone).await {
+                Ok(0) => break,
+                Ok(failed) => tracing::warn!(failed, "ended runs that a dead process left"),
+                Err(error) => {
+                    tracing::warn!(%error, "cannot look for lapsed runs");
+                    break;
+                }
+            }
+        }
+        let leases = tokio::spawn(self.runs.clone().keep_leases());
+        self.tasks.lock().push(leases);
+        Ok(())
     }
 
     /// Whether the gateway is going down and takes no new work.
@@ -174,6 +194,7 @@ impl Gateway {
         for task in self.tasks.lock().drain(..) {
             task.abort();
         }
+        self.data_dir_lock.lock().take();
     }
 
     async fn idle(&self) {
@@ -199,6 +220,29 @@ fn vault(config: &Config) -> Result<Vault, StartError> {
             Ok(Vault::from_base64(&master)?)
         }
         Err(error) => Err(StartError::MasterKeyFile(error)),
+    }
+}
+
+/// Two processes on one embedded store would end each other's runs.
+fn lock_data_dir(data_dir: &Path) -> Result<std::fs::File, StartError> {
+    let refused = |why: String| {
+        StartError::Config(format!(
+            "data_dir: cannot lock {}: {why}",
+            data_dir.display()
+        ))
+    };
+    let file = std::fs::OpenOptions::new()
+        .write(true)
+        .create(true)
+        .truncate(false)
+        .open(data_dir.join("serving.lock"))
+        .map_err(|e| refused(e.to_string()))?;
+    match file.try_lock() {
+        Ok(()) => Ok(file),
+        Err(std::fs::TryLockError::WouldBlock) => {
+            Err(refused("another smithgate serves from it".to_owned()))
+        }
+        Err(std::fs::TryLockError::Error(error)) => Err(refused(error.to_string())),
     }
 }
 

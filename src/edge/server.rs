@@ -29,6 +29,7 @@ impl Server {
         let (stop, stopped) = watch::channel(false);
         let config = &gateway.config;
         check_free("server.listen", config.server.listen)?;
+        gateway.begin_serving().await?;
         let header_time = Duration::from_secs(config.server.keepalive_timeout_s);
         let app = Patience::new(App::new(gateway.clone()), header_time);
         let mut service = Service::new("smithgate".to_owned(), app);

@@ -1,1 +1,51 @@
-//! x
+//! The published client packages, unmodified, in their own processes. The test command installs
+//! them and tells where: `SMITHGATE_TEST_PYTHON`, an interpreter with `openai`, and
+//! `SMITHGATE_TEST_NODE`, a Node whose packages are those of `tests/clients`.
+
+use std::path::Path;
+use std::time::Duration;
+
+use crate::support::{Harness, WIRES};
+
+async fn drive(interpreter: &str, script: &str) {
+    let program = std::env::var(interpreter)
+        .unwrap_or_else(|_| panic!("{interpreter} is unset; `.ci/test` installs the clients"));
+    let harness = Harness::start().await;
+    let smith = harness.smith("anthropic/loop").await;
+    let token = harness
+        .smith_token(&smith, &["runs:write", "runs:read"])
+        .await;
+    let wires: Vec<String> = WIRES
+        .iter()
+        .map(|(name, _)| name.replace('_', "-"))
+        .collect();
+    let scripts = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/clients");
+    let child = tokio::process::Command::new(program)
+        .arg(scripts.join(script))
+        .env("BASE_URL", harness.url("/v1"))
+        .env("TOKEN", &harness.token)
+        .env("SMITH", &smith)
+        .env("SMITH_TOKEN", token)
+        .env("WIRES", wires.join(","))
+        .env("NO_PROXY", "127.0.0.1")
+        .kill_on_drop(true)
+        .output();
+    let output = tokio::time::timeout(Duration::from_secs(120), child)
+        .await
+        .expect("the client ends in time")
+        .expect("the client starts");
+    let told = String::from_utf8_lossy(&output.stdout);
+    let trouble = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success(), "{told}\n{trouble}");
+    println!("{told}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn openai_for_python() {
+    drive("SMITHGATE_TEST_PYTHON", "chat.py").await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn openai_for_node() {
+    drive("SMITHGATE_TEST_NODE", "chat.mjs").await;
+}

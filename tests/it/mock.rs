@@ -2,8 +2,10 @@
 //! misbehave in every way that a TCP peer can.
 //!
 //! The model's name says what to answer: `text` plays `fixtures/<wire>/text.sse` (or `.json`),
-//! `fault-<name>` misbehaves, `status-<code>` answers with that status.
+//! `loop` asks for tools until it is given a result, `fault-<name>` misbehaves, `flaky-<n>` is
+//! overloaded n times, `status-<code>` answers with that status.
 
+use std::collections::HashMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
@@ -37,8 +39,8 @@ struct Shared {
     /// Connections that the gateway closed while an answer was under way.
     hung_up: AtomicUsize,
     hang_up: Notify,
-    /// How often a `flaky-` model was asked.
-    flaky: AtomicUsize,
+    /// How often each `flaky-` model was asked, by its whole name.
+    flaky: Mutex<HashMap<String, usize>>,
     /// Bytes of a torrent that the gateway has taken.
     sent: AtomicUsize,
 }
@@ -203,7 +205,7 @@ async fn answer(stream: &mut TcpStream, got: &Got, shared: &Arc<Shared>) -> Opti
     let (wire, rest) = got.path.trim_start_matches('/').split_once('/')?;
     let (model, streamed) = match wire {
         "gemini" => {
-            let name = rest.split(['/', ':']).nth(1)?.to_owned();
+            let name = rest.split(['/', ':']).nth(1)?.replace("%40", "@");
             (name, rest.contains("streamGenerateContent"))
         }
         _ => (
@@ -212,6 +214,7 @@ async fn answer(stream: &mut TcpStream, got: &Got, shared: &Arc<Shared>) -> Opti
         ),
     };
     // `gemini-3-text` plays the fixture `text` under a name that looks like a real one.
+    let whole_name = format!("{wire}/{model}");
     let model = model
         .rsplit_once('@')
         .map_or(model.as_str(), |(name, _)| name);
@@ -234,7 +237,13 @@ async fn answer(stream: &mut TcpStream, got: &Got, shared: &Arc<Shared>) -> Opti
     }
     if let Some(times) = model.strip_prefix("flaky-") {
         let times: usize = times.parse().ok()?;
-        if shared.flaky.fetch_add(1, Ordering::SeqCst) < times {
+        let asked = {
+            let mut flaky = shared.flaky.lock();
+            let asked = flaky.entry(whole_name).or_default();
+            *asked += 1;
+            *asked
+        };
+        if asked <= times {
             let extra = "retry-after: 1\r\n";
             return write_answer(
                 stream,
@@ -245,24 +254,44 @@ async fn answer(stream: &mut TcpStream, got: &Got, shared: &Arc<Shared>) -> Opti
             )
             .await;
         }
-        let body = fixture(wire, "text", "sse")?;
-        start_stream(stream).await?;
-        chunk(stream, &body).await?;
-        return end_stream(stream).await;
+        return play(stream, wire, "text", streamed).await;
     }
+    // Asks for tools until it is given a result.
+    let model = match model {
+        "loop" if has_tool_result(&got.body) => "text",
+        "loop" => "tools",
+        other => other,
+    };
     if let Some(fault) = model.strip_prefix("fault-") {
         return misbehave(stream, wire, fault, shared).await;
     }
+    play(stream, wire, model, streamed).await
+}
+
+/// Answers with a fixture.
+async fn play(stream: &mut TcpStream, wire: &str, name: &str, streamed: bool) -> Option<()> {
+    let kind = if streamed { "sse" } else { "json" };
+    let body =
+        fixture(wire, name, kind).unwrap_or_else(|| panic!("no fixture {wire}/{name}.{kind}"));
     if streamed {
-        let body =
-            fixture(wire, model, "sse").unwrap_or_else(|| panic!("no fixture {wire}/{model}.sse"));
         start_stream(stream).await?;
         chunk(stream, &body).await?;
         return end_stream(stream).await;
     }
-    let body =
-        fixture(wire, model, "json").unwrap_or_else(|| panic!("no fixture {wire}/{model}.json"));
     write_answer(stream, "200 OK", "application/json", "", &body).await
+}
+
+/// Whether a request carries a tool's result, in any wire.
+fn has_tool_result(body: &Value) -> bool {
+    let text = body.to_string();
+    [
+        r#""role":"tool""#,
+        r#""tool_result""#,
+        r#""functionResponse""#,
+        r#""function_call_output""#,
+    ]
+    .iter()
+    .any(|mark| text.contains(mark))
 }
 
 async fn misbehave(
