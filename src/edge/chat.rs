@@ -13,7 +13,7 @@ use crate::config::ProviderWire;
 use crate::error::ApiError;
 use crate::frame::{Frame, Usage};
 use crate::ids;
-use crate::model::{ModelCall, ModelError, ModelRequest, Route, UpstreamResponse};
+use crate::model::{ModelCall, ModelError, Route, UpstreamResponse};
 use crate::run::{Collector, Reader, RunRequest, Thread};
 use crate::sse::KEEP_ALIVE;
 use crate::wire::chat::{self, ChatRequest, EventGate, Peek, StreamEncoder, decode};
@@ -91,16 +91,7 @@ async fn begin(exchange: &mut Exchange) -> Result<Plan, ApiError> {
     }
     let decoded = decode(parse::<ChatRequest>(&body)?)?;
     let include_usage = decoded.include_usage;
-    let request = ModelRequest {
-        model: String::new(),
-        system: decoded.system,
-        turns: decoded.turns,
-        tools: decoded.tools,
-        tool_choice: decoded.tool_choice,
-        parallel_tool_calls: decoded.parallel_tool_calls,
-        response_format: decoded.response_format,
-        params: decoded.params,
-    };
+    let request = decoded.into_request();
     let models = gateway.models.clone();
     let answer = if stream {
         let started = models.stream(&tenant_id, routes, &request);

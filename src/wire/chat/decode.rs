@@ -5,7 +5,9 @@ use serde::Deserialize;
 use serde_json::Value;
 
 use crate::error::ApiError;
-use crate::model::{Effort, Params, Part, ResponseFormat, Role, Source, ToolChoice, ToolDef, Turn};
+use crate::model::{
+    Effort, ModelRequest, Params, Part, ResponseFormat, Role, Source, ToolChoice, ToolDef, Turn,
+};
 
 /// `POST /v1/chat/completions`, as sent.
 #[derive(Debug, Deserialize)]
@@ -120,6 +122,22 @@ pub struct Decoded {
     pub params: Params,
     pub stream: bool,
     pub include_usage: bool,
+}
+
+impl Decoded {
+    /// As a request to a model, which is yet to be chosen.
+    pub fn into_request(self) -> ModelRequest {
+        ModelRequest {
+            model: String::new(),
+            system: self.system,
+            turns: self.turns,
+            tools: self.tools,
+            tool_choice: self.tool_choice,
+            parallel_tool_calls: self.parallel_tool_calls,
+            response_format: self.response_format,
+            params: self.params,
+        }
+    }
 }
 
 /// Checks a request and turns it into neutral terms.

@@ -1,0 +1,163 @@
+//! What each fuzz target checks. The first byte of an input chooses how the rest is cut into reads;
+//! what comes out must not depend on it.
+
+use bytes::{Bytes, BytesMut};
+use serde_json::Value;
+use smithgate::config::ProviderWire;
+use smithgate::frame::{self, Escaped, Frame};
+use smithgate::model::provider;
+use smithgate::sse::{Event, Splitter};
+use smithgate::wire::{chat, native};
+
+const LIMIT: usize = 2048;
+
+/// The input's reads: pieces of a length that its first byte chooses.
+fn reads(data: &[u8]) -> impl Iterator<Item = Bytes> {
+    let (length, rest) = data.split_first().map_or((1, data), |(first, rest)| {
+        (usize::from(*first) % 61 + 1, rest)
+    });
+    rest.chunks(length).map(Bytes::copy_from_slice)
+}
+
+fn whole(data: &[u8]) -> Bytes {
+    Bytes::copy_from_slice(data.get(1..).unwrap_or_default())
+}
+
+fn events(reads: impl Iterator<Item = Bytes>) -> (Vec<Event>, Option<String>) {
+    let mut splitter = Splitter::new(LIMIT);
+    let mut out = Vec::new();
+    for read in reads {
+        splitter.push(read);
+        loop {
+            match splitter.next_event() {
+                Ok(Some(event)) => out.push(event),
+                Ok(None) => break,
+                Err(error) => return (out, Some(error.to_string())),
+            }
+        }
+    }
+    (out, None)
+}
+
+/// The SSE splitter.
+pub fn sse(data: &[u8]) {
+    let (cut, cut_error) = events(reads(data));
+    let (at_once, error) = events(std::iter::once(whole(data)));
+    // An event that is too large is told as soon as it is seen, which depends on the reads.
+    if cut_error.is_none() && error.is_none() {
+        assert_eq!(cut, at_once);
+    }
+    for event in &cut {
+        assert!(event.data.len() <= LIMIT);
+    }
+}
+
+fn check_text(text: &Escaped) {
+    let mut quoted = vec![b'"'];
+    quoted.extend_from_slice(text.as_bytes());
+    quoted.push(b'"');
+    let parsed: String = serde_json::from_slice(&quoted).expect("escaped text is JSON");
+    assert_eq!(parsed, text.unescape());
+}
+
+fn check(frames: &[Frame]) {
+    let mut log = BytesMut::new();
+    for frame in frames {
+        match frame {
+            Frame::Text(text) | Frame::Reasoning(text) | Frame::Refusal(text) => check_text(text),
+            Frame::ToolArgs { delta, .. } => check_text(delta),
+            _ => {}
+        }
+        frame::encode(frame, &mut log);
+    }
+    assert_eq!(frame::decode_all(log.freeze()).expect("decodes"), frames);
+    // What the client is sent is JSON, whatever the provider said.
+    let mut encoder = chat::StreamEncoder::new("c", 0, "m", true);
+    let mut out = BytesMut::new();
+    for frame in frames {
+        encoder.frame(frame, &mut out);
+    }
+    for line in out[..].split(|b| *b == b'\n') {
+        if let Some(json) = line.strip_prefix(b"data: ") {
+            serde_json::from_slice::<Value>(json).expect("a chunk is JSON");
+        }
+    }
+}
+
+fn decode(wire: ProviderWire, reads: impl Iterator<Item = Bytes>) -> (Vec<Frame>, bool) {
+    let mut decoder = provider::api(wire).decoder();
+    let mut frames = Vec::new();
+    let (events, error) = events(reads);
+    for event in &events {
+        if decoder.event(event, &mut frames).is_err() {
+            return (frames, false);
+        }
+    }
+    let finished = error.is_none() && decoder.finish(&mut frames).is_ok();
+    (frames, finished)
+}
+
+/// Ids that are made up here differ from call to call.
+fn without_minted(frames: &[Frame]) -> Vec<Frame> {
+    let mut out = frames.to_vec();
+    for frame in &mut out {
+        if let Frame::ToolStarted { id, .. } = frame
+            && id.starts_with(b"call_")
+        {
+            *id = Bytes::new();
+        }
+    }
+    out
+}
+
+/// One provider's decoder, for streams and for whole answers.
+pub fn provider(wire: ProviderWire, data: &[u8]) {
+    let (cut, cut_finished) = decode(wire, reads(data));
+    check(&cut);
+    let (at_once, finished) = decode(wire, std::iter::once(whole(data)));
+    if cut_finished && finished {
+        assert_eq!(without_minted(&cut), without_minted(&at_once));
+    }
+    if let Ok(frames) = provider::api(wire).decode_full(&whole(data)) {
+        check(&frames);
+    }
+}
+
+const WIRES: [ProviderWire; 4] = [
+    ProviderWire::OpenaiChat,
+    ProviderWire::OpenaiResponses,
+    ProviderWire::Anthropic,
+    ProviderWire::Gemini,
+];
+
+/// The Chat Completions request decoder, on to every provider's encoder.
+pub fn chat_request(data: &[u8]) {
+    // Bytes that are passed over unread may be no UTF-8; they are for the provider to judge.
+    if let Ok(rewritten) = chat::forward::rewrite(data, "m", true)
+        && let Ok(before) = serde_json::from_slice::<Value>(data)
+    {
+        let after: Value = serde_json::from_slice(&rewritten.body).expect("stays JSON");
+        assert_eq!(after["model"], "m");
+        assert_eq!(after["stream_options"]["include_usage"], true);
+        assert_eq!(before["messages"], after["messages"]);
+    }
+    let Ok(request) = serde_json::from_slice::<chat::ChatRequest>(data) else {
+        return;
+    };
+    let Ok(decoded) = chat::decode(request) else {
+        return;
+    };
+    let request = decoded.into_request();
+    for wire in WIRES {
+        for stream in [false, true] {
+            let _ = provider::api(wire).body(&request, stream, true);
+        }
+    }
+}
+
+/// The native run request decoder.
+pub fn native_request(data: &[u8]) {
+    if let Ok(body) = serde_json::from_slice::<native::RunIn>(data) {
+        let _ = native::decode(body);
+    }
+}
