@@ -1,4 +1,5 @@
-//! A provider that costs next to nothing: answers are made once and written whole.
+//! A provider that costs next to nothing: answers are made once; a stream's chunks are written one
+//! by one, back to back, as a provider does that writes each token when it has it.
 //!
 //! The path's first segment is the wire. The model `slow` gets a chunk every 20 ms, each with the
 //! time at which it was sent; `idle` gets one chunk and silence. `GET /hung-up` tells when a client
@@ -27,7 +28,7 @@ const STREAM_HEAD: &[u8] =
 
 struct Answers {
     whole: Vec<u8>,
-    streams: [(&'static str, Vec<u8>); 4],
+    streams: [(&'static str, Vec<Vec<u8>>); 4],
     hung_up: AtomicU64,
 }
 
@@ -101,13 +102,15 @@ fn events(wire: &str) -> Vec<String> {
     events
 }
 
-fn stream(wire: &str) -> Vec<u8> {
-    let mut out = STREAM_HEAD.to_vec();
+fn stream(wire: &str) -> Vec<Vec<u8>> {
+    let mut writes = vec![STREAM_HEAD.to_vec()];
     for event in events(wire) {
+        let mut out = Vec::with_capacity(event.len() + 8);
         chunk(&mut out, &event);
+        writes.push(out);
     }
-    out.extend_from_slice(b"0\r\n\r\n");
-    out
+    writes.push(b"0\r\n\r\n".to_vec());
+    writes
 }
 
 fn whole() -> Vec<u8> {
@@ -173,7 +176,9 @@ async fn connection(mut socket: TcpStream, answers: &Answers) -> Option<()> {
                 .streams
                 .iter()
                 .find(|(wire, _)| path.starts_with(wire.as_bytes()))?;
-            socket.write_all(answer).await.ok()?;
+            for write in answer {
+                socket.write_all(write).await.ok()?;
+            }
         } else {
             socket.write_all(&answers.whole).await.ok()?;
         }

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use sqlx::postgres::{PgPool, PgPoolOptions};
 
-use super::sql::{IDEMPOTENCY_WINDOW_MICROS, INSERT_FRAMES, document, impl_store};
+use super::sql::impl_store;
 use super::*;
 
 /// A store in a PostgreSQL database.

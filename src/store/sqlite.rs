@@ -8,7 +8,7 @@ use sqlx::sqlite::{
     SqliteConnectOptions, SqliteJournalMode, SqlitePool, SqlitePoolOptions, SqliteSynchronous,
 };
 
-use super::sql::{IDEMPOTENCY_WINDOW_MICROS, INSERT_FRAMES, document, impl_store};
+use super::sql::impl_store;
 use super::*;
 
 /// A store in one SQLite file.

@@ -843,6 +843,12 @@ async fn idempotency_keys_are_claimed_once(store: Arc<dyn Store>) {
         Idempotency::InProgress { .. }
     ));
     assert_eq!(begin(HERE, "other", 23 * HOUR).await, done);
+    // A claim that came to nothing is given up, one that has a run is not.
+    assert_eq!(begin(THERE, "other", 30_000_000).await, busy);
+    assert_eq!(begin(THERE, "other", 61_000_001).await, Idempotency::New);
+    let started = Op::CreateRun(Box::new(run(THERE, "run_1", "smt_1", "t")));
+    store.apply(&[started]).await.expect("applied");
+    assert_eq!(begin(THERE, "other", HOUR).await, busy);
     assert_eq!(begin(HERE, "new", 25 * HOUR).await, Idempotency::New);
 }
 

@@ -1,0 +1,179 @@
+//! Queries: agents and their versions.
+
+macro_rules! impl_agents {
+    ($store:ty) => {
+        #[async_trait::async_trait]
+        impl $crate::store::AgentStore for $store {
+            async fn insert_agent(&self, agent: &AgentRow) -> Result<bool> {
+                let done = sqlx::query(
+                    "INSERT INTO agents (id, tenant_id, slug, name, is_default, draft, \
+                     active_version, rollout_version, rollout_percent, created_at, updated_at) \
+                     VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11) \
+                     ON CONFLICT DO NOTHING",
+                )
+                .bind(&agent.id)
+                .bind(&agent.tenant_id)
+                .bind(&agent.slug)
+                .bind(&agent.name)
+                .bind(agent.is_default)
+                .bind($crate::store::sql::document("agent", &agent.draft)?)
+                .bind(agent.active_version)
+                .bind(agent.rollout_version)
+                .bind(agent.rollout_percent)
+                .bind(agent.created_at)
+                .bind(agent.updated_at)
+                .execute(&self.write)
+                .await?;
+                Ok(done.rows_affected() > 0)
+            }
+
+            async fn agent(&self, tenant_id: &str, id: &str) -> Result<Option<AgentRow>> {
+                Ok(sqlx::query_as("SELECT * FROM agents WHERE tenant_id = $1 AND id = $2")
+                    .bind(tenant_id)
+                    .bind(id)
+                    .fetch_optional(&self.read)
+                    .await?)
+            }
+
+            async fn default_agent(&self, template: &AgentRow) -> Result<AgentRow> {
+                const FIND: &str = "SELECT * FROM agents WHERE tenant_id = $1 AND is_default";
+                let found = sqlx::query_as(FIND)
+                    .bind(&template.tenant_id)
+                    .fetch_optional(&self.read)
+                    .await?;
+                if let Some(agent) = found {
+                    return Ok(agent);
+                }
+                self.insert_agent(template).await?;
+                Ok(sqlx::query_as(FIND)
+                    .bind(&template.tenant_id)
+                    .fetch_one(&self.write)
+                    .await?)
+            }
+
+            async fn agents(
+                &self,
+                tenant_id: &str,
+                before: Option<&str>,
+                limit: i64,
+            ) -> Result<Vec<AgentRow>> {
+                Ok(sqlx::query_as(
+                    "SELECT * FROM agents WHERE tenant_id = $1 AND ($2 IS NULL OR id < $2) \
+                     ORDER BY id DESC LIMIT $3",
+                )
+                .bind(tenant_id)
+                .bind(before)
+                .bind(limit)
+                .fetch_all(&self.read)
+                .await?)
+            }
+
+            async fn agent_slugs(&self, tenant_id: &str, prefix: &str) -> Result<Vec<String>> {
+                Ok(sqlx::query_scalar(
+                    "SELECT slug FROM agents WHERE tenant_id = $1 AND slug IS NOT NULL \
+                     AND substr(slug, 1, length($2)) = $2",
+                )
+                .bind(tenant_id)
+                .bind(prefix)
+                .fetch_all(&self.read)
+                .await?)
+            }
+
+            async fn publish_agent(
+                &self,
+                tenant_id: &str,
+                agent_id: &str,
+                created_by: Option<&str>,
+                note: Option<&str>,
+                now: i64,
+            ) -> Result<Option<AgentVersionRow>> {
+                let mut tx = self.write.begin().await?;
+                // Writing the row first serialises publishers of one agent on both engines.
+                let touched = sqlx::query(
+                    "UPDATE agents SET updated_at = $3 WHERE tenant_id = $1 AND id = $2",
+                )
+                .bind(tenant_id)
+                .bind(agent_id)
+                .bind(now)
+                .execute(&mut *tx)
+                .await?;
+                if touched.rows_affected() == 0 {
+                    return Ok(None);
+                }
+                let version: AgentVersionRow = sqlx::query_as(
+                    "INSERT INTO agent_versions (tenant_id, agent_id, version, snapshot, \
+                     created_by, note, created_at) \
+                     SELECT a.tenant_id, a.id, 1 + COALESCE((SELECT MAX(v.version) \
+                     FROM agent_versions v WHERE v.agent_id = a.id), 0), a.draft, $3, $4, $5 \
+                     FROM agents a WHERE a.tenant_id = $1 AND a.id = $2 RETURNING *",
+                )
+                .bind(tenant_id)
+                .bind(agent_id)
+                .bind(created_by)
+                .bind(note)
+                .bind(now)
+                .fetch_one(&mut *tx)
+                .await?;
+                sqlx::query(
+                    "UPDATE agents SET active_version = $3 \
+                     WHERE tenant_id = $1 AND id = $2 AND active_version IS NULL",
+                )
+                .bind(tenant_id)
+                .bind(agent_id)
+                .bind(version.version)
+                .execute(&mut *tx)
+                .await?;
+                tx.commit().await?;
+                Ok(Some(version))
+            }
+
+            async fn agent_version(
+                &self,
+                tenant_id: &str,
+                agent_id: &str,
+                version: i64,
+            ) -> Result<Option<AgentVersionRow>> {
+                Ok(sqlx::query_as(
+                    "SELECT * FROM agent_versions \
+                     WHERE tenant_id = $1 AND agent_id = $2 AND version = $3",
+                )
+                .bind(tenant_id)
+                .bind(agent_id)
+                .bind(version)
+                .fetch_optional(&self.read)
+                .await?)
+            }
+
+            async fn agent_versions(
+                &self,
+                tenant_id: &str,
+                agent_id: &str,
+                before: Option<i64>,
+                limit: i64,
+            ) -> Result<Vec<AgentVersionRow>> {
+                Ok(sqlx::query_as(
+                    "SELECT * FROM agent_versions WHERE tenant_id = $1 AND agent_id = $2 \
+                     AND ($3 IS NULL OR version < $3) ORDER BY version DESC LIMIT $4",
+                )
+                .bind(tenant_id)
+                .bind(agent_id)
+                .bind(before)
+                .bind(limit)
+                .fetch_all(&self.read)
+                .await?)
+            }
+
+            async fn smith_count(&self, tenant_id: &str, agent_id: &str) -> Result<i64> {
+                Ok(sqlx::query_scalar(
+                    "SELECT COUNT(*) FROM smiths WHERE tenant_id = $1 AND agent_id = $2",
+                )
+                .bind(tenant_id)
+                .bind(agent_id)
+                .fetch_one(&self.read)
+                .await?)
+            }
+        }
+    };
+}
+
+pub(in crate::store) use impl_agents;
