@@ -322,7 +322,13 @@ impl Config {
             Some(path) => figment = figment.merge(Toml::file_exact(path)),
             None => figment = figment.merge(Toml::file(DEFAULT_FILE)),
         }
-        figment = figment.merge(Env::prefixed(ENV_PREFIX).split("__").lowercase(true));
+        // Keys are inside sections, but for one. Other variables with our prefix are not ours:
+        // Kubernetes sets SMITHGATE_PORT for a service of that name.
+        let env = Env::prefixed(ENV_PREFIX)
+            .filter(|key| key.as_str().contains("__") || key == "DATA_DIR")
+            .split("__")
+            .lowercase(true);
+        figment = figment.merge(env);
         for (key, value) in overrides {
             figment = figment.merge((*key, value.as_str()));
         }

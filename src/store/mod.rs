@@ -126,6 +126,20 @@ pub trait AgentStore: Send + Sync {
         limit: i64,
     ) -> Result<Vec<AgentVersionRow>>;
     async fn smith_count(&self, tenant_id: &str, agent_id: &str) -> Result<i64>;
+    /// When the agent's last run began.
+    async fn agent_activity(&self, tenant_id: &str, agent_id: &str) -> Result<Option<i64>>;
+    /// Writes name, draft and `updated_at`; `false` when there is no such agent.
+    async fn update_agent(&self, agent: &AgentRow) -> Result<bool>;
+    /// Writes what is live; `false` when there is no such agent.
+    async fn set_rollout(
+        &self,
+        tenant_id: &str,
+        agent_id: &str,
+        rollout: &Rollout,
+        now: i64,
+    ) -> Result<bool>;
+    /// Deletes an agent that no smith runs.
+    async fn delete_agent(&self, tenant_id: &str, id: &str, now: i64) -> Result<AgentRemoval>;
 }
 
 /// Smiths.
@@ -142,6 +156,51 @@ pub trait SmithStore: Send + Sync {
         before: Option<&str>,
         limit: i64,
     ) -> Result<Vec<SmithRow>>;
+    /// Writes a smith's configuration and the revision that it makes.
+    async fn update_smith(&self, smith: &SmithRow, change: Change<'_>) -> Result<SmithChange>;
+    /// `false` when there is no such smith.
+    async fn delete_smith(&self, tenant_id: &str, id: &str, now: i64) -> Result<bool>;
+    /// Newest first, versions below `before`.
+    async fn smith_revisions(
+        &self,
+        tenant_id: &str,
+        smith_id: &str,
+        before: Option<i64>,
+        limit: i64,
+    ) -> Result<Vec<SmithRevisionRow>>;
+    async fn smith_revision(
+        &self,
+        tenant_id: &str,
+        smith_id: &str,
+        version: i64,
+    ) -> Result<Option<SmithRevisionRow>>;
+    /// The working-memory document; empty when there is none.
+    async fn smith_memory(&self, tenant_id: &str, smith_id: &str) -> Result<String>;
+    async fn put_smith_memory(
+        &self,
+        tenant_id: &str,
+        smith_id: &str,
+        content: &str,
+        now: i64,
+    ) -> Result<()>;
+}
+
+/// Customers.
+#[async_trait]
+pub trait CustomerStore: Send + Sync {
+    async fn insert_customer(&self, customer: &CustomerRow) -> Result<()>;
+    async fn customer(&self, tenant_id: &str, id: &str) -> Result<Option<CustomerRow>>;
+    async fn customers(
+        &self,
+        tenant_id: &str,
+        before: Option<&str>,
+        limit: i64,
+    ) -> Result<Vec<CustomerRow>>;
+    /// `false` when there is no such customer.
+    async fn update_customer(&self, customer: &CustomerRow) -> Result<bool>;
+    /// Deletes a customer and unassigns its smiths; `false` when there is no such customer.
+    async fn delete_customer(&self, tenant_id: &str, id: &str) -> Result<bool>;
+    async fn customer_smith_count(&self, tenant_id: &str, id: &str) -> Result<i64>;
 }
 
 /// Keys for model providers, sealed. `smith_id` is empty for the tenant's own.
@@ -220,7 +279,14 @@ pub trait IdempotencyStore: Send + Sync {
 
 /// A whole store.
 pub trait Store:
-    TenantStore + TokenStore + AgentStore + SmithStore + ModelKeyStore + RunStore + IdempotencyStore
+    TenantStore
+    + TokenStore
+    + AgentStore
+    + SmithStore
+    + CustomerStore
+    + ModelKeyStore
+    + RunStore
+    + IdempotencyStore
 {
 }
 
@@ -229,6 +295,7 @@ impl<S> Store for S where
         + TokenStore
         + AgentStore
         + SmithStore
+        + CustomerStore
         + ModelKeyStore
         + RunStore
         + IdempotencyStore

@@ -130,7 +130,14 @@ macro_rules! from_json_text {
     )+};
 }
 
-from_json_text!(AgentConfig, SmithProfile, Overrides);
+from_json_text!(
+    AgentConfig,
+    SmithProfile,
+    Overrides,
+    SmithSnapshot,
+    ExternalIds,
+    Metadata
+);
 
 #[derive(Debug, Clone, PartialEq, sqlx::FromRow)]
 pub struct SmithRow {
@@ -154,6 +161,102 @@ pub struct SmithFilter {
     pub customer_id: Option<String>,
     pub agent_id: Option<String>,
 }
+
+/// What a smith was configured as at one time: the part of a [`SmithRow`] that changes.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct SmithSnapshot {
+    pub agent_id: String,
+    pub pin: Option<i64>,
+    pub customer_id: Option<String>,
+    #[serde(flatten)]
+    pub profile: SmithProfile,
+    pub overrides: Overrides,
+}
+
+impl SmithRow {
+    /// Its configuration, for a revision.
+    pub fn snapshot(&self) -> SmithSnapshot {
+        SmithSnapshot {
+            agent_id: self.agent_id.clone(),
+            pin: self.pin,
+            customer_id: self.customer_id.clone(),
+            profile: self.profile.clone(),
+            overrides: self.overrides.clone(),
+        }
+    }
+}
+
+#[derive(Debug, Clone, PartialEq, sqlx::FromRow)]
+pub struct SmithRevisionRow {
+    pub smith_id: String,
+    /// From 1, without gaps.
+    pub version: i64,
+    #[sqlx(try_from = "String")]
+    pub snapshot: SmithSnapshot,
+    pub created_by: Option<String>,
+    pub note: Option<String>,
+    pub created_at: i64,
+}
+
+/// Who changes something, why and when.
+#[derive(Debug, Clone, Copy)]
+pub struct Change<'a> {
+    /// The token's id.
+    pub by: Option<&'a str>,
+    pub note: Option<&'a str>,
+    pub at: i64,
+}
+
+/// What became of a change of a smith.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum SmithChange {
+    Done,
+    /// There is no such smith.
+    Missing,
+    /// The agent has a smith with this external id already.
+    Taken,
+}
+
+/// Which versions of an agent are live.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Rollout {
+    pub active_version: Option<i64>,
+    /// The version that `percent` of the smiths get already.
+    pub rollout_version: Option<i64>,
+    pub percent: i64,
+}
+
+/// What became of an agent that was to be deleted.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum AgentRemoval {
+    Done,
+    Missing,
+    /// So many smiths run it.
+    InUse(i64),
+}
+
+/// A tenant's own billable party.
+#[derive(Debug, Clone, PartialEq, sqlx::FromRow)]
+pub struct CustomerRow {
+    pub id: String,
+    pub tenant_id: String,
+    pub name: String,
+    #[sqlx(try_from = "String")]
+    pub external_ids: ExternalIds,
+    #[sqlx(try_from = "String")]
+    pub metadata: Metadata,
+    pub created_at: i64,
+}
+
+/// A customer's ids elsewhere, by the other system's name.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct ExternalIds(pub BTreeMap<String, String>);
+
+/// Free JSON of the caller's.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct Metadata(pub serde_json::Map<String, Value>);
 
 #[derive(Clone, sqlx::FromRow)]
 pub struct ModelKeyRow {

@@ -262,6 +262,12 @@ async fn configuration_errors_name_the_key() {
             "{key}: {why}"
         );
     }
+    // Variables that another program set under our prefix are left alone.
+    let mut command = smithgate(dir.path());
+    command
+        .args(["check-config"])
+        .env("SMITHGATE_PORT", "tcp://10.0.0.1:8080");
+    assert!(ended(command).await.status.success());
     // The environment is configuration too, and wins over the file.
     let mut command = smithgate(dir.path());
     command

@@ -1,6 +1,6 @@
 //! The published client packages, unmodified, in their own processes. The test command installs
-//! them and tells where: `SMITHGATE_TEST_PYTHON`, an interpreter with `openai`, and
-//! `SMITHGATE_TEST_NODE`, a Node whose packages are those of `tests/clients`.
+//! them and tells where: `TEST_PYTHON`, an interpreter with `openai`, and
+//! `TEST_NODE`, a Node whose packages are those of `tests/clients`.
 
 use std::path::Path;
 use std::time::Duration;
@@ -42,10 +42,10 @@ async fn drive(interpreter: &str, script: &str) {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn openai_for_python() {
-    drive("SMITHGATE_TEST_PYTHON", "chat.py").await;
+    drive("TEST_PYTHON", "chat.py").await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn openai_for_node() {
-    drive("SMITHGATE_TEST_NODE", "chat.mjs").await;
+    drive("TEST_NODE", "chat.mjs").await;
 }

@@ -1,4 +1,4 @@
-//! The same suite on both engines. PostgreSQL is the server at `SMITHGATE_TEST_POSTGRES`, which
+//! The same suite on both engines. PostgreSQL is the server at `TEST_POSTGRES_URL`, which
 //! the test command starts; each test has a database of its own.
 
 use std::sync::Arc;
@@ -15,9 +15,8 @@ use crate::support::{Harness, ok, said, text};
 /// The URL of a new, empty database.
 pub async fn postgres_url() -> String {
     static NEXT: AtomicU32 = AtomicU32::new(0);
-    let server = std::env::var("SMITHGATE_TEST_POSTGRES").expect(
-        "SMITHGATE_TEST_POSTGRES names no PostgreSQL server; `.ci/test` starts one and sets it",
-    );
+    let server = std::env::var("TEST_POSTGRES_URL")
+        .expect("TEST_POSTGRES_URL names no PostgreSQL server; `.ci/test` starts one and sets it");
     let name = format!(
         "smithgate_{}_{}",
         std::process::id(),
@@ -966,9 +965,9 @@ async fn a_gateway_runs_on_postgres() {
     assert_eq!(runs["data"].as_array().map(Vec::len), Some(2), "{runs}");
     let id = runs["data"][0]["id"].as_str().expect("an id").to_owned();
     // Another gateway on the same database: same keys, same tokens, same log.
-    let before = text(harness.get(&format!("/v1/runs/{id}/events")).send().await).await;
+    let before = text(harness.get(&format!("/v1/smiths/{smith}/runs/{id}/events")).send().await).await;
     let harness = harness.restart().await;
-    let after = text(harness.get(&format!("/v1/runs/{id}/events")).send().await).await;
+    let after = text(harness.get(&format!("/v1/smiths/{smith}/runs/{id}/events")).send().await).await;
     assert!(before.contains("run.completed"), "{before}");
     assert_eq!(before, after);
 }

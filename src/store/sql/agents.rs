@@ -28,7 +28,7 @@ macro_rules! impl_agents {
             }
 
             async fn agent(&self, tenant_id: &str, id: &str) -> Result<Option<AgentRow>> {
-                Ok(sqlx::query_as("SELECT * FROM agents WHERE tenant_id = $1 AND id = $2")
+                Ok(sqlx::query_as("SELECT * FROM agents WHERE tenant_id = $1 AND id = $2 AND deleted_at IS NULL")
                     .bind(tenant_id)
                     .bind(id)
                     .fetch_optional(&self.read)
@@ -59,7 +59,7 @@ macro_rules! impl_agents {
             ) -> Result<Vec<AgentRow>> {
                 Ok(sqlx::query_as(
                     "SELECT * FROM agents WHERE tenant_id = $1 AND ($2 IS NULL OR id < $2) \
-                     ORDER BY id DESC LIMIT $3",
+                     AND deleted_at IS NULL ORDER BY id DESC LIMIT $3",
                 )
                 .bind(tenant_id)
                 .bind(before)
@@ -71,6 +71,7 @@ macro_rules! impl_agents {
             async fn agent_slugs(&self, tenant_id: &str, prefix: &str) -> Result<Vec<String>> {
                 Ok(sqlx::query_scalar(
                     "SELECT slug FROM agents WHERE tenant_id = $1 AND slug IS NOT NULL \
+                     AND deleted_at IS NULL \
                      AND substr(slug, 1, length($2)) = $2",
                 )
                 .bind(tenant_id)
@@ -90,7 +91,8 @@ macro_rules! impl_agents {
                 let mut tx = self.write.begin().await?;
                 // Writing the row first serialises publishers of one agent on both engines.
                 let touched = sqlx::query(
-                    "UPDATE agents SET updated_at = $3 WHERE tenant_id = $1 AND id = $2",
+                    "UPDATE agents SET updated_at = $3 \
+                     WHERE tenant_id = $1 AND id = $2 AND deleted_at IS NULL",
                 )
                 .bind(tenant_id)
                 .bind(agent_id)
@@ -165,12 +167,97 @@ macro_rules! impl_agents {
 
             async fn smith_count(&self, tenant_id: &str, agent_id: &str) -> Result<i64> {
                 Ok(sqlx::query_scalar(
-                    "SELECT COUNT(*) FROM smiths WHERE tenant_id = $1 AND agent_id = $2",
+                    "SELECT COUNT(*) FROM smiths \
+                     WHERE tenant_id = $1 AND agent_id = $2 AND deleted_at IS NULL",
                 )
                 .bind(tenant_id)
                 .bind(agent_id)
                 .fetch_one(&self.read)
                 .await?)
+            }
+
+            async fn agent_activity(&self, tenant_id: &str, agent_id: &str) -> Result<Option<i64>> {
+                Ok(sqlx::query_scalar(
+                    "SELECT created_at FROM runs WHERE tenant_id = $1 AND agent_id = $2 \
+                     ORDER BY id DESC LIMIT 1",
+                )
+                .bind(tenant_id)
+                .bind(agent_id)
+                .fetch_optional(&self.read)
+                .await?)
+            }
+
+            async fn update_agent(&self, agent: &AgentRow) -> Result<bool> {
+                let done = sqlx::query(
+                    "UPDATE agents SET name = $3, draft = $4, updated_at = $5 \
+                     WHERE tenant_id = $1 AND id = $2 AND deleted_at IS NULL",
+                )
+                .bind(&agent.tenant_id)
+                .bind(&agent.id)
+                .bind(&agent.name)
+                .bind($crate::store::sql::document("agent", &agent.draft)?)
+                .bind(agent.updated_at)
+                .execute(&self.write)
+                .await?;
+                Ok(done.rows_affected() > 0)
+            }
+
+            async fn set_rollout(
+                &self,
+                tenant_id: &str,
+                agent_id: &str,
+                rollout: &Rollout,
+                now: i64,
+            ) -> Result<bool> {
+                let done = sqlx::query(
+                    "UPDATE agents SET active_version = $3, rollout_version = $4, \
+                     rollout_percent = $5, updated_at = $6 \
+                     WHERE tenant_id = $1 AND id = $2 AND deleted_at IS NULL",
+                )
+                .bind(tenant_id)
+                .bind(agent_id)
+                .bind(rollout.active_version)
+                .bind(rollout.rollout_version)
+                .bind(rollout.percent)
+                .bind(now)
+                .execute(&self.write)
+                .await?;
+                Ok(done.rows_affected() > 0)
+            }
+
+            async fn delete_agent(
+                &self,
+                tenant_id: &str,
+                id: &str,
+                now: i64,
+            ) -> Result<AgentRemoval> {
+                let mut tx = self.write.begin().await?;
+                let touched = sqlx::query(
+                    "UPDATE agents SET deleted_at = $3 \
+                     WHERE tenant_id = $1 AND id = $2 AND deleted_at IS NULL",
+                )
+                .bind(tenant_id)
+                .bind(id)
+                .bind(now)
+                .execute(&mut *tx)
+                .await?;
+                if touched.rows_affected() == 0 {
+                    return Ok(AgentRemoval::Missing);
+                }
+                let smiths: i64 = sqlx::query_scalar(
+                    "SELECT COUNT(*) FROM smiths \
+                     WHERE tenant_id = $1 AND agent_id = $2 AND deleted_at IS NULL",
+                )
+                .bind(tenant_id)
+                .bind(id)
+                .fetch_one(&mut *tx)
+                .await?;
+                if smiths > 0 {
+                    tx.rollback().await?;
+                    return Ok(AgentRemoval::InUse(smiths));
+                }
+                tx.commit().await?;
+                Ok(AgentRemoval::Done)
             }
         }
     };

@@ -3,6 +3,7 @@
 //! history. They are macros because sqlx's queries are typed by their database.
 
 pub(super) mod agents;
+pub(super) mod customers;
 pub(super) mod idempotency;
 pub(super) mod model_keys;
 pub(super) mod runs;
@@ -18,6 +19,7 @@ macro_rules! impl_store {
         $crate::store::sql::tokens::impl_tokens!($store);
         $crate::store::sql::agents::impl_agents!($store);
         $crate::store::sql::smiths::impl_smiths!($store);
+        $crate::store::sql::customers::impl_customers!($store);
         $crate::store::sql::model_keys::impl_model_keys!($store);
         $crate::store::sql::runs::impl_runs!($store);
         $crate::store::sql::idempotency::impl_idempotency!($store);

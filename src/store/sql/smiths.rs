@@ -1,10 +1,33 @@
 //! Queries: smiths.
 
+/// Writes the next revision of a smith whose row this transaction has just written, and so holds.
+macro_rules! add_revision {
+    ($tx:expr, $smith:expr, $change:expr) => {
+        sqlx::query(
+            "INSERT INTO smith_revisions (tenant_id, smith_id, version, snapshot, created_by, \
+             note, created_at) SELECT s.tenant_id, s.id, 1 + COALESCE((SELECT MAX(r.version) \
+             FROM smith_revisions r WHERE r.smith_id = s.id), 0), $3, $4, $5, $6 \
+             FROM smiths s WHERE s.tenant_id = $1 AND s.id = $2",
+        )
+        .bind(&$smith.tenant_id)
+        .bind(&$smith.id)
+        .bind($crate::store::sql::document("smith", &$smith.snapshot())?)
+        .bind($change.by)
+        .bind($change.note)
+        .bind($change.at)
+        .execute($tx)
+        .await?
+    };
+}
+
+pub(in crate::store) use add_revision;
+
 macro_rules! impl_smiths {
     ($store:ty) => {
         #[async_trait::async_trait]
         impl $crate::store::SmithStore for $store {
             async fn upsert_smith(&self, smith: &SmithRow) -> Result<(SmithRow, bool)> {
+                let mut tx = self.write.begin().await?;
                 let made: Option<SmithRow> = sqlx::query_as(
                     "INSERT INTO smiths (id, tenant_id, agent_id, external_id, profile, \
                      customer_id, pin, overrides, created_at) \
@@ -20,25 +43,34 @@ macro_rules! impl_smiths {
                 .bind(smith.pin)
                 .bind($crate::store::sql::document("smith", &smith.overrides)?)
                 .bind(smith.created_at)
-                .fetch_optional(&self.write)
+                .fetch_optional(&mut *tx)
                 .await?;
                 if let Some(made) = made {
+                    let change = Change {
+                        by: None,
+                        note: None,
+                        at: made.created_at,
+                    };
+                    $crate::store::sql::smiths::add_revision!(&mut *tx, made, change);
+                    tx.commit().await?;
                     return Ok((made, true));
                 }
                 let live = sqlx::query_as(
                     "SELECT * FROM smiths \
-                     WHERE tenant_id = $1 AND external_id = $2 AND agent_id = $3",
+                     WHERE tenant_id = $1 AND external_id = $2 AND agent_id = $3 \
+                     AND deleted_at IS NULL",
                 )
                 .bind(&smith.tenant_id)
                 .bind(&smith.external_id)
                 .bind(&smith.agent_id)
-                .fetch_one(&self.write)
+                .fetch_one(&mut *tx)
                 .await?;
+                tx.commit().await?;
                 Ok((live, false))
             }
 
             async fn smith(&self, tenant_id: &str, id: &str) -> Result<Option<SmithRow>> {
-                Ok(sqlx::query_as("SELECT * FROM smiths WHERE tenant_id = $1 AND id = $2")
+                Ok(sqlx::query_as("SELECT * FROM smiths WHERE tenant_id = $1 AND id = $2 AND deleted_at IS NULL")
                     .bind(tenant_id)
                     .bind(id)
                     .fetch_optional(&self.read)
@@ -57,7 +89,7 @@ macro_rules! impl_smiths {
                      AND ($3 IS NULL OR external_id = $3) \
                      AND ($4 IS NULL OR substr(external_id, 1, length($4)) = $4) \
                      AND ($5 IS NULL OR customer_id = $5) AND ($6 IS NULL OR agent_id = $6) \
-                     ORDER BY id DESC LIMIT $7",
+                     AND deleted_at IS NULL ORDER BY id DESC LIMIT $7",
                 )
                 .bind(tenant_id)
                 .bind(before)
@@ -68,6 +100,122 @@ macro_rules! impl_smiths {
                 .bind(limit)
                 .fetch_all(&self.read)
                 .await?)
+            }
+
+            async fn update_smith(
+                &self,
+                smith: &SmithRow,
+                change: Change<'_>,
+            ) -> Result<SmithChange> {
+                let mut tx = self.write.begin().await?;
+                let done = sqlx::query(
+                    "UPDATE smiths SET agent_id = $3, profile = $4, customer_id = $5, pin = $6, \
+                     overrides = $7 WHERE tenant_id = $1 AND id = $2 AND deleted_at IS NULL",
+                )
+                .bind(&smith.tenant_id)
+                .bind(&smith.id)
+                .bind(&smith.agent_id)
+                .bind($crate::store::sql::document("smith", &smith.profile)?)
+                .bind(&smith.customer_id)
+                .bind(smith.pin)
+                .bind($crate::store::sql::document("smith", &smith.overrides)?)
+                .execute(&mut *tx)
+                .await;
+                let done = match done {
+                    Err(sqlx::Error::Database(error)) if error.is_unique_violation() => {
+                        return Ok(SmithChange::Taken);
+                    }
+                    other => other?,
+                };
+                if done.rows_affected() == 0 {
+                    return Ok(SmithChange::Missing);
+                }
+                $crate::store::sql::smiths::add_revision!(&mut *tx, smith, change);
+                tx.commit().await?;
+                Ok(SmithChange::Done)
+            }
+
+            async fn delete_smith(&self, tenant_id: &str, id: &str, now: i64) -> Result<bool> {
+                let done = sqlx::query(
+                    "UPDATE smiths SET deleted_at = $3 \
+                     WHERE tenant_id = $1 AND id = $2 AND deleted_at IS NULL",
+                )
+                .bind(tenant_id)
+                .bind(id)
+                .bind(now)
+                .execute(&self.write)
+                .await?;
+                Ok(done.rows_affected() > 0)
+            }
+
+            async fn smith_revisions(
+                &self,
+                tenant_id: &str,
+                smith_id: &str,
+                before: Option<i64>,
+                limit: i64,
+            ) -> Result<Vec<SmithRevisionRow>> {
+                Ok(sqlx::query_as(
+                    "SELECT * FROM smith_revisions WHERE tenant_id = $1 AND smith_id = $2 \
+                     AND ($3 IS NULL OR version < $3) ORDER BY version DESC LIMIT $4",
+                )
+                .bind(tenant_id)
+                .bind(smith_id)
+                .bind(before)
+                .bind(limit)
+                .fetch_all(&self.read)
+                .await?)
+            }
+
+            async fn smith_revision(
+                &self,
+                tenant_id: &str,
+                smith_id: &str,
+                version: i64,
+            ) -> Result<Option<SmithRevisionRow>> {
+                Ok(sqlx::query_as(
+                    "SELECT * FROM smith_revisions \
+                     WHERE tenant_id = $1 AND smith_id = $2 AND version = $3",
+                )
+                .bind(tenant_id)
+                .bind(smith_id)
+                .bind(version)
+                .fetch_optional(&self.read)
+                .await?)
+            }
+
+            async fn smith_memory(&self, tenant_id: &str, smith_id: &str) -> Result<String> {
+                let found: Option<String> = sqlx::query_scalar(
+                    "SELECT content FROM smith_memory WHERE tenant_id = $1 AND smith_id = $2",
+                )
+                .bind(tenant_id)
+                .bind(smith_id)
+                .fetch_optional(&self.read)
+                .await?;
+                Ok(found.unwrap_or_default())
+            }
+
+            async fn put_smith_memory(
+                &self,
+                tenant_id: &str,
+                smith_id: &str,
+                content: &str,
+                now: i64,
+            ) -> Result<()> {
+                sqlx::query(
+                    "INSERT INTO smith_memory (tenant_id, smith_id, content, updated_at) \
+                     SELECT tenant_id, id, $3, $4 FROM smiths \
+                     WHERE tenant_id = $1 AND id = $2 AND deleted_at IS NULL \
+                     ON CONFLICT (smith_id) DO UPDATE SET content = excluded.content, \
+                     updated_at = excluded.updated_at",
+                )
+                .bind(tenant_id)
+                .bind(smith_id)
+                .bind(content)
+                .bind(now)
+                .execute(&self.write)
+                .await?;
+                Ok(())
             }
         }
     };
