@@ -965,9 +965,21 @@ async fn a_gateway_runs_on_postgres() {
     assert_eq!(runs["data"].as_array().map(Vec::len), Some(2), "{runs}");
     let id = runs["data"][0]["id"].as_str().expect("an id").to_owned();
     // Another gateway on the same database: same keys, same tokens, same log.
-    let before = text(harness.get(&format!("/v1/smiths/{smith}/runs/{id}/events")).send().await).await;
+    let before = text(
+        harness
+            .get(&format!("/v1/smiths/{smith}/runs/{id}/events"))
+            .send()
+            .await,
+    )
+    .await;
     let harness = harness.restart().await;
-    let after = text(harness.get(&format!("/v1/smiths/{smith}/runs/{id}/events")).send().await).await;
+    let after = text(
+        harness
+            .get(&format!("/v1/smiths/{smith}/runs/{id}/events"))
+            .send()
+            .await,
+    )
+    .await;
     assert!(before.contains("run.completed"), "{before}");
     assert_eq!(before, after);
 }
