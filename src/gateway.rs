@@ -14,8 +14,9 @@ use crate::error::ApiError;
 use crate::ids;
 use crate::metrics::Metrics;
 use crate::model::{Models, Routing};
-use crate::run::{Accounting, Runs, Smiths};
+use crate::run::{Accounting, Budgets, Runs, Smiths};
 use crate::secrets::{Vault, VaultError};
+use crate::webhook::{Sender, Webhooks};
 use crate::store::{self, Journal, Store, StoreError, Tenant, now_micros};
 
 /// Why a gateway cannot start.
@@ -51,6 +52,9 @@ pub struct Gateway {
     pub smiths: Arc<Smiths>,
     pub runs: Arc<Runs>,
     pub accounting: Arc<Accounting>,
+    pub budgets: Arc<Budgets>,
+    pub vault: Arc<Vault>,
+    pub webhooks: Arc<Webhooks>,
     pub metrics: Metrics,
     draining: AtomicBool,
     in_flight: AtomicUsize,
@@ -95,25 +99,29 @@ impl Gateway {
                 .register(Box::new(counter.clone()))
                 .map_err(|e| StartError::Config(e.to_string()))?;
         }
-        let routing = Routing::new(&config, store.clone(), vault, metrics.clone())
+        let routing = Routing::new(&config, store.clone(), vault.clone(), metrics.clone())
             .map_err(StartError::Config)?;
         let models = Arc::new(Models::new(&config, routing, metrics.clone()));
         let smiths = Arc::new(Smiths::new(store.clone(), metrics.clone()));
-        let accounting = Arc::new(Accounting::new(metrics.clone()));
+        let accounting = Arc::new(Accounting::new(&config.prices, metrics.clone()));
+        let budgets = Arc::new(Budgets::new(store.clone()));
         let (journal, writer) = Journal::start(store.clone());
+        let sender = Sender::new(store.clone(), vault.clone(), models.clone());
+        let webhooks = Webhooks::new(sender);
         let runs = Runs::new(
             store.clone(),
             journal.clone(),
             models.clone(),
             smiths.clone(),
             accounting.clone(),
+            budgets.clone(),
             config.limits.clone(),
             metrics.clone(),
         );
         let tasks = vec![
             writer,
             tokio::spawn(auth.clone().follow_revocations()),
-            tokio::spawn(accounting.clone().flush_regularly(journal.clone())),
+            tokio::spawn(accounting.clone().flush_regularly(journal.clone(), budgets.clone())),
         ];
         let first = first_start(store.as_ref(), &auth).await?;
         let gateway = Arc::new(Self {
@@ -125,6 +133,9 @@ impl Gateway {
             smiths,
             runs,
             accounting,
+            budgets,
+            vault,
+            webhooks,
             metrics,
             draining: AtomicBool::new(false),
             in_flight: AtomicUsize::new(0),
@@ -153,8 +164,11 @@ impl Gateway {
                 }
             }
         }
-        let leases = tokio::spawn(self.runs.clone().keep_leases());
-        self.tasks.lock().push(leases);
+        self.tasks.lock().extend([
+            tokio::spawn(self.runs.clone().keep_leases()),
+            tokio::spawn(self.webhooks.clone().work()),
+            tokio::spawn(expire_regularly(self.store.clone())),
+        ]);
         Ok(())
     }
 
@@ -201,6 +215,18 @@ impl Gateway {
         const LOOK_AGAIN: Duration = Duration::from_millis(20);
         while self.in_flight.load(Ordering::Acquire) > 0 || self.runs.live_count() > 0 {
             let _ = tokio::time::timeout(LOOK_AGAIN, self.request_ended.notified()).await;
+        }
+    }
+}
+
+/// Deletes what has outlived its use, for ever.
+async fn expire_regularly(store: Arc<dyn Store>) {
+    const EVERY: Duration = Duration::from_secs(600);
+    let mut interval = tokio::time::interval(EVERY);
+    loop {
+        interval.tick().await;
+        if let Err(error) = store.expire(now_micros()).await {
+            tracing::warn!(%error, "cannot delete what has expired");
         }
     }
 }

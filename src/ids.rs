@@ -16,10 +16,25 @@ pub enum Kind {
     Call,
     Node,
     Key,
+    Event,
+    Webhook,
+    Delivery,
+    Customer,
+    Conversation,
+    Approval,
+    Connection,
+    Budget,
+    Trace,
+    Span,
+    UsageEvent,
+    File,
+    Organization,
+    OauthState,
+    Message,
 }
 
 impl Kind {
-    /// The prefix, with its underscore.
+    /// The prefix, with its separator.
     pub fn prefix(self) -> &'static str {
         match self {
             Self::Project => "proj_",
@@ -31,6 +46,21 @@ impl Kind {
             Self::Call => "call_",
             Self::Node => "node_",
             Self::Key => "key_",
+            Self::Event => "evt_",
+            Self::Webhook => "wh_",
+            Self::Delivery => "whd_",
+            Self::Customer => "cus_",
+            Self::Conversation => "cnv_",
+            Self::Approval => "apr_",
+            Self::Connection => "con_",
+            Self::Budget => "bgt_",
+            Self::Trace => "trc_",
+            Self::Span => "spn_",
+            Self::UsageEvent => "use_",
+            Self::File => "file-",
+            Self::Organization => "org_",
+            Self::OauthState => "oas_",
+            Self::Message => "msg_",
         }
     }
 }
@@ -42,6 +72,12 @@ pub fn mint(kind: Kind) -> String {
     let mut body = [0u8; ulid::ULID_LEN];
     id.push_str(Ulid::new().array_to_str(&mut body));
     id
+}
+
+/// The least id of `kind` that was minted at or after `micros` (since the Unix epoch).
+pub fn floor(kind: Kind, micros: i64) -> String {
+    let millis = u64::try_from(micros / 1000).unwrap_or(0);
+    format!("{}{}", kind.prefix(), Ulid::from_parts(millis, 0))
 }
 
 /// A new request id: a bare ULID.

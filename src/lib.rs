@@ -19,4 +19,5 @@ pub mod run;
 pub mod secrets;
 pub mod sse;
 pub mod store;
+pub mod webhook;
 pub mod wire;

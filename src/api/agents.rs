@@ -1,40 +1,130 @@
-//! `/v1/agents`: create, read, list, publish.
+//! `/v1/agents`: drafts, versions, rollout, import and attach.
 
 use axum::Json;
-use axum::body::Bytes;
 use axum::extract::{Path, State};
-use axum::response::Response;
-use http::{HeaderMap, StatusCode};
-use serde::Deserialize;
-use serde_json::{Map, Value, json};
+use http::StatusCode;
+use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
 
-use super::page::PageQuery;
-use super::{AppState, Caller, idempotency};
+use super::AppState;
+use super::configuration::{AgentDraft, ConfigPatch, Variable, differing, with_configuration};
+use super::extract::{Caller, Input, check_text, name, sent};
+use super::page::{Page, PageParams, PageQuery};
+use super::time::Time;
 use crate::error::ApiError;
 use crate::ids;
-use crate::run::rfc3339;
-use crate::store::{AgentConfig, AgentRow, AgentVersionRow, now_micros};
-use crate::wire::parse;
+use crate::store::{
+    AgentConfig, AgentRemoval, AgentRow, AgentVersionRow, Change, Overrides, Rollout, SmithChange,
+    SmithFilter, SmithRow, now_micros,
+};
 
 const MAX_SLUG: usize = 63;
-const MAX_NAME: usize = 200;
+const MAX_NOTE: usize = 4096;
+/// Smiths looked at in one step of attaching all.
+const ATTACH_STEP: i64 = 500;
 
-#[derive(Debug, Deserialize)]
-struct AgentIn {
-    name: String,
-    #[serde(default)]
-    slug: Option<String>,
-    #[serde(flatten)]
-    rest: Map<String, Value>,
+with_configuration! {
+    /// A new agent; config members are its draft.
+    #[derive(Debug, Deserialize, ToSchema)]
+    pub struct AgentIn {
+        #[schema(min_length = 1, max_length = 200)]
+        pub name: String,
+        /// Immutable; derived from the name when absent.
+        #[serde(default)]
+        #[schema(pattern = "^[a-z0-9-]{1,63}$")]
+        pub slug: Option<String>,
+        #[serde(default, deserialize_with = "sent")]
+        #[schema(value_type = Option<Vec<Variable>>)]
+        pub variables: Option<Option<Vec<Variable>>>,
+    }
 }
 
-#[derive(Debug, Default, Deserialize)]
-struct PublishIn {
-    #[serde(default)]
-    note: Option<String>,
+with_configuration! {
+    /// What to change; an explicit null clears.
+    #[derive(Debug, Deserialize, ToSchema)]
+    pub struct AgentPatch {
+        #[serde(default)]
+        #[schema(min_length = 1, max_length = 200)]
+        pub name: Option<String>,
+        #[serde(default, deserialize_with = "sent")]
+        #[schema(value_type = Option<Vec<Variable>>)]
+        pub variables: Option<Option<Vec<Variable>>>,
+    }
 }
 
-/// An agent that was just made from `config`.
+#[derive(Debug, Deserialize, ToSchema)]
+pub struct PublishIn {
+    #[serde(default)]
+    pub note: Option<String>,
+}
+
+#[derive(Debug, Deserialize, ToSchema)]
+pub struct RolloutIn {
+    pub version: i64,
+    /// Below 100, the choice for a smith is sticky.
+    #[serde(default)]
+    #[schema(minimum = 0, maximum = 100, default = 100)]
+    pub percent: Option<i64>,
+}
+
+#[derive(Debug, Deserialize, ToSchema)]
+pub struct ImportIn {
+    /// The smith whose effective configuration becomes the draft.
+    pub from_smith: String,
+    #[schema(min_length = 1, max_length = 200)]
+    pub name: String,
+}
+
+#[derive(Debug, Deserialize, ToSchema)]
+pub struct AttachIn {
+    /// All smiths of the default agent.
+    #[serde(default)]
+    pub all: bool,
+    #[serde(default)]
+    pub smith_ids: Option<Vec<String>>,
+}
+
+#[derive(Debug, Serialize, ToSchema)]
+pub struct AgentOut {
+    pub id: String,
+    /// Null only for the default agent.
+    pub slug: Option<String>,
+    pub name: String,
+    pub is_default: bool,
+    pub draft: AgentDraft,
+    pub active_version: Option<i64>,
+    pub rollout_version: Option<i64>,
+    pub rollout_percent: i64,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(nullable = false)]
+    pub smith_count: Option<i64>,
+    pub last_activity_at: Option<Time>,
+    pub created_at: Time,
+    pub updated_at: Time,
+}
+
+#[derive(Debug, Serialize, ToSchema)]
+pub struct AgentVersionOut {
+    pub version: i64,
+    pub snapshot: AgentDraft,
+    pub created_by: Option<String>,
+    pub note: Option<String>,
+    pub created_at: Time,
+}
+
+#[derive(Debug, Serialize, ToSchema)]
+pub struct Attached {
+    pub smith_id: String,
+    pub override_keys: Vec<String>,
+}
+
+#[derive(Debug, Serialize, ToSchema)]
+pub struct AttachOut {
+    pub attached: Vec<Attached>,
+    pub count: usize,
+}
+
+/// A new agent without versions; without a slug it is the default one.
 pub(super) fn new_agent(
     tenant_id: &str,
     name: &str,
@@ -51,128 +141,131 @@ pub(super) fn new_agent(
         draft,
         active_version: None,
         rollout_version: None,
-        rollout_percent: 0,
+        rollout_percent: 100,
         created_at: now,
         updated_at: now,
     }
 }
 
-/// The members of an agent's configuration in `fields`; nulls count as not sent.
-pub(super) fn config_of(fields: &Map<String, Value>) -> Result<AgentConfig, ApiError> {
-    let present: Map<String, Value> = fields
-        .iter()
-        .filter(|(_, value)| !value.is_null())
-        .map(|(key, value)| (key.clone(), value.clone()))
-        .collect();
-    parse(Value::Object(present).to_string().as_bytes())
+fn with_variables(
+    mut patch: ConfigPatch,
+    variables: &Option<Option<Vec<Variable>>>,
+) -> Result<ConfigPatch, ApiError> {
+    let stored = variables.as_ref().map(|list| {
+        list.as_ref()
+            .map(|all| all.iter().map(Into::into).collect::<Vec<crate::store::AgentVariable>>())
+    });
+    patch.set("variables", &stored);
+    patch.check()?;
+    Ok(patch)
 }
 
-async fn agent_out(gateway: &AppState, agent: &AgentRow, count: bool) -> Result<Value, ApiError> {
-    let mut out = json!({
-        "id": agent.id,
-        "slug": agent.slug,
-        "name": agent.name,
-        "is_default": agent.is_default,
-        "draft": agent.draft,
-        "active_version": agent.active_version,
-        "rollout_version": agent.rollout_version,
-        "rollout_percent": agent.rollout_percent,
-        "created_at": rfc3339(agent.created_at),
-        "updated_at": rfc3339(agent.updated_at),
-    });
-    if count {
-        let smiths = gateway
-            .store
-            .smith_count(&agent.tenant_id, &agent.id)
-            .await?;
-        out["smith_count"] = json!(smiths);
+fn agent_out(agent: &AgentRow) -> AgentOut {
+    AgentOut {
+        id: agent.id.clone(),
+        slug: agent.slug.clone(),
+        name: agent.name.clone(),
+        is_default: agent.is_default,
+        draft: (&agent.draft).into(),
+        active_version: agent.active_version,
+        rollout_version: agent.rollout_version,
+        rollout_percent: agent.rollout_percent,
+        smith_count: None,
+        last_activity_at: None,
+        created_at: Time(agent.created_at),
+        updated_at: Time(agent.updated_at),
     }
+}
+
+async fn counted(gateway: &AppState, agent: &AgentRow) -> Result<AgentOut, ApiError> {
+    let (tenant, id) = (&agent.tenant_id, &agent.id);
+    let mut out = agent_out(agent);
+    out.smith_count = Some(gateway.store.smith_count(tenant, id).await?);
+    out.last_activity_at = gateway.store.agent_activity(tenant, id).await?.map(Time);
     Ok(out)
 }
 
-fn version_out(version: &AgentVersionRow) -> Value {
-    json!({
-        "version": version.version,
-        "snapshot": version.snapshot,
-        "created_by": version.created_by,
-        "note": version.note,
-        "created_at": rfc3339(version.created_at),
-    })
+fn version_out(version: AgentVersionRow) -> AgentVersionOut {
+    AgentVersionOut {
+        version: version.version,
+        snapshot: (&version.snapshot).into(),
+        created_by: version.created_by,
+        note: version.note,
+        created_at: Time(version.created_at),
+    }
 }
 
-/// `GET /v1/agents`.
+async fn found(gateway: &AppState, tenant: &str, id: &str) -> Result<AgentRow, ApiError> {
+    let agent = gateway.store.agent(tenant, id).await?;
+    agent.ok_or_else(|| ApiError::not_found("agent", id))
+}
+
+/// Lists the agents.
+#[utoipa::path(get, path = "/v1/agents", tag = "agents", params(PageParams),
+    responses((status = 200, body = Page<AgentOut>)))]
 pub async fn list(
     State(gateway): State<AppState>,
     Caller(caller): Caller,
     page: PageQuery,
-) -> Result<Json<Value>, ApiError> {
+) -> Result<Json<Page<AgentOut>>, ApiError> {
     caller.require_admin()?;
-    let before = page.before.as_deref();
     let rows = gateway
         .store
-        .agents(&caller.tenant_id, before, page.fetch())
+        .agents(&caller.tenant_id, page.before.as_deref(), page.fetch())
         .await?;
     let mut out = Vec::with_capacity(rows.len());
     for row in &rows {
-        out.push((row.id.clone(), agent_out(&gateway, row, false).await?));
+        let mut shown = agent_out(row);
+        let last = gateway.store.agent_activity(&row.tenant_id, &row.id);
+        shown.last_activity_at = last.await?.map(Time);
+        out.push(shown);
     }
-    Ok(Json(page.page(
-        out,
-        |(id, _)| id.clone(),
-        |(_, agent)| agent.clone(),
-    )))
+    Ok(Json(page.page(out, |agent| agent.id.clone(), |agent| agent)))
 }
 
-/// `POST /v1/agents`.
+/// Makes an agent.
+#[utoipa::path(post, path = "/v1/agents", tag = "agents", request_body = AgentIn,
+    responses((status = 201, body = AgentOut)))]
 pub async fn create(
     State(gateway): State<AppState>,
     Caller(caller): Caller,
-    headers: HeaderMap,
-    body: Bytes,
-) -> Result<Response, ApiError> {
+    Input(input): Input<AgentIn>,
+) -> Result<(StatusCode, Json<AgentOut>), ApiError> {
     caller.require_admin()?;
-    let make = async {
-        let input: AgentIn = parse(&body)?;
-        let name = input.name.trim();
-        if name.is_empty() {
-            return Err(ApiError::bad_request("name_required", "the name is empty").param("name"));
+    let patch = with_variables(input.common()?, &input.variables)?;
+    let draft = patch.applied(&AgentConfig::default())?;
+    let slug = input.slug.filter(|slug| !slug.is_empty());
+    let agent = insert(&gateway, &caller.tenant_id, &name(&input.name)?, slug, draft).await?;
+    Ok((StatusCode::CREATED, Json(counted(&gateway, &agent).await?)))
+}
+
+/// Inserts an agent under the slug that was given, or under a free one derived from its name.
+async fn insert(
+    gateway: &AppState,
+    tenant: &str,
+    name: &str,
+    given: Option<String>,
+    draft: AgentConfig,
+) -> Result<AgentRow, ApiError> {
+    if given.as_deref().is_some_and(|slug| !is_slug(slug)) {
+        return Err(
+            ApiError::bad_request("invalid_slug", "a slug is 1 to 63 of [a-z0-9-]").param("slug"),
+        );
+    }
+    loop {
+        let slug = match &given {
+            Some(slug) => slug.clone(),
+            None => free_slug(gateway, tenant, &slug_of(name)).await?,
+        };
+        let agent = new_agent(tenant, name, Some(slug.clone()), draft.clone());
+        if gateway.store.insert_agent(&agent).await? {
+            return Ok(agent);
         }
-        if name.chars().count() > MAX_NAME {
-            return Err(
-                ApiError::bad_request("invalid_name", "the name is too long").param("name"),
-            );
+        if given.is_some() {
+            let message = format!("an agent has the slug '{slug}' already");
+            return Err(ApiError::conflict("agent_exists", message).param("slug"));
         }
-        let draft = config_of(&input.rest)?;
-        let given = input.slug.filter(|slug| !slug.is_empty());
-        if given.as_deref().is_some_and(|slug| !is_slug(slug)) {
-            return Err(
-                ApiError::bad_request("invalid_slug", "a slug is 1 to 63 of [a-z0-9-]")
-                    .param("slug"),
-            );
-        }
-        let derived = given.is_none();
-        let mut slug = given.unwrap_or_else(|| slug_of(name));
-        loop {
-            if derived {
-                slug = free_slug(&gateway, &caller.tenant_id, &slug_of(name)).await?;
-            }
-            let agent = new_agent(&caller.tenant_id, name, Some(slug.clone()), draft.clone());
-            if gateway.store.insert_agent(&agent).await? {
-                return Ok((
-                    StatusCode::CREATED,
-                    agent_out(&gateway, &agent, true).await?,
-                ));
-            }
-            if !derived {
-                return Err(ApiError::conflict(
-                    "agent_exists",
-                    format!("an agent has the slug '{slug}' already"),
-                )
-                .param("slug"));
-            }
-        }
-    };
-    idempotency::once(&gateway, &caller, &headers, "agents", &body, make).await
+    }
 }
 
 fn is_slug(slug: &str) -> bool {
@@ -216,42 +309,87 @@ async fn free_slug(gateway: &AppState, tenant_id: &str, wanted: &str) -> Result<
         .ok_or_else(|| ApiError::internal("no free slug"))
 }
 
-/// `GET /v1/agents/{id}`.
+/// Reads an agent.
+#[utoipa::path(get, path = "/v1/agents/{id}", tag = "agents", params(("id" = String, Path)),
+    responses((status = 200, body = AgentOut)))]
 pub async fn one(
     State(gateway): State<AppState>,
     Caller(caller): Caller,
     Path(id): Path<String>,
-) -> Result<Json<Value>, ApiError> {
+) -> Result<Json<AgentOut>, ApiError> {
     caller.require_admin()?;
-    let agent = gateway
-        .store
-        .agent(&caller.tenant_id, &id)
-        .await?
-        .ok_or_else(|| ApiError::not_found("agent", &id))?;
-    Ok(Json(agent_out(&gateway, &agent, true).await?))
+    let agent = found(&gateway, &caller.tenant_id, &id).await?;
+    Ok(Json(counted(&gateway, &agent).await?))
 }
 
-/// `GET /v1/agents/{id}/versions`.
+/// Changes an agent's name and draft; smiths see the draft only once it is published.
+#[utoipa::path(patch, path = "/v1/agents/{id}", tag = "agents", params(("id" = String, Path)),
+    request_body = AgentPatch, responses((status = 200, body = AgentOut)))]
+pub async fn update(
+    State(gateway): State<AppState>,
+    Caller(caller): Caller,
+    Path(id): Path<String>,
+    Input(input): Input<AgentPatch>,
+) -> Result<Json<AgentOut>, ApiError> {
+    caller.require_admin()?;
+    let patch = with_variables(input.common()?, &input.variables)?;
+    let mut agent = found(&gateway, &caller.tenant_id, &id).await?;
+    if let Some(given) = &input.name {
+        agent.name = name(given)?;
+    }
+    agent.draft = patch.applied(&agent.draft)?;
+    agent.updated_at = now_micros();
+    if !gateway.store.update_agent(&agent).await? {
+        return Err(ApiError::not_found("agent", &id));
+    }
+    Ok(Json(counted(&gateway, &agent).await?))
+}
+
+/// Deletes an agent that no smith runs.
+#[utoipa::path(delete, path = "/v1/agents/{id}", tag = "agents", params(("id" = String, Path)),
+    responses((status = 204)))]
+pub async fn remove(
+    State(gateway): State<AppState>,
+    Caller(caller): Caller,
+    Path(id): Path<String>,
+) -> Result<StatusCode, ApiError> {
+    caller.require_admin()?;
+    let agent = found(&gateway, &caller.tenant_id, &id).await?;
+    if agent.is_default {
+        return Err(ApiError::conflict(
+            "default_agent",
+            "the default agent can't be deleted",
+        ));
+    }
+    let removal = gateway
+        .store
+        .delete_agent(&caller.tenant_id, &id, now_micros())
+        .await?;
+    match removal {
+        AgentRemoval::Done => Ok(StatusCode::NO_CONTENT),
+        AgentRemoval::Missing => Err(ApiError::not_found("agent", &id)),
+        AgentRemoval::InUse(count) => Err(ApiError::conflict(
+            "agent_in_use",
+            format!("{count} smiths run this agent"),
+        )),
+    }
+}
+
+/// Lists the versions, newest first.
+#[utoipa::path(get, path = "/v1/agents/{id}/versions", tag = "agents",
+    params(("id" = String, Path), PageParams),
+    responses((status = 200, body = Page<AgentVersionOut>)))]
 pub async fn versions(
     State(gateway): State<AppState>,
     Caller(caller): Caller,
     Path(id): Path<String>,
     page: PageQuery,
-) -> Result<Json<Value>, ApiError> {
+) -> Result<Json<Page<AgentVersionOut>>, ApiError> {
     caller.require_admin()?;
-    let store = &gateway.store;
-    if store.agent(&caller.tenant_id, &id).await?.is_none() {
-        return Err(ApiError::not_found("agent", &id));
-    }
-    let before = match &page.before {
-        None => None,
-        Some(text) => Some(text.parse::<i64>().map_err(|_| {
-            ApiError::bad_request("invalid_cursor", "this cursor is of another list")
-                .param("cursor")
-        })?),
-    };
-    let rows = store
-        .agent_versions(&caller.tenant_id, &id, before, page.fetch())
+    found(&gateway, &caller.tenant_id, &id).await?;
+    let rows = gateway
+        .store
+        .agent_versions(&caller.tenant_id, &id, page.before_version()?, page.fetch())
         .await?;
     Ok(Json(page.page(
         rows,
@@ -260,36 +398,206 @@ pub async fn versions(
     )))
 }
 
-/// `POST /v1/agents/{id}/versions`: snapshots the draft; the first one goes live by itself.
+/// Snapshots the draft as the next version; the first one goes live by itself.
+#[utoipa::path(post, path = "/v1/agents/{id}/versions", tag = "agents",
+    params(("id" = String, Path)), request_body = PublishIn,
+    responses((status = 201, body = AgentVersionOut)))]
 pub async fn publish(
     State(gateway): State<AppState>,
     Caller(caller): Caller,
     Path(id): Path<String>,
-    headers: HeaderMap,
-    body: Bytes,
-) -> Result<Response, ApiError> {
+    Input(input): Input<PublishIn>,
+) -> Result<(StatusCode, Json<AgentVersionOut>), ApiError> {
     caller.require_admin()?;
-    let make = async {
-        let input: PublishIn = match body.trim_ascii().is_empty() {
-            true => PublishIn::default(),
-            false => parse(&body)?,
-        };
-        let version = gateway
-            .store
-            .publish_agent(
-                &caller.tenant_id,
-                &id,
-                Some(&caller.token_id),
-                input.note.as_deref(),
-                now_micros(),
-            )
-            .await?
-            .ok_or_else(|| ApiError::not_found("agent", &id))?;
-        gateway.smiths.forget_all();
-        Ok((StatusCode::CREATED, version_out(&version)))
+    check_text("note", input.note.as_deref().unwrap_or_default(), MAX_NOTE)?;
+    let version = gateway
+        .store
+        .publish_agent(
+            &caller.tenant_id,
+            &id,
+            Some(&caller.token_id),
+            input.note.as_deref(),
+            now_micros(),
+        )
+        .await?
+        .ok_or_else(|| ApiError::not_found("agent", &id))?;
+    gateway.smiths.forget_all();
+    Ok((StatusCode::CREATED, Json(version_out(version))))
+}
+
+/// Makes a version live, for all smiths or for some percent of them.
+#[utoipa::path(post, path = "/v1/agents/{id}/rollout", tag = "agents",
+    params(("id" = String, Path)), request_body = RolloutIn,
+    responses((status = 200, body = AgentOut)))]
+pub async fn rollout(
+    State(gateway): State<AppState>,
+    Caller(caller): Caller,
+    Path(id): Path<String>,
+    Input(input): Input<RolloutIn>,
+) -> Result<Json<AgentOut>, ApiError> {
+    caller.require_admin()?;
+    let percent = input.percent.unwrap_or(100);
+    if !(0..=100).contains(&percent) {
+        return Err(ApiError::bad_request("invalid_percent", "must be 0 to 100").param("percent"));
+    }
+    let store = &gateway.store;
+    let mut agent = found(&gateway, &caller.tenant_id, &id).await?;
+    let version = store.agent_version(&caller.tenant_id, &id, input.version);
+    if version.await?.is_none() {
+        let number = input.version.to_string();
+        return Err(ApiError::not_found("agent version", &number).param("version"));
+    }
+    let rollout = match percent {
+        100 => Rollout {
+            active_version: Some(input.version),
+            rollout_version: None,
+            percent: 100,
+        },
+        percent => Rollout {
+            active_version: agent.active_version,
+            rollout_version: Some(input.version),
+            percent,
+        },
     };
-    let path = format!("agents/{id}/versions");
-    idempotency::once(&gateway, &caller, &headers, &path, &body, make).await
+    let now = now_micros();
+    if !store
+        .set_rollout(&caller.tenant_id, &id, &rollout, now)
+        .await?
+    {
+        return Err(ApiError::not_found("agent", &id));
+    }
+    gateway.smiths.forget_all();
+    agent.active_version = rollout.active_version;
+    agent.rollout_version = rollout.rollout_version;
+    agent.rollout_percent = rollout.percent;
+    agent.updated_at = now;
+    Ok(Json(counted(&gateway, &agent).await?))
+}
+
+/// Makes an agent whose draft is a smith's effective configuration.
+#[utoipa::path(post, path = "/v1/agents/import", tag = "agents", request_body = ImportIn,
+    responses((status = 201, body = AgentOut)))]
+pub async fn import(
+    State(gateway): State<AppState>,
+    Caller(caller): Caller,
+    Input(input): Input<ImportIn>,
+) -> Result<(StatusCode, Json<AgentOut>), ApiError> {
+    caller.require_admin()?;
+    let name = name(&input.name)?;
+    let smith = gateway
+        .store
+        .smith(&caller.tenant_id, &input.from_smith)
+        .await?
+        .ok_or_else(|| ApiError::not_found("smith", &input.from_smith).param("from_smith"))?;
+    let effective = gateway.smiths.resolve(smith).await?;
+    let agent = insert(&gateway, &caller.tenant_id, &name, None, effective.config).await?;
+    Ok((StatusCode::CREATED, Json(counted(&gateway, &agent).await?)))
+}
+
+/// Moves smiths to this agent. Overrides that say what the agent says anyway are dropped.
+#[utoipa::path(post, path = "/v1/agents/{id}/attach", tag = "agents",
+    params(("id" = String, Path)), request_body = AttachIn,
+    responses((status = 200, body = AttachOut)))]
+pub async fn attach(
+    State(gateway): State<AppState>,
+    Caller(caller): Caller,
+    Path(id): Path<String>,
+    Input(input): Input<AttachIn>,
+) -> Result<Json<AttachOut>, ApiError> {
+    caller.require_admin()?;
+    let agent = found(&gateway, &caller.tenant_id, &id).await?;
+    let named = input.smith_ids.unwrap_or_default();
+    if named.is_empty() && !input.all {
+        return Err(ApiError::bad_request(
+            "nothing_to_update",
+            "name smiths, or ask for all of the default agent's",
+        )
+        .param("smith_ids"));
+    }
+    let mut attached = Vec::new();
+    if input.all {
+        let template = new_agent(&caller.tenant_id, "Default agent", None, AgentConfig::default());
+        let from = gateway.store.default_agent(&template).await?;
+        let filter = SmithFilter {
+            agent_id: Some(from.id),
+            ..SmithFilter::default()
+        };
+        let mut before = None;
+        loop {
+            let rows = gateway
+                .store
+                .smiths(&caller.tenant_id, &filter, before.as_deref(), ATTACH_STEP)
+                .await?;
+            let Some(last) = rows.last() else {
+                break;
+            };
+            before = Some(last.id.clone());
+            for smith in rows {
+                attached.extend(move_smith(&gateway, &caller.token_id, smith, &agent).await?);
+            }
+        }
+    }
+    let mut smiths = Vec::with_capacity(named.len());
+    for smith_id in &named {
+        let smith = gateway.store.smith(&caller.tenant_id, smith_id).await?;
+        smiths.push(
+            smith.ok_or_else(|| ApiError::not_found("smith", smith_id).param("smith_ids"))?,
+        );
+    }
+    for smith in smiths {
+        let (smith_id, taken) = (smith.id.clone(), smith.external_id.clone());
+        match move_smith(&gateway, &caller.token_id, smith, &agent).await? {
+            Some(moved) => attached.push(moved),
+            None => {
+                return Err(ApiError::conflict(
+                    "smith_exists",
+                    format!(
+                        "{smith_id}: the agent has a smith with the external_id '{}' already",
+                        taken.unwrap_or_default()
+                    ),
+                )
+                .param("smith_ids"));
+            }
+        }
+    }
+    gateway.smiths.forget_all();
+    let count = attached.len();
+    Ok(Json(AttachOut { attached, count }))
+}
+
+/// `None`: the agent has a smith with its external id already.
+async fn move_smith(
+    gateway: &AppState,
+    token_id: &str,
+    mut smith: SmithRow,
+    agent: &AgentRow,
+) -> Result<Option<Attached>, ApiError> {
+    let config = gateway.smiths.resolve(smith.clone()).await?.config;
+    let moved_elsewhere = smith.agent_id != agent.id;
+    if moved_elsewhere {
+        smith.agent_id.clone_from(&agent.id);
+        smith.pin = None;
+    }
+    // What it inherits from now on, and what of its present configuration differs from that.
+    let mut bare = smith.clone();
+    bare.overrides = Overrides::default();
+    let inherited = gateway.smiths.resolve(bare).await?.inherited;
+    let mut overrides = differing(&config, &inherited);
+    overrides.retain(|key, _| smith.overrides.0.contains_key(key));
+    smith.overrides = Overrides(overrides);
+    let change = Change {
+        by: Some(token_id),
+        note: Some("attached to an agent"),
+        at: now_micros(),
+    };
+    match gateway.store.update_smith(&smith, change).await? {
+        SmithChange::Done => Ok(Some(Attached {
+            smith_id: smith.id,
+            override_keys: smith.overrides.0.into_keys().collect(),
+        })),
+        SmithChange::Missing => Err(ApiError::not_found("smith", &smith.id)),
+        SmithChange::Taken => Ok(None),
+    }
 }
 
 #[cfg(test)]

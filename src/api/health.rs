@@ -4,7 +4,8 @@ use axum::Json;
 use axum::extract::State;
 use axum::response::{IntoResponse, Response};
 use http::StatusCode;
-use serde_json::{Value, json};
+use serde::Serialize;
+use utoipa::ToSchema;
 
 use super::AppState;
 
@@ -15,12 +16,40 @@ fn commit() -> &'static str {
     option_env!("SMITHGATE_COMMIT").unwrap_or("unknown")
 }
 
-/// `GET /health`: the process lives.
-pub async fn health() -> Json<Value> {
-    Json(json!({ "ok": true, "service": SERVICE, "commit": commit() }))
+#[derive(Debug, Serialize, ToSchema)]
+pub struct Health {
+    pub ok: bool,
+    pub service: &'static str,
+    pub commit: &'static str,
 }
 
-/// `GET /ready`: work can be taken.
+#[derive(Debug, Serialize, ToSchema)]
+pub struct Checks {
+    pub db: bool,
+    pub accepting: bool,
+}
+
+#[derive(Debug, Serialize, ToSchema)]
+pub struct Ready {
+    pub ok: bool,
+    pub service: &'static str,
+    pub checks: Checks,
+}
+
+/// Tells that the process lives.
+#[utoipa::path(get, path = "/health", tag = "health", security(()),
+    responses((status = 200, body = Health)))]
+pub async fn health() -> Json<Health> {
+    Json(Health {
+        ok: true,
+        service: SERVICE,
+        commit: commit(),
+    })
+}
+
+/// Tells whether work can be taken.
+#[utoipa::path(get, path = "/ready", tag = "health", security(()),
+    responses((status = 200, body = Ready), (status = 503, body = Ready)))]
 pub async fn ready(State(gateway): State<AppState>) -> Response {
     let db = gateway.store.ping().await.is_ok();
     let ok = db && !gateway.is_draining();
@@ -29,15 +58,21 @@ pub async fn ready(State(gateway): State<AppState>) -> Response {
     } else {
         StatusCode::SERVICE_UNAVAILABLE
     };
-    let body = json!({
-        "ok": ok,
-        "service": SERVICE,
-        "checks": { "db": db, "accepting": !gateway.is_draining() },
-    });
+    let checks = Checks {
+        db,
+        accepting: !gateway.is_draining(),
+    };
+    let body = Ready {
+        ok,
+        service: SERVICE,
+        checks,
+    };
     (status, Json(body)).into_response()
 }
 
-/// `GET /.well-known/jwks.json`: the public keys of tokens minted here.
+/// Serves the public keys of tokens minted here (RFC 7517).
+#[utoipa::path(get, path = "/.well-known/jwks.json", tag = "tokens", security(()),
+    responses((status = 200, body = Object)))]
 pub async fn jwks(State(gateway): State<AppState>) -> Response {
     let cached = [(http::header::CACHE_CONTROL, "public, max-age=300")];
     (cached, Json(gateway.auth.jwks().clone())).into_response()

@@ -3,10 +3,11 @@
 
 use std::sync::Arc;
 
-use axum::body::Bytes;
+use axum::body::{Body, Bytes};
+use axum::extract::{Request, State};
+use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
-use http::{HeaderMap, StatusCode, header};
-use serde_json::Value;
+use http::{HeaderValue, Method, StatusCode, header};
 
 use crate::auth::Principal;
 use crate::error::ApiError;
@@ -118,47 +119,73 @@ pub async fn claim_run(
     }
 }
 
-/// Answers a creating POST once for each key: `make` does the work and gives status and body.
-pub async fn once<F>(
+/// Answers a creating POST once for each key. What has an effect of its own (runs) claims its key
+/// itself and does not come through here.
+pub async fn layer(State(gateway): State<Arc<Gateway>>, request: Request, next: Next) -> Response {
+    let key = match request.headers().get("idempotency-key") {
+        Some(key) if request.method() == Method::POST => key.clone(),
+        _ => return next.run(request).await,
+    };
+    let Some(principal) = request.extensions().get::<Arc<Principal>>().cloned() else {
+        return next.run(request).await;
+    };
+    match once(&gateway, &principal, &key, request, next).await {
+        Ok(response) => response,
+        Err(error) => error.into_response(),
+    }
+}
+
+async fn once(
     gateway: &Arc<Gateway>,
     principal: &Principal,
-    headers: &HeaderMap,
-    path: &str,
-    body: &Bytes,
-    make: F,
-) -> Result<Response, ApiError>
-where
-    F: Future<Output = Result<(StatusCode, Value), ApiError>>,
-{
-    let Some(key) = headers.get("idempotency-key") else {
-        let (status, value) = make.await?;
-        return Ok(json_response(status, value.to_string().into_bytes()));
-    };
+    key: &HeaderValue,
+    request: Request,
+    next: Next,
+) -> Result<Response, ApiError> {
     let key = key
         .to_str()
         .map_err(|_| ApiError::invalid("Idempotency-Key", "must be printable ASCII"))?;
-    let (mine, state) = begin(gateway, &principal.tenant_id, key, path, body, None).await?;
+    let (parts, body) = request.into_parts();
+    // One smith's key is not another's: a replay shows the first answer.
+    let acting = principal.smith_id().map_or("", |smith| &**smith);
+    let path = format!("{}{acting}", parts.uri.path());
+    let body = whole(body).await?;
+    let (mine, state) = begin(gateway, &principal.tenant_id, key, &path, &body, None).await?;
+    // First answers may hold secrets that are shown once.
+    let owner = format!("idempotency/{}/{}", principal.tenant_id, mine.key);
     match state {
         Idempotency::Mismatch => Err(reused()),
         Idempotency::InProgress { .. } => Err(in_progress()),
         Idempotency::Done { status, body, .. } => {
+            let body = gateway
+                .vault
+                .open(&owner, &body)
+                .map_err(ApiError::internal)?;
             let status = StatusCode::from_u16(status).unwrap_or(StatusCode::OK);
-            Ok(json_response(status, body))
+            let json = [(header::CONTENT_TYPE, "application/json")];
+            Ok((status, json, body.to_vec()).into_response())
         }
-        Idempotency::New => match make.await {
-            Ok((status, value)) => {
-                let body = value.to_string().into_bytes();
-                mine.finish(status.as_u16(), &body).await?;
-                Ok(json_response(status, body))
-            }
-            Err(error) => {
+        Idempotency::New => {
+            let request = Request::from_parts(parts, Body::from(body));
+            let response = next.run(request).await;
+            if !response.status().is_success() {
                 mine.abandon().await?;
-                Err(error)
+                return Ok(response);
             }
-        },
+            let (parts, body) = response.into_parts();
+            let body = whole(body).await?;
+            let sealed = gateway
+                .vault
+                .seal(&owner, &body)
+                .map_err(ApiError::internal)?;
+            mine.finish(parts.status.as_u16(), &sealed).await?;
+            Ok(Response::from_parts(parts, Body::from(body)))
+        }
     }
 }
 
-fn json_response(status: StatusCode, body: Vec<u8>) -> Response {
-    (status, [(header::CONTENT_TYPE, "application/json")], body).into_response()
+async fn whole(body: Body) -> Result<Bytes, ApiError> {
+    axum::body::to_bytes(body, usize::MAX)
+        .await
+        .map_err(|e| ApiError::bad_request("invalid_request", e.to_string()))
 }

@@ -1,30 +1,45 @@
 //! The REST resources (`resources.md`): axum routers behind the edge's bridge, which has verified
-//! the caller and put the [`Principal`] into the request's extensions.
+//! the caller and put the [`crate::auth::Principal`] into the request's extensions.
 //!
-//! Lives here: one file for each resource, the list envelope, idempotency. May import `store`,
-//! `auth`, `run`, `model`, `error`.
+//! Lives here: one file for each resource, the list envelopes, idempotency, the OpenAPI document
+//! that is made of all of them. May import `store`, `auth`, `run`, `model`, `webhook`, `error`.
 
 mod agents;
+mod approvals;
+mod budgets;
+mod configuration;
+mod conversation_items;
+mod conversations;
+mod customers;
+mod events;
+pub mod extract;
 mod health;
 pub mod idempotency;
 mod model_keys;
 mod models;
+mod openapi;
 mod page;
+mod reference;
 mod runs;
+mod smith_history;
 mod smiths;
+mod time;
 mod tokens;
+mod traces;
+mod usage;
+mod webhooks;
 
 use std::sync::Arc;
 
 use axum::Router;
-use axum::extract::{FromRequestParts, MatchedPath, Request};
+use axum::extract::{MatchedPath, Request};
 use axum::middleware::{self, Next};
 use axum::response::{IntoResponse, Response};
-use axum::routing::{delete, get, post, put};
 use http::StatusCode;
-use http::request::Parts;
+use utoipa::OpenApi;
+use utoipa_axum::router::OpenApiRouter;
+use utoipa_axum::routes;
 
-use crate::auth::Principal;
 use crate::error::ApiError;
 use crate::gateway::Gateway;
 
@@ -32,59 +47,96 @@ use crate::gateway::Gateway;
 #[derive(Debug, Clone, Copy)]
 pub struct RoutePattern(pub &'static str);
 
-/// The verified caller, as an extractor.
-pub struct Caller(pub Arc<Principal>);
-
-impl<S: Send + Sync> FromRequestParts<S> for Caller {
-    type Rejection = ApiError;
-
-    async fn from_request_parts(parts: &mut Parts, _state: &S) -> Result<Self, ApiError> {
-        parts
-            .extensions
-            .get::<Arc<Principal>>()
-            .cloned()
-            .map(Self)
-            .ok_or_else(|| ApiError::unauthenticated("no token was verified"))
-    }
-}
-
 type AppState = Arc<Gateway>;
+
+fn documented() -> OpenApiRouter<AppState> {
+    OpenApiRouter::with_openapi(openapi::Base::openapi())
+        .routes(routes!(health::health))
+        .routes(routes!(health::ready))
+        .routes(routes!(health::jwks))
+        .routes(routes!(agents::list, agents::create))
+        .routes(routes!(agents::import))
+        .routes(routes!(agents::one, agents::update, agents::remove))
+        .routes(routes!(agents::versions, agents::publish))
+        .routes(routes!(agents::rollout))
+        .routes(routes!(agents::attach))
+        .routes(routes!(smiths::list, smiths::create))
+        .routes(routes!(smiths::one, smiths::update, smiths::remove))
+        .routes(routes!(smith_history::revisions))
+        .routes(routes!(smith_history::restore))
+        .routes(routes!(smith_history::memory, smith_history::put_memory))
+        .routes(routes!(smith_history::recall))
+        .routes(routes!(model_keys::list_of_smith))
+        .routes(routes!(
+            model_keys::put_of_smith,
+            model_keys::remove_of_smith
+        ))
+        .routes(routes!(runs::list_of_smith))
+        .routes(routes!(runs::one))
+        .routes(routes!(runs::submit))
+        .routes(routes!(runs::list))
+        .routes(routes!(traces::of_run))
+        .routes(routes!(traces::list))
+        .routes(routes!(traces::one))
+        .routes(routes!(traces::ingest))
+        .routes(routes!(customers::list, customers::create))
+        .routes(routes!(
+            customers::one,
+            customers::update,
+            customers::remove
+        ))
+        .routes(routes!(conversations::list, conversations::create))
+        .routes(routes!(
+            conversations::one,
+            conversations::update,
+            conversations::remove
+        ))
+        .routes(routes!(conversation_items::list))
+        .routes(routes!(approvals::list))
+        .routes(routes!(approvals::one))
+        .routes(routes!(events::list))
+        .routes(routes!(budgets::list, budgets::create))
+        .routes(routes!(budgets::one, budgets::update, budgets::remove))
+        .routes(routes!(budgets::status))
+        .routes(routes!(usage::of_tenant))
+        .routes(routes!(usage::groups))
+        .routes(routes!(usage::events, usage::meter))
+        .routes(routes!(tokens::list, tokens::mint))
+        .routes(routes!(tokens::revoke))
+        .routes(routes!(model_keys::list))
+        .routes(routes!(model_keys::put, model_keys::remove))
+        .routes(routes!(models::catalogue))
+        .routes(routes!(models::list))
+        .routes(routes!(webhooks::list, webhooks::create))
+        .routes(routes!(webhooks::update, webhooks::remove))
+        .routes(routes!(webhooks::rotate_secret))
+        .routes(routes!(webhooks::test))
+        .routes(routes!(webhooks::deliveries))
+        .routes(routes!(webhooks::redeliver))
+}
 
 /// All REST routes.
 pub fn router(gateway: AppState) -> Router {
-    Router::new()
-        .route("/health", get(health::health))
-        .route("/ready", get(health::ready))
-        .route("/.well-known/jwks.json", get(health::jwks))
-        .route("/v1/tenant/tokens", get(tokens::list).post(tokens::mint))
-        .route("/v1/tenant/tokens/{id}", delete(tokens::revoke))
-        .route("/v1/tenant/model_keys", get(model_keys::list))
+    let (router, document) = documented().split_for_parts();
+    let document = openapi::complete(document);
+    let page = reference::page(&document);
+    router
+        // The id of a model may hold slashes, which a documented path cannot say.
+        .route("/v1/models/{*id}", axum::routing::get(models::one))
         .route(
-            "/v1/tenant/model_keys/{provider}",
-            put(model_keys::put).delete(model_keys::remove),
+            "/openapi.json",
+            axum::routing::get(move || std::future::ready(openapi::answer(&document))),
         )
-        .route("/v1/smiths/{id}/model_keys", get(model_keys::list_of_smith))
         .route(
-            "/v1/smiths/{id}/model_keys/{provider}",
-            put(model_keys::put_of_smith).delete(model_keys::remove_of_smith),
+            "/reference",
+            axum::routing::get(move || std::future::ready(axum::response::Html(page.clone()))),
         )
-        .route("/v1/tenant/usage", get(models::usage))
-        .route("/v1/models", get(models::list))
-        .route("/v1/models/{*id}", get(models::one))
-        .route("/v1/agents", get(agents::list).post(agents::create))
-        .route("/v1/agents/{id}", get(agents::one))
-        .route(
-            "/v1/agents/{id}/versions",
-            get(agents::versions).post(agents::publish),
-        )
-        .route("/v1/smiths", get(smiths::list).post(smiths::create))
-        .route("/v1/smiths/{id}", get(smiths::one))
-        .route("/v1/smiths/{id}/runs", get(runs::list_of_smith))
-        .route("/v1/smiths/{id}/runs/{run}", get(runs::one))
-        .route("/v1/smiths/{id}/runs/{run}/submit", post(runs::submit))
-        .route("/v1/runs", get(runs::list))
         .fallback(not_found)
         .method_not_allowed_fallback(method_not_allowed)
+        .layer(middleware::from_fn_with_state(
+            gateway.clone(),
+            idempotency::layer,
+        ))
         .route_layer(middleware::from_fn(note_route))
         .with_state(gateway)
 }
@@ -109,13 +161,16 @@ async fn method_not_allowed(request: Request) -> ApiError {
     )
 }
 
-/// Passes the matched pattern out to the edge. Patterns are few, so keeping each for ever is
-/// cheaper than carrying strings.
+/// Passes the matched pattern out to the edge.
 async fn note_route(request: Request, next: Next) -> Response {
     let pattern = request
         .extensions()
         .get::<MatchedPath>()
         .map(|path| interned(path.as_str()));
+    // No id holds a NUL, and PostgreSQL does not take one.
+    if request.uri().path().contains("%00") {
+        return ApiError::not_found("resource", "with a NUL in its id").into_response();
+    }
     let mut response = next.run(request).await.into_response();
     if let Some(pattern) = pattern {
         response.extensions_mut().insert(RoutePattern(pattern));
@@ -123,6 +178,7 @@ async fn note_route(request: Request, next: Next) -> Response {
     response
 }
 
+/// Patterns are few, so keeping each for ever is cheaper than carrying strings.
 fn interned(pattern: &str) -> &'static str {
     use std::collections::HashSet;
     static PATTERNS: parking_lot::RwLock<Option<HashSet<&'static str>>> =

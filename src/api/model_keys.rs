@@ -1,43 +1,63 @@
 //! Model keys of the tenant and of single smiths: sealed when stored, never shown again.
 
 use axum::Json;
-use axum::body::Bytes;
 use axum::extract::{Path, State};
 use http::StatusCode;
-use serde::Deserialize;
-use serde_json::{Value, json};
+use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
 
-use super::{AppState, Caller};
+use super::AppState;
+use super::extract::{Caller, Input};
+use super::page::List;
+use super::time::Time;
 use crate::auth::{Principal, Scope};
 use crate::config::is_provider_name;
 use crate::error::ApiError;
 use crate::model::Endpoint;
-use crate::run::rfc3339;
-use crate::wire::parse;
 
 const MAX_KEY: usize = 4096;
 
-#[derive(Deserialize)]
-struct ModelKeyIn {
-    api_key: String,
+/// A key to store.
+#[derive(Deserialize, ToSchema)]
+pub struct ModelKeyIn {
+    #[schema(min_length = 1, max_length = 4096)]
+    pub api_key: String,
+    /// Needed for a provider that the gateway does not know.
     #[serde(default)]
-    base_url: Option<String>,
+    pub base_url: Option<String>,
 }
 
-async fn listed(gateway: &AppState, tenant: &str, smith: &str) -> Result<Json<Value>, ApiError> {
+#[derive(Serialize, ToSchema)]
+pub struct ModelKeyOut {
+    pub provider: String,
+    pub base_url: Option<String>,
+    pub has_key: bool,
+    pub updated_at: Option<Time>,
+}
+
+#[derive(Serialize, ToSchema)]
+pub struct ModelKeyStored {
+    pub provider: String,
+    pub configured: bool,
+    pub base_url: Option<String>,
+}
+
+async fn listed(
+    gateway: &AppState,
+    tenant: &str,
+    smith: &str,
+) -> Result<Json<List<ModelKeyOut>>, ApiError> {
     let keys = gateway.store.model_keys(tenant, smith).await?;
-    let data: Vec<Value> = keys
-        .iter()
-        .map(|key| {
-            json!({
-                "provider": key.provider,
-                "base_url": key.base_url,
-                "has_key": true,
-                "updated_at": rfc3339(key.updated_at),
-            })
+    let data = keys
+        .into_iter()
+        .map(|key| ModelKeyOut {
+            provider: key.provider,
+            base_url: key.base_url,
+            has_key: true,
+            updated_at: Some(Time(key.updated_at)),
         })
         .collect();
-    Ok(Json(json!({ "data": data })))
+    Ok(Json(List { data }))
 }
 
 async fn stored(
@@ -45,9 +65,8 @@ async fn stored(
     tenant: &str,
     smith: &str,
     provider: &str,
-    body: &[u8],
-) -> Result<Json<Value>, ApiError> {
-    let input: ModelKeyIn = parse(body)?;
+    input: ModelKeyIn,
+) -> Result<Json<ModelKeyStored>, ApiError> {
     if !is_provider_name(provider) {
         return Err(ApiError::bad_request(
             "unknown_provider",
@@ -81,9 +100,11 @@ async fn stored(
     routing
         .put_key(tenant, smith, provider, api_key, base_url.clone())
         .await?;
-    Ok(Json(
-        json!({ "provider": provider, "configured": true, "base_url": base_url }),
-    ))
+    Ok(Json(ModelKeyStored {
+        provider: provider.to_owned(),
+        configured: true,
+        base_url,
+    }))
 }
 
 /// Names are checked when they are connected to; an address can be refused at once.
@@ -138,27 +159,34 @@ async fn require_smith(
     }
 }
 
-/// `GET /v1/tenant/model_keys`.
+/// Lists the tenant's keys, never the keys themselves.
+#[utoipa::path(get, path = "/v1/tenant/model_keys", tag = "model keys",
+    responses((status = 200, body = List<ModelKeyOut>)))]
 pub async fn list(
     State(gateway): State<AppState>,
     Caller(caller): Caller,
-) -> Result<Json<Value>, ApiError> {
+) -> Result<Json<List<ModelKeyOut>>, ApiError> {
     caller.require_admin()?;
     listed(&gateway, &caller.tenant_id, "").await
 }
 
-/// `PUT /v1/tenant/model_keys/{provider}`.
+/// Stores a key of the tenant.
+#[utoipa::path(put, path = "/v1/tenant/model_keys/{provider}", tag = "model keys",
+    params(("provider" = String, Path)), request_body = ModelKeyIn,
+    responses((status = 200, body = ModelKeyStored)))]
 pub async fn put(
     State(gateway): State<AppState>,
     Caller(caller): Caller,
     Path(provider): Path<String>,
-    body: Bytes,
-) -> Result<Json<Value>, ApiError> {
+    Input(input): Input<ModelKeyIn>,
+) -> Result<Json<ModelKeyStored>, ApiError> {
     caller.require_admin()?;
-    stored(&gateway, &caller.tenant_id, "", &provider, &body).await
+    stored(&gateway, &caller.tenant_id, "", &provider, input).await
 }
 
-/// `DELETE /v1/tenant/model_keys/{provider}`.
+/// Deletes a key of the tenant.
+#[utoipa::path(delete, path = "/v1/tenant/model_keys/{provider}", tag = "model keys",
+    params(("provider" = String, Path)), responses((status = 204)))]
 pub async fn remove(
     State(gateway): State<AppState>,
     Caller(caller): Caller,
@@ -168,28 +196,35 @@ pub async fn remove(
     removed(&gateway, &caller.tenant_id, "", &provider).await
 }
 
-/// `GET /v1/smiths/{id}/model_keys`.
+/// Lists the keys of a smith, which come before the tenant's.
+#[utoipa::path(get, path = "/v1/smiths/{id}/model_keys", tag = "model keys",
+    params(("id" = String, Path)), responses((status = 200, body = List<ModelKeyOut>)))]
 pub async fn list_of_smith(
     State(gateway): State<AppState>,
     Caller(caller): Caller,
     Path(smith): Path<String>,
-) -> Result<Json<Value>, ApiError> {
+) -> Result<Json<List<ModelKeyOut>>, ApiError> {
     require_smith(&gateway, &caller, &smith, Scope::ModelKeysRead).await?;
     listed(&gateway, &caller.tenant_id, &smith).await
 }
 
-/// `PUT /v1/smiths/{id}/model_keys/{provider}`.
+/// Stores a key of a smith.
+#[utoipa::path(put, path = "/v1/smiths/{id}/model_keys/{provider}", tag = "model keys",
+    params(("id" = String, Path), ("provider" = String, Path)), request_body = ModelKeyIn,
+    responses((status = 200, body = ModelKeyStored)))]
 pub async fn put_of_smith(
     State(gateway): State<AppState>,
     Caller(caller): Caller,
     Path((smith, provider)): Path<(String, String)>,
-    body: Bytes,
-) -> Result<Json<Value>, ApiError> {
+    Input(input): Input<ModelKeyIn>,
+) -> Result<Json<ModelKeyStored>, ApiError> {
     require_smith(&gateway, &caller, &smith, Scope::ModelKeysWrite).await?;
-    stored(&gateway, &caller.tenant_id, &smith, &provider, &body).await
+    stored(&gateway, &caller.tenant_id, &smith, &provider, input).await
 }
 
-/// `DELETE /v1/smiths/{id}/model_keys/{provider}`.
+/// Deletes a key of a smith.
+#[utoipa::path(delete, path = "/v1/smiths/{id}/model_keys/{provider}", tag = "model keys",
+    params(("id" = String, Path), ("provider" = String, Path)), responses((status = 204)))]
 pub async fn remove_of_smith(
     State(gateway): State<AppState>,
     Caller(caller): Caller,

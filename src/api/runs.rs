@@ -1,18 +1,19 @@
 //! Runs as records, and `submit`. Creating and following runs is the edge's.
 
 use axum::Json;
-use axum::body::Bytes;
 use axum::extract::{Path, State};
-use serde::Deserialize;
-use serde_json::{Value, json};
+use serde::{Deserialize, Serialize};
+use serde_json::{Map, Value, json};
+use utoipa::ToSchema;
 
-use super::page::PageQuery;
-use super::{AppState, Caller};
+use super::AppState;
+use super::extract::{Caller, Input};
+use super::page::{Page, PageParams, PageQuery};
+use super::time::Time;
 use crate::auth::Scope;
 use crate::error::ApiError;
 use crate::run::{Cancelled, run_out};
 use crate::store::{RunFilter, RunRow};
-use crate::wire::parse;
 
 const STATUSES: [&str; 7] = [
     "queued",
@@ -24,13 +25,86 @@ const STATUSES: [&str; 7] = [
     "paused_for_tool",
 ];
 
-#[derive(Debug, Deserialize)]
-struct SubmitIn {
-    kind: String,
+/// An answer to a run that waits, or its cancellation.
+#[derive(Debug, Deserialize, ToSchema)]
+#[allow(dead_code, reason = "no run waits yet; what is sent is checked all the same")]
+pub struct SubmitIn {
+    /// `approval_decision`, `tool_result` or `cancel`.
+    #[schema(example = "cancel")]
+    pub kind: String,
     #[serde(default)]
-    decision: Option<String>,
+    pub approval_id: Option<String>,
+    /// `approve` or `reject`.
     #[serde(default)]
-    reason: Option<String>,
+    pub decision: Option<String>,
+    /// Answers an elicitation.
+    #[serde(default)]
+    pub content: Option<Map<String, Value>>,
+    #[serde(default)]
+    pub reason: Option<String>,
+    #[serde(default)]
+    pub tool_call_id: Option<String>,
+    #[serde(default)]
+    pub result: Option<Map<String, Value>>,
+}
+
+/// One message of a run's input.
+#[derive(Debug, Serialize, Deserialize, ToSchema)]
+pub struct InputMessage {
+    /// `user` or `assistant`.
+    pub role: String,
+    /// A text, or parts `{type: "text" | "image" | "file", …}`.
+    pub content: Value,
+}
+
+/// A run as a record.
+#[derive(Debug, Serialize, ToSchema)]
+pub struct RunOut {
+    pub id: String,
+    pub smith_id: String,
+    pub agent_id: String,
+    pub thread_id: String,
+    pub status: String,
+    pub channel: String,
+    pub input: Vec<InputMessage>,
+    /// `{content?, content_type?, tool_calls?, suggested_replies?}`
+    pub output: Option<Map<String, Value>>,
+    pub stop_reason: Option<String>,
+    pub warnings: Vec<Warning>,
+    pub usage: Option<RunUsage>,
+    pub metadata: Map<String, Value>,
+    pub actor: Option<Map<String, Value>>,
+    /// Of a failed run: `{code, message}`.
+    #[schema(nullable = false)]
+    pub error: Option<Map<String, Value>>,
+    pub created_at: Time,
+    pub updated_at: Time,
+}
+
+#[derive(Debug, Serialize, ToSchema)]
+pub struct Warning {
+    pub code: String,
+    pub message: String,
+}
+
+#[derive(Debug, Serialize, ToSchema)]
+pub struct RunUsage {
+    pub input_tokens: u64,
+    pub output_tokens: u64,
+    pub total_tokens: u64,
+    pub cache_read_tokens: u64,
+    pub cache_write_tokens: u64,
+    pub reasoning_tokens: u64,
+    /// Absent when the model has no price.
+    #[schema(nullable = false)]
+    pub cost: Option<f64>,
+}
+
+/// A run's id and what became of it.
+#[derive(Debug, Serialize, ToSchema)]
+pub struct RunAck {
+    pub id: String,
+    pub status: String,
 }
 
 async fn listed(
@@ -38,7 +112,7 @@ async fn listed(
     caller: &crate::auth::Principal,
     filter: RunFilter,
     page: &PageQuery,
-) -> Result<Json<Value>, ApiError> {
+) -> Result<Json<Page<Value>>, ApiError> {
     if let Some(status) = &filter.status
         && !STATUSES.contains(&status.as_str())
     {
@@ -53,15 +127,19 @@ async fn listed(
             page.fetch(),
         )
         .await?;
-    Ok(Json(page.page(rows, |run| run.id.clone(), run_out)))
+    Ok(Json(page.page(rows, |run| run.id.clone(), |run| run_out(&run))))
 }
 
-/// `GET /v1/runs`: the tenant's runs; with a smith token, that smith's.
+/// Lists the tenant's runs; with a smith token, that smith's.
+#[utoipa::path(get, path = "/v1/runs", tag = "runs",
+    params(PageParams, ("smith_id" = Option<String>, Query), ("agent_id" = Option<String>, Query),
+        ("status" = Option<String>, Query), ("external_id_prefix" = Option<String>, Query)),
+    responses((status = 200, body = Page<RunOut>)))]
 pub async fn list(
     State(gateway): State<AppState>,
     Caller(caller): Caller,
     page: PageQuery,
-) -> Result<Json<Value>, ApiError> {
+) -> Result<Json<Page<Value>>, ApiError> {
     caller.require(Scope::RunsRead)?;
     let mut filter = RunFilter {
         smith_id: page.filter("smith_id"),
@@ -78,13 +156,16 @@ pub async fn list(
     listed(&gateway, &caller, filter, &page).await
 }
 
-/// `GET /v1/smiths/{id}/runs`.
+/// Lists a smith's runs.
+#[utoipa::path(get, path = "/v1/smiths/{id}/runs", tag = "runs",
+    params(("id" = String, Path), PageParams, ("status" = Option<String>, Query)),
+    responses((status = 200, body = Page<RunOut>)))]
 pub async fn list_of_smith(
     State(gateway): State<AppState>,
     Caller(caller): Caller,
     Path(smith): Path<String>,
     page: PageQuery,
-) -> Result<Json<Value>, ApiError> {
+) -> Result<Json<Page<Value>>, ApiError> {
     caller.require_smith(&smith)?;
     caller.require(Scope::RunsRead)?;
     if gateway
@@ -120,7 +201,10 @@ async fn run_of(
         .ok_or_else(|| ApiError::not_found("run", run))
 }
 
-/// `GET /v1/smiths/{id}/runs/{run}`.
+/// Reads a run.
+#[utoipa::path(get, path = "/v1/smiths/{id}/runs/{run}", tag = "runs",
+    params(("id" = String, Path), ("run" = String, Path)),
+    responses((status = 200, body = RunOut)))]
 pub async fn one(
     State(gateway): State<AppState>,
     Caller(caller): Caller,
@@ -130,14 +214,16 @@ pub async fn one(
     Ok(Json(run_out(&run)))
 }
 
-/// `POST /v1/smiths/{id}/runs/{run}/submit`.
+/// Answers a run that waits, or cancels it.
+#[utoipa::path(post, path = "/v1/smiths/{id}/runs/{run}/submit", tag = "runs",
+    params(("id" = String, Path), ("run" = String, Path)), request_body = SubmitIn,
+    responses((status = 200, body = RunAck)))]
 pub async fn submit(
     State(gateway): State<AppState>,
     Caller(caller): Caller,
     Path((smith, run)): Path<(String, String)>,
-    body: Bytes,
+    Input(input): Input<SubmitIn>,
 ) -> Result<Json<Value>, ApiError> {
-    let input: SubmitIn = parse(&body)?;
     let run = run_of(&gateway, &caller, &smith, &run, Scope::RunsWrite).await?;
     match input.kind.as_str() {
         "cancel" => cancel(&gateway, &run, input.reason).await,

@@ -1,54 +1,109 @@
 //! `/v1/tenant/tokens`: minting, listing, revoking (`observed.md` 1.2).
 
 use axum::Json;
-use axum::body::Bytes;
 use axum::extract::{Path, State};
-use axum::response::{IntoResponse, Response};
-use http::{HeaderMap, StatusCode};
-use serde::Deserialize;
-use serde_json::{Value, json};
+use http::StatusCode;
+use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
 
-use super::page::PageQuery;
-use super::{AppState, Caller};
-use crate::auth::{Mint, MintedScope, SMITH_TOKEN_MAX_SECONDS, Scope, ScopeSet, TOKEN_MAX_SECONDS};
+use super::AppState;
+use super::extract::{Caller, Input, check_text};
+use super::page::{Page, PageParams, PageQuery};
+use super::time::Time;
+use crate::auth::{Mint, Minted, MintedScope, SMITH_TOKEN_MAX_SECONDS, Scope, ScopeSet, TOKEN_MAX_SECONDS};
 use crate::error::ApiError;
-use crate::run::rfc3339;
 use crate::store::TokenRow;
-use crate::wire::parse;
 
-#[derive(Debug, Deserialize)]
-struct TokenIn {
-    #[serde(default)]
-    scope: Option<String>,
-    #[serde(default)]
-    smith_id: Option<String>,
-    #[serde(default)]
-    permissions: Option<Vec<String>>,
-    #[serde(default)]
-    ttl_seconds: Option<i64>,
-    #[serde(default)]
-    name: Option<String>,
+const MAX_NAME: usize = 200;
+
+/// What a token may reach.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum TokenKind {
+    Smith,
+    Admin,
 }
 
-fn token_out(token: &TokenRow) -> Value {
-    json!({
-        "id": token.id,
-        "name": token.name,
-        "sub": token.sub,
-        "scopes": serde_json::from_str::<Value>(&token.scopes).unwrap_or_default(),
-        "prefix": token.prefix,
-        "created_at": rfc3339(token.created_at),
-        "expires_at": token.expires_at.map(rfc3339),
-        "revoked_at": token.revoked_at.map(rfc3339),
-    })
+/// A new token.
+#[derive(Debug, Deserialize, ToSchema)]
+pub struct TokenIn {
+    /// The default is `smith`.
+    #[serde(default)]
+    #[schema(value_type = Option<TokenKind>)]
+    pub scope: Option<String>,
+    #[serde(default)]
+    pub smith_id: Option<String>,
+    /// Required for a smith token.
+    #[serde(default)]
+    pub permissions: Option<Vec<String>>,
+    /// A smith token lives at most 86400 seconds.
+    #[serde(default)]
+    #[schema(minimum = 1, maximum = 315360000_i64)]
+    pub ttl_seconds: Option<i64>,
+    #[serde(default)]
+    #[schema(max_length = 200)]
+    pub name: Option<String>,
 }
 
-/// `GET /v1/tenant/tokens`.
+#[derive(Debug, Serialize, ToSchema)]
+pub struct TokenOut {
+    pub id: String,
+    pub name: Option<String>,
+    pub sub: String,
+    pub scopes: Vec<String>,
+    /// The handle that the secret begins with.
+    pub prefix: Option<String>,
+    pub created_at: Time,
+    pub expires_at: Option<Time>,
+    pub revoked_at: Option<Time>,
+}
+
+/// A new token with its secret, which is never shown again.
+#[derive(Debug, Serialize, ToSchema)]
+pub struct MintedOut {
+    pub id: String,
+    pub token: String,
+    pub scope: TokenKind,
+    pub sub: String,
+    pub scopes: Vec<String>,
+    pub expires_at: Option<Time>,
+}
+
+fn token_out(token: TokenRow) -> TokenOut {
+    TokenOut {
+        id: token.id,
+        name: token.name,
+        sub: token.sub,
+        scopes: serde_json::from_str(&token.scopes).unwrap_or_default(),
+        prefix: token.prefix,
+        created_at: Time(token.created_at),
+        expires_at: token.expires_at.map(Time),
+        revoked_at: token.revoked_at.map(Time),
+    }
+}
+
+pub(super) fn minted_out(minted: Minted) -> MintedOut {
+    MintedOut {
+        id: minted.row.id,
+        token: minted.token,
+        scope: match minted.row.sub.contains(':') {
+            true => TokenKind::Smith,
+            false => TokenKind::Admin,
+        },
+        sub: minted.row.sub,
+        scopes: minted.scopes,
+        expires_at: minted.row.expires_at.map(Time),
+    }
+}
+
+/// Lists the tenant's tokens.
+#[utoipa::path(get, path = "/v1/tenant/tokens", tag = "tokens", params(PageParams),
+    responses((status = 200, body = Page<TokenOut>)))]
 pub async fn list(
     State(gateway): State<AppState>,
     Caller(caller): Caller,
     page: PageQuery,
-) -> Result<Json<Value>, ApiError> {
+) -> Result<Json<Page<TokenOut>>, ApiError> {
     caller.require_admin()?;
     let before = page.before.as_deref();
     let rows = gateway
@@ -58,41 +113,22 @@ pub async fn list(
     Ok(Json(page.page(rows, |t| t.id.clone(), token_out)))
 }
 
-/// `POST /v1/tenant/tokens`: the secret is in this answer and nowhere else.
+/// Mints a token: its secret is in this answer and nowhere else.
+#[utoipa::path(post, path = "/v1/tenant/tokens", tag = "tokens", request_body = TokenIn,
+    responses((status = 201, body = MintedOut)))]
 pub async fn mint(
     State(gateway): State<AppState>,
     Caller(caller): Caller,
-    headers: HeaderMap,
-    body: Bytes,
-) -> Result<Response, ApiError> {
+    Input(input): Input<TokenIn>,
+) -> Result<(StatusCode, Json<MintedOut>), ApiError> {
     caller.require_admin()?;
-    // A replay would have to show the secret again, and it is kept nowhere.
-    if headers.contains_key("idempotency-key") {
-        return Err(ApiError::bad_request(
-            "unsupported",
-            "a token's secret is shown once, so minting takes no Idempotency-Key",
-        )
-        .param("Idempotency-Key"));
-    }
-    let mint = check(&gateway, &caller.tenant_id, parse(&body)?).await?;
+    let mint = check(&gateway, &caller.tenant_id, input).await?;
     let minted = gateway.auth.mint(mint).await?;
-    let scope = if minted.row.sub.contains(':') {
-        "smith"
-    } else {
-        "admin"
-    };
-    let out = json!({
-        "id": minted.row.id,
-        "token": minted.token,
-        "scope": scope,
-        "sub": minted.row.sub,
-        "scopes": minted.scopes,
-        "expires_at": minted.row.expires_at.map(rfc3339),
-    });
-    Ok((StatusCode::CREATED, Json(out)).into_response())
+    Ok((StatusCode::CREATED, Json(minted_out(minted))))
 }
 
 async fn check(gateway: &AppState, tenant_id: &str, input: TokenIn) -> Result<Mint, ApiError> {
+    check_text("name", input.name.as_deref().unwrap_or_default(), MAX_NAME)?;
     if let Some(ttl) = input.ttl_seconds
         && !(1..=TOKEN_MAX_SECONDS).contains(&ttl)
     {
@@ -168,7 +204,9 @@ fn permissions(names: Vec<String>) -> Result<ScopeSet, ApiError> {
         .collect()
 }
 
-/// `DELETE /v1/tenant/tokens/{id}`.
+/// Revokes a token, on every node within 5 seconds.
+#[utoipa::path(delete, path = "/v1/tenant/tokens/{id}", tag = "tokens",
+    params(("id" = String, Path)), responses((status = 204)))]
 pub async fn revoke(
     State(gateway): State<AppState>,
     Caller(caller): Caller,

@@ -31,6 +31,7 @@ pub struct Config {
     pub limits: Limits,
     pub models: Models,
     pub providers: BTreeMap<String, Provider>,
+    pub prices: Prices,
     pub log: Log,
 }
 
@@ -198,6 +199,39 @@ pub struct Provider {
     pub keys_of: Option<String>,
 }
 
+/// What tokens cost; budgets and the `cost` of runs need it.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Prices {
+    /// Of all prices and budgets: three letters (ISO 4217).
+    pub currency: String,
+    /// By `<provider>/<model>`, by model, or by what a model's id begins with.
+    pub models: BTreeMap<String, Price>,
+}
+
+impl Default for Prices {
+    fn default() -> Self {
+        Self {
+            currency: "EUR".to_owned(),
+            models: BTreeMap::new(),
+        }
+    }
+}
+
+/// A model's prices for a million tokens.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Price {
+    pub input: f64,
+    pub output: f64,
+    /// Absent: as fresh input.
+    #[serde(default)]
+    pub cache_read: Option<f64>,
+    /// Absent: as fresh input.
+    #[serde(default)]
+    pub cache_write: Option<f64>,
+}
+
 /// Logging.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
@@ -232,6 +266,7 @@ impl Default for Config {
             limits: Limits::default(),
             models: Models::default(),
             providers: BTreeMap::new(),
+            prices: Prices::default(),
             log: Log::default(),
         }
     }
@@ -372,6 +407,17 @@ impl Config {
                 .map_err(|e| bad(format!("{key}.base_url"), e.to_string()))?;
             if !matches!(url.scheme(), "http" | "https") || url.host().is_none() {
                 return Err(bad(format!("{key}.base_url"), "must be an http(s) URL"));
+            }
+        }
+        if self.prices.currency.len() != 3
+            || !self.prices.currency.bytes().all(|b| b.is_ascii_uppercase())
+        {
+            return Err(bad("prices.currency", "must be three capital letters"));
+        }
+        for (name, price) in &self.prices.models {
+            let all = [Some(price.input), Some(price.output), price.cache_read, price.cache_write];
+            if all.into_iter().flatten().any(|p| !p.is_finite() || p < 0.0) {
+                return Err(bad(format!("prices.models.{name}"), "a price is below 0"));
             }
         }
         for (name, alias) in &self.models.aliases {

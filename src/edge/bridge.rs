@@ -10,7 +10,13 @@ use super::exchange::{Exchange, Extra, Gone};
 use crate::error::ApiError;
 
 /// Paths that need no token.
-const OPEN: [&str; 3] = ["/health", "/ready", "/.well-known/jwks.json"];
+const OPEN: [&str; 5] = [
+    "/health",
+    "/ready",
+    "/.well-known/jwks.json",
+    "/openapi.json",
+    "/reference",
+];
 /// Answers of REST calls are gathered up to this size, in bytes.
 const MAX_ANSWER: usize = 64 * 1024 * 1024;
 

@@ -14,7 +14,7 @@ use crate::error::ApiError;
 use crate::frame::{Frame, Usage};
 use crate::ids;
 use crate::model::{ModelCall, ModelError, Route, UpstreamResponse};
-use crate::run::{Collector, Reader, RunRequest, Thread};
+use crate::run::{Collector, Reader, RunRequest, Spender, Thread};
 use crate::sse::KEEP_ALIVE;
 use crate::wire::chat::{self, ChatRequest, EventGate, Peek, StreamEncoder, decode};
 use crate::wire::parse;
@@ -78,6 +78,7 @@ async fn begin(exchange: &mut Exchange) -> Result<Plan, ApiError> {
     let model = model.to_owned();
     let stream = peek.stream.unwrap_or(false);
     let tenant_id = principal.tenant_id.clone();
+    gateway.budgets.check(&Spender::tenant(&tenant_id)).await?;
     let routes = gateway
         .models
         .routing
@@ -375,7 +376,7 @@ impl Forward {
     fn account(&self, exchange: &Exchange, usage: &Usage) {
         let accounting = &exchange.gateway.accounting;
         accounting.add(
-            &self.tenant_id,
+            &Spender::tenant(&self.tenant_id),
             &self.route.provider,
             &self.route.model,
             usage,
@@ -493,7 +494,7 @@ impl Translate {
                     .continuity
                     .remember(&self.tenant_id, &answer.parts);
                 gateway.accounting.add(
-                    &self.tenant_id,
+                    &Spender::tenant(&self.tenant_id),
                     &route.provider,
                     &route.model,
                     &answer.usage,
@@ -513,7 +514,7 @@ impl Translate {
                     .continuity
                     .remember(&self.tenant_id, &answer.parts);
                 gateway.accounting.add(
-                    &self.tenant_id,
+                    &Spender::tenant(&self.tenant_id),
                     &call.route.provider,
                     &call.route.model,
                     &answer.usage,

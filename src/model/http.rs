@@ -94,10 +94,21 @@ pub struct UpstreamRequest<'a> {
     pub body: Bytes,
 }
 
+/// The addresses of a host and port.
+type Looked = futures_util::future::BoxFuture<'static, std::io::Result<Vec<SocketAddr>>>;
+
+/// How names are looked up.
+pub struct Names(pub Box<dyn Fn(String, u16) -> Looked + Send + Sync>);
+
+fn system_names(host: String, port: u16) -> Looked {
+    Box::pin(async move { Ok(tokio::net::lookup_host((host, port)).await?.collect()) })
+}
+
 /// The client. One for the whole gateway.
 pub struct Upstream {
     connector: Arc<Connector>,
     guard: AddressGuard,
+    names: arc_swap::ArcSwap<Names>,
     addresses: moka::future::Cache<(String, u16), Arc<[SocketAddr]>>,
 }
 
@@ -107,6 +118,7 @@ impl Upstream {
         Self {
             connector: Arc::new(Connector::new(Some(ConnectorOptions::new(POOL_SIZE)))),
             guard,
+            names: arc_swap::ArcSwap::from_pointee(Names(Box::new(system_names))),
             addresses: moka::future::Cache::builder()
                 .max_capacity(10_000)
                 .time_to_live(DNS_TTL)
@@ -119,6 +131,18 @@ impl Upstream {
         &self.guard
     }
 
+    /// Looks names up with `names` from now on, instead of asking the system.
+    pub fn resolve_with(&self, names: Names) {
+        self.names.store(Arc::new(names));
+        self.addresses.invalidate_all();
+    }
+
+    /// Whether `endpoint` may be reached: looks its name up and holds every address against the
+    /// guard. What is allowed now can still be refused when it is connected to.
+    pub async fn check(&self, endpoint: &Endpoint) -> Result<(), ModelError> {
+        self.resolve(endpoint).await.map(|_| ())
+    }
+
     async fn resolve(&self, endpoint: &Endpoint) -> Result<Arc<[SocketAddr]>, ModelError> {
         let found = match endpoint.literal_address() {
             Some(ip) => Arc::from([SocketAddr::new(ip, endpoint.port)].as_slice()),
@@ -126,10 +150,8 @@ impl Upstream {
                 let key = (endpoint.host.clone(), endpoint.port);
                 self.addresses
                     .try_get_with(key, async {
-                        let found: Vec<SocketAddr> =
-                            tokio::net::lookup_host((endpoint.host.as_str(), endpoint.port))
-                                .await?
-                                .collect();
+                        let names = self.names.load_full();
+                        let found = (names.0)(endpoint.host.clone(), endpoint.port).await?;
                         Ok::<_, std::io::Error>(found.into())
                     })
                     .await

@@ -18,6 +18,6 @@ pub use address::{AddressGuard, Refused};
 pub use call::{ModelCall, Models};
 pub use continuity::Continuity;
 pub use error::ModelError;
-pub use http::{Endpoint, Timeouts, Upstream, UpstreamRequest, UpstreamResponse};
+pub use http::{Endpoint, Names, Timeouts, Upstream, UpstreamRequest, UpstreamResponse};
 pub use request::*;
-pub use routing::{Route, Routing, split_model};
+pub use routing::{CatalogueEntry, Route, Routing, split_model};

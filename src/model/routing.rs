@@ -384,16 +384,46 @@ impl Routing {
                 continue;
             }
             for model in &known.config.models {
-                let bare = built_in.contains(&name.as_str()) && provider_of_bare(model).is_some();
-                let id = if bare {
-                    model.clone()
-                } else {
-                    format!("{name}/{model}")
-                };
-                models.push((id, name.clone()));
+                models.push((listed_id(&built_in, name, model), name.clone()));
             }
         }
         Ok(models)
+    }
+
+    /// All providers that are known here, with the models that they list.
+    pub fn catalogue(&self) -> Vec<CatalogueEntry> {
+        let built_in: Vec<&str> = built_in().into_iter().map(|(name, _)| name).collect();
+        self.known
+            .iter()
+            .map(|(name, known)| CatalogueEntry {
+                provider: name.clone(),
+                hosted: known.config.api_key.is_some() || !known.config.needs_key,
+                models: known
+                    .config
+                    .models
+                    .iter()
+                    .map(|model| listed_id(&built_in, name, model))
+                    .collect(),
+            })
+            .collect()
+    }
+}
+
+/// A provider of the catalogue.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct CatalogueEntry {
+    pub provider: String,
+    /// Whether the operator lets all tenants use it.
+    pub hosted: bool,
+    pub models: Vec<String>,
+}
+
+/// A bare id where it names its provider by itself, else a qualified one.
+fn listed_id(built_in: &[&str], provider: &str, model: &str) -> String {
+    if built_in.contains(&provider) && provider_of_bare(model).is_some() {
+        model.to_owned()
+    } else {
+        format!("{provider}/{model}")
     }
 }
 

@@ -14,8 +14,11 @@ use http::StatusCode;
 use parking_lot::RwLock;
 use serde_json::{Value, json};
 
-use super::accounting::Accounting;
+use super::account::{self, ModelSpan};
+use super::accounting::{Accounting, Spender};
+use super::budget::Budgets;
 use super::live::{Cancelled, LiveRun, Reader};
+use super::record::UsageRecord;
 use super::request::{RunRequest, Thread};
 use super::resolve::{Effective, Smiths};
 use super::transcript::{Collected, Collector};
@@ -32,6 +35,8 @@ const LEASE: Duration = Duration::from_secs(30);
 const RENEW_EVERY: Duration = Duration::from_secs(10);
 /// Frames are handed to the journal at this size, or after [`LOG_EVERY`].
 const LOG_BYTES: usize = 32 * 1024;
+/// Longest title that a conversation is given.
+const TITLE_CHARS: usize = 80;
 const LOG_EVERY: Duration = Duration::from_millis(200);
 
 /// Starts runs, and finds those that are under way on this node.
@@ -41,6 +46,7 @@ pub struct Runs {
     pub models: Arc<Models>,
     pub smiths: Arc<Smiths>,
     pub accounting: Arc<Accounting>,
+    pub budgets: Arc<Budgets>,
     limits: Limits,
     metrics: Metrics,
     node_id: String,
@@ -67,6 +73,9 @@ struct Job {
     /// The turns that this run adds to its thread, before the answer.
     new_turns: Vec<Turn>,
     warnings: Vec<Value>,
+    spender: Spender,
+    /// The model calls so far.
+    calls: Vec<ModelSpan>,
 }
 
 /// Frames on their way to the journal.
@@ -133,6 +142,7 @@ impl Runs {
         models: Arc<Models>,
         smiths: Arc<Smiths>,
         accounting: Arc<Accounting>,
+        budgets: Arc<Budgets>,
         limits: Limits,
         metrics: Metrics,
     ) -> Arc<Self> {
@@ -142,6 +152,7 @@ impl Runs {
             models,
             smiths,
             accounting,
+            budgets,
             limits,
             metrics,
             node_id: ids::mint(ids::Kind::Node),
@@ -171,6 +182,13 @@ impl Runs {
             .effective(&request.tenant_id, &request.smith_id)
             .await?;
         effective.require_published()?;
+        let spender = Spender {
+            tenant_id: request.tenant_id.clone(),
+            smith_id: request.smith_id.clone(),
+            agent_id: effective.smith.agent_id.as_str().into(),
+            customer_id: effective.smith.customer_id.as_deref().unwrap_or("").into(),
+        };
+        self.budgets.check(&spender).await?;
         check_format(request.response_format.as_ref())?;
         let model = request
             .model
@@ -190,7 +208,7 @@ impl Runs {
             Thread::Stateless => Vec::new(),
             Thread::Kept(thread) => self.history(&request, thread).await?,
         };
-        let job = self.job(request, &effective, routes, history)?;
+        let job = self.job(request, &effective, spender, routes, history)?;
         let started = Started {
             reader: job.live.first_reader(),
             model,
@@ -226,6 +244,9 @@ impl Runs {
             )
             .await?;
         let mut turns = Vec::new();
+        if ids::body(ids::Kind::Conversation, thread).is_some() {
+            turns = self.conversation_turns(request, thread).await?;
+        }
         for transcript in transcripts {
             let more: Vec<Turn> = serde_json::from_str(&transcript).map_err(ApiError::internal)?;
             turns.extend(more);
@@ -233,10 +254,55 @@ impl Runs {
         Ok(turns)
     }
 
+    /// The turns that a conversation was made with.
+    async fn conversation_turns(
+        &self,
+        request: &RunRequest,
+        id: &str,
+    ) -> Result<Vec<Turn>, ApiError> {
+        let found = self.store.conversation(&request.tenant_id, id).await?;
+        let conversation = found
+            .filter(|c| *c.smith_id == *request.smith_id)
+            .ok_or_else(|| {
+                ApiError::new(
+                    StatusCode::NOT_FOUND,
+                    "conversation_not_found",
+                    format!("there is no conversation '{id}' of this smith"),
+                )
+            })?;
+        serde_json::from_str(&conversation.turns).map_err(ApiError::internal)
+    }
+
+    /// A conversation is named after its first user turn.
+    async fn touch_conversation(&self, job: &Job) {
+        let thread = &job.row.thread_id;
+        if ids::body(ids::Kind::Conversation, thread).is_none() {
+            return;
+        }
+        let said = job.new_turns.iter().find(|turn| turn.role == Role::User);
+        let text = said.map(|turn| crate::model::joined_text(&turn.parts));
+        let title: String = text
+            .unwrap_or_default()
+            .split_whitespace()
+            .collect::<Vec<_>>()
+            .join(" ")
+            .chars()
+            .take(TITLE_CHARS)
+            .collect();
+        let touched = self
+            .store
+            .title_conversation(&job.row.tenant_id, thread, &title, now_micros())
+            .await;
+        if let Err(error) = touched {
+            tracing::warn!(%error, "cannot name a conversation");
+        }
+    }
+
     fn job(
         &self,
         request: RunRequest,
         effective: &Effective,
+        spender: Spender,
         routes: Vec<Route>,
         mut history: Vec<Turn>,
     ) -> Result<Job, ApiError> {
@@ -332,6 +398,8 @@ impl Runs {
             },
             new_turns,
             warnings,
+            spender,
+            calls: Vec::new(),
         })
     }
 
@@ -347,6 +415,15 @@ impl Runs {
                 Err(error) => End::Failed(error),
             },
         };
+        if let Some(call) = job.calls.last_mut().filter(|call| call.ended_at == 0) {
+            call.ended_at = now_micros();
+            call.usage = call.usage.or(collector.usage);
+            match &end {
+                End::Failed(error) => call.error = Some(error.code.to_string()),
+                End::Cancelled(_) => call.error = Some("cancelled".to_owned()),
+                End::Completed(_) => {}
+            }
+        }
         if matches!(end, End::Cancelled(Cancelled::ClientGone)) {
             self.metrics.cancelled_calls.inc();
         }
@@ -364,6 +441,17 @@ impl Runs {
     ) -> Result<(), ApiError> {
         let live = job.live.clone();
         let routes = std::mem::take(&mut job.routes);
+        if let Some(first) = routes.first() {
+            job.calls.push(ModelSpan {
+                started_at: now_micros(),
+                ended_at: 0,
+                provider: first.provider.to_string(),
+                model: first.model.clone(),
+                usage: None,
+                cost: None,
+                error: None,
+            });
+        }
         let model_call = self.models.stream(&live.tenant_id, routes, &job.request);
         let mut frames = vec![Frame::RunStarted {
             smith_id: Bytes::copy_from_slice(live.smith_id.as_bytes()),
@@ -400,12 +488,17 @@ impl Runs {
             live.wait_for_client(self.limits.max_lead_bytes).await;
         }
         let usage = collector.usage.unwrap_or_default();
-        self.accounting.add(
-            &live.tenant_id,
-            &call.route.provider,
-            &call.route.model,
-            &usage,
-        );
+        let route = &call.route;
+        let cost = self
+            .accounting
+            .add(&job.spender, &route.provider, &route.model, &usage);
+        if let Some(span) = job.calls.last_mut() {
+            span.ended_at = now_micros();
+            span.provider = route.provider.to_string();
+            span.model.clone_from(&route.model);
+            span.usage = Some(usage);
+            span.cost = cost;
+        }
         Ok(())
     }
 
@@ -416,6 +509,7 @@ impl Runs {
             let created = self.journal.commit(Op::CreateRun(job.row.clone())).await;
             job.committed = created.is_ok();
         }
+        self.touch_conversation(&job).await;
         let end = match end {
             End::Completed(answer) => match check_answer(&job.request, &answer) {
                 Ok(()) => End::Completed(answer),
@@ -436,8 +530,12 @@ impl Runs {
             warnings: warnings.clone(),
             token_usage: None,
             frames: None,
+            event: None,
+            trace: None,
+            ledger: None,
             updated_at: now_micros(),
         };
+        let used;
         let mut last = Vec::new();
         match end {
             End::Completed(answer) => {
@@ -461,7 +559,7 @@ impl Runs {
                 let is_json = job.request.response_format.is_some();
                 row.output = Some(answer.output(is_json).to_string());
                 row.stop_reason = Some(answer.stop.as_str());
-                row.token_usage = serde_json::to_string(&answer.usage).ok();
+                used = Some(answer.usage);
             }
             End::Failed(error) => {
                 tracing::info!(run_id = %live.run_id, code = %error.code, message = %error.message,
@@ -470,7 +568,7 @@ impl Runs {
                 let _ = live.failure.set(error.clone());
                 row.status = "failed";
                 row.stop_reason = Some(StopReason::Error.as_str());
-                row.output = partial_output(collector, &mut row.token_usage);
+                (row.output, used) = partial_output(collector);
                 row.error_code = Some(error.code.into_owned());
                 row.error = Some(error.message.into_owned());
             }
@@ -485,11 +583,21 @@ impl Runs {
                 });
                 row.status = "cancelled";
                 row.stop_reason = Some(StopReason::Cancelled.as_str());
-                row.output = partial_output(collector, &mut row.token_usage);
+                (row.output, used) = partial_output(collector);
             }
         }
         log.add(&last);
         row.frames = Some(log.take());
+        row.token_usage = used.as_ref().map(|usage| {
+            UsageRecord {
+                tokens: *usage,
+                cost: account::total_cost(&job.calls),
+            }
+            .to_text()
+        });
+        row.event = account::event(&job.row, &row, used.as_ref());
+        row.trace = Some(account::trace(&job.row, &row, &job.calls));
+        row.ledger = account::ledger(&job.row, &job.spender, &job.calls);
         if let Err(error) = self.journal.commit(Op::EndRun(Box::new(row))).await {
             // The client must not take for kept what is not.
             tracing::error!(run_id = %live.run_id, %error, "the end of a run was not kept");
@@ -543,20 +651,25 @@ impl Runs {
                 .sum();
             let mut bytes = BytesMut::new();
             frame::encode(&failed_frame(&error), &mut bytes);
-            let end = RunEnd {
-                tenant_id: run.tenant_id,
-                id: run.id,
+            let mut end = RunEnd {
+                tenant_id: run.tenant_id.clone(),
+                id: run.id.clone(),
                 status: "failed",
                 transcript: None,
                 output: None,
                 stop_reason: Some(StopReason::Error.as_str()),
                 error_code: Some(error.code.to_string()),
                 error: Some(error.message.to_string()),
-                warnings: run.warnings,
+                warnings: run.warnings.clone(),
                 token_usage: None,
                 frames: Some((logged as i64, bytes.to_vec())),
+                event: None,
+                trace: None,
+                ledger: None,
                 updated_at: now_micros(),
             };
+            end.event = account::event(&run, &end, None);
+            end.trace = Some(account::trace(&run, &end, &[]));
             failed += usize::from(self.journal.commit(Op::EndRun(Box::new(end))).await?);
         }
         Ok(failed)
@@ -587,13 +700,12 @@ fn failed_frame(error: &ApiError) -> Frame {
     }
 }
 
-/// What was said before a run failed or was cancelled.
-fn partial_output(collector: Collector, usage: &mut Option<String>) -> Option<String> {
-    if let Some(counted) = &collector.usage {
-        *usage = serde_json::to_string::<Usage>(counted).ok();
-    }
+/// What was said before a run failed or was cancelled, and the tokens that it took.
+fn partial_output(collector: Collector) -> (Option<String>, Option<Usage>) {
+    let usage = collector.usage;
     let answer = collector.finish();
-    (!answer.text().is_empty()).then(|| answer.output(false).to_string())
+    let said = !answer.text().is_empty();
+    (said.then(|| answer.output(false).to_string()), usage)
 }
 
 fn check_format(format: Option<&ResponseFormat>) -> Result<(), ApiError> {

@@ -4,7 +4,9 @@
 //! that calls the model, the live frames that clients follow, the record. May import `model`,
 //! `store`, `frame`, `auth`'s types, `metrics`, `ids`, `error`.
 
+mod account;
 mod accounting;
+mod budget;
 mod engine;
 mod live;
 mod record;
@@ -12,7 +14,9 @@ mod request;
 mod resolve;
 mod transcript;
 
-pub use accounting::Accounting;
+pub use account::{root_span_id, trace_id};
+pub use accounting::{Accounting, NANOS, Spender, day_of, today};
+pub use budget::{Budgets, percent, this_period};
 pub use engine::{Runs, Started};
 pub use live::{Cancelled, LiveRun, Reader};
 pub use record::{rfc3339, run_out, run_status};

@@ -1,9 +1,11 @@
 //! The run's record as the API shows it (`runs.md`, RunOut).
 
+use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 use time::OffsetDateTime;
 use time::format_description::well_known::Rfc3339;
 
+use super::accounting::NANOS;
 use crate::frame::{StopReason, Usage};
 use crate::store::RunRow;
 
@@ -41,12 +43,37 @@ pub fn usage_out(usage: &Usage) -> Value {
     })
 }
 
+/// Tokens and cost of a run, as stored.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct UsageRecord {
+    #[serde(flatten)]
+    pub tokens: Usage,
+    /// Nanos of the currency; `None`: the model has no price.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub cost: Option<i64>,
+}
+
+impl UsageRecord {
+    /// As JSON text.
+    pub fn to_text(self) -> String {
+        serde_json::to_string(&self).unwrap_or_default()
+    }
+
+    fn out(&self) -> Value {
+        let mut out = usage_out(&self.tokens);
+        if let Some(cost) = self.cost {
+            out["cost"] = json!(cost as f64 / NANOS);
+        }
+        out
+    }
+}
+
 /// RunOut.
 pub fn run_out(run: &RunRow) -> Value {
     let usage = run
         .token_usage
         .as_deref()
-        .and_then(|t| serde_json::from_str::<Usage>(t).ok());
+        .and_then(|t| serde_json::from_str::<UsageRecord>(t).ok());
     let mut out = json!({
         "id": run.id,
         "smith_id": run.smith_id,
@@ -58,7 +85,7 @@ pub fn run_out(run: &RunRow) -> Value {
         "output": document(run.output.as_deref()),
         "stop_reason": run.stop_reason,
         "warnings": document(Some(&run.warnings)),
-        "usage": usage.as_ref().map(usage_out),
+        "usage": usage.as_ref().map(UsageRecord::out),
         "metadata": document(run.metadata.as_deref()),
         "actor": document(run.actor.as_deref()),
         "created_at": rfc3339(run.created_at),

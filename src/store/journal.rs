@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use tokio::sync::{mpsc, oneshot};
 
-use super::{RunEnd, RunRow, Store, UsageRow};
+use super::{EventRow, RunEnd, RunRow, SmithUsage, Store};
 
 /// One journal entry.
 #[derive(Debug, Clone)]
@@ -24,7 +24,9 @@ pub enum Op {
     /// The run ended; takes `false` when it was no longer live.
     EndRun(Box<RunEnd>),
     /// Tokens to add.
-    Usage(Box<UsageRow>),
+    Usage(Box<SmithUsage>),
+    /// An event of the feed, with its deliveries.
+    Event(Box<EventRow>),
     /// Nothing; taken when all before it is.
     Barrier,
 }
@@ -35,6 +37,7 @@ impl Op {
             Self::CreateRun(run) => run.input.len() + 512,
             Self::Frames { frames, .. } => frames.len() + 128,
             Self::EndRun(end) => end.transcript.as_ref().map_or(0, String::len) + 512,
+            Self::Event(event) => event.data.len() + 256,
             Self::Usage(_) | Self::Barrier => 128,
         }
     }

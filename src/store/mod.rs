@@ -4,14 +4,18 @@
 //! and `frame` types only. Every call on tenants' rows takes the tenant, and every query filters
 //! by it.
 
+mod control;
 mod journal;
 mod postgres;
+mod records;
 mod sql;
 mod sqlite;
 mod types;
 
+pub use control::*;
 pub use journal::{Journal, JournalError, Op};
 pub use postgres::PostgresStore;
+pub use records::*;
 pub use sqlite::SqliteStore;
 pub use types::*;
 
@@ -287,6 +291,15 @@ pub trait Store:
     + ModelKeyStore
     + RunStore
     + IdempotencyStore
+    + EventStore
+    + WebhookStore
+    + ConversationStore
+    + ApprovalStore
+    + ConnectionStore
+    + UsageStore
+    + TraceStore
+    + FileStore
+    + OrganizationStore
 {
 }
 
@@ -299,6 +312,15 @@ impl<S> Store for S where
         + ModelKeyStore
         + RunStore
         + IdempotencyStore
+    + EventStore
+    + WebhookStore
+    + ConversationStore
+    + ApprovalStore
+    + ConnectionStore
+    + UsageStore
+    + TraceStore
+    + FileStore
+    + OrganizationStore
 {
 }
 

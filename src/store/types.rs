@@ -5,6 +5,8 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
+use super::{EventRow, TraceRecord, UsageEventRow};
+
 /// Now, in microseconds since the Unix epoch.
 pub fn now_micros() -> i64 {
     std::time::SystemTime::now()
@@ -326,6 +328,11 @@ pub struct RunEnd {
     pub token_usage: Option<String>,
     /// The run's last frames, written with its row: number of the first, and the encoded frames.
     pub frames: Option<(i64, Vec<u8>)>,
+    /// What the feed says of it.
+    pub event: Option<EventRow>,
+    pub trace: Option<TraceRecord>,
+    /// What the usage ledger says of it.
+    pub ledger: Option<UsageEventRow>,
     pub updated_at: i64,
 }
 

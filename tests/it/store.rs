@@ -175,6 +175,9 @@ fn end(tenant_id: &str, id: &str, status: &'static str, transcript: Option<&str>
         warnings: "[]".into(),
         token_usage: Some("{}".into()),
         frames: None,
+        event: None,
+        trace: None,
+        ledger: None,
         updated_at: 20,
     }
 }
@@ -785,13 +788,33 @@ async fn usage_adds_up(store: Arc<dyn Store>) {
         cache_write: 4,
         reasoning: 5,
     };
+    let of_smith = |row: UsageRow, smith: &str, cost: i64| SmithUsage {
+        tenant_id: row.tenant_id,
+        day: row.day,
+        smith_id: smith.into(),
+        agent_id: if smith.is_empty() { "" } else { "agt_1" }.into(),
+        customer_id: if smith == "smt_2" { "cus_1" } else { "" }.into(),
+        provider: row.provider,
+        model: row.model,
+        calls: row.calls,
+        input: row.input,
+        output: row.output,
+        cache_read: row.cache_read,
+        cache_write: row.cache_write,
+        reasoning: row.reasoning,
+        cost,
+    };
+    let mut smiths = ["", "smt_1", "smt_2", ""].into_iter();
     let ops: Vec<Op> = [
         row(HERE, "2026-11-01", 10),
         row(HERE, "2026-11-01", 20),
         row(HERE, "2026-11-02", 30),
         row(THERE, "2026-11-01", 40),
     ]
-    .map(|row| Op::Usage(Box::new(row)))
+    .map(|row| {
+        let smith = smiths.next().unwrap_or_default();
+        Op::Usage(Box::new(of_smith(row, smith, 7)))
+    })
     .into();
     store.apply(&ops).await.expect("applied");
     let mut days = store.usage(HERE).await.expect("read");
@@ -805,6 +828,55 @@ async fn usage_adds_up(store: Arc<dyn Store>) {
         ..row(HERE, "2026-11-01", 30)
     };
     assert_eq!(days, [sum, row(HERE, "2026-11-02", 30)]);
+    let filter = |from: &str, to: &str| UsageFilter {
+        from: from.into(),
+        to: to.into(),
+        smith_id: None,
+        customer_id: None,
+    };
+    let groups = async |filter: UsageFilter, by: UsageGroup| {
+        let rows = store.usage_groups(HERE, &filter, by).await.expect("read");
+        let mut named: Vec<(String, i64, i64)> = rows
+            .into_iter()
+            .map(|row| (row.name, row.input, row.cost))
+            .collect();
+        named.sort();
+        named
+    };
+    let november = filter("2026-11-01", "2026-11-30");
+    assert_eq!(
+        groups(november.clone(), UsageGroup::Model).await,
+        [("gpt".to_owned(), 60, 21)]
+    );
+    assert_eq!(
+        groups(november.clone(), UsageGroup::Smith).await,
+        [
+            (String::new(), 10, 7),
+            ("smt_1".to_owned(), 20, 7),
+            ("smt_2".to_owned(), 30, 7)
+        ]
+    );
+    assert_eq!(
+        groups(november, UsageGroup::Customer).await,
+        [
+            (String::new(), 10, 7),
+            ("cus_1".to_owned(), 30, 7),
+            ("principal:smt_1".to_owned(), 20, 7)
+        ]
+    );
+    assert_eq!(
+        groups(filter("2026-11-02", "2026-11-02"), UsageGroup::App).await,
+        [("agt_1".to_owned(), 30, 7)]
+    );
+    let spent = async |scope: &str, id: &str| {
+        let spent = store.spent(HERE, "2026-11", scope, id).await;
+        spent.expect("read")
+    };
+    assert_eq!(spent("tenant", "").await, 21);
+    assert_eq!(spent("agent", "agt_1").await, 14);
+    assert_eq!(spent("smith", "smt_2").await, 7);
+    assert_eq!(spent("customer", "cus_1").await, 7);
+    assert_eq!(spent("customer", "cus_2").await, 0);
 }
 
 async fn idempotency_keys_are_claimed_once(store: Arc<dyn Store>) {

@@ -3,13 +3,22 @@
 //! history. They are macros because sqlx's queries are typed by their database.
 
 pub(super) mod agents;
+pub(super) mod approvals;
+pub(super) mod connections;
+pub(super) mod conversations;
 pub(super) mod customers;
+pub(super) mod events;
+pub(super) mod files;
 pub(super) mod idempotency;
+pub(super) mod journal;
 pub(super) mod model_keys;
+pub(super) mod organizations;
 pub(super) mod runs;
 pub(super) mod smiths;
 pub(super) mod tenants;
 pub(super) mod tokens;
+pub(super) mod traces;
+pub(super) mod usage;
 
 /// Implements all store traits for `$store`, whose `read` and `write` fields are pools of one
 /// database.
@@ -23,10 +32,72 @@ macro_rules! impl_store {
         $crate::store::sql::model_keys::impl_model_keys!($store);
         $crate::store::sql::runs::impl_runs!($store);
         $crate::store::sql::idempotency::impl_idempotency!($store);
+        $crate::store::sql::events::impl_events!($store);
+        $crate::store::sql::conversations::impl_conversations!($store);
+        $crate::store::sql::approvals::impl_approvals!($store);
+        $crate::store::sql::connections::impl_connections!($store);
+        $crate::store::sql::usage::impl_usage!($store);
+        $crate::store::sql::traces::impl_traces!($store);
+        $crate::store::sql::files::impl_files!($store);
+        $crate::store::sql::organizations::impl_organizations!($store);
     };
 }
 
-pub(super) use impl_store;
+/// A page of a tenant's rows, newest first, with only those conditions that are given: a condition
+/// on an absent value would keep the planner from the index of a present one.
+macro_rules! select_page {
+    ($pool:expr, $select:literal, $owner:expr, [$(($sql:literal, $value:expr)),* $(,)?],
+     $before:expr, $limit:expr) => {{
+        let mut query = sqlx::QueryBuilder::new($select);
+        query.push_bind($owner.to_owned());
+        $(if let Some(value) = $value {
+            query.push($sql);
+            query.push_bind(value.to_owned());
+        })*
+        if let Some(before) = $before {
+            query.push(" AND id < ");
+            query.push_bind(before.to_owned());
+        }
+        query.push(" ORDER BY id DESC LIMIT ");
+        query.push_bind($limit);
+        query.build_query_as().fetch_all($pool).await?
+    }};
+}
+
+/// A page of an OpenAI-shaped list: `after`, `before`, `order`.
+macro_rules! select_slice {
+    ($pool:expr, $select:literal, $owner:expr, [$(($sql:literal, $value:expr)),* $(,)?],
+     $slice:expr) => {{
+        let mut query = sqlx::QueryBuilder::new($select);
+        query.push_bind($owner.to_owned());
+        $(if let Some(value) = $value {
+            query.push($sql);
+            query.push_bind(value.to_owned());
+        })*
+        let (beyond, short_of) = if $slice.ascending {
+            (" AND id > ", " AND id < ")
+        } else {
+            (" AND id < ", " AND id > ")
+        };
+        if let Some(after) = &$slice.after {
+            query.push(beyond);
+            query.push_bind(after.to_owned());
+        }
+        if let Some(before) = &$slice.before {
+            query.push(short_of);
+            query.push_bind(before.to_owned());
+        }
+        query.push(if $slice.ascending {
+            " ORDER BY id LIMIT "
+        } else {
+            " ORDER BY id DESC LIMIT "
+        });
+        query.push_bind($slice.limit);
+        query.build_query_as().fetch_all($pool).await?
+    }};
+}
+
+pub(super) use {impl_store, select_page, select_slice};
 
 /// A document as JSON text.
 pub(super) fn document<T: serde::Serialize>(
@@ -34,4 +105,17 @@ pub(super) fn document<T: serde::Serialize>(
     value: &T,
 ) -> super::Result<String> {
     serde_json::to_string(value).map_err(|e| super::StoreError::Document(what, e))
+}
+
+/// The least text above all that begin with `prefix`, in byte order; `None`: there is none.
+pub(super) fn prefix_end(prefix: &str) -> Option<String> {
+    let mut chars: Vec<char> = prefix.chars().collect();
+    while let Some(last) = chars.pop() {
+        let next = ((last as u32 + 1)..=char::MAX as u32).find_map(char::from_u32);
+        if let Some(next) = next {
+            chars.push(next);
+            return Some(chars.into_iter().collect());
+        }
+    }
+    None
 }

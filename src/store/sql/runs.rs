@@ -1,7 +1,4 @@
-//! Queries: runs, frames, threads, leases, usage.
-
-pub(in crate::store) const INSERT_FRAMES: &str = "INSERT INTO run_frames (tenant_id, run_id, \
-     first_frame, frames) VALUES ($1, $2, $3, $4) ON CONFLICT DO NOTHING";
+//! Queries: runs, frames, threads, leases, usage. What the journal writes is in [`super::journal`].
 
 macro_rules! impl_runs {
     ($store:ty) => {
@@ -22,23 +19,36 @@ macro_rules! impl_runs {
                 before: Option<&str>,
                 limit: i64,
             ) -> Result<Vec<RunRow>> {
-                Ok(sqlx::query_as(
-                    "SELECT * FROM runs WHERE tenant_id = $1 AND ($2 IS NULL OR id < $2) \
-                     AND ($3 IS NULL OR smith_id = $3) AND ($4 IS NULL OR agent_id = $4) \
-                     AND ($5 IS NULL OR status = $5) AND ($6 IS NULL OR EXISTS \
-                     (SELECT 1 FROM smiths s WHERE s.tenant_id = $1 AND s.id = runs.smith_id \
-                     AND substr(s.external_id, 1, length($6)) = $6)) \
-                     ORDER BY id DESC LIMIT $7",
-                )
-                .bind(tenant_id)
-                .bind(before)
-                .bind(&filter.smith_id)
-                .bind(&filter.agent_id)
-                .bind(&filter.status)
-                .bind(&filter.external_id_prefix)
-                .bind(limit)
-                .fetch_all(&self.read)
-                .await?)
+                // A smith's own list has no use for the names of others.
+                let prefix = filter.external_id_prefix.as_deref();
+                let mut query = sqlx::QueryBuilder::new("SELECT * FROM runs WHERE tenant_id = ");
+                query.push_bind(tenant_id.to_owned());
+                for (sql, value) in [
+                    (" AND smith_id = ", filter.smith_id.as_deref()),
+                    (" AND agent_id = ", filter.agent_id.as_deref()),
+                    (" AND status = ", filter.status.as_deref()),
+                    (" AND id < ", before),
+                ] {
+                    if let Some(value) = value {
+                        query.push(sql);
+                        query.push_bind(value.to_owned());
+                    }
+                }
+                if let Some(prefix) = prefix {
+                    query.push(
+                        " AND EXISTS (SELECT 1 FROM smiths s WHERE s.id = runs.smith_id \
+                         AND s.tenant_id = runs.tenant_id AND s.external_id >= ",
+                    );
+                    query.push_bind(prefix.to_owned());
+                    if let Some(end) = $crate::store::sql::prefix_end(prefix) {
+                        query.push(" AND s.external_id < ");
+                        query.push_bind(end);
+                    }
+                    query.push(")");
+                }
+                query.push(" ORDER BY id DESC LIMIT ");
+                query.push_bind(limit);
+                Ok(query.build_query_as().fetch_all(&self.read).await?)
             }
 
             async fn run_frames(&self, tenant_id: &str, run_id: &str) -> Result<Vec<Vec<u8>>> {
@@ -100,115 +110,7 @@ macro_rules! impl_runs {
                 let mut tx = self.write.begin().await?;
                 let mut taken = Vec::with_capacity(ops.len());
                 for op in ops {
-                    let done = match op {
-                        Op::Barrier => {
-                            taken.push(true);
-                            continue;
-                        }
-                        Op::CreateRun(run) => {
-                            sqlx::query(
-                                "INSERT INTO runs (id, tenant_id, smith_id, agent_id, thread_id, \
-                                 channel, status, exclusive, include_mask, input, warnings, \
-                                 metadata, actor, node_id, lease_until, created_at, updated_at) \
-                                 VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, \
-                                 $14, $15, $16, $17) ON CONFLICT DO NOTHING",
-                            )
-                            .bind(&run.id)
-                            .bind(&run.tenant_id)
-                            .bind(&run.smith_id)
-                            .bind(&run.agent_id)
-                            .bind(&run.thread_id)
-                            .bind(&run.channel)
-                            .bind(&run.status)
-                            .bind(run.exclusive)
-                            .bind(run.include_mask)
-                            .bind(&run.input)
-                            .bind(&run.warnings)
-                            .bind(&run.metadata)
-                            .bind(&run.actor)
-                            .bind(&run.node_id)
-                            .bind(run.lease_until)
-                            .bind(run.created_at)
-                            .bind(run.updated_at)
-                            .execute(&mut *tx)
-                            .await?
-                        }
-                        Op::Frames {
-                            tenant_id,
-                            run_id,
-                            first,
-                            frames,
-                        } => {
-                            sqlx::query($crate::store::sql::runs::INSERT_FRAMES)
-                                .bind(&**tenant_id)
-                                .bind(&**run_id)
-                                .bind(first)
-                                .bind(frames)
-                                .execute(&mut *tx)
-                                .await?
-                        }
-                        Op::EndRun(end) => {
-                            let ended = sqlx::query(
-                                "UPDATE runs SET status = $3, transcript = $4, output = $5, \
-                                 stop_reason = $6, error_code = $7, error = $8, warnings = $9, \
-                                 token_usage = $10, updated_at = $11 \
-                                 WHERE tenant_id = $1 AND id = $2 \
-                                 AND status IN ('queued', 'running')",
-                            )
-                            .bind(&end.tenant_id)
-                            .bind(&end.id)
-                            .bind(end.status)
-                            .bind(&end.transcript)
-                            .bind(&end.output)
-                            .bind(end.stop_reason)
-                            .bind(&end.error_code)
-                            .bind(&end.error)
-                            .bind(&end.warnings)
-                            .bind(&end.token_usage)
-                            .bind(end.updated_at)
-                            .execute(&mut *tx)
-                            .await?;
-                            if let Some((first, frames)) = &end.frames
-                                && ended.rows_affected() > 0
-                            {
-                                sqlx::query($crate::store::sql::runs::INSERT_FRAMES)
-                                    .bind(&end.tenant_id)
-                                    .bind(&end.id)
-                                    .bind(first)
-                                    .bind(frames)
-                                    .execute(&mut *tx)
-                                    .await?;
-                            }
-                            ended
-                        }
-                        Op::Usage(usage) => {
-                            sqlx::query(
-                                "INSERT INTO usage_daily (tenant_id, day, provider, model, calls, \
-                                 input, output, cache_read, cache_write, reasoning) \
-                                 VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10) \
-                                 ON CONFLICT (tenant_id, day, provider, model) DO UPDATE SET \
-                                 calls = usage_daily.calls + excluded.calls, \
-                                 input = usage_daily.input + excluded.input, \
-                                 output = usage_daily.output + excluded.output, \
-                                 cache_read = usage_daily.cache_read + excluded.cache_read, \
-                                 cache_write = usage_daily.cache_write + excluded.cache_write, \
-                                 reasoning = usage_daily.reasoning + excluded.reasoning",
-                            )
-                            .bind(&usage.tenant_id)
-                            .bind(&usage.day)
-                            .bind(&usage.provider)
-                            .bind(&usage.model)
-                            .bind(usage.calls)
-                            .bind(usage.input)
-                            .bind(usage.output)
-                            .bind(usage.cache_read)
-                            .bind(usage.cache_write)
-                            .bind(usage.reasoning)
-                            .execute(&mut *tx)
-                            .await?
-                        }
-                    };
-                    taken.push(done.rows_affected() > 0);
+                    taken.push($crate::store::sql::journal::apply_op!(tx, op));
                 }
                 tx.commit().await?;
                 Ok(taken)

@@ -84,22 +84,22 @@ macro_rules! impl_smiths {
                 before: Option<&str>,
                 limit: i64,
             ) -> Result<Vec<SmithRow>> {
-                Ok(sqlx::query_as(
-                    "SELECT * FROM smiths WHERE tenant_id = $1 AND ($2 IS NULL OR id < $2) \
-                     AND ($3 IS NULL OR external_id = $3) \
-                     AND ($4 IS NULL OR substr(external_id, 1, length($4)) = $4) \
-                     AND ($5 IS NULL OR customer_id = $5) AND ($6 IS NULL OR agent_id = $6) \
-                     AND deleted_at IS NULL ORDER BY id DESC LIMIT $7",
-                )
-                .bind(tenant_id)
-                .bind(before)
-                .bind(&filter.external_id)
-                .bind(&filter.external_id_prefix)
-                .bind(&filter.customer_id)
-                .bind(&filter.agent_id)
-                .bind(limit)
-                .fetch_all(&self.read)
-                .await?)
+                let prefix = filter.external_id_prefix.as_deref();
+                let end = prefix.and_then($crate::store::sql::prefix_end);
+                Ok($crate::store::sql::select_page!(
+                    &self.read,
+                    "SELECT * FROM smiths WHERE deleted_at IS NULL AND tenant_id = ",
+                    tenant_id,
+                    [
+                        (" AND external_id = ", &filter.external_id),
+                        (" AND external_id >= ", prefix),
+                        (" AND external_id < ", &end),
+                        (" AND customer_id = ", &filter.customer_id),
+                        (" AND agent_id = ", &filter.agent_id),
+                    ],
+                    before,
+                    limit
+                ))
             }
 
             async fn update_smith(

@@ -1,0 +1,102 @@
+//! `/v1/approvals`: decisions that humans take, to read. They are taken through `submit`.
+
+use axum::Json;
+use axum::extract::{Path, State};
+use serde::Serialize;
+use serde_json::{Map, Value};
+use utoipa::ToSchema;
+
+use super::AppState;
+use super::extract::Caller;
+use super::page::{Page, PageParams, PageQuery};
+use super::time::Time;
+use crate::auth::Scope;
+use crate::error::ApiError;
+use crate::store::ApprovalRow;
+
+const STATUSES: [&str; 4] = ["pending", "approved", "rejected", "cancelled"];
+
+#[derive(Debug, Serialize, ToSchema)]
+pub struct ApprovalOut {
+    pub id: String,
+    pub run_id: Option<String>,
+    pub smith_id: Option<String>,
+    pub tool_call_id: Option<String>,
+    pub tool: Option<String>,
+    pub args: Map<String, Value>,
+    /// `{message, requested_schema}`: the tool asks for input.
+    pub elicitation: Option<Map<String, Value>>,
+    /// `pending`, `approved`, `rejected` or `cancelled`.
+    pub status: String,
+    pub actor: Option<Value>,
+    pub reason: Option<String>,
+    pub created_at: Time,
+    pub resolved_at: Option<Time>,
+}
+
+fn approval_out(row: ApprovalRow) -> ApprovalOut {
+    let object = |text: &str| serde_json::from_str(text).ok();
+    ApprovalOut {
+        id: row.id,
+        run_id: row.run_id,
+        smith_id: row.smith_id,
+        tool_call_id: row.tool_call_id,
+        tool: row.tool,
+        args: object(&row.args).unwrap_or_default(),
+        elicitation: row.elicitation.as_deref().and_then(object),
+        status: row.status,
+        actor: row
+            .actor
+            .as_deref()
+            .and_then(|text| serde_json::from_str(text).ok()),
+        reason: row.reason,
+        created_at: Time(row.created_at),
+        resolved_at: row.resolved_at.map(Time),
+    }
+}
+
+/// Lists the approvals, newest first; with a smith token, that smith's.
+#[utoipa::path(get, path = "/v1/approvals", tag = "approvals",
+    params(PageParams, ("status" = Option<String>, Query), ("smith_id" = Option<String>, Query)),
+    responses((status = 200, body = Page<ApprovalOut>)))]
+pub async fn list(
+    State(gateway): State<AppState>,
+    Caller(caller): Caller,
+    page: PageQuery,
+) -> Result<Json<Page<ApprovalOut>>, ApiError> {
+    caller.require(Scope::ApprovalsRead)?;
+    let status = page.filters.one_of("status", &STATUSES)?;
+    let named = page.filter("smith_id");
+    if let Some(named) = &named {
+        caller.require_smith(named)?;
+    }
+    let smith = caller.smith_id().map(|id| id.to_string()).or(named);
+    let rows = gateway
+        .store
+        .approvals(
+            &caller.tenant_id,
+            smith.as_deref(),
+            status.as_deref(),
+            page.before.as_deref(),
+            page.fetch(),
+        )
+        .await?;
+    Ok(Json(page.page(rows, |row| row.id.clone(), approval_out)))
+}
+
+/// Reads an approval.
+#[utoipa::path(get, path = "/v1/approvals/{id}", tag = "approvals",
+    params(("id" = String, Path)), responses((status = 200, body = ApprovalOut)))]
+pub async fn one(
+    State(gateway): State<AppState>,
+    Caller(caller): Caller,
+    Path(id): Path<String>,
+) -> Result<Json<ApprovalOut>, ApiError> {
+    caller.require(Scope::ApprovalsRead)?;
+    let found = gateway.store.approval(&caller.tenant_id, &id).await?;
+    let row = found.ok_or_else(|| ApiError::not_found("approval", &id))?;
+    if caller.smith_id().is_some() {
+        caller.require_smith(row.smith_id.as_deref().unwrap_or_default())?;
+    }
+    Ok(Json(approval_out(row)))
+}

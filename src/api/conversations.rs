@@ -1,0 +1,235 @@
+//! `/v1/conversations`: OpenAI's Conversations API, of the acting smith.
+
+use axum::Json;
+use axum::extract::{FromRequestParts, Path, State};
+use http::StatusCode;
+use http::request::Parts;
+use serde::{Deserialize, Serialize};
+use serde_json::{Map, Value};
+use std::sync::Arc;
+use utoipa::ToSchema;
+
+use super::AppState;
+use super::conversation_items::turns_of;
+use super::extract::{Caller, Input, check_text};
+use super::page::{OaiList, SliceParams, SliceQuery};
+use super::smiths::check_metadata;
+use crate::auth::{Principal, Scope};
+use crate::error::ApiError;
+use crate::ids;
+use crate::store::{ConversationRow, now_micros};
+
+const MAX_TITLE: usize = 1024;
+
+#[derive(Debug, Deserialize, ToSchema)]
+pub struct ConversationIn {
+    #[serde(default)]
+    pub title: Option<String>,
+    #[serde(default)]
+    pub metadata: Option<Map<String, Value>>,
+    /// The conversation so far: items as `GET …/items` shows them.
+    #[serde(default)]
+    #[schema(max_items = 100)]
+    pub items: Option<Vec<Map<String, Value>>>,
+}
+
+/// What to change; metadata is merged.
+#[derive(Debug, Deserialize, ToSchema)]
+pub struct ConversationPatch {
+    #[serde(default)]
+    pub title: Option<String>,
+    #[serde(default)]
+    pub metadata: Option<Map<String, Value>>,
+}
+
+#[derive(Debug, Serialize, ToSchema)]
+pub struct ConversationOut {
+    pub id: String,
+    /// Always `conversation`.
+    #[schema(example = "conversation")]
+    pub object: &'static str,
+    /// Unix seconds, as the next.
+    pub created_at: i64,
+    pub updated_at: i64,
+    pub title: Option<String>,
+    pub smith_id: String,
+    pub metadata: Map<String, Value>,
+}
+
+#[derive(Debug, Serialize, ToSchema)]
+pub struct Deleted {
+    pub id: String,
+    /// The object's kind and `.deleted`, or the kind alone for files.
+    pub object: &'static str,
+    pub deleted: bool,
+}
+
+/// The smith that a call acts as: the token's, or the one of `IC-Smith-Id`.
+pub struct Acting(pub Arc<str>);
+
+impl<S: Send + Sync> FromRequestParts<S> for Acting {
+    type Rejection = ApiError;
+
+    async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, ApiError> {
+        let Caller(caller) = Caller::from_request_parts(parts, state).await?;
+        let header = parts.headers.get("ic-smith-id");
+        let header = header.and_then(|value| value.to_str().ok());
+        caller.acting_smith(header)?.map(Self).ok_or_else(|| {
+            ApiError::bad_request("smith_required", "name a smith with IC-Smith-Id")
+        })
+    }
+}
+
+fn missing(id: &str) -> ApiError {
+    ApiError::new(
+        StatusCode::NOT_FOUND,
+        "conversation_not_found",
+        format!("there is no conversation '{id}' of this smith"),
+    )
+}
+
+fn conversation_out(row: ConversationRow) -> ConversationOut {
+    ConversationOut {
+        id: row.id,
+        object: "conversation",
+        created_at: row.created_at / 1_000_000,
+        updated_at: row.updated_at / 1_000_000,
+        title: row.title,
+        smith_id: row.smith_id,
+        metadata: serde_json::from_str(&row.metadata).unwrap_or_default(),
+    }
+}
+
+pub(super) async fn found(
+    gateway: &AppState,
+    caller: &Principal,
+    smith: &str,
+    id: &str,
+) -> Result<ConversationRow, ApiError> {
+    let row = gateway.store.conversation(&caller.tenant_id, id).await?;
+    row.filter(|row| row.smith_id == smith)
+        .ok_or_else(|| missing(id))
+}
+
+/// Makes a conversation.
+#[utoipa::path(post, path = "/v1/conversations", tag = "conversations",
+    params(("IC-Smith-Id" = Option<String>, Header)), request_body = ConversationIn,
+    responses((status = 200, body = ConversationOut)))]
+pub async fn create(
+    State(gateway): State<AppState>,
+    Caller(caller): Caller,
+    Acting(smith): Acting,
+    Input(input): Input<ConversationIn>,
+) -> Result<Json<ConversationOut>, ApiError> {
+    caller.require(Scope::ConversationsWrite)?;
+    let found = gateway.store.smith(&caller.tenant_id, &smith).await?;
+    found.ok_or_else(|| ApiError::not_found("smith", &smith))?;
+    let title = input.title.filter(|title| !title.is_empty());
+    check_text("title", title.as_deref().unwrap_or_default(), MAX_TITLE)?;
+    let metadata = input.metadata.unwrap_or_default();
+    check_metadata(&metadata)?;
+    let turns = turns_of(input.items.unwrap_or_default())?;
+    let now = now_micros();
+    let row = ConversationRow {
+        id: ids::mint(ids::Kind::Conversation),
+        tenant_id: caller.tenant_id.to_string(),
+        smith_id: smith.to_string(),
+        title,
+        metadata: Value::Object(metadata).to_string(),
+        turns: serde_json::to_string(&turns).map_err(ApiError::internal)?,
+        created_at: now,
+        updated_at: now,
+    };
+    gateway.store.insert_conversation(&row).await?;
+    Ok(Json(conversation_out(row)))
+}
+
+/// Lists the smith's conversations.
+#[utoipa::path(get, path = "/v1/conversations", tag = "conversations",
+    params(("IC-Smith-Id" = Option<String>, Header), SliceParams),
+    responses((status = 200, body = OaiList<ConversationOut>)))]
+pub async fn list(
+    State(gateway): State<AppState>,
+    Caller(caller): Caller,
+    Acting(smith): Acting,
+    query: SliceQuery,
+) -> Result<Json<OaiList<ConversationOut>>, ApiError> {
+    caller.require(Scope::ConversationsRead)?;
+    let rows = gateway
+        .store
+        .conversations(&caller.tenant_id, &smith, &query.slice)
+        .await?;
+    Ok(Json(query.list(rows, |row| row.id.clone(), conversation_out)))
+}
+
+/// Reads a conversation.
+#[utoipa::path(get, path = "/v1/conversations/{id}", tag = "conversations",
+    params(("id" = String, Path), ("IC-Smith-Id" = Option<String>, Header)),
+    responses((status = 200, body = ConversationOut)))]
+pub async fn one(
+    State(gateway): State<AppState>,
+    Caller(caller): Caller,
+    Acting(smith): Acting,
+    Path(id): Path<String>,
+) -> Result<Json<ConversationOut>, ApiError> {
+    caller.require(Scope::ConversationsRead)?;
+    let row = found(&gateway, &caller, &smith, &id).await?;
+    Ok(Json(conversation_out(row)))
+}
+
+/// Changes a conversation's title and merges its metadata.
+#[utoipa::path(post, path = "/v1/conversations/{id}", tag = "conversations",
+    params(("id" = String, Path), ("IC-Smith-Id" = Option<String>, Header)),
+    request_body = ConversationPatch, responses((status = 200, body = ConversationOut)))]
+pub async fn update(
+    State(gateway): State<AppState>,
+    Caller(caller): Caller,
+    Acting(smith): Acting,
+    Path(id): Path<String>,
+    Input(input): Input<ConversationPatch>,
+) -> Result<Json<ConversationOut>, ApiError> {
+    caller.require(Scope::ConversationsWrite)?;
+    let mut row = found(&gateway, &caller, &smith, &id).await?;
+    if let Some(title) = input.title {
+        check_text("title", &title, MAX_TITLE)?;
+        row.title = Some(title);
+    }
+    if let Some(more) = input.metadata {
+        let mut metadata: Map<String, Value> =
+            serde_json::from_str(&row.metadata).unwrap_or_default();
+        metadata.extend(more);
+        check_metadata(&metadata)?;
+        row.metadata = Value::Object(metadata).to_string();
+    }
+    row.updated_at = now_micros();
+    if !gateway.store.update_conversation(&row).await? {
+        return Err(missing(&id));
+    }
+    Ok(Json(conversation_out(row)))
+}
+
+/// Deletes a conversation; its runs stay as records.
+#[utoipa::path(delete, path = "/v1/conversations/{id}", tag = "conversations",
+    params(("id" = String, Path), ("IC-Smith-Id" = Option<String>, Header)),
+    responses((status = 200, body = Deleted)))]
+pub async fn remove(
+    State(gateway): State<AppState>,
+    Caller(caller): Caller,
+    Acting(smith): Acting,
+    Path(id): Path<String>,
+) -> Result<Json<Deleted>, ApiError> {
+    caller.require(Scope::ConversationsWrite)?;
+    found(&gateway, &caller, &smith, &id).await?;
+    if !gateway
+        .store
+        .delete_conversation(&caller.tenant_id, &id)
+        .await?
+    {
+        return Err(missing(&id));
+    }
+    Ok(Json(Deleted {
+        id,
+        object: "conversation.deleted",
+        deleted: true,
+    }))
+}

@@ -1,0 +1,81 @@
+//! `/v1/events`: the tenant's append-only feed.
+
+use axum::Json;
+use axum::extract::State;
+use serde::Serialize;
+use serde_json::{Map, Value};
+use utoipa::ToSchema;
+
+use super::AppState;
+use super::extract::Caller;
+use super::page::{Page, PageParams, PageQuery};
+use super::time::Time;
+use crate::error::ApiError;
+use crate::ids;
+use crate::store::{EventFilter, EventRow};
+
+/// Who caused something.
+#[derive(Debug, Serialize, ToSchema)]
+pub struct Actor {
+    /// `tenant` or `smith`.
+    pub kind: String,
+    pub id: String,
+    pub token_id: Option<String>,
+    pub email: Option<String>,
+}
+
+#[derive(Debug, Serialize, ToSchema)]
+pub struct EventOut {
+    /// The envelope's version: 1.
+    pub v: u8,
+    pub id: String,
+    #[serde(rename = "type")]
+    pub kind: String,
+    pub smith_id: Option<String>,
+    pub data: Map<String, Value>,
+    #[schema(value_type = Option<Actor>)]
+    pub actor: Option<Value>,
+    pub created_at: Time,
+}
+
+fn event_out(event: EventRow) -> EventOut {
+    EventOut {
+        v: 1,
+        id: event.id,
+        kind: event.kind,
+        smith_id: event.smith_id,
+        data: serde_json::from_str(&event.data).unwrap_or_default(),
+        actor: event
+            .actor
+            .as_deref()
+            .and_then(|text| serde_json::from_str(text).ok()),
+        created_at: Time(event.created_at),
+    }
+}
+
+/// Lists the events, newest first.
+#[utoipa::path(get, path = "/v1/events", tag = "events",
+    params(PageParams,
+        ("type" = Option<String>, Query, description = "A type, or a family such as `run`"),
+        ("smith_id" = Option<String>, Query),
+        ("since" = Option<String>, Query, format = DateTime)),
+    responses((status = 200, body = Page<EventOut>)))]
+pub async fn list(
+    State(gateway): State<AppState>,
+    Caller(caller): Caller,
+    page: PageQuery,
+) -> Result<Json<Page<EventOut>>, ApiError> {
+    caller.require_admin()?;
+    let since = page.filters.time("since")?;
+    let filter = EventFilter {
+        kind: page.filter("type"),
+        smith_id: page.filter("smith_id"),
+        since_id: since.map(|at| ids::floor(ids::Kind::Event, at)),
+    };
+    let before = page.before.as_deref();
+    let rows = gateway
+        .store
+        .events(&caller.tenant_id, &filter, before, page.fetch())
+        .await?;
+    Ok(Json(page.page(rows, |row| row.id.clone(), event_out)))
+}

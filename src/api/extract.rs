@@ -1,0 +1,134 @@
+//! What handlers take out of a request: the caller, a JSON body.
+
+use std::sync::Arc;
+
+use axum::body::Bytes;
+use axum::extract::{FromRequest, FromRequestParts, Request};
+use http::request::Parts;
+use serde::de::{Deserialize, DeserializeOwned, Deserializer};
+
+use crate::auth::Principal;
+use crate::error::ApiError;
+use crate::wire::parse;
+
+/// The verified caller.
+pub struct Caller(pub Arc<Principal>);
+
+impl<S: Send + Sync> FromRequestParts<S> for Caller {
+    type Rejection = ApiError;
+
+    async fn from_request_parts(parts: &mut Parts, _state: &S) -> Result<Self, ApiError> {
+        parts
+            .extensions
+            .get::<Arc<Principal>>()
+            .cloned()
+            .map(Self)
+            .ok_or_else(|| ApiError::unauthenticated("no token was verified"))
+    }
+}
+
+/// A JSON object as body; no body at all counts as `{}`.
+pub struct Input<T>(pub T);
+
+impl<S: Send + Sync, T: DeserializeOwned> FromRequest<S> for Input<T> {
+    type Rejection = ApiError;
+
+    async fn from_request(request: Request, state: &S) -> Result<Self, ApiError> {
+        let body = Bytes::from_request(request, state)
+            .await
+            .map_err(|e| ApiError::bad_request("invalid_request", e.to_string()))?;
+        let body = body.trim_ascii();
+        if body.is_empty() {
+            return Ok(Self(parse(b"{}")?));
+        }
+        // Structs may be written as arrays in serde's eyes; in the API's they are objects.
+        if body.first() != Some(&b'{') {
+            return Err(ApiError::bad_request(
+                "invalid_request",
+                "the body must be a JSON object",
+            ));
+        }
+        if holds_nul(body) {
+            return Err(ApiError::bad_request(
+                "invalid_request",
+                "the body holds the character NUL (\\u0000)",
+            ));
+        }
+        Ok(Self(parse(body)?))
+    }
+}
+
+/// Whether a JSON text has an escaped NUL, which PostgreSQL's text does not hold.
+fn holds_nul(body: &[u8]) -> bool {
+    memchr::memmem::find_iter(body, b"\\u0000").any(|at| {
+        let slashes = body[..at].iter().rev().take_while(|b| **b == b'\\');
+        slashes.count() % 2 == 0
+    })
+}
+
+/// Keeps `null` apart from "not sent": for members where a null clears.
+pub fn sent<'de, T, D>(deserializer: D) -> Result<Option<Option<T>>, D::Error>
+where
+    T: Deserialize<'de>,
+    D: Deserializer<'de>,
+{
+    Option::<T>::deserialize(deserializer).map(Some)
+}
+
+/// A name: trimmed, 1 to 200 characters.
+pub fn name(text: &str) -> Result<String, ApiError> {
+    const MAX: usize = 200;
+    let name = text.trim();
+    if name.is_empty() {
+        return Err(ApiError::bad_request("name_required", "the name is empty").param("name"));
+    }
+    if name.chars().count() > MAX || name.chars().any(char::is_control) {
+        return Err(ApiError::bad_request(
+            "invalid_name",
+            format!("a name has at most {MAX} characters, none of them a control character"),
+        )
+        .param("name"));
+    }
+    Ok(name.to_owned())
+}
+
+/// Refuses what no store takes: PostgreSQL's text holds no NUL.
+pub fn check_text(param: &str, text: &str, max_bytes: usize) -> Result<(), ApiError> {
+    if text.len() > max_bytes {
+        return Err(ApiError::invalid(
+            param.to_owned(),
+            format!("must be at most {max_bytes} bytes"),
+        ));
+    }
+    if text.contains('\0') {
+        return Err(ApiError::invalid(
+            param.to_owned(),
+            "must not hold the character NUL",
+        ));
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn escaped_nuls_are_found() {
+        assert!(holds_nul(br#"{"a":"x\u0000"}"#));
+        assert!(!holds_nul(br#"{"a":"x\\u0000"}"#));
+        assert!(holds_nul(br#"{"a":"x\\\u0000"}"#));
+    }
+
+    #[test]
+    fn names_are_checked() {
+        assert_eq!(name(" a ").as_deref().ok(), Some("a"));
+        assert_eq!(name("  ").expect_err("refused").code, "name_required");
+        assert_eq!(
+            name(&"a".repeat(201)).expect_err("refused").code,
+            "invalid_name"
+        );
+        assert!(check_text("x", "a\0", 10).is_err());
+        assert!(check_text("x", "abc", 2).is_err());
+    }
+}

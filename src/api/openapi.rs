@@ -1,0 +1,155 @@
+//! The OpenAPI 3.1 document: made from the handlers, completed with what all of them share and with
+//! the wires that the edge serves natively. `utoipa` because it derives schemas from the types that
+//! are really parsed and written.
+
+use axum::response::{IntoResponse, Response};
+use http::header;
+use serde::Serialize;
+use utoipa::openapi::path::{HttpMethod, Operation, ParameterBuilder, ParameterIn, PathItem};
+use utoipa::openapi::security::{Http, HttpAuthScheme, SecurityScheme};
+use utoipa::openapi::{
+    Content, ObjectBuilder, OpenApi as Document, Ref, RefOr, Required, ResponseBuilder, Type,
+};
+use utoipa::{OpenApi, ToSchema};
+
+use super::runs::{InputMessage, RunOut};
+
+/// What the document says of itself.
+#[derive(OpenApi)]
+#[openapi(
+    info(
+        title = "Smithgate",
+        description = "A self-hosted gateway for AI agents. API version 2026-05-01.",
+        license(name = "Apache-2.0", identifier = "Apache-2.0")
+    ),
+    security(("token" = [])),
+    paths(chat_completions, create_run, run_events),
+    components(schemas(ErrorOut, ErrorBody))
+)]
+pub struct Base;
+
+/// The envelope of every error.
+#[derive(Debug, Serialize, ToSchema)]
+pub struct ErrorOut {
+    pub error: ErrorBody,
+}
+
+#[derive(Debug, Serialize, ToSchema)]
+#[allow(dead_code, reason = "documents what `ApiError` writes")]
+pub struct ErrorBody {
+    pub message: String,
+    #[serde(rename = "type")]
+    pub kind: String,
+    /// The field at fault.
+    #[schema(required)]
+    pub param: Option<String>,
+    /// A stable slug.
+    pub code: String,
+}
+
+/// What a native run is given.
+#[derive(Debug, Serialize, ToSchema)]
+#[allow(dead_code, reason = "documents what `wire::native` parses")]
+struct RunIn {
+    input: Option<Vec<InputMessage>>,
+    thread_id: Option<String>,
+    stream: Option<bool>,
+    channel: Option<String>,
+    metadata: Option<serde_json::Map<String, serde_json::Value>>,
+    response_format: Option<serde_json::Map<String, serde_json::Value>>,
+}
+
+/// Answers with OpenAI's Chat Completions, streamed or not. With a smith (its token, or
+/// `IC-Smith-Id`) it is the smith's turn; without one, `model` names a provider's.
+#[utoipa::path(post, path = "/v1/chat/completions", tag = "wires",
+    params(("IC-Smith-Id" = Option<String>, Header), ("IC-Thread-Id" = Option<String>, Header)),
+    request_body = Object,
+    responses((status = 200, content(
+        (Object = "application/json"), (String = "text/event-stream")))))]
+#[allow(dead_code, reason = "served by the edge; documented here")]
+fn chat_completions() {}
+
+/// Runs a turn of a smith: its record when it has ended, or the stream of its frames.
+#[utoipa::path(post, path = "/v1/smiths/{id}/runs", tag = "runs",
+    params(("id" = String, Path)), request_body = RunIn,
+    responses((status = 200, content(
+        (RunOut = "application/json"), (String = "text/event-stream")))))]
+#[allow(dead_code, reason = "served by the edge; documented here")]
+fn create_run() {}
+
+/// Streams a run's frames: what is recorded, then live ones.
+#[utoipa::path(get, path = "/v1/smiths/{id}/runs/{run}/events", tag = "runs",
+    params(("id" = String, Path), ("run" = String, Path),
+        ("follow" = Option<bool>, Query), ("after" = Option<i64>, Query, minimum = 0),
+        ("Last-Event-ID" = Option<String>, Header)),
+    responses((status = 200, content_type = "text/event-stream", body = String)))]
+#[allow(dead_code, reason = "served by the edge; documented here")]
+fn run_events() {}
+
+/// Every operation of a path.
+fn operations(item: &mut PathItem) -> Vec<(HttpMethod, &mut Operation)> {
+    [
+        (HttpMethod::Get, item.get.as_mut()),
+        (HttpMethod::Put, item.put.as_mut()),
+        (HttpMethod::Post, item.post.as_mut()),
+        (HttpMethod::Patch, item.patch.as_mut()),
+        (HttpMethod::Delete, item.delete.as_mut()),
+    ]
+    .into_iter()
+    .filter_map(|(method, operation)| operation.map(|operation| (method, operation)))
+    .collect()
+}
+
+/// Adds what every operation shares: the token, the error envelope, the idempotency key.
+pub fn complete(mut document: Document) -> Document {
+    document.info.version = env!("CARGO_PKG_VERSION").to_owned();
+    let components = document.components.get_or_insert_default();
+    let scheme = Http::builder()
+        .scheme(HttpAuthScheme::Bearer)
+        .bearer_format("JWT")
+        .description(Some("`tha_live_…`, `thp_live_…` or `tho_live_…`"))
+        .build();
+    components.add_security_scheme("token", SecurityScheme::Http(scheme));
+    let error = ResponseBuilder::new()
+        .description("An error, in OpenAI's envelope")
+        .content(
+            "application/json",
+            Content::new(Some(RefOr::Ref(Ref::from_schema_name("ErrorOut")))),
+        )
+        .build();
+    let key = ParameterBuilder::new()
+        .name("Idempotency-Key")
+        .parameter_in(ParameterIn::Header)
+        .required(Required::False)
+        .description(Some("A replay within 24 hours returns the first answer."))
+        .schema(Some(
+            ObjectBuilder::new()
+                .schema_type(Type::String)
+                .min_length(Some(1))
+                .max_length(Some(255)),
+        ))
+        .build();
+    for (path, item) in &mut document.paths.paths {
+        for (method, operation) in operations(item) {
+            operation
+                .responses
+                .responses
+                .insert("default".to_owned(), RefOr::T(error.clone()));
+            if matches!(method, HttpMethod::Post) && path != "/v1/chat/completions" {
+                operation
+                    .parameters
+                    .get_or_insert_default()
+                    .push(RefOr::T(key.clone()));
+            }
+        }
+    }
+    document
+}
+
+/// `GET /openapi.json`.
+pub fn answer(document: &Document) -> Response {
+    match document.to_json() {
+        Ok(text) => ([(header::CONTENT_TYPE, "application/json")], text).into_response(),
+        Err(error) => crate::error::ApiError::internal(error).into_response(),
+    }
+}

@@ -1,0 +1,469 @@
+//! `/v1/traces`: what runs did, as span trees; and spans that callers bring.
+
+use std::collections::{BTreeMap, HashMap};
+
+use axum::Json;
+use axum::extract::{Path, State};
+use http::StatusCode;
+use serde::{Deserialize, Serialize};
+use serde_json::{Map, Value};
+use utoipa::ToSchema;
+
+use super::AppState;
+use super::extract::{Caller, Input, check_text};
+use super::page::{Page, PageParams, PageQuery};
+use super::time::{Time, parse_micros};
+use crate::auth::{Principal, Scope};
+use crate::error::ApiError;
+use crate::ids;
+use crate::run::{NANOS, root_span_id, trace_id};
+use crate::store::{RunRow, SpanRow, TraceFilter, TraceRecord, TraceRow, now_micros};
+
+const KINDS: [&str; 6] = [
+    "run",
+    "model_call",
+    "tool_call",
+    "memory_op",
+    "retrieval",
+    "runtime_event",
+];
+const MAX_SPANS: usize = 1000;
+const MAX_WORD: usize = 512;
+/// Deeper trees are shown flat below this depth.
+const MAX_DEPTH: usize = 64;
+
+#[derive(Debug, Serialize, ToSchema)]
+pub struct TraceOut {
+    pub id: String,
+    pub run_id: Option<String>,
+    pub smith_id: Option<String>,
+    pub app_id: Option<String>,
+    pub name: String,
+    /// `ok`, `error`, `cancelled` or `running`.
+    pub status: String,
+    pub started_at: Time,
+    pub ended_at: Option<Time>,
+    pub duration_ms: Option<i64>,
+    pub model: Option<String>,
+    pub input_tokens: i64,
+    pub output_tokens: i64,
+    pub cost: Option<f64>,
+    pub created_at: Time,
+}
+
+#[derive(Debug, Clone, Serialize, ToSchema)]
+pub struct SpanOut {
+    pub id: String,
+    pub trace_id: String,
+    pub parent_span_id: Option<String>,
+    pub kind: String,
+    pub name: String,
+    pub status: String,
+    pub started_at: Time,
+    pub ended_at: Option<Time>,
+    pub duration_ms: Option<i64>,
+    pub model: Option<String>,
+    pub input_tokens: Option<i64>,
+    pub output_tokens: Option<i64>,
+    pub cost: Option<f64>,
+    pub attributes: Map<String, Value>,
+}
+
+/// A span and what it caused.
+#[derive(Debug, Serialize, ToSchema)]
+pub struct SpanNode {
+    #[serde(flatten)]
+    pub span: SpanOut,
+    #[schema(no_recursion)]
+    pub children: Vec<SpanNode>,
+}
+
+#[derive(Debug, Serialize, ToSchema)]
+pub struct TraceDetailOut {
+    #[serde(flatten)]
+    pub trace: TraceOut,
+    pub spans: Vec<SpanOut>,
+    pub span_tree: Vec<SpanNode>,
+}
+
+#[derive(Debug, Deserialize, ToSchema)]
+pub struct IngestIn {
+    /// `{id?, trace_id?, parent_span_id?, kind?, name?, status?, started_at?, ended_at?, model?,
+    /// input_tokens?, output_tokens?, cost?, attributes?, smith_id?}`; what is missing is made up.
+    #[serde(default)]
+    #[schema(max_items = 1000)]
+    pub spans: Option<Vec<Map<String, Value>>>,
+}
+
+#[derive(Debug, Serialize, ToSchema)]
+pub struct IngestOut {
+    pub accepted: usize,
+}
+
+fn money(nanos: i64) -> f64 {
+    nanos as f64 / NANOS
+}
+
+fn duration_ms(started: i64, ended: Option<i64>) -> Option<i64> {
+    ended.map(|ended| (ended - started).max(0) / 1000)
+}
+
+fn trace_out(trace: TraceRow) -> TraceOut {
+    TraceOut {
+        duration_ms: duration_ms(trace.started_at, trace.ended_at),
+        id: trace.id,
+        run_id: trace.run_id,
+        smith_id: trace.smith_id,
+        app_id: trace.agent_id,
+        name: trace.name,
+        status: trace.status,
+        started_at: Time(trace.started_at),
+        ended_at: trace.ended_at.map(Time),
+        model: trace.model,
+        input_tokens: trace.input,
+        output_tokens: trace.output,
+        cost: trace.cost.map(money),
+        created_at: Time(trace.created_at),
+    }
+}
+
+fn span_out(span: SpanRow) -> SpanOut {
+    SpanOut {
+        duration_ms: duration_ms(span.started_at, span.ended_at),
+        id: span.id,
+        trace_id: span.trace_id,
+        parent_span_id: span.parent_id,
+        kind: span.kind,
+        name: span.name,
+        status: span.status,
+        started_at: Time(span.started_at),
+        ended_at: span.ended_at.map(Time),
+        model: span.model,
+        input_tokens: span.input,
+        output_tokens: span.output,
+        cost: span.cost.map(money),
+        attributes: serde_json::from_str(&span.attributes).unwrap_or_default(),
+    }
+}
+
+/// Spans whose parent is unknown, or would make a circle, are roots.
+fn tree(spans: &[SpanOut]) -> Vec<SpanNode> {
+    let mut children: HashMap<Option<&str>, Vec<&SpanOut>> = HashMap::new();
+    let known: HashMap<&str, &SpanOut> = spans.iter().map(|s| (s.id.as_str(), s)).collect();
+    for span in spans {
+        let parent = span.parent_span_id.as_deref();
+        let parent = parent.filter(|id| known.contains_key(id) && !in_circle(span, &known));
+        children.entry(parent).or_default().push(span);
+    }
+    nodes(None, &children, 0)
+}
+
+fn in_circle(span: &SpanOut, known: &HashMap<&str, &SpanOut>) -> bool {
+    let mut at = span;
+    for _ in 0..=known.len() {
+        match at.parent_span_id.as_deref().and_then(|id| known.get(id)) {
+            None => return false,
+            Some(parent) if parent.id == span.id => return true,
+            Some(parent) => at = parent,
+        }
+    }
+    true
+}
+
+fn nodes(
+    parent: Option<&str>,
+    children: &HashMap<Option<&str>, Vec<&SpanOut>>,
+    depth: usize,
+) -> Vec<SpanNode> {
+    if depth > MAX_DEPTH {
+        return Vec::new();
+    }
+    let below = children.get(&parent).into_iter().flatten();
+    below
+        .map(|span| SpanNode {
+            children: nodes(Some(&span.id), children, depth + 1),
+            span: (*span).clone(),
+        })
+        .collect()
+}
+
+async fn detail(gateway: &AppState, trace: TraceRow) -> Result<Json<TraceDetailOut>, ApiError> {
+    let rows = gateway.store.spans(&trace.tenant_id, &trace.id).await?;
+    let spans: Vec<SpanOut> = rows.into_iter().map(span_out).collect();
+    Ok(Json(TraceDetailOut {
+        span_tree: tree(&spans),
+        trace: trace_out(trace),
+        spans,
+    }))
+}
+
+/// The trace of a run that is still under way: its root alone.
+fn under_way(run: &RunRow) -> TraceRow {
+    TraceRow {
+        id: trace_id(&run.id),
+        tenant_id: run.tenant_id.clone(),
+        run_id: Some(run.id.clone()),
+        smith_id: Some(run.smith_id.clone()),
+        agent_id: Some(run.agent_id.clone()),
+        name: "run".to_owned(),
+        status: "running".to_owned(),
+        started_at: run.created_at,
+        ended_at: None,
+        model: None,
+        input: 0,
+        output: 0,
+        cost: None,
+        created_at: run.created_at,
+    }
+}
+
+/// Lists the traces, newest first; with a smith token, that smith's.
+#[utoipa::path(get, path = "/v1/traces", tag = "traces",
+    params(PageParams, ("smith_id" = Option<String>, Query), ("app_id" = Option<String>, Query),
+        ("status" = Option<String>, Query), ("since" = Option<String>, Query, format = DateTime)),
+    responses((status = 200, body = Page<TraceOut>)))]
+pub async fn list(
+    State(gateway): State<AppState>,
+    Caller(caller): Caller,
+    page: PageQuery,
+) -> Result<Json<Page<TraceOut>>, ApiError> {
+    caller.require(Scope::TracesRead)?;
+    let named = page.filter("smith_id");
+    if let Some(named) = &named {
+        caller.require_smith(named)?;
+    }
+    let since = page.filters.time("since")?;
+    let filter = TraceFilter {
+        smith_id: caller.smith_id().map(|id| id.to_string()).or(named),
+        agent_id: page.filter("app_id"),
+        status: page.filter("status"),
+        since_id: since.map(|at| ids::floor(ids::Kind::Trace, at)),
+    };
+    let before = page.before.as_deref();
+    let rows = gateway
+        .store
+        .traces(&caller.tenant_id, &filter, before, page.fetch())
+        .await?;
+    Ok(Json(page.page(rows, |row| row.id.clone(), trace_out)))
+}
+
+/// Reads a trace with its spans.
+#[utoipa::path(get, path = "/v1/traces/{id}", tag = "traces", params(("id" = String, Path)),
+    responses((status = 200, body = TraceDetailOut)))]
+pub async fn one(
+    State(gateway): State<AppState>,
+    Caller(caller): Caller,
+    Path(id): Path<String>,
+) -> Result<Json<TraceDetailOut>, ApiError> {
+    caller.require(Scope::TracesRead)?;
+    let found = gateway.store.trace(&caller.tenant_id, &id).await?;
+    let trace = found.ok_or_else(|| ApiError::not_found("trace", &id))?;
+    may_see(&caller, trace.smith_id.as_deref())?;
+    detail(&gateway, trace).await
+}
+
+fn may_see(caller: &Principal, smith: Option<&str>) -> Result<(), ApiError> {
+    match caller.smith_id() {
+        Some(_) => caller.require_smith(smith.unwrap_or_default()),
+        None => Ok(()),
+    }
+}
+
+/// Reads the trace of a run.
+#[utoipa::path(get, path = "/v1/runs/{id}/trace", tag = "traces", params(("id" = String, Path)),
+    responses((status = 200, body = TraceDetailOut)))]
+pub async fn of_run(
+    State(gateway): State<AppState>,
+    Caller(caller): Caller,
+    Path(id): Path<String>,
+) -> Result<Json<TraceDetailOut>, ApiError> {
+    caller.require(Scope::TracesRead)?;
+    let run = gateway.store.run(&caller.tenant_id, &id).await?;
+    let run = run.ok_or_else(|| ApiError::not_found("run", &id))?;
+    may_see(&caller, Some(&run.smith_id))?;
+    let trace = gateway.store.trace(&caller.tenant_id, &trace_id(&id)).await?;
+    let is_there = trace.is_some();
+    let trace = trace.unwrap_or_else(|| under_way(&run));
+    if is_there {
+        return detail(&gateway, trace).await;
+    }
+    let root = SpanRow {
+        tenant_id: trace.tenant_id.clone(),
+        trace_id: trace.id.clone(),
+        id: root_span_id(&trace.id),
+        parent_id: None,
+        kind: "run".to_owned(),
+        name: "run".to_owned(),
+        status: trace.status.clone(),
+        started_at: trace.started_at,
+        ended_at: None,
+        model: None,
+        input: None,
+        output: None,
+        cost: None,
+        attributes: "{}".to_owned(),
+    };
+    let spans = vec![span_out(root)];
+    Ok(Json(TraceDetailOut {
+        span_tree: tree(&spans),
+        trace: trace_out(trace),
+        spans,
+    }))
+}
+
+/// Takes spans in. Lenient: an unknown kind is a `runtime_event`, missing ids and times are made.
+#[utoipa::path(post, path = "/v1/traces:ingest", tag = "traces", request_body = IngestIn,
+    responses((status = 202, body = IngestOut)))]
+pub async fn ingest(
+    State(gateway): State<AppState>,
+    Caller(caller): Caller,
+    Input(input): Input<IngestIn>,
+) -> Result<(StatusCode, Json<IngestOut>), ApiError> {
+    caller.require(Scope::TracesWrite)?;
+    let given = input.spans.unwrap_or_default();
+    if given.len() > MAX_SPANS {
+        return Err(ApiError::invalid(
+            "spans",
+            format!("must be at most {MAX_SPANS}"),
+        ));
+    }
+    let accepted = given.len();
+    let mut traces: BTreeMap<String, TraceRecord> = BTreeMap::new();
+    let made = ids::mint(ids::Kind::Trace);
+    for (at, span) in given.iter().enumerate() {
+        let span = ingested(&caller, span, &made)
+            .map_err(|why| ApiError::invalid(format!("spans[{at}]"), why))?;
+        let (span, smith) = span;
+        let record = traces.entry(span.trace_id.clone()).or_insert_with(|| {
+            let trace = TraceRow {
+                id: span.trace_id.clone(),
+                tenant_id: caller.tenant_id.to_string(),
+                run_id: None,
+                smith_id: smith.clone(),
+                agent_id: None,
+                name: span.name.clone(),
+                status: span.status.clone(),
+                started_at: span.started_at,
+                ended_at: span.ended_at,
+                model: span.model.clone(),
+                input: 0,
+                output: 0,
+                cost: None,
+                created_at: now_micros(),
+            };
+            TraceRecord {
+                trace,
+                spans: Vec::new(),
+            }
+        });
+        let trace = &mut record.trace;
+        trace.started_at = trace.started_at.min(span.started_at);
+        trace.ended_at = trace.ended_at.max(span.ended_at);
+        trace.input = trace.input.saturating_add(span.input.unwrap_or(0));
+        trace.output = trace.output.saturating_add(span.output.unwrap_or(0));
+        record.spans.push(span);
+    }
+    let records: Vec<TraceRecord> = traces.into_values().collect();
+    for record in &records {
+        // A trace of another smith, or of another tenant, is not added to.
+        let there = gateway.store.trace(&caller.tenant_id, &record.trace.id);
+        if let Some(there) = there.await? {
+            may_see(&caller, there.smith_id.as_deref())?;
+        }
+    }
+    gateway.store.ingest_traces(&records).await?;
+    Ok((StatusCode::ACCEPTED, Json(IngestOut { accepted })))
+}
+
+/// A span as a row, and its smith.
+fn ingested(
+    caller: &Principal,
+    span: &Map<String, Value>,
+    made: &str,
+) -> Result<(SpanRow, Option<String>), String> {
+    let text = |name: &str| -> Result<Option<String>, String> {
+        match span.get(name) {
+            None | Some(Value::Null) => Ok(None),
+            Some(Value::String(text)) => {
+                check_text(name, text, MAX_WORD).map_err(|e| format!("'{name}' {}", e.message))?;
+                Ok(Some(text.clone()).filter(|text| !text.is_empty()))
+            }
+            Some(_) => Err(format!("'{name}' must be a string")),
+        }
+    };
+    let time = |name: &str| -> Result<Option<i64>, String> {
+        let Some(found) = text(name)? else {
+            return Ok(None);
+        };
+        let at = parse_micros(&found).ok_or_else(|| format!("'{name}' must be a time"))?;
+        Ok(Some(at))
+    };
+    let count = |name: &str| span.get(name).and_then(Value::as_i64);
+    let smith = match caller.smith_id() {
+        Some(own) => Some(own.to_string()),
+        None => text("smith_id")?,
+    };
+    let kind = text("kind")?.filter(|kind| KINDS.contains(&kind.as_str()));
+    let started_at = time("started_at")?.unwrap_or_else(now_micros);
+    let cost = span.get("cost").and_then(Value::as_f64);
+    let row = SpanRow {
+        tenant_id: caller.tenant_id.to_string(),
+        trace_id: text("trace_id")?.unwrap_or_else(|| made.to_owned()),
+        id: text("id")?.unwrap_or_else(|| ids::mint(ids::Kind::Span)),
+        parent_id: text("parent_span_id")?,
+        name: text("name")?.unwrap_or_else(|| "span".to_owned()),
+        kind: kind.unwrap_or_else(|| "runtime_event".to_owned()),
+        status: text("status")?.unwrap_or_else(|| "ok".to_owned()),
+        started_at,
+        ended_at: time("ended_at")?,
+        model: text("model")?,
+        input: count("input_tokens"),
+        output: count("output_tokens"),
+        cost: cost.map(|cost| (cost * NANOS) as i64),
+        attributes: span
+            .get("attributes")
+            .filter(|value| value.is_object())
+            .map_or_else(|| "{}".to_owned(), Value::to_string),
+    };
+    Ok((row, smith))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn span(id: &str, parent: Option<&str>) -> SpanOut {
+        SpanOut {
+            id: id.into(),
+            trace_id: "t".into(),
+            parent_span_id: parent.map(str::to_owned),
+            kind: "run".into(),
+            name: "n".into(),
+            status: "ok".into(),
+            started_at: Time(0),
+            ended_at: None,
+            duration_ms: None,
+            model: None,
+            input_tokens: None,
+            output_tokens: None,
+            cost: None,
+            attributes: Map::new(),
+        }
+    }
+
+    #[test]
+    fn trees_have_every_span_once() {
+        let spans = [
+            span("a", None),
+            span("b", Some("a")),
+            span("c", Some("b")),
+            span("lost", Some("nobody")),
+            span("x", Some("y")),
+            span("y", Some("x")),
+        ];
+        let tree = tree(&spans);
+        let roots: Vec<&str> = tree.iter().map(|node| node.span.id.as_str()).collect();
+        assert_eq!(roots, ["a", "lost", "x", "y"]);
+        assert_eq!(tree[0].children[0].children[0].span.id, "c");
+    }
+}

@@ -1,0 +1,330 @@
+//! Queries: the event feed, webhooks and their outbox.
+
+pub(in crate::store) const INSERT_EVENT: &str = "INSERT INTO events (id, tenant_id, type, family, \
+     smith_id, data, actor, created_at) VALUES ($1, $2, $3, $4, $5, $6, $7, $8)";
+
+/// A delivery for each webhook that wants the event; its id is the event's body and the webhook's.
+pub(in crate::store) const INSERT_DELIVERIES: &str = "INSERT INTO webhook_deliveries (id, \
+     tenant_id, webhook_id, event_id, event_type, status, attempts, next_attempt_at, created_at) \
+     SELECT 'whd_' || substr($2, 5) || substr(w.id, 4), $1, w.id, $2, $3, 'pending', 0, $5, $5 \
+     FROM webhooks w WHERE w.tenant_id = $1 AND w.active AND (NOT EXISTS \
+     (SELECT 1 FROM webhook_patterns p WHERE p.webhook_id = w.id) OR EXISTS \
+     (SELECT 1 FROM webhook_patterns p WHERE p.webhook_id = w.id AND p.pattern IN ($3, $4)))";
+
+/// Writes an event into a transaction.
+macro_rules! insert_event {
+    ($tx:expr, $event:expr) => {
+        sqlx::query($crate::store::sql::events::INSERT_EVENT)
+            .bind(&$event.id)
+            .bind(&$event.tenant_id)
+            .bind(&$event.kind)
+            .bind(&$event.family)
+            .bind(&$event.smith_id)
+            .bind(&$event.data)
+            .bind(&$event.actor)
+            .bind($event.created_at)
+            .execute($tx)
+            .await?
+    };
+}
+
+/// Writes an event and its deliveries into a transaction.
+macro_rules! add_event {
+    ($tx:expr, $event:expr) => {{
+        $crate::store::sql::events::insert_event!($tx, $event);
+        sqlx::query($crate::store::sql::events::INSERT_DELIVERIES)
+            .bind(&$event.tenant_id)
+            .bind(&$event.id)
+            .bind(&$event.kind)
+            .bind(&$event.family)
+            .bind($event.created_at)
+            .execute($tx)
+            .await?
+    }};
+}
+
+/// Writes what a webhook wants into a transaction that holds its row.
+macro_rules! put_patterns {
+    ($tx:expr, $webhook:expr, $patterns:expr) => {
+        for pattern in $patterns {
+            sqlx::query(
+                "INSERT INTO webhook_patterns (webhook_id, pattern) VALUES ($1, $2) \
+                 ON CONFLICT DO NOTHING",
+            )
+            .bind(&$webhook.id)
+            .bind(pattern)
+            .execute(&mut *$tx)
+            .await?;
+        }
+    };
+}
+
+pub(in crate::store) use {add_event, insert_event, put_patterns};
+
+macro_rules! impl_events {
+    ($store:ty) => {
+        #[async_trait::async_trait]
+        impl $crate::store::EventStore for $store {
+            async fn append_event(&self, event: &EventRow) -> Result<()> {
+                let mut tx = self.write.begin().await?;
+                $crate::store::sql::events::add_event!(&mut *tx, event);
+                tx.commit().await?;
+                Ok(())
+            }
+
+            async fn event(&self, tenant_id: &str, id: &str) -> Result<Option<EventRow>> {
+                Ok(
+                    sqlx::query_as("SELECT * FROM events WHERE tenant_id = $1 AND id = $2")
+                        .bind(tenant_id)
+                        .bind(id)
+                        .fetch_optional(&self.read)
+                        .await?,
+                )
+            }
+
+            async fn events(
+                &self,
+                tenant_id: &str,
+                filter: &EventFilter,
+                before: Option<&str>,
+                limit: i64,
+            ) -> Result<Vec<EventRow>> {
+                let (kind, family) = match &filter.kind {
+                    Some(kind) if kind.contains('.') => (Some(kind), None),
+                    other => (None, other.as_ref()),
+                };
+                Ok($crate::store::sql::select_page!(
+                    &self.read,
+                    "SELECT * FROM events WHERE tenant_id = ",
+                    tenant_id,
+                    [
+                        (" AND type = ", kind),
+                        (" AND family = ", family),
+                        (" AND smith_id = ", &filter.smith_id),
+                        (" AND id >= ", &filter.since_id),
+                    ],
+                    before,
+                    limit
+                ))
+            }
+        }
+
+        #[async_trait::async_trait]
+        impl $crate::store::WebhookStore for $store {
+            async fn insert_webhook(
+                &self,
+                webhook: &WebhookRow,
+                patterns: &[String],
+            ) -> Result<()> {
+                let mut tx = self.write.begin().await?;
+                sqlx::query(
+                    "INSERT INTO webhooks (id, tenant_id, url, events, active, sealed, \
+                     previous_sealed, previous_until, created_at) \
+                     VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9)",
+                )
+                .bind(&webhook.id)
+                .bind(&webhook.tenant_id)
+                .bind(&webhook.url)
+                .bind(&webhook.events)
+                .bind(webhook.active)
+                .bind(&webhook.sealed)
+                .bind(&webhook.previous_sealed)
+                .bind(webhook.previous_until)
+                .bind(webhook.created_at)
+                .execute(&mut *tx)
+                .await?;
+                $crate::store::sql::events::put_patterns!(tx, webhook, patterns);
+                tx.commit().await?;
+                Ok(())
+            }
+
+            async fn webhook(&self, tenant_id: &str, id: &str) -> Result<Option<WebhookRow>> {
+                Ok(
+                    sqlx::query_as("SELECT * FROM webhooks WHERE tenant_id = $1 AND id = $2")
+                        .bind(tenant_id)
+                        .bind(id)
+                        .fetch_optional(&self.read)
+                        .await?,
+                )
+            }
+
+            async fn webhooks(
+                &self,
+                tenant_id: &str,
+                before: Option<&str>,
+                limit: i64,
+            ) -> Result<Vec<WebhookRow>> {
+                Ok($crate::store::sql::select_page!(
+                    &self.read,
+                    "SELECT * FROM webhooks WHERE tenant_id = ",
+                    tenant_id,
+                    [],
+                    before,
+                    limit
+                ))
+            }
+
+            async fn update_webhook(
+                &self,
+                webhook: &WebhookRow,
+                patterns: &[String],
+            ) -> Result<bool> {
+                let mut tx = self.write.begin().await?;
+                let done = sqlx::query(
+                    "UPDATE webhooks SET url = $3, events = $4, active = $5, sealed = $6, \
+                     previous_sealed = $7, previous_until = $8 \
+                     WHERE tenant_id = $1 AND id = $2",
+                )
+                .bind(&webhook.tenant_id)
+                .bind(&webhook.id)
+                .bind(&webhook.url)
+                .bind(&webhook.events)
+                .bind(webhook.active)
+                .bind(&webhook.sealed)
+                .bind(&webhook.previous_sealed)
+                .bind(webhook.previous_until)
+                .execute(&mut *tx)
+                .await?;
+                if done.rows_affected() == 0 {
+                    return Ok(false);
+                }
+                sqlx::query("DELETE FROM webhook_patterns WHERE webhook_id = $1")
+                    .bind(&webhook.id)
+                    .execute(&mut *tx)
+                    .await?;
+                $crate::store::sql::events::put_patterns!(tx, webhook, patterns);
+                tx.commit().await?;
+                Ok(true)
+            }
+
+            async fn delete_webhook(&self, tenant_id: &str, id: &str) -> Result<bool> {
+                let done = sqlx::query("DELETE FROM webhooks WHERE tenant_id = $1 AND id = $2")
+                    .bind(tenant_id)
+                    .bind(id)
+                    .execute(&self.write)
+                    .await?;
+                Ok(done.rows_affected() > 0)
+            }
+
+            async fn deliveries(
+                &self,
+                tenant_id: &str,
+                webhook_id: &str,
+                before: Option<&str>,
+                limit: i64,
+            ) -> Result<Vec<DeliveryRow>> {
+                Ok($crate::store::sql::select_page!(
+                    &self.read,
+                    "SELECT * FROM webhook_deliveries WHERE tenant_id = ",
+                    tenant_id,
+                    [(" AND webhook_id = ", Some(webhook_id))],
+                    before,
+                    limit
+                ))
+            }
+
+            async fn delivery(
+                &self,
+                tenant_id: &str,
+                webhook_id: &str,
+                id: &str,
+            ) -> Result<Option<DeliveryRow>> {
+                Ok(sqlx::query_as(
+                    "SELECT * FROM webhook_deliveries \
+                     WHERE tenant_id = $1 AND webhook_id = $2 AND id = $3",
+                )
+                .bind(tenant_id)
+                .bind(webhook_id)
+                .bind(id)
+                .fetch_optional(&self.read)
+                .await?)
+            }
+
+            async fn append_event_for(
+                &self,
+                event: &EventRow,
+                webhook_id: &str,
+                hold_until: i64,
+            ) -> Result<DeliveryRow> {
+                let mut tx = self.write.begin().await?;
+                $crate::store::sql::events::insert_event!(&mut *tx, event);
+                let delivery = sqlx::query_as(
+                    "INSERT INTO webhook_deliveries (id, tenant_id, webhook_id, event_id, \
+                     event_type, status, attempts, next_attempt_at, created_at) \
+                     VALUES ($1, $2, $3, $4, $5, 'pending', 0, $6, $7) RETURNING *",
+                )
+                .bind($crate::ids::mint($crate::ids::Kind::Delivery))
+                .bind(&event.tenant_id)
+                .bind(webhook_id)
+                .bind(&event.id)
+                .bind(&event.kind)
+                .bind(hold_until)
+                .bind(event.created_at)
+                .fetch_one(&mut *tx)
+                .await?;
+                tx.commit().await?;
+                Ok(delivery)
+            }
+
+            async fn due_webhooks(&self, now: i64) -> Result<Vec<(String, String)>> {
+                Ok(sqlx::query_as(
+                    "SELECT w.tenant_id, w.id FROM webhooks w WHERE w.active AND EXISTS \
+                     (SELECT 1 FROM webhook_deliveries d WHERE d.webhook_id = w.id \
+                     AND d.status = 'pending' AND d.next_attempt_at <= $1)",
+                )
+                .bind(now)
+                .fetch_all(&self.read)
+                .await?)
+            }
+
+            async fn claim_deliveries(
+                &self,
+                tenant_id: &str,
+                webhook_id: &str,
+                now: i64,
+                hold_until: i64,
+                limit: i64,
+            ) -> Result<Vec<DeliveryRow>> {
+                Ok(sqlx::query_as(
+                    "UPDATE webhook_deliveries SET next_attempt_at = $4 WHERE id IN \
+                     (SELECT id FROM webhook_deliveries WHERE tenant_id = $1 \
+                     AND webhook_id = $2 AND status = 'pending' AND next_attempt_at <= $3 \
+                     ORDER BY next_attempt_at LIMIT $5) \
+                     AND status = 'pending' AND next_attempt_at <= $3 RETURNING *",
+                )
+                .bind(tenant_id)
+                .bind(webhook_id)
+                .bind(now)
+                .bind(hold_until)
+                .bind(limit)
+                .fetch_all(&self.write)
+                .await?)
+            }
+
+            async fn record_attempt(
+                &self,
+                tenant_id: &str,
+                id: &str,
+                outcome: &DeliveryOutcome,
+            ) -> Result<()> {
+                sqlx::query(
+                    "UPDATE webhook_deliveries SET status = $3, attempts = attempts + 1, \
+                     last_status = $4, last_error = $5, next_attempt_at = $6, \
+                     delivered_at = $7 WHERE tenant_id = $1 AND id = $2",
+                )
+                .bind(tenant_id)
+                .bind(id)
+                .bind(outcome.status)
+                .bind(outcome.last_status)
+                .bind(&outcome.last_error)
+                .bind(outcome.next_attempt_at)
+                .bind(outcome.delivered_at)
+                .execute(&self.write)
+                .await?;
+                Ok(())
+            }
+        }
+    };
+}
+
+pub(in crate::store) use impl_events;

@@ -1,0 +1,279 @@
+//! Queries: budgets, spending, usage groups and the ledger.
+
+macro_rules! insert_usage_event {
+    ($tx:expr, $event:expr) => {
+        sqlx::query(
+            "INSERT INTO usage_events (id, tenant_id, kind, run_id, smith_id, agent_id, \
+             customer_id, provider, model, input, output, cache_read, cache_write, reasoning, \
+             cost, meter, quantity, created_at) VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, \
+             $11, $12, $13, $14, $15, $16, $17, $18)",
+        )
+        .bind(&$event.id)
+        .bind(&$event.tenant_id)
+        .bind(&$event.kind)
+        .bind(&$event.run_id)
+        .bind(&$event.smith_id)
+        .bind(&$event.agent_id)
+        .bind(&$event.customer_id)
+        .bind(&$event.provider)
+        .bind(&$event.model)
+        .bind($event.input)
+        .bind($event.output)
+        .bind($event.cache_read)
+        .bind($event.cache_write)
+        .bind($event.reasoning)
+        .bind($event.cost)
+        .bind(&$event.meter)
+        .bind($event.quantity)
+        .bind($event.created_at)
+        .execute($tx)
+        .await?
+    };
+}
+
+pub(in crate::store) use insert_usage_event;
+
+macro_rules! impl_usage {
+    ($store:ty) => {
+        #[async_trait::async_trait]
+        impl $crate::store::UsageStore for $store {
+            async fn insert_budget(&self, budget: &BudgetRow) -> Result<bool> {
+                let done = sqlx::query(
+                    "INSERT INTO budgets (id, tenant_id, scope, scope_id, amount, currency, \
+                     action, told_period, told_percent, created_at) \
+                     VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10) ON CONFLICT DO NOTHING",
+                )
+                .bind(&budget.id)
+                .bind(&budget.tenant_id)
+                .bind(&budget.scope)
+                .bind(&budget.scope_id)
+                .bind(budget.amount)
+                .bind(&budget.currency)
+                .bind(&budget.action)
+                .bind(&budget.told_period)
+                .bind(budget.told_percent)
+                .bind(budget.created_at)
+                .execute(&self.write)
+                .await?;
+                Ok(done.rows_affected() > 0)
+            }
+
+            async fn budget(&self, tenant_id: &str, id: &str) -> Result<Option<BudgetRow>> {
+                Ok(
+                    sqlx::query_as("SELECT * FROM budgets WHERE tenant_id = $1 AND id = $2")
+                        .bind(tenant_id)
+                        .bind(id)
+                        .fetch_optional(&self.read)
+                        .await?,
+                )
+            }
+
+            async fn budgets(
+                &self,
+                tenant_id: &str,
+                before: Option<&str>,
+                limit: i64,
+            ) -> Result<Vec<BudgetRow>> {
+                Ok($crate::store::sql::select_page!(
+                    &self.read,
+                    "SELECT * FROM budgets WHERE tenant_id = ",
+                    tenant_id,
+                    [],
+                    before,
+                    limit
+                ))
+            }
+
+            async fn update_budget(&self, budget: &BudgetRow) -> Result<bool> {
+                let done = sqlx::query(
+                    "UPDATE budgets SET amount = $3, action = $4, told_period = $5, \
+                     told_percent = $6 WHERE tenant_id = $1 AND id = $2",
+                )
+                .bind(&budget.tenant_id)
+                .bind(&budget.id)
+                .bind(budget.amount)
+                .bind(&budget.action)
+                .bind(&budget.told_period)
+                .bind(budget.told_percent)
+                .execute(&self.write)
+                .await?;
+                Ok(done.rows_affected() > 0)
+            }
+
+            async fn delete_budget(&self, tenant_id: &str, id: &str) -> Result<bool> {
+                let done = sqlx::query("DELETE FROM budgets WHERE tenant_id = $1 AND id = $2")
+                    .bind(tenant_id)
+                    .bind(id)
+                    .execute(&self.write)
+                    .await?;
+                Ok(done.rows_affected() > 0)
+            }
+
+            async fn budget_spends(
+                &self,
+                tenant_id: &str,
+                period: &str,
+                scope_ids: &[&str],
+            ) -> Result<Vec<BudgetSpend>> {
+                let mut query = sqlx::QueryBuilder::new(
+                    "SELECT b.*, COALESCE(s.cost, 0) AS spent FROM budgets b LEFT JOIN spend s \
+                     ON s.tenant_id = b.tenant_id AND s.scope = b.scope \
+                     AND s.scope_id = b.scope_id AND s.period = ",
+                );
+                query.push_bind(period.to_owned());
+                query.push(" WHERE b.tenant_id = ");
+                query.push_bind(tenant_id.to_owned());
+                query.push(" AND b.scope_id IN (''");
+                for id in scope_ids {
+                    query.push(", ");
+                    query.push_bind((*id).to_owned());
+                }
+                query.push(")");
+                Ok(query.build_query_as().fetch_all(&self.read).await?)
+            }
+
+            async fn spent(
+                &self,
+                tenant_id: &str,
+                period: &str,
+                scope: &str,
+                scope_id: &str,
+            ) -> Result<i64> {
+                let found: Option<i64> = sqlx::query_scalar(
+                    "SELECT cost FROM spend WHERE tenant_id = $1 AND period = $2 AND scope = $3 \
+                     AND scope_id = $4",
+                )
+                .bind(tenant_id)
+                .bind(period)
+                .bind(scope)
+                .bind(scope_id)
+                .fetch_optional(&self.read)
+                .await?;
+                Ok(found.unwrap_or(0))
+            }
+
+            async fn tell_budget(
+                &self,
+                budget: &BudgetRow,
+                period: &str,
+                percent: i64,
+                event: &EventRow,
+            ) -> Result<bool> {
+                let mut tx = self.write.begin().await?;
+                let done = sqlx::query(
+                    "UPDATE budgets SET told_period = $3, told_percent = $4 \
+                     WHERE tenant_id = $1 AND id = $2 AND (told_period IS NULL \
+                     OR told_period <> $3 OR told_percent < $4)",
+                )
+                .bind(&budget.tenant_id)
+                .bind(&budget.id)
+                .bind(period)
+                .bind(percent)
+                .execute(&mut *tx)
+                .await?;
+                if done.rows_affected() == 0 {
+                    return Ok(false);
+                }
+                $crate::store::sql::events::add_event!(&mut *tx, event);
+                tx.commit().await?;
+                Ok(true)
+            }
+
+            async fn usage_groups(
+                &self,
+                tenant_id: &str,
+                filter: &UsageFilter,
+                group: UsageGroup,
+            ) -> Result<Vec<UsageGroupRow>> {
+                let column = match group {
+                    UsageGroup::App => "agent_id",
+                    UsageGroup::Smith => "smith_id",
+                    UsageGroup::Model => "model",
+                    // A smith without a customer is a party of its own.
+                    UsageGroup::Customer => {
+                        "CASE WHEN customer_id <> '' THEN customer_id \
+                         WHEN smith_id <> '' THEN 'principal:' || smith_id ELSE '' END"
+                    }
+                };
+                let mut query = sqlx::QueryBuilder::new("SELECT ");
+                query.push(column);
+                query.push(
+                    " AS name, CAST(SUM(calls) AS BIGINT) AS calls, \
+                     CAST(SUM(input) AS BIGINT) AS input, CAST(SUM(output) AS BIGINT) AS output, \
+                     CAST(SUM(cache_read) AS BIGINT) AS cache_read, \
+                     CAST(SUM(cache_write) AS BIGINT) AS cache_write, \
+                     CAST(SUM(cost) AS BIGINT) AS cost FROM usage_by_smith WHERE tenant_id = ",
+                );
+                query.push_bind(tenant_id.to_owned());
+                query.push(" AND day >= ");
+                query.push_bind(filter.from.clone());
+                query.push(" AND day <= ");
+                query.push_bind(filter.to.clone());
+                if let Some(smith) = &filter.smith_id {
+                    query.push(" AND smith_id = ");
+                    query.push_bind(smith.clone());
+                }
+                if let Some(customer) = &filter.customer_id {
+                    query.push(" AND customer_id = ");
+                    query.push_bind(customer.clone());
+                }
+                query.push(" GROUP BY 1 ORDER BY 7 DESC, 1 LIMIT 10000");
+                Ok(query.build_query_as().fetch_all(&self.read).await?)
+            }
+
+            async fn meters(
+                &self,
+                tenant_id: &str,
+                from: i64,
+                to: i64,
+                customer_id: Option<&str>,
+            ) -> Result<Vec<MeterRow>> {
+                let mut query = sqlx::QueryBuilder::new(
+                    "SELECT meter, CASE WHEN customer_id IS NOT NULL THEN customer_id \
+                     WHEN smith_id IS NOT NULL THEN 'principal:' || smith_id ELSE '' END \
+                     AS customer, SUM(quantity) AS quantity, COUNT(*) AS events \
+                     FROM usage_events WHERE meter IS NOT NULL AND tenant_id = ",
+                );
+                query.push_bind(tenant_id.to_owned());
+                query.push(" AND created_at >= ");
+                query.push_bind(from);
+                query.push(" AND created_at < ");
+                query.push_bind(to);
+                if let Some(customer) = customer_id {
+                    query.push(" AND customer_id = ");
+                    query.push_bind(customer.to_owned());
+                }
+                query.push(" GROUP BY 1, 2 ORDER BY 1, 2 LIMIT 10000");
+                Ok(query.build_query_as().fetch_all(&self.read).await?)
+            }
+
+            async fn insert_usage_event(&self, event: &UsageEventRow) -> Result<()> {
+                $crate::store::sql::usage::insert_usage_event!(&self.write, event);
+                Ok(())
+            }
+
+            async fn usage_events(
+                &self,
+                tenant_id: &str,
+                smith_id: Option<&str>,
+                customer_id: Option<&str>,
+                before: Option<&str>,
+                limit: i64,
+            ) -> Result<Vec<UsageEventRow>> {
+                Ok($crate::store::sql::select_page!(
+                    &self.read,
+                    "SELECT * FROM usage_events WHERE tenant_id = ",
+                    tenant_id,
+                    [
+                        (" AND smith_id = ", smith_id),
+                        (" AND customer_id = ", customer_id),
+                    ],
+                    before,
+                    limit
+                ))
+            }
+        }
+    };
+}
+
+pub(in crate::store) use impl_usage;
