@@ -10,14 +10,15 @@ use tokio::sync::Notify;
 
 use crate::auth::{Auth, KeyError, Mint, MintedScope, SigningKeys};
 use crate::config::Config;
+use crate::connection::Connections;
 use crate::error::ApiError;
 use crate::ids;
 use crate::metrics::Metrics;
 use crate::model::{Models, Routing};
 use crate::run::{Accounting, Budgets, Runs, Smiths};
 use crate::secrets::{Vault, VaultError};
+use crate::store::{self, Journal, OrganizationRow, Store, StoreError, Tenant, now_micros};
 use crate::webhook::{Sender, Webhooks};
-use crate::store::{self, Journal, Store, StoreError, Tenant, now_micros};
 
 /// Why a gateway cannot start.
 #[derive(Debug, thiserror::Error)]
@@ -55,6 +56,7 @@ pub struct Gateway {
     pub budgets: Arc<Budgets>,
     pub vault: Arc<Vault>,
     pub webhooks: Arc<Webhooks>,
+    pub connections: Connections,
     pub metrics: Metrics,
     draining: AtomicBool,
     in_flight: AtomicUsize,
@@ -108,6 +110,7 @@ impl Gateway {
         let (journal, writer) = Journal::start(store.clone());
         let sender = Sender::new(store.clone(), vault.clone(), models.clone());
         let webhooks = Webhooks::new(sender);
+        let connections = Connections::new(store.clone(), vault.clone(), models.clone());
         let runs = Runs::new(
             store.clone(),
             journal.clone(),
@@ -121,7 +124,11 @@ impl Gateway {
         let tasks = vec![
             writer,
             tokio::spawn(auth.clone().follow_revocations()),
-            tokio::spawn(accounting.clone().flush_regularly(journal.clone(), budgets.clone())),
+            tokio::spawn(
+                accounting
+                    .clone()
+                    .flush_regularly(journal.clone(), budgets.clone()),
+            ),
         ];
         let first = first_start(store.as_ref(), &auth).await?;
         let gateway = Arc::new(Self {
@@ -136,6 +143,7 @@ impl Gateway {
             budgets,
             vault,
             webhooks,
+            connections,
             metrics,
             draining: AtomicBool::new(false),
             in_flight: AtomicUsize::new(0),
@@ -284,6 +292,16 @@ pub fn write_private(file: &Path, content: &[u8]) -> std::io::Result<()> {
     opened.sync_all()
 }
 
+/// The installation's organization, which owns its projects.
+pub async fn organization(store: &dyn Store) -> Result<OrganizationRow, StoreError> {
+    let template = OrganizationRow {
+        id: ids::mint(ids::Kind::Organization),
+        name: "default".to_owned(),
+        created_at: now_micros(),
+    };
+    store.organization(&template).await
+}
+
 async fn first_start(store: &dyn Store, auth: &Auth) -> Result<Option<FirstStart>, StartError> {
     if store.first_tenant().await?.is_some() {
         return Ok(None);
@@ -303,6 +321,7 @@ async fn first_start(store: &dyn Store, auth: &Auth) -> Result<Option<FirstStart
         })
         .await
         .map_err(StartError::FirstToken)?;
+    organization(store).await?;
     Ok(Some(FirstStart {
         tenant_id: tenant.id,
         admin_token: minted.token,

@@ -55,6 +55,9 @@ struct TokenArgs {
     /// Mint a smith token for this smith instead of a tenant-admin token
     #[arg(long)]
     smith: Option<String>,
+    /// Mint a key of the organization, which manages projects, instead of a tenant's token
+    #[arg(long, conflicts_with_all = ["tenant", "smith"])]
+    organization: bool,
     /// Permissions of a smith token, separated by commas
     #[arg(long, value_delimiter = ',', default_value = "runs:read,runs:write")]
     permissions: Vec<String>,
@@ -208,6 +211,17 @@ async fn token(config: Config, args: TokenArgs) -> Result<(), Failure> {
     };
     if args.ttl.is_some_and(|ttl| !(1..=longest).contains(&ttl)) {
         return Err(format!("--ttl must be 1 to {longest}").into());
+    }
+    if args.organization {
+        let organization = smithgate::gateway::organization(gateway.store.as_ref()).await?;
+        let (_, key) = gateway
+            .auth
+            .mint_organization_key(&organization.id, args.ttl, args.name)
+            .await
+            .map_err(|e| e.to_string())?;
+        println!("{key}");
+        gateway.drain().await;
+        return Ok(());
     }
     let scope = match args.smith {
         None => MintedScope::Admin,

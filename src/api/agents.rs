@@ -152,8 +152,11 @@ fn with_variables(
     variables: &Option<Option<Vec<Variable>>>,
 ) -> Result<ConfigPatch, ApiError> {
     let stored = variables.as_ref().map(|list| {
-        list.as_ref()
-            .map(|all| all.iter().map(Into::into).collect::<Vec<crate::store::AgentVariable>>())
+        list.as_ref().map(|all| {
+            all.iter()
+                .map(Into::into)
+                .collect::<Vec<crate::store::AgentVariable>>()
+        })
     });
     patch.set("variables", &stored);
     patch.check()?;
@@ -220,7 +223,11 @@ pub async fn list(
         shown.last_activity_at = last.await?.map(Time);
         out.push(shown);
     }
-    Ok(Json(page.page(out, |agent| agent.id.clone(), |agent| agent)))
+    Ok(Json(page.page(
+        out,
+        |agent| agent.id.clone(),
+        |agent| agent,
+    )))
 }
 
 /// Makes an agent.
@@ -235,7 +242,14 @@ pub async fn create(
     let patch = with_variables(input.common()?, &input.variables)?;
     let draft = patch.applied(&AgentConfig::default())?;
     let slug = input.slug.filter(|slug| !slug.is_empty());
-    let agent = insert(&gateway, &caller.tenant_id, &name(&input.name)?, slug, draft).await?;
+    let agent = insert(
+        &gateway,
+        &caller.tenant_id,
+        &name(&input.name)?,
+        slug,
+        draft,
+    )
+    .await?;
     Ok((StatusCode::CREATED, Json(counted(&gateway, &agent).await?)))
 }
 
@@ -516,7 +530,12 @@ pub async fn attach(
     }
     let mut attached = Vec::new();
     if input.all {
-        let template = new_agent(&caller.tenant_id, "Default agent", None, AgentConfig::default());
+        let template = new_agent(
+            &caller.tenant_id,
+            "Default agent",
+            None,
+            AgentConfig::default(),
+        );
         let from = gateway.store.default_agent(&template).await?;
         let filter = SmithFilter {
             agent_id: Some(from.id),
@@ -540,9 +559,8 @@ pub async fn attach(
     let mut smiths = Vec::with_capacity(named.len());
     for smith_id in &named {
         let smith = gateway.store.smith(&caller.tenant_id, smith_id).await?;
-        smiths.push(
-            smith.ok_or_else(|| ApiError::not_found("smith", smith_id).param("smith_ids"))?,
-        );
+        smiths
+            .push(smith.ok_or_else(|| ApiError::not_found("smith", smith_id).param("smith_ids"))?);
     }
     for smith in smiths {
         let (smith_id, taken) = (smith.id.clone(), smith.external_id.clone());

@@ -183,7 +183,11 @@ pub async fn create(
         id: ids::mint(ids::Kind::Budget),
         tenant_id: tenant.to_string(),
         scope: scope.to_owned(),
-        scope_id: if scope == "tenant" { String::new() } else { given },
+        scope_id: if scope == "tenant" {
+            String::new()
+        } else {
+            given
+        },
         amount,
         currency: gateway.config.prices.currency.clone(),
         action: action_name(input.action.unwrap_or(BudgetAction::Warn)).to_owned(),

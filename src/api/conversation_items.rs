@@ -167,7 +167,11 @@ fn turn_of(item: &Map<String, Value>) -> Result<Turn, String> {
             .map(str::to_owned)
             .ok_or_else(|| format!("'{name}' must be a string"))
     };
-    match item.get("type").and_then(Value::as_str).unwrap_or("message") {
+    match item
+        .get("type")
+        .and_then(Value::as_str)
+        .unwrap_or("message")
+    {
         "message" => {
             let role = match text("role")?.as_str() {
                 "user" => Role::User,
@@ -260,8 +264,7 @@ async fn gather(
     slice: &Slice,
 ) -> Result<Vec<ConversationItem>, ApiError> {
     let own = ids::body(ids::Kind::Conversation, &conversation.id).unwrap_or(&conversation.id);
-    let turns: Vec<Turn> =
-        serde_json::from_str(&conversation.turns).map_err(ApiError::internal)?;
+    let turns: Vec<Turn> = serde_json::from_str(&conversation.turns).map_err(ApiError::internal)?;
     let mut first = items_of(own, &turns);
     let after = slice.after.as_deref();
     let from = after.map(place_of).unwrap_or_default();
@@ -361,7 +364,12 @@ mod tests {
         let kinds: Vec<&str> = items.iter().map(|item| item.kind).collect();
         assert_eq!(
             kinds,
-            ["message", "message", "function_call", "function_call_output"]
+            [
+                "message",
+                "message",
+                "function_call",
+                "function_call_output"
+            ]
         );
         assert_eq!(items[2].id, "fc_B_002");
         assert_eq!(place_of(&items[2].id), Some(("B", 2)));

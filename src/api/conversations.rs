@@ -74,9 +74,10 @@ impl<S: Send + Sync> FromRequestParts<S> for Acting {
         let Caller(caller) = Caller::from_request_parts(parts, state).await?;
         let header = parts.headers.get("ic-smith-id");
         let header = header.and_then(|value| value.to_str().ok());
-        caller.acting_smith(header)?.map(Self).ok_or_else(|| {
-            ApiError::bad_request("smith_required", "name a smith with IC-Smith-Id")
-        })
+        caller
+            .acting_smith(header)?
+            .map(Self)
+            .ok_or_else(|| ApiError::bad_request("smith_required", "name a smith with IC-Smith-Id"))
     }
 }
 
@@ -159,7 +160,11 @@ pub async fn list(
         .store
         .conversations(&caller.tenant_id, &smith, &query.slice)
         .await?;
-    Ok(Json(query.list(rows, |row| row.id.clone(), conversation_out)))
+    Ok(Json(query.list(
+        rows,
+        |row| row.id.clone(),
+        conversation_out,
+    )))
 }
 
 /// Reads a conversation.

@@ -190,7 +190,11 @@ pub async fn remove(
     Path(id): Path<String>,
 ) -> Result<StatusCode, ApiError> {
     caller.require_admin()?;
-    if !gateway.store.delete_customer(&caller.tenant_id, &id).await? {
+    if !gateway
+        .store
+        .delete_customer(&caller.tenant_id, &id)
+        .await?
+    {
         return Err(ApiError::not_found("customer", &id));
     }
     gateway.smiths.forget_all();

@@ -8,6 +8,7 @@ mod agents;
 mod approvals;
 mod budgets;
 mod configuration;
+mod connections;
 mod conversation_items;
 mod conversations;
 mod customers;
@@ -17,7 +18,9 @@ mod health;
 pub mod idempotency;
 mod model_keys;
 mod models;
+mod oauth;
 mod openapi;
+mod organization;
 mod page;
 mod reference;
 mod runs;
@@ -71,6 +74,17 @@ fn documented() -> OpenApiRouter<AppState> {
             model_keys::put_of_smith,
             model_keys::remove_of_smith
         ))
+        .routes(routes!(connections::list, connections::create))
+        .routes(routes!(oauth::authorize))
+        .routes(routes!(
+            connections::one,
+            connections::update,
+            connections::remove
+        ))
+        .routes(routes!(connections::refresh))
+        .routes(routes!(oauth::callback))
+        .routes(routes!(oauth::list))
+        .routes(routes!(oauth::one, oauth::put, oauth::remove))
         .routes(routes!(runs::list_of_smith))
         .routes(routes!(runs::one))
         .routes(routes!(runs::submit))
@@ -107,6 +121,15 @@ fn documented() -> OpenApiRouter<AppState> {
         .routes(routes!(model_keys::put, model_keys::remove))
         .routes(routes!(models::catalogue))
         .routes(routes!(models::list))
+        .routes(routes!(
+            organization::projects,
+            organization::create_project
+        ))
+        .routes(routes!(organization::project, organization::remove_project))
+        .routes(routes!(organization::mint_project_token))
+        .routes(routes!(organization::revoke_project_token))
+        .routes(routes!(organization::keys, organization::mint_key))
+        .routes(routes!(organization::revoke_key))
         .routes(routes!(webhooks::list, webhooks::create))
         .routes(routes!(webhooks::update, webhooks::remove))
         .routes(routes!(webhooks::rotate_secret))

@@ -27,7 +27,10 @@ const STATUSES: [&str; 7] = [
 
 /// An answer to a run that waits, or its cancellation.
 #[derive(Debug, Deserialize, ToSchema)]
-#[allow(dead_code, reason = "no run waits yet; what is sent is checked all the same")]
+#[allow(
+    dead_code,
+    reason = "no run waits yet; what is sent is checked all the same"
+)]
 pub struct SubmitIn {
     /// `approval_decision`, `tool_result` or `cancel`.
     #[schema(example = "cancel")]
@@ -127,7 +130,11 @@ async fn listed(
             page.fetch(),
         )
         .await?;
-    Ok(Json(page.page(rows, |run| run.id.clone(), |run| run_out(&run))))
+    Ok(Json(page.page(
+        rows,
+        |run| run.id.clone(),
+        |run| run_out(&run),
+    )))
 }
 
 /// Lists the tenant's runs; with a smith token, that smith's.

@@ -161,10 +161,7 @@ fn smith_out(effective: Effective, default_model: Option<&str>) -> SmithOut {
 
 pub(super) async fn shown(gateway: &AppState, smith: SmithRow) -> Result<SmithOut, ApiError> {
     let effective = gateway.smiths.resolve(smith).await?;
-    Ok(smith_out(
-        effective,
-        gateway.models.routing.default_model(),
-    ))
+    Ok(smith_out(effective, gateway.models.routing.default_model()))
 }
 
 /// The smith of the path, which must be the caller's own, or the tenant's.
@@ -249,7 +246,11 @@ impl Fields {
         if let Some(sent) = self.customer_id {
             smith.customer_id = sent.filter(|id| !id.is_empty());
             if let Some(id) = &smith.customer_id
-                && gateway.store.customer(&smith.tenant_id, id).await?.is_none()
+                && gateway
+                    .store
+                    .customer(&smith.tenant_id, id)
+                    .await?
+                    .is_none()
             {
                 return Err(ApiError::not_found("customer", id).param("customer_id"));
             }
@@ -305,7 +306,11 @@ pub async fn list(
     for row in rows {
         out.push(shown(&gateway, row).await?);
     }
-    Ok(Json(page.page(out, |smith| smith.id.clone(), |smith| smith)))
+    Ok(Json(page.page(
+        out,
+        |smith| smith.id.clone(),
+        |smith| smith,
+    )))
 }
 
 /// Makes a smith, or answers the live one of the same `(external_id, agent_id)` with 200.

@@ -10,7 +10,9 @@ use super::AppState;
 use super::extract::{Caller, Input, check_text};
 use super::page::{Page, PageParams, PageQuery};
 use super::time::Time;
-use crate::auth::{Mint, Minted, MintedScope, SMITH_TOKEN_MAX_SECONDS, Scope, ScopeSet, TOKEN_MAX_SECONDS};
+use crate::auth::{
+    Mint, Minted, MintedScope, SMITH_TOKEN_MAX_SECONDS, Scope, ScopeSet, TOKEN_MAX_SECONDS,
+};
 use crate::error::ApiError;
 use crate::store::TokenRow;
 

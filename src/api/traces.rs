@@ -281,7 +281,10 @@ pub async fn of_run(
     let run = gateway.store.run(&caller.tenant_id, &id).await?;
     let run = run.ok_or_else(|| ApiError::not_found("run", &id))?;
     may_see(&caller, Some(&run.smith_id))?;
-    let trace = gateway.store.trace(&caller.tenant_id, &trace_id(&id)).await?;
+    let trace = gateway
+        .store
+        .trace(&caller.tenant_id, &trace_id(&id))
+        .await?;
     let is_there = trace.is_some();
     let trace = trace.unwrap_or_else(|| under_way(&run));
     if is_there {

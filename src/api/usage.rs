@@ -266,7 +266,9 @@ pub async fn groups(
     filters: Filters,
 ) -> Result<Response, ApiError> {
     caller.require(Scope::UsageRead)?;
-    let named = filters.get("group_by").unwrap_or_else(|| "model".to_owned());
+    let named = filters
+        .get("group_by")
+        .unwrap_or_else(|| "model".to_owned());
     let group = match named.as_str() {
         "app" => UsageGroup::App,
         "smith" => UsageGroup::Smith,
@@ -454,7 +456,11 @@ pub async fn meter(
         agent_id = Some(smith.agent_id);
     }
     if let Some(id) = &customer_id
-        && gateway.store.customer(&caller.tenant_id, id).await?.is_none()
+        && gateway
+            .store
+            .customer(&caller.tenant_id, id)
+            .await?
+            .is_none()
     {
         return Err(ApiError::not_found("customer", id).param("customer_id"));
     }

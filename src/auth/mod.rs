@@ -17,6 +17,10 @@ pub use verify::{Auth, Mint, Minted, MintedScope};
 pub const ADMIN_PREFIX: &str = "tha_live_";
 /// The handle before a smith token's JWT.
 pub const SMITH_PREFIX: &str = "thp_live_";
+/// The handle before an organization key's JWT.
+pub const ORGANIZATION_PREFIX: &str = "tho_live_";
+/// The marker scope of organization keys.
+pub const ORGANIZATION_ALL: &str = "organization:*";
 /// The marker scope of tenant-admin tokens; never a legal permission of a smith token.
 pub const TENANT_ALL: &str = "tenant:*";
 /// The longest life of a smith token, in seconds.

@@ -15,11 +15,14 @@ pub enum Role {
         smith_id: Arc<str>,
         scopes: ScopeSet,
     },
+    /// Projects and keys of one organization, and nothing inside a project.
+    Organization,
 }
 
 /// A verified caller.
 #[derive(Debug, Clone)]
 pub struct Principal {
+    /// The organization's id, for [`Role::Organization`].
     pub tenant_id: Arc<str>,
     pub role: Role,
     pub token_id: Arc<str>,
@@ -31,7 +34,7 @@ impl Principal {
     /// The smith that this token is, if it is one.
     pub fn smith_id(&self) -> Option<&Arc<str>> {
         match &self.role {
-            Role::TenantAdmin => None,
+            Role::TenantAdmin | Role::Organization => None,
             Role::Smith { smith_id, .. } => Some(smith_id),
         }
     }
@@ -45,6 +48,7 @@ impl Principal {
                 "insufficient_scope",
                 format!("this token lacks the scope {}", scope.as_str()),
             )),
+            Role::Organization => Err(tenant_token_required()),
         }
     }
 
@@ -52,9 +56,17 @@ impl Principal {
     pub fn require_admin(&self) -> Result<(), ApiError> {
         match &self.role {
             Role::TenantAdmin => Ok(()),
-            Role::Smith { .. } => Err(ApiError::forbidden(
-                "tenant_token_required",
-                "this operation needs a tenant-admin token",
+            Role::Smith { .. } | Role::Organization => Err(tenant_token_required()),
+        }
+    }
+
+    /// The organization; 403 `organization_required` for all but its keys.
+    pub fn require_organization(&self) -> Result<&str, ApiError> {
+        match &self.role {
+            Role::Organization => Ok(&self.tenant_id),
+            _ => Err(ApiError::forbidden(
+                "organization_required",
+                "this operation needs an organization key",
             )),
         }
     }
@@ -63,6 +75,7 @@ impl Principal {
     pub fn acting_smith(&self, header: Option<&str>) -> Result<Option<Arc<str>>, ApiError> {
         match &self.role {
             Role::TenantAdmin => Ok(header.map(Arc::from)),
+            Role::Organization => Err(tenant_token_required()),
             Role::Smith { smith_id, .. } => match header {
                 Some(named) if named != &**smith_id => Err(smith_mismatch()),
                 _ => Ok(Some(smith_id.clone())),
@@ -74,6 +87,7 @@ impl Principal {
     pub fn require_smith(&self, named: &str) -> Result<(), ApiError> {
         match &self.role {
             Role::Smith { smith_id, .. } if &**smith_id != named => Err(smith_mismatch()),
+            Role::Organization => Err(tenant_token_required()),
             _ => Ok(()),
         }
     }
@@ -83,9 +97,17 @@ impl Principal {
         let (kind, id) = match &self.role {
             Role::TenantAdmin => ("tenant", &self.tenant_id),
             Role::Smith { smith_id, .. } => ("smith", smith_id),
+            Role::Organization => ("organization", &self.tenant_id),
         };
         serde_json::json!({ "kind": kind, "id": &**id, "token_id": &*self.token_id, "email": null })
     }
+}
+
+fn tenant_token_required() -> ApiError {
+    ApiError::forbidden(
+        "tenant_token_required",
+        "this operation needs a tenant-admin token",
+    )
 }
 
 fn smith_mismatch() -> ApiError {

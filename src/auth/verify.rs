@@ -13,7 +13,7 @@ use serde::{Deserialize, Serialize};
 use super::*;
 use crate::error::ApiError;
 use crate::ids;
-use crate::store::{Store, TokenRow, now_micros};
+use crate::store::{OrganizationKeyRow, Store, TokenRow, now_micros};
 
 /// How often nodes look for revocations made elsewhere; well within the 5 s of the contract.
 const REVOCATION_POLL: Duration = Duration::from_secs(2);
@@ -170,10 +170,10 @@ impl Auth {
     fn verify_signature(&self, token: &[u8]) -> Result<Principal, ApiError> {
         let bad = || ApiError::unauthenticated("this is no valid token of this gateway");
         let token = std::str::from_utf8(token).map_err(|_| bad())?;
-        let (jwt, admin) = match token.strip_prefix(ADMIN_PREFIX) {
-            Some(jwt) => (jwt, true),
-            None => (token.strip_prefix(SMITH_PREFIX).ok_or_else(bad)?, false),
-        };
+        let (handle, jwt) = [ADMIN_PREFIX, SMITH_PREFIX, ORGANIZATION_PREFIX]
+            .into_iter()
+            .find_map(|handle| Some((handle, token.strip_prefix(handle)?)))
+            .ok_or_else(bad)?;
         let header = jsonwebtoken::decode_header(jwt).map_err(|_| bad())?;
         let key = header
             .kid
@@ -183,11 +183,13 @@ impl Auth {
         let claims = jsonwebtoken::decode::<Claims>(jwt, key, &self.validation)
             .map_err(|_| bad())?
             .claims;
-        let (tenant_id, role) = match claims.sub.split_once(':') {
-            None if admin && claims.scopes.iter().any(|s| s == TENANT_ALL) => {
-                (claims.sub.as_str(), Role::TenantAdmin)
+        let marked = |marker: &str| claims.scopes.iter().any(|s| s == marker);
+        let (tenant_id, role) = match (handle, claims.sub.split_once(':')) {
+            (ADMIN_PREFIX, None) if marked(TENANT_ALL) => (claims.sub.as_str(), Role::TenantAdmin),
+            (ORGANIZATION_PREFIX, None) if marked(ORGANIZATION_ALL) => {
+                (claims.sub.as_str(), Role::Organization)
             }
-            Some((tenant, smith_id)) if !admin => {
+            (SMITH_PREFIX, Some((tenant, smith_id))) => {
                 let scopes = claims
                     .scopes
                     .iter()
@@ -223,18 +225,7 @@ impl Auth {
             ),
         };
         let exp = mint.ttl_seconds.map(|ttl| now.saturating_add(ttl));
-        let claims = Claims {
-            iss: self.issuer.clone(),
-            sub: sub.clone(),
-            scopes: scopes.clone(),
-            jti: id.clone(),
-            iat: now,
-            exp,
-        };
-        let mut header = Header::new(Algorithm::RS256);
-        header.kid = Some(self.keys.kid.clone());
-        let jwt = jsonwebtoken::encode(&header, &claims, &self.keys.signing)
-            .map_err(ApiError::internal)?;
+        let jwt = self.signed(&id, &sub, &scopes, now, exp)?;
         let row = TokenRow {
             id,
             tenant_id: mint.tenant_id,
@@ -252,6 +243,57 @@ impl Auth {
             scopes,
             token: format!("{prefix}{jwt}"),
         })
+    }
+
+    fn signed(
+        &self,
+        id: &str,
+        sub: &str,
+        scopes: &[String],
+        iat: i64,
+        exp: Option<i64>,
+    ) -> Result<String, ApiError> {
+        let claims = Claims {
+            iss: self.issuer.clone(),
+            sub: sub.to_owned(),
+            scopes: scopes.to_vec(),
+            jti: id.to_owned(),
+            iat,
+            exp,
+        };
+        let mut header = Header::new(Algorithm::RS256);
+        header.kid = Some(self.keys.kid.clone());
+        jsonwebtoken::encode(&header, &claims, &self.keys.signing).map_err(ApiError::internal)
+    }
+
+    /// Mints a key of an organization and records it; answers its secret too.
+    pub async fn mint_organization_key(
+        &self,
+        organization_id: &str,
+        ttl_seconds: Option<i64>,
+        name: Option<String>,
+    ) -> Result<(OrganizationKeyRow, String), ApiError> {
+        let id = ids::mint(ids::Kind::Token);
+        let now = unix_now();
+        let exp = ttl_seconds.map(|ttl| now.saturating_add(ttl));
+        let scopes = [ORGANIZATION_ALL.to_owned()];
+        let jwt = self.signed(&id, organization_id, &scopes, now, exp)?;
+        let row = OrganizationKeyRow {
+            id,
+            organization_id: organization_id.to_owned(),
+            name,
+            created_at: now_micros(),
+            expires_at: exp.map(|at| at * 1_000_000),
+            revoked_at: None,
+        };
+        self.store.insert_organization_key(&row).await?;
+        Ok((row, format!("{ORGANIZATION_PREFIX}{jwt}")))
+    }
+
+    /// Notes tokens that the store has marked as revoked: at once here, within
+    /// [`REVOCATION_POLL`] on other nodes.
+    pub fn forget(&self, revoked: Vec<String>) {
+        self.add_revoked(revoked);
     }
 
     /// Revokes a token: at once here, within [`REVOCATION_POLL`] on other nodes.

@@ -42,6 +42,8 @@ pub struct Server {
     /// Plain HTTP/1.1 and h2c.
     pub listen: SocketAddr,
     pub tls: Option<Tls>,
+    /// Where clients and browsers reach this gateway, for links that lead back to it.
+    pub public_url: Option<String>,
     /// Worker threads; 0 means one for each core.
     pub workers: usize,
     /// The largest request body, in bytes.
@@ -277,6 +279,7 @@ impl Default for Server {
         Self {
             listen: SocketAddr::from(([127, 0, 0, 1], 8080)),
             tls: None,
+            public_url: None,
             workers: 0,
             max_body_bytes: 32 * 1024 * 1024,
             body_timeout_s: 60,
@@ -379,6 +382,13 @@ impl Config {
         if self.server.max_body_bytes == 0 {
             return Err(bad("server.max_body_bytes", "must be above 0"));
         }
+        if let Some(public) = &self.server.public_url {
+            let url =
+                url::Url::parse(public).map_err(|e| bad("server.public_url", e.to_string()))?;
+            if !matches!(url.scheme(), "http" | "https") || !url.has_host() {
+                return Err(bad("server.public_url", "must be an http(s) URL"));
+            }
+        }
         if let Some(tls) = &self.server.tls {
             for (key, path) in [("server.tls.cert", &tls.cert), ("server.tls.key", &tls.key)] {
                 if !path.is_file() {
@@ -415,7 +425,12 @@ impl Config {
             return Err(bad("prices.currency", "must be three capital letters"));
         }
         for (name, price) in &self.prices.models {
-            let all = [Some(price.input), Some(price.output), price.cache_read, price.cache_write];
+            let all = [
+                Some(price.input),
+                Some(price.output),
+                price.cache_read,
+                price.cache_write,
+            ];
             if all.into_iter().flatten().any(|p| !p.is_finite() || p < 0.0) {
                 return Err(bad(format!("prices.models.{name}"), "a price is below 0"));
             }

@@ -10,12 +10,13 @@ use super::exchange::{Exchange, Extra, Gone};
 use crate::error::ApiError;
 
 /// Paths that need no token.
-const OPEN: [&str; 5] = [
+const OPEN: [&str; 6] = [
     "/health",
     "/ready",
     "/.well-known/jwks.json",
     "/openapi.json",
     "/reference",
+    "/v1/oauth/callback",
 ];
 /// Answers of REST calls are gathered up to this size, in bytes.
 const MAX_ANSWER: usize = 64 * 1024 * 1024;

@@ -70,7 +70,11 @@ pub fn trace(run: &RunRow, end: &RunEnd, calls: &[ModelSpan]) -> TraceRecord {
     let id = trace_id(&run.id);
     let root = root_span_id(&id);
     let sum = |count: fn(&Usage) -> u64| -> i64 {
-        let all: u64 = calls.iter().filter_map(|c| c.usage.as_ref()).map(count).sum();
+        let all: u64 = calls
+            .iter()
+            .filter_map(|c| c.usage.as_ref())
+            .map(count)
+            .sum();
         i64::try_from(all).unwrap_or(i64::MAX)
     };
     let cost = total_cost(calls);

@@ -312,15 +312,15 @@ impl<S> Store for S where
         + ModelKeyStore
         + RunStore
         + IdempotencyStore
-    + EventStore
-    + WebhookStore
-    + ConversationStore
-    + ApprovalStore
-    + ConnectionStore
-    + UsageStore
-    + TraceStore
-    + FileStore
-    + OrganizationStore
+        + EventStore
+        + WebhookStore
+        + ConversationStore
+        + ApprovalStore
+        + ConnectionStore
+        + UsageStore
+        + TraceStore
+        + FileStore
+        + OrganizationStore
 {
 }
 

@@ -151,11 +151,7 @@ macro_rules! impl_connections {
                 .await?)
             }
 
-            async fn delete_oauth_provider(
-                &self,
-                tenant_id: &str,
-                provider: &str,
-            ) -> Result<bool> {
+            async fn delete_oauth_provider(&self, tenant_id: &str, provider: &str) -> Result<bool> {
                 let done = sqlx::query(
                     "DELETE FROM oauth_providers WHERE tenant_id = $1 AND provider = $2",
                 )

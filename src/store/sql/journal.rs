@@ -185,7 +185,13 @@ macro_rules! apply_op {
                 run_id,
                 first,
                 frames,
-            } => Some(journal::insert_frames!($tx, &**tenant_id, &**run_id, first, frames)),
+            } => Some(journal::insert_frames!(
+                $tx,
+                &**tenant_id,
+                &**run_id,
+                first,
+                frames
+            )),
             Op::EndRun(end) => Some(journal::end_run!($tx, end)),
             Op::Usage(usage) => Some(journal::add_usage!($tx, usage)),
             Op::Event(event) => {

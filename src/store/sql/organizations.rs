@@ -50,11 +50,7 @@ macro_rules! impl_organizations {
                 Ok(())
             }
 
-            async fn project(
-                &self,
-                organization_id: &str,
-                id: &str,
-            ) -> Result<Option<ProjectRow>> {
+            async fn project(&self, organization_id: &str, id: &str) -> Result<Option<ProjectRow>> {
                 Ok(sqlx::query_as(
                     "SELECT id, name, metadata, created_at FROM tenants \
                      WHERE organization_id = $1 AND id = $2 AND deleted_at IS NULL",

@@ -65,6 +65,8 @@ macro_rules! impl_tokens {
             async fn revoked_since(&self, since: i64) -> Result<Vec<(String, i64)>> {
                 Ok(sqlx::query_as(
                     "SELECT id, revoked_at FROM tokens \
+                     WHERE revoked_at IS NOT NULL AND revoked_at >= $1 \
+                     UNION ALL SELECT id, revoked_at FROM organization_keys \
                      WHERE revoked_at IS NOT NULL AND revoked_at >= $1",
                 )
                 .bind(since)
