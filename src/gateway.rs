@@ -13,6 +13,7 @@ use crate::config::Config;
 use crate::connection::Connections;
 use crate::error::ApiError;
 use crate::ids;
+use crate::limit::Gate;
 use crate::metrics::Metrics;
 use crate::model::{Models, Routing};
 use crate::run::{Accounting, Budgets, Runs, Smiths};
@@ -57,6 +58,7 @@ pub struct Gateway {
     pub vault: Arc<Vault>,
     pub webhooks: Arc<Webhooks>,
     pub connections: Connections,
+    pub gate: Arc<Gate>,
     pub metrics: Metrics,
     draining: AtomicBool,
     in_flight: AtomicUsize,
@@ -110,6 +112,7 @@ impl Gateway {
         let (journal, writer) = Journal::start(store.clone());
         let sender = Sender::new(store.clone(), vault.clone(), models.clone());
         let webhooks = Webhooks::new(sender);
+        let gate = Arc::new(Gate::new(&config.limits.rate, &config.limits.concurrency));
         let connections = Connections::new(store.clone(), vault.clone(), models.clone());
         let runs = Runs::new(
             store.clone(),
@@ -144,6 +147,7 @@ impl Gateway {
             vault,
             webhooks,
             connections,
+            gate,
             metrics,
             draining: AtomicBool::new(false),
             in_flight: AtomicUsize::new(0),
@@ -176,6 +180,7 @@ impl Gateway {
             tokio::spawn(self.runs.clone().keep_leases()),
             tokio::spawn(self.webhooks.clone().work()),
             tokio::spawn(expire_regularly(self.store.clone())),
+            tokio::spawn(tidy_regularly(self.gate.clone())),
         ]);
         Ok(())
     }
@@ -224,6 +229,15 @@ impl Gateway {
         while self.in_flight.load(Ordering::Acquire) > 0 || self.runs.live_count() > 0 {
             let _ = tokio::time::timeout(LOOK_AGAIN, self.request_ended.notified()).await;
         }
+    }
+}
+
+/// Keeps the limits' memory small, for ever.
+async fn tidy_regularly(gate: Arc<Gate>) {
+    let mut interval = tokio::time::interval(Duration::from_secs(60));
+    loop {
+        interval.tick().await;
+        gate.tidy();
     }
 }
 

@@ -14,6 +14,7 @@ pub mod error;
 pub mod frame;
 pub mod gateway;
 pub mod ids;
+pub mod limit;
 pub mod metrics;
 pub mod model;
 pub mod run;

@@ -31,7 +31,7 @@ with_configuration! {
         pub name: String,
         /// Immutable; derived from the name when absent.
         #[serde(default)]
-        #[schema(pattern = "^[a-z0-9-]{1,63}$")]
+        #[schema(pattern = "^([a-z0-9-]{1,63})?$")]
         pub slug: Option<String>,
         #[serde(default, deserialize_with = "sent")]
         #[schema(value_type = Option<Vec<Variable>>)]

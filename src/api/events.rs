@@ -58,7 +58,7 @@ fn event_out(event: EventRow) -> EventOut {
     params(PageParams,
         ("type" = Option<String>, Query, description = "A type, or a family such as `run`"),
         ("smith_id" = Option<String>, Query),
-        ("since" = Option<String>, Query, format = DateTime)),
+        ("since" = Option<String>, Query, description = "RFC 3339")),
     responses((status = 200, body = Page<EventOut>)))]
 pub async fn list(
     State(gateway): State<AppState>,

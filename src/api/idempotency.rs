@@ -15,6 +15,7 @@ use crate::gateway::Gateway;
 use crate::store::{Idempotency, now_micros};
 
 const MAX_KEY: usize = 255;
+const UPLOADS: &str = "/v1/files";
 
 /// A claimed key: finish or abandon it.
 pub struct Mine {
@@ -149,8 +150,23 @@ async fn once(
     // One smith's key is not another's: a replay shows the first answer.
     let acting = principal.smith_id().map_or("", |smith| &**smith);
     let path = format!("{}{acting}", parts.uri.path());
-    let body = whole(body).await?;
-    let (mine, state) = begin(gateway, &principal.tenant_id, key, &path, &body, None).await?;
+    let (print, body) = match path.starts_with(UPLOADS) {
+        // A file is not held in memory to be compared: its length has to do.
+        true => {
+            let length = parts.headers.get(header::CONTENT_LENGTH);
+            (
+                length
+                    .map_or_else(Vec::new, |l| l.as_bytes().to_vec())
+                    .into(),
+                body,
+            )
+        }
+        false => {
+            let body = whole(body).await?;
+            (body.clone(), Body::from(body))
+        }
+    };
+    let (mine, state) = begin(gateway, &principal.tenant_id, key, &path, &print, None).await?;
     // First answers may hold secrets that are shown once.
     let owner = format!("idempotency/{}/{}", principal.tenant_id, mine.key);
     match state {
@@ -166,7 +182,7 @@ async fn once(
             Ok((status, json, body.to_vec()).into_response())
         }
         Idempotency::New => {
-            let request = Request::from_parts(parts, Body::from(body));
+            let request = Request::from_parts(parts, body);
             let response = next.run(request).await;
             if !response.status().is_success() {
                 mine.abandon().await?;

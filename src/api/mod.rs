@@ -14,6 +14,7 @@ mod conversations;
 mod customers;
 mod events;
 pub mod extract;
+mod files;
 mod health;
 pub mod idempotency;
 mod model_keys;
@@ -32,10 +33,12 @@ mod traces;
 mod usage;
 mod webhooks;
 
+pub use files::Streamed;
+
 use std::sync::Arc;
 
 use axum::Router;
-use axum::extract::{MatchedPath, Request};
+use axum::extract::{DefaultBodyLimit, MatchedPath, Request};
 use axum::middleware::{self, Next};
 use axum::response::{IntoResponse, Response};
 use http::StatusCode;
@@ -106,6 +109,9 @@ fn documented() -> OpenApiRouter<AppState> {
             conversations::remove
         ))
         .routes(routes!(conversation_items::list))
+        .routes(routes!(files::list, files::create))
+        .routes(routes!(files::one, files::remove))
+        .routes(routes!(files::content))
         .routes(routes!(approvals::list))
         .routes(routes!(approvals::one))
         .routes(routes!(events::list))
@@ -146,6 +152,13 @@ pub fn router(gateway: AppState) -> Router {
     router
         // The id of a model may hold slashes, which a documented path cannot say.
         .route("/v1/models/{*id}", axum::routing::get(models::one))
+        // The edge serves these before they come here; other methods are refused with `Allow`.
+        .route("/v1/chat/completions", axum::routing::post(not_found))
+        .route("/v1/smiths/{id}/runs", axum::routing::post(not_found))
+        .route(
+            "/v1/smiths/{id}/runs/{run}/events",
+            axum::routing::get(not_found),
+        )
         .route(
             "/openapi.json",
             axum::routing::get(move || std::future::ready(openapi::answer(&document))),
@@ -156,6 +169,8 @@ pub fn router(gateway: AppState) -> Router {
         )
         .fallback(not_found)
         .method_not_allowed_fallback(method_not_allowed)
+        // The edge has its own limits.
+        .layer(DefaultBodyLimit::disable())
         .layer(middleware::from_fn_with_state(
             gateway.clone(),
             idempotency::layer,

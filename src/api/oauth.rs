@@ -62,8 +62,6 @@ pub struct AuthorizeIn {
     /// Where the person's browser goes afterwards.
     #[serde(default)]
     pub return_url: Option<String>,
-    #[serde(default)]
-    pub mcp_server: Option<String>,
 }
 
 #[derive(Debug, Serialize, ToSchema)]

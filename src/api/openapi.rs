@@ -8,7 +8,7 @@ use serde::Serialize;
 use utoipa::openapi::path::{HttpMethod, Operation, ParameterBuilder, ParameterIn, PathItem};
 use utoipa::openapi::security::{Http, HttpAuthScheme, SecurityScheme};
 use utoipa::openapi::{
-    Content, ObjectBuilder, OpenApi as Document, Ref, RefOr, Required, ResponseBuilder, Type,
+    Content, ObjectBuilder, OpenApi as Document, Ref, RefOr, Required, ResponseBuilder, Schema, Type,
 };
 use utoipa::{OpenApi, ToSchema};
 
@@ -100,6 +100,11 @@ fn operations(item: &mut PathItem) -> Vec<(HttpMethod, &mut Operation)> {
     .collect()
 }
 
+/// Whether an empty object is an instance.
+fn needs_nothing(schema: &RefOr<Schema>) -> bool {
+    matches!(schema, RefOr::T(Schema::Object(object)) if object.required.is_empty())
+}
+
 /// Adds what every operation shares: the token, the error envelope, the idempotency key.
 pub fn complete(mut document: Document) -> Document {
     document.info.version = env!("CARGO_PKG_VERSION").to_owned();
@@ -129,8 +134,22 @@ pub fn complete(mut document: Document) -> Document {
                 .max_length(Some(255)),
         ))
         .build();
+    let optional: Vec<String> = components
+        .schemas
+        .iter()
+        .filter(|(_, schema)| needs_nothing(schema))
+        .map(|(name, _)| format!("#/components/schemas/{name}"))
+        .collect();
     for (path, item) in &mut document.paths.paths {
         for (method, operation) in operations(item) {
+            // No body counts as an empty object.
+            if let Some(RefOr::T(body)) = &mut operation.request_body
+                && let Some(RefOr::T(content)) = body.content.get("application/json")
+                && let Some(RefOr::Ref(target)) = &content.schema
+                && optional.contains(&target.ref_location)
+            {
+                body.required = Some(Required::False);
+            }
             operation
                 .responses
                 .responses

@@ -70,7 +70,7 @@ pub struct SliceParams {
     /// The first id of the page behind.
     before: Option<String>,
     /// By creation; the default is newest first.
-    #[param(pattern = "^(asc|desc)$")]
+    #[param(pattern = "^(asc|desc)?$")]
     order: Option<String>,
 }
 

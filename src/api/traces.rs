@@ -220,7 +220,7 @@ fn under_way(run: &RunRow) -> TraceRow {
 /// Lists the traces, newest first; with a smith token, that smith's.
 #[utoipa::path(get, path = "/v1/traces", tag = "traces",
     params(PageParams, ("smith_id" = Option<String>, Query), ("app_id" = Option<String>, Query),
-        ("status" = Option<String>, Query), ("since" = Option<String>, Query, format = DateTime)),
+        ("status" = Option<String>, Query), ("since" = Option<String>, Query, description = "RFC 3339")),
     responses((status = 200, body = Page<TraceOut>)))]
 pub async fn list(
     State(gateway): State<AppState>,

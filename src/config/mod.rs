@@ -133,8 +133,30 @@ pub struct Limits {
     pub max_lead_bytes: usize,
     /// Recent runs of a thread that a turn sees.
     pub thread_turns: u32,
+    /// Largest file that is kept, in bytes.
+    pub max_file_bytes: usize,
     /// Runs at once on this node; more are answered 503 `service_overloaded`.
     pub max_concurrent_runs: usize,
+    pub rate: Rates,
+    pub concurrency: Concurrency,
+}
+
+/// Requests that each of them may make in a minute, on each node; 0 means no limit.
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Rates {
+    pub tenant_per_minute: u32,
+    pub token_per_minute: u32,
+    pub smith_per_minute: u32,
+}
+
+/// Runs and routed calls that each of them may have at once, on each node; 0 means no limit.
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Concurrency {
+    pub tenant_runs: usize,
+    pub token_runs: usize,
+    pub smith_runs: usize,
 }
 
 /// Which models exist under which names.
@@ -318,7 +340,10 @@ impl Default for Limits {
             max_answer_bytes: 64 * 1024 * 1024,
             max_lead_bytes: 1024 * 1024,
             thread_turns: 50,
+            max_file_bytes: 512 * 1024 * 1024,
             max_concurrent_runs: 20_000,
+            rate: Rates::default(),
+            concurrency: Concurrency::default(),
         }
     }
 }

@@ -1,12 +1,19 @@
 //! The bridge from a Pingora session to the axum router: right for REST calls, too slow for wires.
 
+use std::pin::pin;
+use std::time::Duration;
+
 use axum::Router;
 use axum::body::Body;
 use bytes::Bytes;
+use futures_util::stream;
+use http::Method;
 use http_body_util::BodyExt;
+use tokio::sync::mpsc;
 use tower::Service;
 
 use super::exchange::{Exchange, Extra, Gone};
+use crate::api::Streamed;
 use crate::error::ApiError;
 
 /// Paths that need no token.
@@ -20,18 +27,132 @@ const OPEN: [&str; 6] = [
 ];
 /// Answers of REST calls are gathered up to this size, in bytes.
 const MAX_ANSWER: usize = 64 * 1024 * 1024;
+/// Pieces of a body that are on their way to the handler.
+const PIECES_AHEAD: usize = 4;
 
 /// Serves a request through `router`.
 pub async fn serve(exchange: &mut Exchange, router: &Router) -> Result<(), Gone> {
     exchange.route = "rest";
-    let request = match request(exchange).await {
-        Ok(request) => request,
-        Err(error) => return exchange.respond_error(&error).await,
+    let answered = match is_upload(exchange) {
+        true => upload(exchange, router).await,
+        false => call(exchange, router).await,
     };
+    match answered {
+        Ok(answer) => respond(exchange, answer).await,
+        Err(error) => exchange.respond_error(&error).await,
+    }
+}
+
+/// Whether the body is passed on as it arrives.
+fn is_upload(exchange: &Exchange) -> bool {
+    let head = exchange.request();
+    head.method == Method::POST && head.uri.path() == "/v1/files"
+}
+
+async fn call(exchange: &mut Exchange, router: &Router) -> Result<http::Response<Body>, ApiError> {
+    let mut request = head(exchange)?;
+    let body: Bytes = exchange.body().await?;
+    *request.body_mut() = Body::from(body);
     let Ok(answer) = router.clone().call(request).await;
+    Ok(answer)
+}
+
+async fn upload(
+    exchange: &mut Exchange,
+    router: &Router,
+) -> Result<http::Response<Body>, ApiError> {
+    let mut request = head(exchange)?;
+    let limit = exchange.gateway.config.limits.max_file_bytes;
+    let patience = Duration::from_secs(exchange.gateway.config.server.body_timeout_s);
+    exchange.begin_body(limit).await?;
+    let (pieces, inbox) = mpsc::channel::<Result<Bytes, std::io::Error>>(PIECES_AHEAD);
+    let body = stream::unfold(inbox, |mut inbox| async move {
+        inbox.recv().await.map(|piece| (piece, inbox))
+    });
+    *request.body_mut() = Body::from_stream(body);
+    let mut router = router.clone();
+    let mut call = pin!(router.call(request));
+    let mut feed = pin!(feed(exchange, pieces, limit, patience));
+    let mut fed = None;
+    loop {
+        tokio::select! {
+            biased;
+            answer = &mut call => {
+                return match fed {
+                    // What the client did wrong says more than what the handler made of it.
+                    Some(Err(error)) => Err(error),
+                    _ => {
+                        let Ok(answer) = answer;
+                        Ok(answer)
+                    }
+                };
+            }
+            done = &mut feed, if fed.is_none() => fed = Some(done),
+        }
+    }
+}
+
+async fn feed(
+    exchange: &mut Exchange,
+    pieces: mpsc::Sender<Result<Bytes, std::io::Error>>,
+    limit: usize,
+    patience: Duration,
+) -> Result<(), ApiError> {
+    let mut received = 0;
+    loop {
+        let piece = match exchange.body_piece(patience).await {
+            Ok(None) => return Ok(()),
+            Ok(Some(piece)) => {
+                received += piece.len();
+                match received > limit {
+                    true => Err(ApiError::too_large(limit)),
+                    false => Ok(piece),
+                }
+            }
+            Err(error) => Err(error),
+        };
+        match piece {
+            Ok(piece) => {
+                if pieces.send(Ok(piece)).await.is_err() {
+                    return Ok(());
+                }
+            }
+            Err(error) => {
+                let told = std::io::Error::other(error.message.to_string());
+                let _ = pieces.send(Err(told)).await;
+                return Err(error);
+            }
+        }
+    }
+}
+
+async fn respond(exchange: &mut Exchange, answer: http::Response<Body>) -> Result<(), Gone> {
     let (parts, body) = answer.into_parts();
     if let Some(route) = parts.extensions.get::<crate::api::RoutePattern>() {
         exchange.route = route.0;
+    }
+    let streamed = parts.extensions.get::<Streamed>().is_some();
+    let mut extra: Vec<Extra> = Vec::with_capacity(parts.headers.len());
+    for (name, value) in &parts.headers {
+        if streamed || name != http::header::CONTENT_LENGTH {
+            extra.push((name.clone(), value.clone()));
+        }
+    }
+    if streamed {
+        if !exchange.start_body(parts.status, &extra).await? {
+            return Ok(());
+        }
+        let mut pieces = body.into_data_stream();
+        while let Some(piece) = futures_util::StreamExt::next(&mut pieces).await {
+            match piece {
+                Ok(piece) => exchange.write(piece).await?,
+                Err(error) => {
+                    tracing::error!(%error, "an answer was cut short");
+                    return Err(Gone);
+                }
+            }
+        }
+        return Ok(());
     }
     let body = match http_body_util::Limited::new(body, MAX_ANSWER)
         .collect()
@@ -40,27 +161,21 @@ pub async fn serve(exchange: &mut Exchange, router: &Router) -> Result<(), Gone>
         Ok(collected) => collected.to_bytes(),
         Err(error) => return exchange.respond_error(&ApiError::internal(error)).await,
     };
-    let mut extra: Vec<Extra> = Vec::with_capacity(parts.headers.len());
-    for (name, value) in &parts.headers {
-        if name != http::header::CONTENT_LENGTH {
-            extra.push((name.clone(), value.clone()));
-        }
-    }
     exchange.respond(parts.status, &extra, body).await
 }
 
-async fn request(exchange: &mut Exchange) -> Result<http::Request<Body>, ApiError> {
-    let path = exchange.request().uri.path().to_owned();
-    let principal = match OPEN.contains(&path.as_str()) {
+/// The request without its body, its caller verified.
+fn head(exchange: &mut Exchange) -> Result<http::Request<Body>, ApiError> {
+    let open = OPEN.contains(&exchange.request().uri.path());
+    let principal = match open {
         true => None,
         false => Some(exchange.principal()?),
     };
-    let body: Bytes = exchange.body().await?;
     let head = exchange.request();
     let mut request = http::Request::builder()
         .method(head.method.clone())
         .uri(head.uri.clone())
-        .body(Body::from(body))
+        .body(Body::empty())
         .map_err(|e| ApiError::bad_request("invalid_request", e.to_string()))?;
     request.headers_mut().clone_from(&head.headers);
     if let Some(principal) = principal {

@@ -13,6 +13,7 @@ use crate::config::ProviderWire;
 use crate::error::ApiError;
 use crate::frame::{Frame, Usage};
 use crate::ids;
+use crate::limit::Permit;
 use crate::model::{ModelCall, ModelError, Route, UpstreamResponse};
 use crate::run::{Collector, Reader, RunRequest, Spender, Thread};
 use crate::sse::KEEP_ALIVE;
@@ -79,6 +80,7 @@ async fn begin(exchange: &mut Exchange) -> Result<Plan, ApiError> {
     let stream = peek.stream.unwrap_or(false);
     let tenant_id = principal.tenant_id.clone();
     gateway.budgets.check(&Spender::tenant(&tenant_id)).await?;
+    let permit = gateway.gate.begin_run(&principal, None)?;
     let routes = gateway
         .models
         .routing
@@ -88,7 +90,7 @@ async fn begin(exchange: &mut Exchange) -> Result<Plan, ApiError> {
         .iter()
         .all(|route| route.wire == ProviderWire::OpenaiChat)
     {
-        return forward(exchange, tenant_id, routes, body, stream).await;
+        return forward(exchange, tenant_id, routes, body, stream, permit).await;
     }
     let decoded = decode(parse::<ChatRequest>(&body)?)?;
     let include_usage = decoded.include_usage;
@@ -115,6 +117,7 @@ async fn begin(exchange: &mut Exchange) -> Result<Plan, ApiError> {
         model,
         include_usage,
         answer,
+        _permit: permit,
     })))
 }
 
@@ -169,6 +172,10 @@ async fn smith_turn(
         }
     }
     let detached = thread.is_some();
+    let permit = exchange
+        .gateway
+        .gate
+        .begin_run(principal, Some(&smith_id))?;
     let runs = exchange.gateway.runs.clone();
     let started = runs
         .start(RunRequest {
@@ -189,6 +196,7 @@ async fn smith_turn(
             include_mask: 0,
             metadata: None,
             actor: principal.actor(),
+            permit,
             detached,
         })
         .await?;
@@ -304,6 +312,7 @@ struct Forward {
     response: UpstreamResponse,
     stream: bool,
     hide_usage: bool,
+    _permit: Permit,
 }
 
 async fn forward(
@@ -312,6 +321,7 @@ async fn forward(
     routes: Vec<Route>,
     body: Bytes,
     stream: bool,
+    permit: Permit,
 ) -> Result<Plan, ApiError> {
     let mut bodies = Vec::with_capacity(routes.len());
     for route in &routes {
@@ -342,6 +352,7 @@ async fn forward(
                 route,
                 response,
                 hide_usage,
+                _permit: permit,
             })))
         }
     }
@@ -475,6 +486,7 @@ struct Translate {
     model: String,
     include_usage: bool,
     answer: Answer,
+    _permit: Permit,
 }
 
 impl Translate {

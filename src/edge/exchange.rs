@@ -13,11 +13,16 @@ use crate::auth::Principal;
 use crate::error::ApiError;
 use crate::gateway::Gateway;
 use crate::ids;
+use crate::limit::Standing;
 
 /// The only version of the API's vocabulary.
 pub const API_VERSION: &str = "2026-05-01";
 /// Silence on a stream after which a comment is written.
 pub const KEEP_ALIVE_EVERY: Duration = Duration::from_secs(15);
+
+/// Response headers that scripts of other origins may read.
+const EXPOSED: &str = "X-Request-Id, Retry-After, X-RateLimit-Limit-Requests, \
+    X-RateLimit-Remaining-Requests, X-RateLimit-Reset-Requests";
 
 /// An unread body of at most this many bytes is read before an early answer, so that the
 /// connection can be kept.
@@ -45,6 +50,8 @@ pub struct Exchange {
     /// The client has left, or the answer was cut short.
     broken: bool,
     streaming: bool,
+    /// How the caller stands to its limits.
+    standing: Option<Standing>,
 }
 
 /// An additional response header.
@@ -73,6 +80,7 @@ impl Exchange {
             reusable: true,
             broken: false,
             streaming: false,
+            standing: None,
         }
     }
 
@@ -86,8 +94,8 @@ impl Exchange {
         self.session.req_header().headers.get(name)?.to_str().ok()
     }
 
-    /// The verified caller; also checks `IC-Api-Version`.
-    pub fn principal(&self) -> Result<Arc<Principal>, ApiError> {
+    /// The verified caller, counted against its limits; also checks `IC-Api-Version`.
+    pub fn principal(&mut self) -> Result<Arc<Principal>, ApiError> {
         if let Some(version) = self.header("ic-api-version")
             && version != API_VERSION
         {
@@ -97,9 +105,22 @@ impl Exchange {
             ));
         }
         let value = self.session.req_header().headers.get(header::AUTHORIZATION);
-        self.gateway
+        let principal = self
+            .gateway
             .auth
-            .authenticate(value.map(HeaderValue::as_bytes))
+            .authenticate(value.map(HeaderValue::as_bytes))?;
+        match self
+            .gateway
+            .gate
+            .admit(&principal, self.header("ic-smith-id"))
+        {
+            Ok(standing) => self.standing = standing,
+            Err(refused) => {
+                self.standing = Some(refused.standing);
+                return Err(refused.error);
+            }
+        }
+        Ok(principal)
     }
 
     fn declared_length(&self) -> Option<u64> {
@@ -122,6 +143,25 @@ impl Exchange {
     /// The whole request body, within the configured size and time.
     pub async fn body(&mut self) -> Result<Bytes, ApiError> {
         let limit = self.gateway.config.server.max_body_bytes;
+        self.begin_body(limit).await?;
+        let time = Duration::from_secs(self.gateway.config.server.body_timeout_s);
+        match tokio::time::timeout(time, self.read_body(limit)).await {
+            Ok(result) => result,
+            Err(_) => Err(self.late_body()),
+        }
+    }
+
+    fn late_body(&mut self) -> ApiError {
+        self.reusable = false;
+        ApiError::new(
+            StatusCode::REQUEST_TIMEOUT,
+            "invalid_request",
+            "the request body did not arrive in time",
+        )
+    }
+
+    /// Lets the client send its body, unless it says itself that it is above `limit` bytes.
+    pub async fn begin_body(&mut self, limit: usize) -> Result<(), ApiError> {
         if self
             .declared_length()
             .is_some_and(|length| length > limit as u64)
@@ -136,17 +176,22 @@ impl Exchange {
                 "the client has left",
             ));
         }
-        let time = Duration::from_secs(self.gateway.config.server.body_timeout_s);
-        match tokio::time::timeout(time, self.read_body(limit)).await {
-            Ok(result) => result,
-            Err(_) => {
+        Ok(())
+    }
+
+    /// The next piece of the body; `None` at its end. `patience` is for this piece alone.
+    pub async fn body_piece(&mut self, patience: Duration) -> Result<Option<Bytes>, ApiError> {
+        match tokio::time::timeout(patience, self.session.read_request_body()).await {
+            Ok(Ok(piece)) => Ok(piece),
+            Ok(Err(error)) => {
                 self.reusable = false;
-                Err(ApiError::new(
-                    StatusCode::REQUEST_TIMEOUT,
+                tracing::debug!(%error, "reading a request body");
+                Err(ApiError::bad_request(
                     "invalid_request",
-                    "the request body did not arrive in time",
+                    "the request body is broken",
                 ))
             }
+            Err(_) => Err(self.late_body()),
         }
     }
 
@@ -196,8 +241,23 @@ impl Exchange {
             );
             set(
                 header::ACCESS_CONTROL_EXPOSE_HEADERS,
-                HeaderValue::from_static("X-Request-Id, Retry-After"),
+                HeaderValue::from_static(EXPOSED),
             );
+        }
+        if let Some(standing) = &self.standing {
+            for (name, value) in [
+                ("x-ratelimit-limit-requests", u64::from(standing.limit)),
+                (
+                    "x-ratelimit-remaining-requests",
+                    u64::from(standing.remaining),
+                ),
+            ] {
+                set(HeaderName::from_static(name), HeaderValue::from(value));
+            }
+            // OpenAI's clients read a duration here.
+            if let Ok(reset) = HeaderValue::from_str(&format!("{}s", standing.reset_s)) {
+                set(HeaderName::from_static("x-ratelimit-reset-requests"), reset);
+            }
         }
         for (name, value) in extra {
             set(name.clone(), value.clone());
@@ -281,6 +341,17 @@ impl Exchange {
             extra.push((header::WWW_AUTHENTICATE, HeaderValue::from_static("Bearer")));
         }
         self.respond(error.status, &extra, error.body()).await
+    }
+
+    /// Begins an answer whose body follows in pieces; `extra` tells its length. `false`: only the
+    /// header was asked for.
+    pub async fn start_body(&mut self, status: StatusCode, extra: &[Extra]) -> Result<bool, Gone> {
+        let head = self.head(status, extra);
+        let write_time = Duration::from_secs(self.gateway.config.server.write_timeout_s);
+        self.session.set_write_timeout(Some(write_time));
+        let wants_body = self.request().method != http::Method::HEAD;
+        self.write_head(head).await?;
+        Ok(wants_body)
     }
 
     /// Begins an event stream.

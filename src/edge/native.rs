@@ -57,6 +57,7 @@ async fn begin(exchange: &mut Exchange, smith_id: &str) -> Result<Begun, ApiErro
     let gateway = exchange.gateway.clone();
     let run_id = ids::mint(ids::Kind::Run);
     let stream = input.stream;
+    let permit = gateway.gate.begin_run(&principal, Some(&smith_id.into()))?;
     let mut claim = None;
     if let Some(key) = key {
         let path = format!("runs/{smith_id}");
@@ -90,6 +91,7 @@ async fn begin(exchange: &mut Exchange, smith_id: &str) -> Result<Begun, ApiErro
         include_mask: input.include_mask,
         metadata: input.metadata,
         actor: principal.actor(),
+        permit,
         detached: true,
     };
     let started = gateway.runs.start(request).await;
@@ -177,7 +179,7 @@ struct Found {
     after: Option<u64>,
 }
 
-async fn find(exchange: &Exchange, smith_id: &str, run_id: &str) -> Result<Found, ApiError> {
+async fn find(exchange: &mut Exchange, smith_id: &str, run_id: &str) -> Result<Found, ApiError> {
     let principal = exchange.principal()?;
     principal.require_smith(smith_id)?;
     principal.require(Scope::RunsRead)?;

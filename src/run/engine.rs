@@ -26,6 +26,7 @@ use crate::config::Limits;
 use crate::error::ApiError;
 use crate::frame::{self, Escaped, Frame, StopReason, Usage};
 use crate::ids;
+use crate::limit::Permit;
 use crate::metrics::Metrics;
 use crate::model::{ModelRequest, Models, ResponseFormat, Role, Route, Turn};
 use crate::store::{Journal, Op, RunEnd, RunRow, Store, now_micros};
@@ -76,6 +77,7 @@ struct Job {
     spender: Spender,
     /// The model calls so far.
     calls: Vec<ModelSpan>,
+    _permit: Permit,
 }
 
 /// Frames on their way to the journal.
@@ -400,6 +402,7 @@ impl Runs {
             warnings,
             spender,
             calls: Vec::new(),
+            _permit: request.permit,
         })
     }
 

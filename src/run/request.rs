@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use serde_json::{Map, Value};
 
+use crate::limit::Permit;
 use crate::model::{Params, ResponseFormat, ToolChoice, ToolDef, Turn};
 
 /// Reasoning frames are numbered on the run's native stream.
@@ -47,6 +48,8 @@ pub struct RunRequest {
     pub include_mask: i64,
     pub metadata: Option<Map<String, Value>>,
     pub actor: Value,
+    /// Held until the run has ended.
+    pub permit: Permit,
     /// Whether it goes on when its client leaves.
     pub detached: bool,
 }
