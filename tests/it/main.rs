@@ -4,6 +4,7 @@
 mod api;
 mod cli;
 mod clients;
+mod control;
 mod decoders;
 mod edge;
 mod faults;
