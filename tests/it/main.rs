@@ -4,6 +4,7 @@
 mod api;
 mod cli;
 mod clients;
+mod contract;
 mod control;
 mod decoders;
 mod edge;
@@ -14,4 +15,5 @@ mod routing;
 mod runs;
 mod store;
 mod support;
+mod webhooks;
 mod wires;
