@@ -14,7 +14,7 @@ use crate::mock::Mock;
 use crate::support::{free_address, ok, said, text};
 
 /// The binary, with its data in `dir` and nothing of this process's environment.
-fn smithgate(dir: &Path) -> Command {
+pub fn smithgate(dir: &Path) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_smithgate"));
     command.env_clear().current_dir(dir).kill_on_drop(true);
     command.stdout(Stdio::piped()).stderr(Stdio::piped());
@@ -29,16 +29,16 @@ async fn ended(mut command: Command) -> Output {
         .expect("output")
 }
 
-struct Running {
-    child: Child,
+pub struct Running {
+    pub child: Child,
     lines: tokio::io::Lines<BufReader<ChildStdout>>,
     address: SocketAddr,
-    client: Client,
+    pub client: Client,
 }
 
 impl Running {
     /// Starts, and reads what is printed until a line contains `until`.
-    async fn start(mut command: Command, until: &str) -> (Self, String) {
+    pub async fn start(mut command: Command, until: &str) -> (Self, String) {
         let address = free_address();
         command.env("SMITHGATE_SERVER__LISTEN", address.to_string());
         command.env("SMITHGATE_METRICS__LISTEN", free_address().to_string());
@@ -69,7 +69,7 @@ impl Running {
         (running, printed)
     }
 
-    fn url(&self, path: &str) -> String {
+    pub fn url(&self, path: &str) -> String {
         format!("http://{}{path}", self.address)
     }
 
@@ -103,7 +103,7 @@ impl Running {
     }
 }
 
-fn token_in(printed: &str) -> Option<&str> {
+pub fn token_in(printed: &str) -> Option<&str> {
     let at = printed.find("tha_live_")?;
     printed[at..].split_whitespace().next()
 }

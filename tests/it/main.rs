@@ -6,6 +6,7 @@ mod cli;
 mod clients;
 mod contract;
 mod control;
+mod crash;
 mod decoders;
 mod edge;
 mod faults;
