@@ -9,7 +9,7 @@ COPY src src
 COPY config config
 # Benches and tests are named in Cargo.toml, and must exist for it to be read.
 RUN mkdir -p benches/load tests/it \
-    && touch benches/codec.rs benches/load/main.rs tests/it/main.rs
+    && touch benches/codec.rs benches/scale.rs benches/load/main.rs tests/it/main.rs
 RUN --mount=type=cache,target=/usr/local/cargo/registry \
     --mount=type=cache,target=/build/target \
     cargo build --release --locked --bin smithgate \

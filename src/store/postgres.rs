@@ -1,8 +1,9 @@
 //! The engine for many nodes: PostgreSQL.
 
+use std::str::FromStr;
 use std::time::Duration;
 
-use sqlx::postgres::{PgPool, PgPoolOptions};
+use sqlx::postgres::{PgConnectOptions, PgPool, PgPoolOptions};
 
 use super::sql::impl_store;
 use super::*;
@@ -16,10 +17,13 @@ pub struct PostgresStore {
 impl PostgresStore {
     /// Connects to `url`.
     pub async fn open(url: &str, connections: u32) -> Result<Self> {
+        // A plan for all values would not use the index that a rare value needs.
+        let options =
+            PgConnectOptions::from_str(url)?.options([("plan_cache_mode", "force_custom_plan")]);
         let pool = PgPoolOptions::new()
             .max_connections(connections.max(2))
             .acquire_timeout(Duration::from_secs(5))
-            .connect(url)
+            .connect_with(options)
             .await?;
         sqlx::migrate!("src/store/migrations/postgres")
             .run(&pool)

@@ -83,13 +83,13 @@ async fn metrics_parse_strictly() {
 }
 
 /// What a tenant has one of each of, by the name of a path's parameter.
-struct Owned {
+pub struct Owned {
     /// By the first segments of a path, the ids for its parameters in order.
-    ids: BTreeMap<&'static str, Vec<String>>,
+    pub ids: BTreeMap<&'static str, Vec<String>>,
 }
 
 /// One of everything, in the harness's own tenant.
-async fn one_of_each(harness: &Harness, smith: &str) -> Owned {
+pub async fn one_of_each(harness: &Harness, smith: &str) -> Owned {
     let made = async |path: &str, body: Value| {
         let answer = harness.post(path, &body).header("IC-Smith-Id", smith);
         let made = ok(answer.send().await).await;
@@ -232,7 +232,7 @@ fn body_of(path: &str, method: &Method) -> Value {
 }
 
 /// The path with its parameters filled in, when it has any.
-fn filled(path: &str, owned: &Owned) -> Option<String> {
+pub fn filled(path: &str, owned: &Owned) -> Option<String> {
     if !path.contains('{') {
         return None;
     }

@@ -11,6 +11,7 @@ mod decoders;
 mod edge;
 mod faults;
 mod mock;
+mod plans;
 mod requests;
 mod routing;
 mod runs;
