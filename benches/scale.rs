@@ -24,20 +24,16 @@ fn free() -> std::net::SocketAddr {
 
 /// Statements that fill the tables; `{n}` numbers come from `numbers`.
 fn seed(tenant: &str, agent: &str, smiths: u64, events: u64, postgres: bool) -> Vec<String> {
-    let (numbers, padded) = match postgres {
-        true => (
-            |count: u64| format!("generate_series(1, {count}) AS t(n)"),
-            "lpad(n::text, 9, '0')",
+    let numbers = |count: u64| match postgres {
+        true => format!("generate_series(1, {count}) AS t(n)"),
+        false => format!(
+            "(WITH RECURSIVE t(n) AS (SELECT 1 UNION ALL SELECT n + 1 FROM t \
+             WHERE n < {count}) SELECT n FROM t)"
         ),
-        false => (
-            |count: u64| {
-                format!(
-                    "(WITH RECURSIVE t(n) AS (SELECT 1 UNION ALL SELECT n + 1 FROM t \
-                     WHERE n < {count}) SELECT n FROM t)"
-                )
-            },
-            "printf('%09d', n)",
-        ),
+    };
+    let padded = match postgres {
+        true => "lpad(n::text, 9, '0')",
+        false => "printf('%09d', n)",
     };
     let family =
         "CASE n % 3 WHEN 0 THEN 'run.failed' WHEN 1 THEN 'tool.completed' ELSE 'run.completed' END";
