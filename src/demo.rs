@@ -98,6 +98,10 @@ fn script(request: &Value) -> String {
     reply
 }
 
+fn unix_now() -> i64 {
+    crate::store::now_micros() / 1_000_000
+}
+
 async fn answer(Json(request): Json<Value>) -> Response {
     let reply = script(&request);
     let words: Vec<String> = reply.split_inclusive(' ').map(str::to_owned).collect();
@@ -113,7 +117,7 @@ async fn answer(Json(request): Json<Value>) -> Response {
         return Json(json!({
             "id": id,
             "object": "chat.completion",
-            "created": 0,
+            "created": unix_now(),
             "model": model,
             "choices": [{
                 "index": 0,
@@ -128,7 +132,7 @@ async fn answer(Json(request): Json<Value>) -> Response {
         let body = json!({
             "id": id,
             "object": "chat.completion.chunk",
-            "created": 0,
+            "created": unix_now(),
             "model": model,
             "choices": choices,
             "usage": usage,

@@ -16,7 +16,7 @@ use crate::ids;
 use crate::limit::Gate;
 use crate::metrics::Metrics;
 use crate::model::{Models, Routing};
-use crate::run::{Accounting, Budgets, Runs, Smiths};
+use crate::run::{Accounting, Budgets, RunParts, Runs, Smiths};
 use crate::secrets::{Vault, VaultError};
 use crate::store::{self, Journal, OrganizationRow, Store, StoreError, Tenant, now_micros};
 use crate::webhook::{Sender, Webhooks};
@@ -114,16 +114,16 @@ impl Gateway {
         let webhooks = Webhooks::new(sender);
         let gate = Arc::new(Gate::new(&config.limits.rate, &config.limits.concurrency));
         let connections = Connections::new(store.clone(), vault.clone(), models.clone());
-        let runs = Runs::new(
-            store.clone(),
-            journal.clone(),
-            models.clone(),
-            smiths.clone(),
-            accounting.clone(),
-            budgets.clone(),
-            config.limits.clone(),
-            metrics.clone(),
-        );
+        let parts = RunParts {
+            store: store.clone(),
+            journal: journal.clone(),
+            models: models.clone(),
+            smiths: smiths.clone(),
+            accounting: accounting.clone(),
+            budgets: budgets.clone(),
+            metrics: metrics.clone(),
+        };
+        let runs = Runs::new(parts, config.limits.clone());
         let tasks = vec![
             writer,
             tokio::spawn(auth.clone().follow_revocations()),

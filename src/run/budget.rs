@@ -16,11 +16,14 @@ const TTL: Duration = Duration::from_secs(2);
 /// Percentages of a budget at which the feed says so.
 const THRESHOLDS: [i64; 2] = [100, 80];
 
+/// A tenant and a smith.
+type Key = (Arc<str>, Arc<str>);
+
 /// Looks after budgets.
 pub struct Budgets {
     store: Arc<dyn Store>,
-    /// By tenant and smith (empty: model routing without a smith).
-    cache: moka::future::Cache<(Arc<str>, Arc<str>), Arc<[BudgetSpend]>>,
+    /// The smith is empty for model routing without one.
+    cache: moka::future::Cache<Key, Arc<[BudgetSpend]>>,
 }
 
 /// The month, `YYYY-MM`, UTC.

@@ -55,6 +55,17 @@ pub struct Runs {
     count: AtomicUsize,
 }
 
+/// What runs work with.
+pub struct RunParts {
+    pub store: Arc<dyn Store>,
+    pub journal: Journal,
+    pub models: Arc<Models>,
+    pub smiths: Arc<Smiths>,
+    pub accounting: Arc<Accounting>,
+    pub budgets: Arc<Budgets>,
+    pub metrics: Metrics,
+}
+
 /// A run that has begun.
 pub struct Started {
     /// What its client reads.
@@ -138,25 +149,16 @@ enum End {
 
 impl Runs {
     /// Puts the parts together.
-    pub fn new(
-        store: Arc<dyn Store>,
-        journal: Journal,
-        models: Arc<Models>,
-        smiths: Arc<Smiths>,
-        accounting: Arc<Accounting>,
-        budgets: Arc<Budgets>,
-        limits: Limits,
-        metrics: Metrics,
-    ) -> Arc<Self> {
+    pub fn new(parts: RunParts, limits: Limits) -> Arc<Self> {
         Arc::new(Self {
-            store,
-            journal,
-            models,
-            smiths,
-            accounting,
-            budgets,
+            store: parts.store,
+            journal: parts.journal,
+            models: parts.models,
+            smiths: parts.smiths,
+            accounting: parts.accounting,
+            budgets: parts.budgets,
             limits,
-            metrics,
+            metrics: parts.metrics,
             node_id: ids::mint(ids::Kind::Node),
             live: RwLock::default(),
             count: AtomicUsize::new(0),

@@ -17,7 +17,7 @@ mod transcript;
 pub use account::{root_span_id, trace_id};
 pub use accounting::{Accounting, NANOS, Spender, day_of, today};
 pub use budget::{Budgets, percent, this_period};
-pub use engine::{Runs, Started};
+pub use engine::{RunParts, Runs, Started};
 pub use live::{Cancelled, LiveRun, Reader};
 pub use record::{rfc3339, run_out, run_status};
 pub use request::{INCLUDE_REASONING, INCLUDE_TOOL_ARGS, RunRequest, Thread};
