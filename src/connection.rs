@@ -294,7 +294,7 @@ mod tests {
     fn the_challenge_is_the_one_of_rfc_7636() {
         assert_eq!(
             super::challenge("dBjftJeZ4CVP-mB92K27uhbUJU1p1r_wW1gFWFOEjXk"),
-            "E9Melhoa2OwvFrEMTJguCMjHa1buCM-7gTtN_A2VJ3U"
+            "E9Melhoa2OwvFrEMTJguCHaoeK1t8URWbuGJSstw-cM"
         );
     }
 }

@@ -11,7 +11,6 @@ use super::extract::Caller;
 use super::page::{Page, PageParams, PageQuery};
 use super::time::Time;
 use crate::error::ApiError;
-use crate::ids;
 use crate::store::{EventFilter, EventRow};
 
 /// Who caused something.
@@ -70,7 +69,7 @@ pub async fn list(
     let filter = EventFilter {
         kind: page.filter("type"),
         smith_id: page.filter("smith_id"),
-        since_id: since.map(|at| ids::floor(ids::Kind::Event, at)),
+        since,
     };
     let before = page.before.as_deref();
     let rows = gateway

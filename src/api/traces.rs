@@ -237,7 +237,7 @@ pub async fn list(
         smith_id: caller.smith_id().map(|id| id.to_string()).or(named),
         agent_id: page.filter("app_id"),
         status: page.filter("status"),
-        since_id: since.map(|at| ids::floor(ids::Kind::Trace, at)),
+        since,
     };
     let before = page.before.as_deref();
     let rows = gateway

@@ -44,6 +44,13 @@ impl EventRow {
     }
 }
 
+/// An id that is surely below those of rows since `since`, to begin a range of ids with: a row's
+/// id may be minted a little before its time is taken.
+pub(super) fn since_floor(kind: ids::Kind, since: Option<i64>) -> Option<String> {
+    const SLACK_MICROS: i64 = 60 * 1_000_000;
+    since.map(|at| ids::floor(kind, at.saturating_sub(SLACK_MICROS)))
+}
+
 /// The part of an event type before its first dot.
 pub fn family(kind: &str) -> &str {
     kind.split_once('.').map_or(kind, |(family, _)| family)
@@ -55,8 +62,8 @@ pub struct EventFilter {
     /// A whole type, or a family.
     pub kind: Option<String>,
     pub smith_id: Option<String>,
-    /// Ids below this one are older than was asked for.
-    pub since_id: Option<String>,
+    /// Not before this time.
+    pub since: Option<i64>,
 }
 
 /// Where events are delivered to.
@@ -346,8 +353,8 @@ pub struct TraceFilter {
     pub smith_id: Option<String>,
     pub agent_id: Option<String>,
     pub status: Option<String>,
-    /// Ids below this one are older than was asked for.
-    pub since_id: Option<String>,
+    /// Not before this time.
+    pub since: Option<i64>,
 }
 
 /// A trace with its spans, as written.

@@ -2,7 +2,7 @@
 
 use reqwest::Method;
 use serde_json::{Value, json};
-use smithgate::config::Price;
+use smithgate::config::{Config, Price};
 
 use crate::support::{Harness, ok, refused, text};
 
@@ -13,6 +13,47 @@ fn code(error: &Value) -> &str {
 fn id(made: &Value) -> String {
     made["id"].as_str().expect("an id").to_owned()
 }
+
+/// A gateway on SQLite, or on the PostgreSQL database of `url`.
+async fn start_on(url: Option<String>, change: impl FnOnce(&mut Config)) -> Harness {
+    Harness::start_with(|config, _| {
+        config.store.url = url;
+        change(config);
+    })
+    .await
+}
+
+macro_rules! on_both_stores {
+    ($($test:ident),+ $(,)?) => {
+        mod on_sqlite {
+            $(#[tokio::test(flavor = "multi_thread")]
+            async fn $test() {
+                super::$test(None).await;
+            })+
+        }
+
+        mod on_postgres {
+            $(#[tokio::test(flavor = "multi_thread")]
+            async fn $test() {
+                super::$test(Some(crate::store::postgres_url().await)).await;
+            })+
+        }
+    };
+}
+
+on_both_stores!(
+    agents_are_drafted_published_and_rolled_out,
+    smiths_override_inherit_and_go_back,
+    smiths_become_agents_and_move_between_them,
+    customers_memory_and_recall,
+    conversations_hold_what_was_said,
+    runs_leave_events_traces_and_usage,
+    budgets_warn_and_block,
+    files_pass_through_in_pieces,
+    an_organization_manages_projects,
+    limits_are_told_and_kept,
+    a_key_answers_once_even_with_a_secret,
+);
 
 impl Harness {
     async fn made(&self, path: &str, body: Value) -> Value {
@@ -41,9 +82,8 @@ impl Harness {
     }
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn agents_are_drafted_published_and_rolled_out() {
-    let harness = Harness::start().await;
+async fn agents_are_drafted_published_and_rolled_out(url: Option<String>) {
+    let harness = start_on(url, |_| {}).await;
     let body = json!({ "name": "Support Agent", "instructions": "v1", "model": "openai-chat/text",
         "variables": [{ "name": "plan", "default": "free" }] });
     let agent = harness.made("/v1/agents", body).await;
@@ -130,9 +170,8 @@ async fn agents_are_drafted_published_and_rolled_out() {
     );
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn smiths_override_inherit_and_go_back() {
-    let harness = Harness::start().await;
+async fn smiths_override_inherit_and_go_back(url: Option<String>) {
+    let harness = start_on(url, |_| {}).await;
     let body = json!({ "name": "A", "instructions": "Hi {{ name }}", "model": "openai-chat/text",
         "variables": [{ "name": "name", "required": true }] });
     let agent = id(&harness.made("/v1/agents", body).await);
@@ -237,9 +276,8 @@ async fn smiths_override_inherit_and_go_back() {
     assert_eq!(fresh.status(), 201);
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn smiths_become_agents_and_move_between_them() {
-    let harness = Harness::start().await;
+async fn smiths_become_agents_and_move_between_them(url: Option<String>) {
+    let harness = start_on(url, |_| {}).await;
     let body = json!({ "external_id": "u1", "model": "openai-chat/text", "instructions": "Same" });
     let smith = id(&harness.made("/v1/smiths", body).await);
     let import = json!({ "from_smith": smith, "name": "From a smith" });
@@ -269,9 +307,8 @@ async fn smiths_become_agents_and_move_between_them() {
     assert_eq!((status, code(&error)), (400, "nothing_to_update"));
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn customers_memory_and_recall() {
-    let harness = Harness::start().await;
+async fn customers_memory_and_recall(url: Option<String>) {
+    let harness = start_on(url, |_| {}).await;
     let body = json!({ "name": "Acme", "external_ids": { "crm": "7" }, "metadata": { "a": 1 } });
     let customer = harness.made("/v1/customers", body).await;
     let path = format!("/v1/customers/{}", id(&customer));
@@ -310,9 +347,8 @@ async fn customers_memory_and_recall() {
     assert_eq!((status, code(&error)), (403, "insufficient_scope"));
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn conversations_hold_what_was_said() {
-    let harness = Harness::start().await;
+async fn conversations_hold_what_was_said(url: Option<String>) {
+    let harness = start_on(url, |_| {}).await;
     let smith = harness.smith("openai-chat/text").await;
     let as_smith = |request: reqwest::RequestBuilder| request.header("IC-Smith-Id", &smith);
     let (status, error) = refused(harness.post("/v1/conversations", &json!({})).send().await).await;
@@ -406,9 +442,8 @@ async fn conversations_hold_what_was_said() {
     assert_eq!(status, 404);
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn runs_leave_events_traces_and_usage() {
-    let harness = Harness::start_with(|config, _| {
+async fn runs_leave_events_traces_and_usage(url: Option<String>) {
+    let harness = start_on(url, |config| {
         let price = Price {
             input: 1000.0,
             output: 2000.0,
@@ -524,9 +559,8 @@ async fn runs_leave_events_traces_and_usage() {
     assert_eq!(mine["span_tree"][0]["children"][0]["kind"], "runtime_event");
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn budgets_warn_and_block() {
-    let harness = Harness::start_with(|config, _| {
+async fn budgets_warn_and_block(url: Option<String>) {
+    let harness = start_on(url, |config| {
         let price = Price {
             input: 1000.0,
             output: 1000.0,
@@ -612,9 +646,8 @@ async fn budgets_warn_and_block() {
     assert_eq!(harness.deleted(&path).await, 204);
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn files_pass_through_in_pieces() {
-    let harness = Harness::start_with(|config, _| {
+async fn files_pass_through_in_pieces(url: Option<String>) {
+    let harness = start_on(url, |config| {
         config.limits.max_file_bytes = 4 * 1024 * 1024;
     })
     .await;
@@ -681,9 +714,8 @@ async fn files_pass_through_in_pieces() {
     assert_eq!(status, 404);
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn an_organization_manages_projects() {
-    let harness = Harness::start().await;
+async fn an_organization_manages_projects(url: Option<String>) {
+    let harness = start_on(url, |_| {}).await;
     let store = harness.gateway.store.clone();
     let organization = smithgate::gateway::organization(store.as_ref())
         .await
@@ -756,9 +788,8 @@ async fn an_organization_manages_projects() {
     assert_eq!(status, 401);
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn limits_are_told_and_kept() {
-    let harness = Harness::start_with(|config, _| {
+async fn limits_are_told_and_kept(url: Option<String>) {
+    let harness = start_on(url, |config| {
         config.limits.rate.token_per_minute = 8;
         config.limits.concurrency.smith_runs = 1;
     })
@@ -800,9 +831,8 @@ async fn limits_are_told_and_kept() {
     assert_eq!(error["error"]["type"], "rate_limit_error");
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn a_key_answers_once_even_with_a_secret() {
-    let harness = Harness::start().await;
+async fn a_key_answers_once_even_with_a_secret(url: Option<String>) {
+    let harness = start_on(url, |_| {}).await;
     let mint = |name: &str| {
         harness
             .post(

@@ -89,6 +89,8 @@ macro_rules! impl_events {
                 before: Option<&str>,
                 limit: i64,
             ) -> Result<Vec<EventRow>> {
+                let floor =
+                    $crate::store::records::since_floor($crate::ids::Kind::Event, filter.since);
                 let (kind, family) = match &filter.kind {
                     Some(kind) if kind.contains('.') => (Some(kind), None),
                     other => (None, other.as_ref()),
@@ -101,7 +103,8 @@ macro_rules! impl_events {
                         (" AND type = ", kind),
                         (" AND family = ", family),
                         (" AND smith_id = ", &filter.smith_id),
-                        (" AND id >= ", &filter.since_id),
+                        (" AND id >= ", &floor),
+                        (" AND created_at >= ", &filter.since),
                     ],
                     before,
                     limit

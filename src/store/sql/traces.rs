@@ -74,6 +74,8 @@ macro_rules! impl_traces {
                 before: Option<&str>,
                 limit: i64,
             ) -> Result<Vec<TraceRow>> {
+                let floor =
+                    $crate::store::records::since_floor($crate::ids::Kind::Trace, filter.since);
                 Ok($crate::store::sql::select_page!(
                     &self.read,
                     "SELECT * FROM traces WHERE tenant_id = ",
@@ -82,7 +84,8 @@ macro_rules! impl_traces {
                         (" AND smith_id = ", &filter.smith_id),
                         (" AND agent_id = ", &filter.agent_id),
                         (" AND status = ", &filter.status),
-                        (" AND id >= ", &filter.since_id),
+                        (" AND id >= ", &floor),
+                        (" AND created_at >= ", &filter.since),
                     ],
                     before,
                     limit
