@@ -156,6 +156,10 @@ pub fn router(gateway: AppState) -> Router {
         .route("/v1/chat/completions", axum::routing::post(not_found))
         .route("/v1/smiths/{id}/runs", axum::routing::post(not_found))
         .route(
+            "/v1/smiths/{id}/runs/{run}/replay",
+            axum::routing::post(not_found),
+        )
+        .route(
             "/v1/smiths/{id}/runs/{run}/events",
             axum::routing::get(not_found),
         )

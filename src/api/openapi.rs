@@ -24,7 +24,7 @@ use super::runs::{InputMessage, RunOut};
         license(name = "Apache-2.0", identifier = "Apache-2.0")
     ),
     security(("token" = [])),
-    paths(chat_completions, create_run, run_events),
+    paths(chat_completions, create_run, replay_run, run_events),
     components(schemas(ErrorOut, ErrorBody))
 )]
 pub struct Base;
@@ -77,6 +77,21 @@ fn chat_completions() {}
         (RunOut = "application/json"), (String = "text/event-stream")))))]
 #[allow(dead_code, reason = "served by the edge; documented here")]
 fn create_run() {}
+
+/// How a run is run again.
+#[derive(Debug, Serialize, ToSchema)]
+#[allow(dead_code, reason = "documents what the edge parses")]
+struct ReplayIn {
+    stream: Option<bool>,
+}
+
+/// Runs the same input again, as a fresh run on a fresh thread.
+#[utoipa::path(post, path = "/v1/smiths/{id}/runs/{run}/replay", tag = "runs",
+    params(("id" = String, Path), ("run" = String, Path)), request_body = ReplayIn,
+    responses((status = 200, content(
+        (RunOut = "application/json"), (String = "text/event-stream")))))]
+#[allow(dead_code, reason = "served by the edge; documented here")]
+fn replay_run() {}
 
 /// Streams a run's frames: what is recorded, then live ones.
 #[utoipa::path(get, path = "/v1/smiths/{id}/runs/{run}/events", tag = "runs",

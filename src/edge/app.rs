@@ -61,6 +61,10 @@ impl App {
                     exchange.route = "/v1/smiths/{id}/runs";
                     return native::create(exchange, smith).await;
                 }
+                ([smith, "runs", run, "replay"], &Method::POST) => {
+                    exchange.route = "/v1/smiths/{id}/runs/{run}/replay";
+                    return native::replay(exchange, smith, run).await;
+                }
                 ([smith, "runs", run, "events"], &Method::GET) => {
                     exchange.route = "/v1/smiths/{id}/runs/{run}/events";
                     return native::events(exchange, smith, run).await;

@@ -1,10 +1,12 @@
-//! Native runs: `POST /v1/smiths/{id}/runs` and `GET …/{run}/events`.
+//! Native runs: `POST /v1/smiths/{id}/runs`, `POST …/{run}/replay` and `GET …/{run}/events`.
 
 use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
 use http::StatusCode;
+use serde::Deserialize;
+use serde_json::{Value, json};
 
 use super::exchange::{Exchange, Gone, KEEP_ALIVE_EVERY};
 use crate::api::idempotency::{self, Claim};
@@ -23,7 +25,18 @@ const LOOK_EVERY: Duration = Duration::from_millis(250);
 
 /// `POST /v1/smiths/{id}/runs`.
 pub async fn create(exchange: &mut Exchange, smith_id: &str) -> Result<(), Gone> {
-    match begin(exchange, smith_id).await {
+    let begun = begin(exchange, smith_id).await;
+    answer(exchange, begun).await
+}
+
+/// `POST /v1/smiths/{id}/runs/{run}/replay`: the same input as a fresh run on a fresh thread.
+pub async fn replay(exchange: &mut Exchange, smith_id: &str, run_id: &str) -> Result<(), Gone> {
+    let begun = begin_replay(exchange, smith_id, run_id).await;
+    answer(exchange, begun).await
+}
+
+async fn answer(exchange: &mut Exchange, begun: Result<Begun, ApiError>) -> Result<(), Gone> {
+    match begun {
         Ok(Begun::Stream(reader)) => {
             let mut encoder = encoder(&reader, None);
             exchange.start_stream(&[]).await?;
@@ -51,22 +64,75 @@ async fn begin(exchange: &mut Exchange, smith_id: &str) -> Result<Begun, ApiErro
     let principal = exchange.principal()?;
     principal.require_smith(smith_id)?;
     principal.require(Scope::RunsWrite)?;
-    let key = exchange.header("idempotency-key").map(str::to_owned);
     let body = exchange.body().await?;
-    let input = decode(parse::<RunIn>(&body)?)?;
+    let path = format!("runs/{smith_id}");
+    start(exchange, &principal, smith_id, &path, &body).await
+}
+
+#[derive(Default, Deserialize)]
+#[serde(default)]
+struct ReplayIn {
+    stream: bool,
+}
+
+async fn begin_replay(
+    exchange: &mut Exchange,
+    smith_id: &str,
+    run_id: &str,
+) -> Result<Begun, ApiError> {
+    let principal = exchange.principal()?;
+    principal.require_smith(smith_id)?;
+    principal.require(Scope::RunsWrite)?;
+    let body = exchange.body().await?;
+    let asked = match body.trim_ascii().is_empty() {
+        true => ReplayIn::default(),
+        false => parse(&body)?,
+    };
+    let store = &exchange.gateway.store;
+    let first = store
+        .run(&principal.tenant_id, run_id)
+        .await?
+        .filter(|run| run.smith_id == smith_id)
+        .ok_or_else(|| ApiError::not_found("run", run_id))?;
+    let input: Value = serde_json::from_str(&first.input).map_err(ApiError::internal)?;
+    // The smith's configuration of then is not recorded with the run.
+    let metadata = json!({ "replay": { "of": run_id, "deterministic": false } });
+    let again = json!({ "input": input, "stream": asked.stream, "metadata": metadata });
+    let path = format!("runs/{smith_id}/{run_id}/replay");
+    let again = Bytes::from(again.to_string());
+    start(exchange, &principal, smith_id, &path, &again)
+        .await
+        .map_err(|error| match &*error.code {
+            "invalid_input" | "invalid_request" => ApiError::bad_request(
+                "replay_unsupported",
+                "the input of this run came over a wire whose form can't be run again",
+            ),
+            _ => error,
+        })
+}
+
+/// Starts the run that `body` asks for; `path` is what an idempotency key belongs to.
+async fn start(
+    exchange: &mut Exchange,
+    principal: &Arc<Principal>,
+    smith_id: &str,
+    path: &str,
+    body: &Bytes,
+) -> Result<Begun, ApiError> {
+    let key = exchange.header("idempotency-key").map(str::to_owned);
+    let input = decode(parse::<RunIn>(body)?)?;
     let gateway = exchange.gateway.clone();
     let run_id = ids::mint(ids::Kind::Run);
     let stream = input.stream;
-    let permit = gateway.gate.begin_run(&principal, Some(&smith_id.into()))?;
+    let permit = gateway.gate.begin_run(principal, Some(&smith_id.into()))?;
     let mut claim = None;
     if let Some(key) = key {
-        let path = format!("runs/{smith_id}");
         let claimed =
-            idempotency::claim_run(&gateway, &principal.tenant_id, &key, &path, &body, &run_id);
+            idempotency::claim_run(&gateway, &principal.tenant_id, &key, path, body, &run_id);
         match claimed.await? {
             Claim::Mine(mine) => claim = Some(mine),
             Claim::Earlier(first) if stream => return Ok(Begun::Duplicate(first)),
-            Claim::Earlier(first) => return earlier(exchange, &principal, &first).await,
+            Claim::Earlier(first) => return earlier(exchange, principal, &first).await,
         }
     }
     let request = RunRequest {
@@ -110,7 +176,7 @@ async fn begin(exchange: &mut Exchange, smith_id: &str) -> Result<Begun, ApiErro
     while reader.next(&mut frames).await {
         frames.clear();
     }
-    whole(exchange, &principal, &run_id).await
+    whole(exchange, principal, &run_id).await
 }
 
 async fn whole(

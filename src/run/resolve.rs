@@ -1,6 +1,7 @@
 //! A smith's effective configuration: agent version (pin, else rollout) plus its own overrides,
 //! with the variables of the instructions bound. Cached; other nodes' changes are seen in seconds.
 
+use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -28,6 +29,13 @@ pub struct Effective {
 }
 
 type Key = (Arc<str>, Arc<str>);
+
+/// Agents and snapshots of versions that were looked up already.
+#[derive(Default)]
+struct Designs {
+    agents: HashMap<String, Arc<AgentRow>>,
+    versions: HashMap<(String, i64), Arc<AgentConfig>>,
+}
 
 /// Looks smiths up.
 pub struct Smiths {
@@ -80,21 +88,53 @@ impl Smiths {
 
     /// Resolves without the cache.
     pub async fn resolve(&self, smith: SmithRow) -> Result<Effective, ApiError> {
-        let agent = self
-            .store
-            .agent(&smith.tenant_id, &smith.agent_id)
-            .await?
-            .ok_or_else(|| ApiError::not_found("agent", &smith.agent_id))?;
+        self.resolve_with(smith, &mut Designs::default()).await
+    }
+
+    /// Resolves many without the cache, looking each agent and version up once.
+    pub async fn resolve_all(&self, smiths: Vec<SmithRow>) -> Result<Vec<Effective>, ApiError> {
+        let mut designs = Designs::default();
+        let mut resolved = Vec::with_capacity(smiths.len());
+        for smith in smiths {
+            resolved.push(self.resolve_with(smith, &mut designs).await?);
+        }
+        Ok(resolved)
+    }
+
+    async fn resolve_with(
+        &self,
+        smith: SmithRow,
+        designs: &mut Designs,
+    ) -> Result<Effective, ApiError> {
+        let agent = match designs.agents.get(&smith.agent_id) {
+            Some(agent) => agent.clone(),
+            None => {
+                let found = self.store.agent(&smith.tenant_id, &smith.agent_id).await?;
+                let agent =
+                    Arc::new(found.ok_or_else(|| ApiError::not_found("agent", &smith.agent_id))?);
+                designs.agents.insert(smith.agent_id.clone(), agent.clone());
+                agent
+            }
+        };
         let version = smith.pin.or_else(|| live_version(&agent, &smith.id));
         let inherited = match version {
+            None => Arc::default(),
             Some(version) => {
-                self.store
-                    .agent_version(&smith.tenant_id, &agent.id, version)
-                    .await?
-                    .ok_or_else(|| ApiError::not_found("agent version", &version.to_string()))?
-                    .snapshot
+                let key = (agent.id.clone(), version);
+                match designs.versions.get(&key) {
+                    Some(known) => known.clone(),
+                    None => {
+                        let found = self
+                            .store
+                            .agent_version(&smith.tenant_id, &agent.id, version)
+                            .await?;
+                        let missing = || ApiError::not_found("agent version", &version.to_string());
+                        let snapshot = Arc::new(found.ok_or_else(missing)?.snapshot);
+                        designs.versions.insert(key, snapshot.clone());
+                        snapshot
+                    }
+                }
             }
-            None => AgentConfig::default(),
         };
         let config = overridden(&inherited, &smith)?;
         let instructions = render_instructions(
@@ -105,7 +145,7 @@ impl Smiths {
         Ok(Effective {
             agent_is_default: agent.is_default,
             version,
-            inherited,
+            inherited: AgentConfig::clone(&inherited),
             config,
             instructions,
             smith,

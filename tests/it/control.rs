@@ -53,6 +53,7 @@ on_both_stores!(
     an_organization_manages_projects,
     limits_are_told_and_kept,
     a_key_answers_once_even_with_a_secret,
+    a_run_is_run_again,
 );
 
 impl Harness {
@@ -829,6 +830,36 @@ async fn limits_are_told_and_kept(url: Option<String>) {
     let error: Value = late.json().await.expect("JSON");
     assert_eq!(error["error"]["code"], "rate_limit_exceeded");
     assert_eq!(error["error"]["type"], "rate_limit_error");
+}
+
+async fn a_run_is_run_again(url: Option<String>) {
+    let harness = start_on(url, |_| {}).await;
+    let smith = harness.smith("openai-chat/text").await;
+    let first = harness.turn(&smith, "t", "once more").await;
+    let path = format!("/v1/smiths/{smith}/runs/{}/replay", id(&first));
+    let again = harness.made(&path, json!({})).await;
+    assert_ne!(again["id"], first["id"]);
+    assert_ne!(again["thread_id"], first["thread_id"]);
+    assert_eq!(again["input"], first["input"]);
+    assert_eq!(again["metadata"]["replay"]["of"], first["id"]);
+    assert_eq!(again["output"], first["output"]);
+    let stream = harness.post(&path, &json!({ "stream": true })).send().await;
+    assert!(text(stream).await.contains("event: run.completed"));
+    let other = harness.smith("openai-chat/text").await;
+    let path = format!("/v1/smiths/{other}/runs/{}/replay", id(&first));
+    let (status, _) = refused(harness.post(&path, &json!({})).send().await).await;
+    assert_eq!(status, 404);
+    // A chat turn with a system message has no native form.
+    let body = json!({ "messages": [{ "role": "system", "content": "x" },
+        { "role": "user", "content": "y" }] });
+    let chat = harness
+        .post("/v1/chat/completions", &body)
+        .header("IC-Smith-Id", &other);
+    ok(chat.send().await).await;
+    let runs = harness.read(&format!("/v1/smiths/{other}/runs")).await;
+    let path = format!("/v1/smiths/{other}/runs/{}/replay", id(&runs["data"][0]));
+    let (status, error) = refused(harness.post(&path, &json!({})).send().await).await;
+    assert_eq!((status, code(&error)), (400, "replay_unsupported"));
 }
 
 async fn a_key_answers_once_even_with_a_secret(url: Option<String>) {
