@@ -198,7 +198,11 @@ fn version_out(version: AgentVersionRow) -> AgentVersionOut {
     }
 }
 
-async fn found(gateway: &AppState, tenant: &str, id: &str) -> Result<AgentRow, ApiError> {
+pub(super) async fn found(
+    gateway: &AppState,
+    tenant: &str,
+    id: &str,
+) -> Result<AgentRow, ApiError> {
     let agent = gateway.store.agent(tenant, id).await?;
     agent.ok_or_else(|| ApiError::not_found("agent", id))
 }

@@ -4,6 +4,7 @@
 //! Lives here: one file for each resource, the list envelopes, idempotency, the OpenAPI document
 //! that is made of all of them. May import `store`, `auth`, `run`, `model`, `webhook`, `error`.
 
+mod agent_ui;
 mod agents;
 mod approvals;
 mod budgets;
@@ -66,6 +67,9 @@ fn documented() -> OpenApiRouter<AppState> {
         .routes(routes!(agents::versions, agents::publish))
         .routes(routes!(agents::rollout))
         .routes(routes!(agents::attach))
+        .routes(routes!(agent_ui::list, agent_ui::put))
+        .routes(routes!(agent_ui::one, agent_ui::remove))
+        .routes(routes!(agent_ui::content))
         .routes(routes!(smiths::list, smiths::create))
         .routes(routes!(smiths::one, smiths::update, smiths::remove))
         .routes(routes!(smith_history::revisions))

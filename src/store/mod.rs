@@ -134,6 +134,21 @@ pub trait AgentStore: Send + Sync {
     async fn agent_activity(&self, tenant_id: &str, agent_id: &str) -> Result<Option<i64>>;
     /// Writes name, draft and `updated_at`; `false` when there is no such agent.
     async fn update_agent(&self, agent: &AgentRow) -> Result<bool>;
+    /// Writes the draft, and a template's content or its deletion; `false` when there is no such
+    /// agent.
+    async fn put_agent_ui(
+        &self,
+        agent: &AgentRow,
+        name: &str,
+        content: Option<&[u8]>,
+    ) -> Result<bool>;
+    /// A template's content.
+    async fn agent_ui(
+        &self,
+        tenant_id: &str,
+        agent_id: &str,
+        name: &str,
+    ) -> Result<Option<Vec<u8>>>;
     /// Writes what is live; `false` when there is no such agent.
     async fn set_rollout(
         &self,

@@ -173,6 +173,10 @@ pub async fn one_of_each(harness: &Harness, smith: &str) -> Owned {
     Owned {
         ids: BTreeMap::from([
             ("/v1/agents/", one(&agent)),
+            (
+                "/v1/agents/{id}/ui/",
+                vec![agent.clone(), "panel".to_owned()],
+            ),
             ("/v1/customers/", one(&customer)),
             ("/v1/conversations/", one(&conversation)),
             ("/v1/budgets/", one(&budget)),

@@ -54,6 +54,7 @@ on_both_stores!(
     limits_are_told_and_kept,
     a_key_answers_once_even_with_a_secret,
     a_run_is_run_again,
+    agents_have_templates,
 );
 
 impl Harness {
@@ -793,9 +794,10 @@ async fn limits_are_told_and_kept(url: Option<String>) {
     let harness = start_on(url, |config| {
         config.limits.rate.token_per_minute = 8;
         config.limits.concurrency.smith_runs = 1;
+        config.limits.idle_timeout_ms = 20_000;
     })
     .await;
-    let smith = harness.smith("openai-chat/stall").await;
+    let smith = harness.smith("openai-chat/fault-stall").await;
     let answer = harness.get("/v1/smiths").send().await.expect("an answer");
     assert_eq!(answer.headers()["x-ratelimit-limit-requests"], "8");
     assert_eq!(answer.headers()["x-ratelimit-remaining-requests"], "6");
@@ -830,6 +832,48 @@ async fn limits_are_told_and_kept(url: Option<String>) {
     let error: Value = late.json().await.expect("JSON");
     assert_eq!(error["error"]["code"], "rate_limit_exceeded");
     assert_eq!(error["error"]["type"], "rate_limit_error");
+}
+
+async fn agents_have_templates(url: Option<String>) {
+    let harness = start_on(url, |_| {}).await;
+    let agent = harness.made("/v1/agents", json!({ "name": "A" })).await;
+    let path = format!("/v1/agents/{}/ui", id(&agent));
+    let upload = |html: &str, metadata: Value| {
+        let body = format!(
+            "--b\r\nContent-Disposition: form-data; name=\"file\"; filename=\"a.html\"\r\n\r\n\
+             {html}\r\n--b\r\nContent-Disposition: form-data; name=\"metadata\"\r\n\r\n\
+             {metadata}\r\n--b--\r\n"
+        );
+        harness
+            .request(Method::POST, &path)
+            .header("content-type", "multipart/form-data; boundary=b")
+            .body(body)
+    };
+    let metadata = json!({ "name": "panel", "csp": { "connectDomains": ["https://x.example"] },
+        "tool": { "description": "Shows it", "mutating": true } });
+    let made = ok(upload("<p>one</p>", metadata.clone()).send().await).await;
+    // The SHA-256 of the bytes, which the IaC client compares.
+    let digest = aws_lc_rs::digest::digest(&aws_lc_rs::digest::SHA256, b"<p>one</p>");
+    assert_eq!(made["content_hash"], hex::encode(digest.as_ref()));
+    assert_eq!(made["tool"]["mutating"], true);
+    ok(upload("<p>two</p>", metadata).send().await).await;
+    let listed = harness.read(&path).await;
+    assert_eq!(listed["data"].as_array().map(Vec::len), Some(1));
+    let answer = harness
+        .get(&format!("{path}/panel/content"))
+        .send()
+        .await
+        .expect("an answer");
+    assert_eq!(answer.headers()["content-type"], "text/html; charset=utf-8");
+    assert_eq!(answer.text().await.expect("text"), "<p>two</p>");
+    let draft = harness.read(&format!("/v1/agents/{}", id(&agent))).await;
+    assert_eq!(draft["draft"]["ui_resources"][0]["name"], "panel");
+    let (status, error) = refused(upload("x", json!({ "name": "A b" })).send().await).await;
+    assert_eq!((status, code(&error)), (400, "invalid_name"));
+    assert_eq!(harness.deleted(&format!("{path}/panel")).await, 204);
+    assert_eq!(harness.deleted(&format!("{path}/panel")).await, 404);
+    let (status, _) = refused(harness.get(&format!("{path}/panel/content")).send().await).await;
+    assert_eq!(status, 404);
 }
 
 async fn a_run_is_run_again(url: Option<String>) {

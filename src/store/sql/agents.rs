@@ -202,6 +202,66 @@ macro_rules! impl_agents {
                 Ok(done.rows_affected() > 0)
             }
 
+            async fn put_agent_ui(
+                &self,
+                agent: &AgentRow,
+                name: &str,
+                content: Option<&[u8]>,
+            ) -> Result<bool> {
+                let mut tx = self.write.begin().await?;
+                let done = sqlx::query(
+                    "UPDATE agents SET draft = $3, updated_at = $4 \
+                     WHERE tenant_id = $1 AND id = $2 AND deleted_at IS NULL",
+                )
+                .bind(&agent.tenant_id)
+                .bind(&agent.id)
+                .bind($crate::store::sql::document("agent", &agent.draft)?)
+                .bind(agent.updated_at)
+                .execute(&mut *tx)
+                .await?;
+                if done.rows_affected() == 0 {
+                    return Ok(false);
+                }
+                let write = match content {
+                    Some(_) => {
+                        "INSERT INTO agent_ui (tenant_id, agent_id, name, content) \
+                         VALUES ($1, $2, $3, $4) ON CONFLICT (tenant_id, agent_id, name) \
+                         DO UPDATE SET content = excluded.content"
+                    }
+                    None => {
+                        "DELETE FROM agent_ui WHERE tenant_id = $1 AND agent_id = $2 \
+                         AND name = $3"
+                    }
+                };
+                let mut write = sqlx::query(write)
+                    .bind(&agent.tenant_id)
+                    .bind(&agent.id)
+                    .bind(name);
+                if let Some(content) = content {
+                    write = write.bind(content);
+                }
+                write.execute(&mut *tx).await?;
+                tx.commit().await?;
+                Ok(true)
+            }
+
+            async fn agent_ui(
+                &self,
+                tenant_id: &str,
+                agent_id: &str,
+                name: &str,
+            ) -> Result<Option<Vec<u8>>> {
+                Ok(sqlx::query_scalar(
+                    "SELECT content FROM agent_ui \
+                     WHERE tenant_id = $1 AND agent_id = $2 AND name = $3",
+                )
+                .bind(tenant_id)
+                .bind(agent_id)
+                .bind(name)
+                .fetch_optional(&self.read)
+                .await?)
+            }
+
             async fn set_rollout(
                 &self,
                 tenant_id: &str,

@@ -83,7 +83,7 @@ macro_rules! impl_customers {
                     .await?;
                 sqlx::query(
                     "UPDATE smiths SET customer_id = NULL \
-                     WHERE tenant_id = $1 AND customer_id = $2",
+                     WHERE tenant_id = $1 AND customer_id = $2 AND deleted_at IS NULL",
                 )
                 .bind(tenant_id)
                 .bind(id)

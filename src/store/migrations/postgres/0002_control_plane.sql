@@ -7,7 +7,13 @@ ALTER TABLE smiths ADD COLUMN deleted_at BIGINT;
 DROP INDEX smiths_external;
 CREATE UNIQUE INDEX smiths_external ON smiths (tenant_id, external_id, agent_id)
     WHERE external_id IS NOT NULL AND deleted_at IS NULL;
-CREATE INDEX smiths_by_customer ON smiths (tenant_id, customer_id, id);
+-- Live ones are counted from the index alone.
+DROP INDEX smiths_by_tenant;
+CREATE INDEX smiths_by_tenant ON smiths (tenant_id, id) WHERE deleted_at IS NULL;
+DROP INDEX smiths_by_agent;
+CREATE INDEX smiths_by_agent ON smiths (tenant_id, agent_id, id) WHERE deleted_at IS NULL;
+CREATE INDEX smiths_by_customer ON smiths (tenant_id, customer_id, id)
+    WHERE deleted_at IS NULL;
 CREATE INDEX runs_by_agent ON runs (tenant_id, agent_id, id);
 CREATE TABLE smith_revisions (
     tenant_id TEXT NOT NULL,
@@ -308,6 +314,14 @@ CREATE TABLE file_pieces (
     number BIGINT NOT NULL,
     content BYTEA NOT NULL,
     PRIMARY KEY (file_id, number)
+);
+-- What is said of a template stands in the agent's draft.
+CREATE TABLE agent_ui (
+    tenant_id TEXT NOT NULL,
+    agent_id TEXT NOT NULL REFERENCES agents (id),
+    name TEXT NOT NULL,
+    content BYTEA NOT NULL,
+    PRIMARY KEY (tenant_id, agent_id, name)
 );
 CREATE INDEX idempotency_by_age ON idempotency (created_at);
 -- Prefixes are found as ranges, which needs byte order.

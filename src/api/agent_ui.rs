@@ -1,0 +1,276 @@
+//! `/v1/agents/{id}/ui`: an agent's MCP Apps templates (SEP-1865), HTML that hosts show as panels.
+
+use axum::Json;
+use axum::extract::multipart::{Multipart, MultipartError, MultipartRejection};
+use axum::extract::{Path, State};
+use axum::response::{IntoResponse, Response};
+use http::{HeaderValue, StatusCode, header};
+use serde::{Deserialize, Serialize};
+use serde_json::{Map, Value};
+use utoipa::ToSchema;
+
+use super::AppState;
+use super::agents::found;
+use super::extract::{Caller, check_text};
+use super::page::List;
+use crate::error::ApiError;
+use crate::store::now_micros;
+use crate::wire::parse;
+
+const MAX_HTML: usize = 2 * 1024 * 1024;
+const MAX_METADATA: usize = 64 * 1024;
+const MAX_TEMPLATES: usize = 100;
+
+/// Where a template may load from, by kind.
+#[derive(Debug, Clone, Default, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "camelCase", default)]
+pub struct Csp {
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub connect_domains: Option<Vec<String>>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub resource_domains: Option<Vec<String>>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub frame_domains: Option<Vec<String>>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub base_uri_domains: Option<Vec<String>>,
+}
+
+/// The tool that a template is bound to.
+#[derive(Debug, Clone, Serialize, Deserialize, ToSchema)]
+pub struct UiTool {
+    pub description: String,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub input_schema: Option<Map<String, Value>>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub instruction: Option<String>,
+    /// Calls wait for an approval.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub mutating: Option<bool>,
+    /// `model`, `app`, or both.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub visibility: Option<Vec<String>>,
+}
+
+/// What is said of a template beside its HTML.
+#[derive(Debug, Clone, Serialize, Deserialize, ToSchema)]
+pub struct UiMetadata {
+    #[schema(pattern = "^[a-z0-9][a-z0-9_-]{0,62}$")]
+    pub name: String,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub csp: Option<Csp>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub permissions: Option<Value>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub tool: Option<UiTool>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub prefers_border: Option<bool>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub domain: Option<String>,
+}
+
+#[derive(Debug, Clone, Serialize, Deserialize, ToSchema)]
+pub struct UiResource {
+    #[serde(flatten)]
+    pub metadata: UiMetadata,
+    /// SHA-256 of the bytes, in hex.
+    pub content_hash: String,
+}
+
+/// A template to keep.
+#[derive(ToSchema)]
+#[allow(dead_code, reason = "documents the multipart form")]
+pub struct UiIn {
+    /// The HTML.
+    #[schema(format = Binary)]
+    file: String,
+    /// JSON of `UiMetadata`.
+    metadata: String,
+}
+
+fn bad_form(error: &MultipartError) -> ApiError {
+    ApiError::bad_request("invalid_request", error.body_text())
+}
+
+fn is_name(name: &str) -> bool {
+    let word = |b: u8| b.is_ascii_lowercase() || b.is_ascii_digit();
+    let mut bytes = name.bytes();
+    (1..=63).contains(&name.len())
+        && bytes.next().is_some_and(word)
+        && bytes.all(|b| word(b) || b == b'_' || b == b'-')
+}
+
+fn resources(stored: &[Value]) -> Vec<UiResource> {
+    stored
+        .iter()
+        .filter_map(|value| serde_json::from_value(value.clone()).ok())
+        .collect()
+}
+
+fn named(stored: &[Value], name: &str) -> Result<UiResource, ApiError> {
+    resources(stored)
+        .into_iter()
+        .find(|resource| resource.metadata.name == name)
+        .ok_or_else(|| ApiError::not_found("template", name))
+}
+
+/// Lists the templates of an agent's draft.
+#[utoipa::path(get, path = "/v1/agents/{id}/ui", tag = "agents", params(("id" = String, Path)),
+    responses((status = 200, body = List<UiResource>)))]
+pub async fn list(
+    State(gateway): State<AppState>,
+    Caller(caller): Caller,
+    Path(id): Path<String>,
+) -> Result<Json<List<UiResource>>, ApiError> {
+    caller.require_admin()?;
+    let agent = found(&gateway, &caller.tenant_id, &id).await?;
+    Ok(Json(List {
+        data: resources(&agent.draft.ui_resources),
+    }))
+}
+
+/// Keeps a template; one of the same name is replaced.
+#[utoipa::path(post, path = "/v1/agents/{id}/ui", tag = "agents", params(("id" = String, Path)),
+    request_body(content = UiIn, content_type = "multipart/form-data"),
+    responses((status = 201, body = UiResource)))]
+pub async fn put(
+    State(gateway): State<AppState>,
+    Caller(caller): Caller,
+    Path(id): Path<String>,
+    form: Result<Multipart, MultipartRejection>,
+) -> Result<(StatusCode, Json<UiResource>), ApiError> {
+    caller.require_admin()?;
+    let mut agent = found(&gateway, &caller.tenant_id, &id).await?;
+    let mut form = form.map_err(|e| ApiError::bad_request("invalid_request", e.body_text()))?;
+    let (mut html, mut metadata) = (None, None);
+    while let Some(field) = form.next_field().await.map_err(|e| bad_form(&e))? {
+        let name = field.name().map(str::to_owned);
+        match name.as_deref() {
+            Some("file") => html = Some(field.bytes().await.map_err(|e| bad_form(&e))?),
+            Some("metadata") => metadata = Some(field.bytes().await.map_err(|e| bad_form(&e))?),
+            _ => {}
+        }
+    }
+    let html = html.ok_or_else(|| ApiError::invalid("file", "is missing"))?;
+    let metadata = metadata.ok_or_else(|| ApiError::invalid("metadata", "is missing"))?;
+    if html.len() > MAX_HTML {
+        return Err(ApiError::too_large(MAX_HTML));
+    }
+    if std::str::from_utf8(&html).is_err() {
+        return Err(ApiError::invalid("file", "must be HTML in UTF-8"));
+    }
+    let text = std::str::from_utf8(&metadata)
+        .map_err(|_| ApiError::invalid("metadata", "must be JSON"))?;
+    check_text("metadata", text, MAX_METADATA)?;
+    let metadata: UiMetadata = parse(&metadata)?;
+    if !is_name(&metadata.name) {
+        return Err(ApiError::bad_request(
+            "invalid_name",
+            "a template's name is [a-z0-9][a-z0-9_-]*, of at most 63",
+        )
+        .param("metadata.name"));
+    }
+    let digest = aws_lc_rs::digest::digest(&aws_lc_rs::digest::SHA256, &html);
+    let resource = UiResource {
+        metadata,
+        content_hash: hex::encode(digest.as_ref()),
+    };
+    let stored = &mut agent.draft.ui_resources;
+    stored.retain(|value| value["name"] != resource.metadata.name);
+    if stored.len() >= MAX_TEMPLATES {
+        return Err(ApiError::invalid(
+            "metadata.name",
+            format!("an agent has at most {MAX_TEMPLATES} templates"),
+        ));
+    }
+    stored.push(serde_json::to_value(&resource).map_err(ApiError::internal)?);
+    agent.updated_at = now_micros();
+    let name = &resource.metadata.name;
+    if !gateway
+        .store
+        .put_agent_ui(&agent, name, Some(&html))
+        .await?
+    {
+        return Err(ApiError::not_found("agent", &id));
+    }
+    Ok((StatusCode::CREATED, Json(resource)))
+}
+
+/// Reads what is known of a template.
+#[utoipa::path(get, path = "/v1/agents/{id}/ui/{name}", tag = "agents",
+    params(("id" = String, Path), ("name" = String, Path)),
+    responses((status = 200, body = UiResource)))]
+pub async fn one(
+    State(gateway): State<AppState>,
+    Caller(caller): Caller,
+    Path((id, name)): Path<(String, String)>,
+) -> Result<Json<UiResource>, ApiError> {
+    caller.require_admin()?;
+    let agent = found(&gateway, &caller.tenant_id, &id).await?;
+    Ok(Json(named(&agent.draft.ui_resources, &name)?))
+}
+
+/// Reads a template's HTML.
+#[utoipa::path(get, path = "/v1/agents/{id}/ui/{name}/content", tag = "agents",
+    params(("id" = String, Path), ("name" = String, Path)),
+    responses((status = 200, content_type = "text/html", body = String)))]
+pub async fn content(
+    State(gateway): State<AppState>,
+    Caller(caller): Caller,
+    Path((id, name)): Path<(String, String)>,
+) -> Result<Response, ApiError> {
+    caller.require_admin()?;
+    found(&gateway, &caller.tenant_id, &id).await?;
+    let html = gateway
+        .store
+        .agent_ui(&caller.tenant_id, &id, &name)
+        .await?
+        .ok_or_else(|| ApiError::not_found("template", &name))?;
+    // Opened by itself, it must not act with this origin's rights.
+    let headers = [
+        (
+            header::CONTENT_TYPE,
+            HeaderValue::from_static("text/html; charset=utf-8"),
+        ),
+        (
+            header::CONTENT_SECURITY_POLICY,
+            HeaderValue::from_static("sandbox allow-scripts"),
+        ),
+        (
+            header::X_CONTENT_TYPE_OPTIONS,
+            HeaderValue::from_static("nosniff"),
+        ),
+    ];
+    Ok((headers, html).into_response())
+}
+
+/// Deletes a template.
+#[utoipa::path(delete, path = "/v1/agents/{id}/ui/{name}", tag = "agents",
+    params(("id" = String, Path), ("name" = String, Path)), responses((status = 204)))]
+pub async fn remove(
+    State(gateway): State<AppState>,
+    Caller(caller): Caller,
+    Path((id, name)): Path<(String, String)>,
+) -> Result<StatusCode, ApiError> {
+    caller.require_admin()?;
+    let mut agent = found(&gateway, &caller.tenant_id, &id).await?;
+    named(&agent.draft.ui_resources, &name)?;
+    agent
+        .draft
+        .ui_resources
+        .retain(|value| value["name"] != name);
+    agent.updated_at = now_micros();
+    match gateway.store.put_agent_ui(&agent, &name, None).await? {
+        true => Ok(StatusCode::NO_CONTENT),
+        false => Err(ApiError::not_found("agent", &id)),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #[test]
+    fn names_of_templates_are_checked() {
+        assert!(super::is_name("a") && super::is_name("0-order_card"));
+        assert!(!super::is_name("") && !super::is_name("-a") && !super::is_name("A"));
+        assert!(!super::is_name(&"a".repeat(64)));
+    }
+}
