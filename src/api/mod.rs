@@ -7,6 +7,7 @@
 mod agent_ui;
 mod agents;
 mod approvals;
+mod attach;
 mod budgets;
 mod configuration;
 mod connections;
@@ -62,11 +63,11 @@ fn documented() -> OpenApiRouter<AppState> {
         .routes(routes!(health::ready))
         .routes(routes!(health::jwks))
         .routes(routes!(agents::list, agents::create))
-        .routes(routes!(agents::import))
+        .routes(routes!(attach::import))
         .routes(routes!(agents::one, agents::update, agents::remove))
         .routes(routes!(agents::versions, agents::publish))
         .routes(routes!(agents::rollout))
-        .routes(routes!(agents::attach))
+        .routes(routes!(attach::attach))
         .routes(routes!(agent_ui::list, agent_ui::put))
         .routes(routes!(agent_ui::one, agent_ui::remove))
         .routes(routes!(agent_ui::content))

@@ -58,7 +58,7 @@ impl Server {
                 service.start_service(None, stopped, 1).await;
             }));
         }
-        wait_until_open(config.server.listen).await;
+        wait_until_open(config.server.listen).await?;
         Ok(Self {
             gateway,
             stop,
@@ -88,7 +88,9 @@ fn check_free(key: &'static str, address: SocketAddr) -> Result<(), StartError> 
         })
 }
 
-async fn wait_until_open(address: SocketAddr) {
+/// Pingora opens its listeners in a task of their own, and tells nobody when it cannot.
+async fn wait_until_open(address: SocketAddr) -> Result<(), StartError> {
+    const PATIENCE: Duration = Duration::from_secs(10);
     let mut target = address;
     if target.ip().is_unspecified() {
         target.set_ip(match target {
@@ -96,10 +98,18 @@ async fn wait_until_open(address: SocketAddr) {
             SocketAddr::V6(_) => std::net::Ipv6Addr::LOCALHOST.into(),
         });
     }
-    for _ in 0..500 {
-        if tokio::net::TcpStream::connect(target).await.is_ok() {
-            return;
+    let begun = tokio::time::Instant::now();
+    loop {
+        match tokio::net::TcpStream::connect(target).await {
+            Ok(_) => return Ok(()),
+            Err(source) if begun.elapsed() > PATIENCE => {
+                return Err(StartError::Listen {
+                    key: "server.listen",
+                    address,
+                    source,
+                });
+            }
+            Err(_) => tokio::time::sleep(Duration::from_millis(2)).await,
         }
-        tokio::time::sleep(Duration::from_millis(2)).await;
     }
 }

@@ -7,9 +7,8 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::time::Duration;
 
-use bytes::{Bytes, BytesMut};
+use bytes::Bytes;
 use http::StatusCode;
 use parking_lot::RwLock;
 use serde_json::{Value, json};
@@ -17,40 +16,37 @@ use serde_json::{Value, json};
 use super::account::{self, ModelSpan};
 use super::accounting::{Accounting, Spender};
 use super::budget::Budgets;
+use super::frame_log::FrameLog;
+use super::leases::LEASE;
 use super::live::{Cancelled, LiveRun, Reader};
 use super::record::UsageRecord;
 use super::request::{RunRequest, Thread};
 use super::resolve::{Effective, Smiths};
+use super::structured::{check_answer, check_format};
 use super::transcript::{Collected, Collector};
 use crate::config::Limits;
 use crate::error::ApiError;
-use crate::frame::{self, Escaped, Frame, StopReason, Usage};
+use crate::frame::{Escaped, Frame, StopReason, Usage};
 use crate::ids;
 use crate::limit::Permit;
 use crate::metrics::Metrics;
-use crate::model::{ModelRequest, Models, ResponseFormat, Role, Route, Turn};
+use crate::model::{ModelRequest, Models, Role, Route, Turn};
 use crate::store::{Journal, Op, RunEnd, RunRow, Store, now_micros};
 
-/// A node that shows no life for this long has lost its runs.
-const LEASE: Duration = Duration::from_secs(30);
-const RENEW_EVERY: Duration = Duration::from_secs(10);
-/// Frames are handed to the journal at this size, or after [`LOG_EVERY`].
-const LOG_BYTES: usize = 32 * 1024;
 /// Longest title that a conversation is given.
 const TITLE_CHARS: usize = 80;
-const LOG_EVERY: Duration = Duration::from_millis(200);
 
 /// Starts runs, and finds those that are under way on this node.
 pub struct Runs {
-    store: Arc<dyn Store>,
-    journal: Journal,
+    pub(super) store: Arc<dyn Store>,
+    pub(super) journal: Journal,
     pub models: Arc<Models>,
     pub smiths: Arc<Smiths>,
     pub accounting: Arc<Accounting>,
     pub budgets: Arc<Budgets>,
     limits: Limits,
     metrics: Metrics,
-    node_id: String,
+    pub(super) node_id: String,
     live: RwLock<HashMap<Arc<str>, Arc<LiveRun>>>,
     count: AtomicUsize,
 }
@@ -89,55 +85,6 @@ struct Job {
     /// The model calls so far.
     calls: Vec<ModelSpan>,
     _permit: Permit,
-}
-
-/// Frames on their way to the journal.
-struct FrameLog {
-    tenant_id: Arc<str>,
-    run_id: Arc<str>,
-    first: i64,
-    count: i64,
-    bytes: BytesMut,
-    flushed_at: tokio::time::Instant,
-}
-
-impl FrameLog {
-    fn new(live: &LiveRun) -> Self {
-        Self {
-            tenant_id: live.tenant_id.clone(),
-            run_id: live.run_id.clone(),
-            first: 0,
-            count: 0,
-            bytes: BytesMut::new(),
-            flushed_at: tokio::time::Instant::now(),
-        }
-    }
-
-    fn add(&mut self, frames: &[Frame]) {
-        for frame in frames {
-            frame::encode(frame, &mut self.bytes);
-        }
-        self.count += frames.len() as i64;
-    }
-
-    fn take(&mut self) -> (i64, Vec<u8>) {
-        let first = self.first;
-        self.first = self.count;
-        self.flushed_at = tokio::time::Instant::now();
-        (first, self.bytes.split().to_vec())
-    }
-
-    fn flush_if_due(&mut self, journal: &Journal) {
-        if self.bytes.len() >= LOG_BYTES || self.flushed_at.elapsed() >= LOG_EVERY {
-            let (first, frames) = self.take();
-            journal.append(Op::Frames {
-                tenant_id: self.tenant_id.clone(),
-                run_id: self.run_id.clone(),
-                first,
-                frames,
-            });
-        }
-    }
 }
 
 /// How a run came to its end.
@@ -630,75 +577,9 @@ impl Runs {
             live.cancel(Cancelled::Shutdown);
         }
     }
-
-    /// Marks runs whose node is gone as failed; with `all`, every run marked as live. Their thread
-    /// is free again, and their record says what happened.
-    pub async fn fail_lapsed(&self, all: bool) -> Result<usize, ApiError> {
-        let before = if all { i64::MAX } else { now_micros() };
-        let lapsed = self.store.lapsed_runs(before).await?;
-        let error = ApiError::new(
-            StatusCode::INTERNAL_SERVER_ERROR,
-            "run_failed",
-            "the node that ran this turn stopped before its end",
-        );
-        let mut failed = 0;
-        for run in lapsed {
-            if self.live(&run.tenant_id, &run.id).is_some() {
-                continue;
-            }
-            let logged: usize = self
-                .store
-                .run_frames(&run.tenant_id, &run.id)
-                .await?
-                .into_iter()
-                .filter_map(|bytes| frame::decode_all(bytes.into()).ok())
-                .map(|frames| frames.len())
-                .sum();
-            let mut bytes = BytesMut::new();
-            frame::encode(&failed_frame(&error), &mut bytes);
-            let mut end = RunEnd {
-                tenant_id: run.tenant_id.clone(),
-                id: run.id.clone(),
-                status: "failed",
-                transcript: None,
-                output: None,
-                stop_reason: Some(StopReason::Error.as_str()),
-                error_code: Some(error.code.to_string()),
-                error: Some(error.message.to_string()),
-                warnings: run.warnings.clone(),
-                token_usage: None,
-                frames: Some((logged as i64, bytes.to_vec())),
-                event: None,
-                trace: None,
-                ledger: None,
-                updated_at: now_micros(),
-            };
-            end.event = account::event(&run, &end, None);
-            end.trace = Some(account::trace(&run, &end, &[]));
-            failed += usize::from(self.journal.commit(Op::EndRun(Box::new(end))).await?);
-        }
-        Ok(failed)
-    }
-
-    /// Renews this node's leases and fails the runs of nodes that are gone, for ever.
-    pub async fn keep_leases(self: Arc<Self>) {
-        let mut interval = tokio::time::interval(RENEW_EVERY);
-        loop {
-            interval.tick().await;
-            let until = now_micros() + LEASE.as_micros() as i64;
-            if let Err(error) = self.store.renew_leases(&self.node_id, until).await {
-                tracing::warn!(%error, "cannot renew the leases of runs");
-            }
-            match self.fail_lapsed(false).await {
-                Ok(0) => {}
-                Ok(count) => tracing::warn!(count, "failed runs whose node was gone"),
-                Err(error) => tracing::warn!(%error, "cannot look for lapsed runs"),
-            }
-        }
-    }
 }
 
-fn failed_frame(error: &ApiError) -> Frame {
+pub(super) fn failed_frame(error: &ApiError) -> Frame {
     Frame::RunFailed {
         code: Bytes::copy_from_slice(error.code.as_bytes()),
         message: Bytes::copy_from_slice(error.message.as_bytes()),
@@ -711,41 +592,4 @@ fn partial_output(collector: Collector) -> (Option<String>, Option<Usage>) {
     let answer = collector.finish();
     let said = !answer.text().is_empty();
     (said.then(|| answer.output(false).to_string()), usage)
-}
-
-fn check_format(format: Option<&ResponseFormat>) -> Result<(), ApiError> {
-    if let Some(ResponseFormat::JsonSchema { schema, .. }) = format {
-        jsonschema::validator_for(schema).map_err(|e| {
-            ApiError::bad_request("invalid_response_format", format!("not a JSON Schema: {e}"))
-                .param("response_format")
-        })?;
-    }
-    Ok(())
-}
-
-/// Holds a structured answer to its schema: conforming JSON or an error.
-fn check_answer(request: &ModelRequest, answer: &Collected) -> Result<(), ApiError> {
-    let Some(format) = &request.response_format else {
-        return Ok(());
-    };
-    if matches!(answer.stop, StopReason::ToolCalls) {
-        return Ok(());
-    }
-    let refused =
-        |why: String| ApiError::new(StatusCode::BAD_GATEWAY, "structured_output_failed", why);
-    let value: Value = serde_json::from_str(answer.text().trim())
-        .map_err(|e| refused(format!("the model's answer is no JSON: {e}")))?;
-    match format {
-        ResponseFormat::JsonObject if value.is_object() => Ok(()),
-        ResponseFormat::JsonObject => {
-            Err(refused("the model's answer is no JSON object".to_owned()))
-        }
-        ResponseFormat::JsonSchema { schema, .. } => {
-            let validator =
-                jsonschema::validator_for(schema).map_err(|e| refused(e.to_string()))?;
-            validator
-                .validate(&value)
-                .map_err(|e| refused(format!("the model's answer does not conform: {e}")))
-        }
-    }
 }

@@ -8,10 +8,13 @@ mod account;
 mod accounting;
 mod budget;
 mod engine;
+mod frame_log;
+mod leases;
 mod live;
 mod record;
 mod request;
 mod resolve;
+mod structured;
 mod transcript;
 
 pub use account::{root_span_id, trace_id};

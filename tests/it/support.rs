@@ -2,6 +2,7 @@
 
 use std::net::{SocketAddr, TcpListener};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
 use reqwest::{Client, Method, RequestBuilder, Response};
@@ -33,10 +34,20 @@ pub struct Harness {
     _dir: Arc<tempfile::TempDir>,
 }
 
+/// An address that nobody listens on. Its port is below those that the system gives to outgoing
+/// connections, any of which could take it before it is listened on.
 pub fn free_address() -> SocketAddr {
-    TcpListener::bind(("127.0.0.1", 0))
-        .and_then(|l| l.local_addr())
-        .expect("a free port")
+    const FIRST: u16 = 12_000;
+    const COUNT: u32 = 20_000;
+    static NEXT: AtomicU32 = AtomicU32::new(0);
+    loop {
+        let step = NEXT.fetch_add(1, Ordering::Relaxed) + std::process::id() * 61;
+        let port = FIRST + (step % COUNT) as u16;
+        let address = SocketAddr::from(([127, 0, 0, 1], port));
+        if TcpListener::bind(address).is_ok() {
+            return address;
+        }
+    }
 }
 
 /// A configuration with short times and the scripted provider under each wire's name.

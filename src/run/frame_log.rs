@@ -1,0 +1,67 @@
+//! The frames of a run on their way to the journal, gathered so that a delta costs no entry.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::BytesMut;
+
+use super::live::LiveRun;
+use crate::frame::{self, Frame};
+use crate::store::{Journal, Op};
+
+/// Frames are handed to the journal at this size, or after [`LOG_EVERY`].
+const LOG_BYTES: usize = 32 * 1024;
+const LOG_EVERY: Duration = Duration::from_millis(200);
+
+/// Frames on their way to the journal.
+pub(super) struct FrameLog {
+    tenant_id: Arc<str>,
+    run_id: Arc<str>,
+    first: i64,
+    count: i64,
+    bytes: BytesMut,
+    flushed_at: tokio::time::Instant,
+}
+
+impl FrameLog {
+    /// Of a run without frames yet.
+    pub(super) fn new(live: &LiveRun) -> Self {
+        Self {
+            tenant_id: live.tenant_id.clone(),
+            run_id: live.run_id.clone(),
+            first: 0,
+            count: 0,
+            bytes: BytesMut::new(),
+            flushed_at: tokio::time::Instant::now(),
+        }
+    }
+
+    /// Takes frames in.
+    pub(super) fn add(&mut self, frames: &[Frame]) {
+        for frame in frames {
+            frame::encode(frame, &mut self.bytes);
+        }
+        self.count += frames.len() as i64;
+    }
+
+    /// The number of the first frame since the last time, and all since then, encoded.
+    pub(super) fn take(&mut self) -> (i64, Vec<u8>) {
+        let first = self.first;
+        self.first = self.count;
+        self.flushed_at = tokio::time::Instant::now();
+        (first, self.bytes.split().to_vec())
+    }
+
+    /// Hands over what has gathered, when it is much or old.
+    pub(super) fn flush_if_due(&mut self, journal: &Journal) {
+        if self.bytes.len() >= LOG_BYTES || self.flushed_at.elapsed() >= LOG_EVERY {
+            let (first, frames) = self.take();
+            journal.append(Op::Frames {
+                tenant_id: self.tenant_id.clone(),
+                run_id: self.run_id.clone(),
+                first,
+                frames,
+            });
+        }
+    }
+}
