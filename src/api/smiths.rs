@@ -302,14 +302,12 @@ pub async fn list(
         .store
         .smiths(&caller.tenant_id, &filter, before, page.fetch())
         .await?;
-    let mut out = Vec::with_capacity(rows.len());
-    for row in rows {
-        out.push(shown(&gateway, row).await?);
-    }
+    let default_model = gateway.models.routing.default_model();
+    let rows = gateway.smiths.resolve_all(rows).await?;
     Ok(Json(page.page(
-        out,
-        |smith| smith.id.clone(),
-        |smith| smith,
+        rows,
+        |row| row.smith.id.clone(),
+        |row| smith_out(row, default_model),
     )))
 }
 

@@ -54,7 +54,15 @@ async fn schemathesis_finds_nothing() {
 async fn metrics_parse_strictly() {
     let harness = Harness::start().await;
     ok(harness.chat("openai-chat/text", false).send().await).await;
-    let metrics = harness.metrics_text().await;
+    // A request is counted when its answer is out, which its client may see first.
+    let mut metrics = String::new();
+    for _ in 0..100 {
+        metrics = harness.metrics_text().await;
+        if metrics.contains("smithgate_requests_total{") {
+            break;
+        }
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
     let script = "import sys\nfrom prometheus_client.parser import text_string_to_metric_families\n\
         seen = {}\nfor family in text_string_to_metric_families(sys.stdin.read()):\n\
         \x20   assert family.documentation, family.name\n\
