@@ -20,6 +20,7 @@ use crate::config::{Config, Provider, ProviderWire};
 use crate::error::ApiError;
 use crate::gateway::Gateway;
 use crate::ids;
+use crate::store::now_seconds;
 use crate::store::{AgentConfig, AgentRow, Overrides, SmithProfile, SmithRow, now_micros};
 
 /// The provider's name in model ids: `demo/echo`.
@@ -98,10 +99,6 @@ fn script(request: &Value) -> String {
     reply
 }
 
-fn unix_now() -> i64 {
-    crate::store::now_micros() / 1_000_000
-}
-
 async fn answer(Json(request): Json<Value>) -> Response {
     let reply = script(&request);
     let words: Vec<String> = reply.split_inclusive(' ').map(str::to_owned).collect();
@@ -117,7 +114,7 @@ async fn answer(Json(request): Json<Value>) -> Response {
         return Json(json!({
             "id": id,
             "object": "chat.completion",
-            "created": unix_now(),
+            "created": now_seconds(),
             "model": model,
             "choices": [{
                 "index": 0,
@@ -132,7 +129,7 @@ async fn answer(Json(request): Json<Value>) -> Response {
         let body = json!({
             "id": id,
             "object": "chat.completion.chunk",
-            "created": unix_now(),
+            "created": now_seconds(),
             "model": model,
             "choices": choices,
             "usage": usage,

@@ -112,6 +112,9 @@ impl Gate {
         caller: &Principal,
         smith: Option<&str>,
     ) -> Result<Option<Standing>, Box<Refused>> {
+        if self.rates.iter().all(|(_, limiter)| limiter.is_none()) {
+            return Ok(None);
+        }
         let smith = caller.smith_id().cloned().or_else(|| smith.map(Arc::from));
         let keys = [
             Some(&caller.tenant_id),

@@ -1,7 +1,7 @@
 //! `/v1/agents/{id}/ui`: an agent's MCP Apps templates (SEP-1865), HTML that hosts show as panels.
 
 use axum::Json;
-use axum::extract::multipart::{Multipart, MultipartError, MultipartRejection};
+use axum::extract::multipart::{Multipart, MultipartRejection};
 use axum::extract::{Path, State};
 use axum::response::{IntoResponse, Response};
 use http::{HeaderValue, StatusCode, header};
@@ -11,7 +11,7 @@ use utoipa::ToSchema;
 
 use super::AppState;
 use super::agents::found;
-use super::extract::{Caller, check_text};
+use super::extract::{Caller, bad_form, check_text};
 use super::page::List;
 use crate::error::ApiError;
 use crate::store::now_micros;
@@ -85,10 +85,6 @@ pub struct UiIn {
     file: String,
     /// JSON of `UiMetadata`.
     metadata: String,
-}
-
-fn bad_form(error: &MultipartError) -> ApiError {
-    ApiError::bad_request("invalid_request", error.body_text())
 }
 
 fn is_name(name: &str) -> bool {

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use axum::body::Bytes;
+use axum::extract::multipart::MultipartError;
 use axum::extract::{FromRequest, FromRequestParts, Request};
 use http::request::Parts;
 use serde::de::{Deserialize, DeserializeOwned, Deserializer};
@@ -73,6 +74,11 @@ where
     D: Deserializer<'de>,
 {
     Option::<T>::deserialize(deserializer).map(Some)
+}
+
+/// The refusal of a multipart form that breaks off or is none.
+pub fn bad_form(error: &MultipartError) -> ApiError {
+    ApiError::bad_request("invalid_request", error.body_text())
 }
 
 /// A name: trimmed, 1 to 200 characters.

@@ -3,7 +3,7 @@
 
 use axum::Json;
 use axum::body::Body;
-use axum::extract::multipart::{Field, Multipart, MultipartError};
+use axum::extract::multipart::{Field, Multipart};
 use axum::extract::{FromRequestParts, Path, State};
 use axum::response::{IntoResponse, Response};
 use bytes::BytesMut;
@@ -15,7 +15,7 @@ use utoipa::{IntoParams, ToSchema};
 
 use super::AppState;
 use super::conversations::Deleted;
-use super::extract::{Caller, check_text};
+use super::extract::{Caller, bad_form, check_text};
 use super::page::{OaiList, SliceQuery};
 use crate::auth::{Principal, Scope};
 use crate::error::ApiError;
@@ -106,10 +106,6 @@ fn file_out(row: FileRow) -> FileOut {
         status: "processed",
         status_details: None,
     }
-}
-
-fn bad_form(error: &MultipartError) -> ApiError {
-    ApiError::bad_request("invalid_request", error.body_text())
 }
 
 async fn found(gateway: &AppState, caller: &Principal, id: &str) -> Result<FileRow, ApiError> {

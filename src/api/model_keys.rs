@@ -9,8 +9,9 @@ use utoipa::ToSchema;
 use super::AppState;
 use super::extract::{Caller, Input};
 use super::page::List;
+use super::smiths::permitted;
 use super::time::Time;
-use crate::auth::{Principal, Scope};
+use crate::auth::Scope;
 use crate::config::is_provider_name;
 use crate::error::ApiError;
 use crate::model::Endpoint;
@@ -144,21 +145,6 @@ async fn removed(
     }
 }
 
-/// The smith of the path must be the caller's own, or the tenant's.
-async fn require_smith(
-    gateway: &AppState,
-    caller: &Principal,
-    smith: &str,
-    scope: Scope,
-) -> Result<(), ApiError> {
-    caller.require_smith(smith)?;
-    caller.require(scope)?;
-    match gateway.store.smith(&caller.tenant_id, smith).await? {
-        Some(_) => Ok(()),
-        None => Err(ApiError::not_found("smith", smith)),
-    }
-}
-
 /// Lists the tenant's keys, never the keys themselves.
 #[utoipa::path(get, path = "/v1/tenant/model_keys", tag = "model keys",
     responses((status = 200, body = List<ModelKeyOut>)))]
@@ -204,7 +190,7 @@ pub async fn list_of_smith(
     Caller(caller): Caller,
     Path(smith): Path<String>,
 ) -> Result<Json<List<ModelKeyOut>>, ApiError> {
-    require_smith(&gateway, &caller, &smith, Scope::ModelKeysRead).await?;
+    permitted(&gateway, &caller, &smith, Scope::ModelKeysRead).await?;
     listed(&gateway, &caller.tenant_id, &smith).await
 }
 
@@ -218,7 +204,7 @@ pub async fn put_of_smith(
     Path((smith, provider)): Path<(String, String)>,
     Input(input): Input<ModelKeyIn>,
 ) -> Result<Json<ModelKeyStored>, ApiError> {
-    require_smith(&gateway, &caller, &smith, Scope::ModelKeysWrite).await?;
+    permitted(&gateway, &caller, &smith, Scope::ModelKeysWrite).await?;
     stored(&gateway, &caller.tenant_id, &smith, &provider, input).await
 }
 
@@ -230,6 +216,6 @@ pub async fn remove_of_smith(
     Caller(caller): Caller,
     Path((smith, provider)): Path<(String, String)>,
 ) -> Result<StatusCode, ApiError> {
-    require_smith(&gateway, &caller, &smith, Scope::ModelKeysWrite).await?;
+    permitted(&gateway, &caller, &smith, Scope::ModelKeysWrite).await?;
     removed(&gateway, &caller.tenant_id, &smith, &provider).await
 }

@@ -3,7 +3,7 @@
 
 use std::collections::HashSet;
 use std::sync::Arc;
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::Duration;
 
 use arc_swap::ArcSwap;
 use jsonwebtoken::{Algorithm, Header, Validation};
@@ -13,7 +13,7 @@ use serde::{Deserialize, Serialize};
 use super::*;
 use crate::error::ApiError;
 use crate::ids;
-use crate::store::{OrganizationKeyRow, Store, TokenRow, now_micros};
+use crate::store::{OrganizationKeyRow, Store, TokenRow, now_micros, now_seconds};
 
 /// How often nodes look for revocations made elsewhere; well within the 5 s of the contract.
 const REVOCATION_POLL: Duration = Duration::from_secs(2);
@@ -67,12 +67,6 @@ pub struct Auth {
     pub cache_hits: IntCounter,
     /// Verifications that checked a signature.
     pub cache_misses: IntCounter,
-}
-
-fn unix_now() -> i64 {
-    SystemTime::now()
-        .duration_since(UNIX_EPOCH)
-        .map_or(0, |d| d.as_secs() as i64)
 }
 
 fn counter(name: &str, help: &str) -> IntCounter {
@@ -157,7 +151,7 @@ impl Auth {
     }
 
     fn check(&self, principal: &Principal) -> Result<(), ApiError> {
-        if principal.expires_at.is_some_and(|at| at <= unix_now()) {
+        if principal.expires_at.is_some_and(|at| at <= now_seconds()) {
             return Err(ApiError::unauthenticated("this token has expired"));
         }
         let revoked = self.revoked.load();
@@ -211,7 +205,7 @@ impl Auth {
     /// Mints a token and records it. The caller has checked smith, scopes and lifetime.
     pub async fn mint(&self, mint: Mint) -> Result<Minted, ApiError> {
         let id = ids::mint(ids::Kind::Token);
-        let now = unix_now();
+        let now = now_seconds();
         let (prefix, sub, scopes) = match &mint.scope {
             MintedScope::Admin => (
                 ADMIN_PREFIX,
@@ -274,7 +268,7 @@ impl Auth {
         name: Option<String>,
     ) -> Result<(OrganizationKeyRow, String), ApiError> {
         let id = ids::mint(ids::Kind::Token);
-        let now = unix_now();
+        let now = now_seconds();
         let exp = ttl_seconds.map(|ttl| now.saturating_add(ttl));
         let scopes = [ORGANIZATION_ALL.to_owned()];
         let jwt = self.signed(&id, organization_id, &scopes, now, exp)?;

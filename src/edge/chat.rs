@@ -17,6 +17,7 @@ use crate::limit::Permit;
 use crate::model::{ModelCall, ModelError, Route, UpstreamResponse};
 use crate::run::{Collector, Reader, RunRequest, Spender, Thread};
 use crate::sse::KEEP_ALIVE;
+use crate::store::now_seconds;
 use crate::wire::chat::{self, ChatRequest, EventGate, Peek, StreamEncoder, decode};
 use crate::wire::parse;
 
@@ -131,10 +132,6 @@ fn parse_peek(body: &[u8]) -> Result<Peek<'_>, ApiError> {
     })
 }
 
-fn unix_now() -> i64 {
-    crate::store::now_micros() / 1_000_000
-}
-
 // ---- a smith's turn ----
 
 struct SmithTurn {
@@ -247,7 +244,7 @@ impl SmithTurn {
             return self.whole(exchange).await;
         }
         let mut encoder =
-            StreamEncoder::new(&self.id(), unix_now(), &self.model, self.include_usage);
+            StreamEncoder::new(&self.id(), now_seconds(), &self.model, self.include_usage);
         exchange.start_stream(&[]).await?;
         let mut buf = BytesMut::with_capacity(4096);
         loop {
@@ -288,7 +285,7 @@ impl SmithTurn {
         let mut answer = collector.finish();
         answer.stop = stop;
         answer.usage = usage;
-        let body = chat::full_answer(&self.id(), unix_now(), &self.model, &answer);
+        let body = chat::full_answer(&self.id(), now_seconds(), &self.model, &answer);
         exchange
             .respond_json(StatusCode::OK, body.to_string().into())
             .await
@@ -492,7 +489,7 @@ struct Translate {
 impl Translate {
     async fn answer(self, exchange: &mut Exchange) -> Result<(), Gone> {
         let id = format!("chatcmpl-{}", ids::mint_request_id());
-        let created = unix_now();
+        let created = now_seconds();
         let gateway = exchange.gateway.clone();
         match self.answer {
             Answer::Whole(route, frames) => {

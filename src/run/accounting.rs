@@ -3,7 +3,7 @@
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::hash::{BuildHasher, RandomState};
-use std::sync::Arc;
+use std::sync::{Arc, LazyLock};
 use std::time::Duration;
 
 use parking_lot::Mutex;
@@ -32,7 +32,8 @@ pub struct Spender {
 impl Spender {
     /// A tenant that calls a model without a smith.
     pub fn tenant(tenant_id: &Arc<str>) -> Self {
-        let nobody: Arc<str> = Arc::from("");
+        static NOBODY: LazyLock<Arc<str>> = LazyLock::new(|| Arc::from(""));
+        let nobody = NOBODY.clone();
         Self {
             tenant_id: tenant_id.clone(),
             smith_id: nobody.clone(),

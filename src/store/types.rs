@@ -14,6 +14,11 @@ pub fn now_micros() -> i64 {
         .map_or(0, |d| i64::try_from(d.as_micros()).unwrap_or(i64::MAX))
 }
 
+/// Now, in seconds since the Unix epoch.
+pub fn now_seconds() -> i64 {
+    now_micros() / 1_000_000
+}
+
 #[derive(Debug, Clone, PartialEq, Eq, sqlx::FromRow)]
 pub struct Tenant {
     pub id: String,

@@ -57,15 +57,14 @@ macro_rules! impl_agents {
                 before: Option<&str>,
                 limit: i64,
             ) -> Result<Vec<AgentRow>> {
-                Ok(sqlx::query_as(
-                    "SELECT * FROM agents WHERE tenant_id = $1 AND ($2 IS NULL OR id < $2) \
-                     AND deleted_at IS NULL ORDER BY id DESC LIMIT $3",
-                )
-                .bind(tenant_id)
-                .bind(before)
-                .bind(limit)
-                .fetch_all(&self.read)
-                .await?)
+                Ok($crate::store::sql::select_page!(
+                    &self.read,
+                    "SELECT * FROM agents WHERE deleted_at IS NULL AND tenant_id = ",
+                    tenant_id,
+                    [],
+                    before,
+                    limit
+                ))
             }
 
             async fn agent_slugs(&self, tenant_id: &str, prefix: &str) -> Result<Vec<String>> {

@@ -42,15 +42,14 @@ macro_rules! impl_customers {
                 before: Option<&str>,
                 limit: i64,
             ) -> Result<Vec<CustomerRow>> {
-                Ok(sqlx::query_as(
-                    "SELECT * FROM customers WHERE tenant_id = $1 AND ($2 IS NULL OR id < $2) \
-                     ORDER BY id DESC LIMIT $3",
-                )
-                .bind(tenant_id)
-                .bind(before)
-                .bind(limit)
-                .fetch_all(&self.read)
-                .await?)
+                Ok($crate::store::sql::select_page!(
+                    &self.read,
+                    "SELECT * FROM customers WHERE tenant_id = ",
+                    tenant_id,
+                    [],
+                    before,
+                    limit
+                ))
             }
 
             async fn update_customer(&self, customer: &CustomerRow) -> Result<bool> {

@@ -38,15 +38,14 @@ macro_rules! impl_tokens {
                 before: Option<&str>,
                 limit: i64,
             ) -> Result<Vec<TokenRow>> {
-                Ok(sqlx::query_as(
-                    "SELECT * FROM tokens WHERE tenant_id = $1 AND ($2 IS NULL OR id < $2) \
-                     ORDER BY id DESC LIMIT $3",
-                )
-                .bind(tenant_id)
-                .bind(before)
-                .bind(limit)
-                .fetch_all(&self.read)
-                .await?)
+                Ok($crate::store::sql::select_page!(
+                    &self.read,
+                    "SELECT * FROM tokens WHERE tenant_id = ",
+                    tenant_id,
+                    [],
+                    before,
+                    limit
+                ))
             }
 
             async fn revoke_token(&self, tenant_id: &str, id: &str, now: i64) -> Result<bool> {
