@@ -21,5 +21,6 @@ pub mod run;
 pub mod secrets;
 pub mod sse;
 pub mod store;
+pub mod tools;
 pub mod webhook;
 pub mod wire;

@@ -13,7 +13,9 @@ use super::page::{Page, PageParams, PageQuery};
 use super::time::Time;
 use crate::error::ApiError;
 use crate::ids;
-use crate::store::{AgentConfig, AgentRemoval, AgentRow, AgentVersionRow, Rollout, now_micros};
+use crate::store::{
+    AgentConfig, AgentRemoval, AgentRow, AgentVersionRow, Publication, Rollout, now_micros,
+};
 
 const MAX_SLUG: usize = 63;
 const MAX_NOTE: usize = 4096;
@@ -394,7 +396,7 @@ pub async fn publish(
 ) -> Result<(StatusCode, Json<AgentVersionOut>), ApiError> {
     caller.require_admin()?;
     check_text("note", input.note.as_deref().unwrap_or_default(), MAX_NOTE)?;
-    let version = gateway
+    let published = gateway
         .store
         .publish_agent(
             &caller.tenant_id,
@@ -403,10 +405,19 @@ pub async fn publish(
             input.note.as_deref(),
             now_micros(),
         )
-        .await?
-        .ok_or_else(|| ApiError::not_found("agent", &id))?;
+        .await?;
+    let version = match published {
+        Publication::Done(version) => version,
+        Publication::Missing => return Err(ApiError::not_found("agent", &id)),
+        Publication::NoSkill(skill) => {
+            return Err(ApiError::invalid(
+                "skills",
+                format!("the draft refers to the skill '{skill}', which is not there"),
+            ));
+        }
+    };
     gateway.smiths.forget_all();
-    Ok((StatusCode::CREATED, Json(version_out(version))))
+    Ok((StatusCode::CREATED, Json(version_out(*version))))
 }
 
 /// Makes a version live, for all smiths or for some percent of them.

@@ -6,18 +6,24 @@
 
 mod control;
 mod journal;
+mod mcp_servers;
 mod postgres;
 mod records;
+mod skills;
 mod sql;
 mod sqlite;
 mod types;
+mod vector_stores;
 
 pub use control::*;
 pub use journal::{Journal, JournalError, Op};
+pub use mcp_servers::*;
 pub use postgres::PostgresStore;
 pub use records::*;
+pub use skills::*;
 pub use sqlite::SqliteStore;
 pub use types::*;
+pub use vector_stores::*;
 
 use std::sync::Arc;
 
@@ -106,7 +112,8 @@ pub trait AgentStore: Send + Sync {
     ) -> Result<Vec<AgentRow>>;
     /// Slugs that begin with `prefix`.
     async fn agent_slugs(&self, tenant_id: &str, prefix: &str) -> Result<Vec<String>>;
-    /// Snapshots the draft as the next version; the first one goes live. `None`: no such agent.
+    /// Snapshots the draft as the next version, its skills at the versions that they have now; the
+    /// first one goes live.
     async fn publish_agent(
         &self,
         tenant_id: &str,
@@ -114,7 +121,7 @@ pub trait AgentStore: Send + Sync {
         created_by: Option<&str>,
         note: Option<&str>,
         now: i64,
-    ) -> Result<Option<AgentVersionRow>>;
+    ) -> Result<Publication>;
     async fn agent_version(
         &self,
         tenant_id: &str,
@@ -315,6 +322,9 @@ pub trait Store:
     + TraceStore
     + FileStore
     + OrganizationStore
+    + McpServerStore
+    + SkillStore
+    + VectorStoreStore
 {
 }
 
@@ -336,6 +346,9 @@ impl<S> Store for S where
         + TraceStore
         + FileStore
         + OrganizationStore
+        + McpServerStore
+        + SkillStore
+        + VectorStoreStore
 {
 }
 

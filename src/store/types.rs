@@ -106,6 +106,15 @@ pub struct AgentVersionRow {
     pub created_at: i64,
 }
 
+/// What became of a wish to publish an agent's draft.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Publication {
+    Done(Box<AgentVersionRow>),
+    Missing,
+    /// The draft refers to a skill that is not there, or not at that version.
+    NoSkill(String),
+}
+
 /// What is known of a smith's person.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 pub struct SmithProfile {

@@ -304,19 +304,14 @@ async fn agents_have_slugs_and_versions(store: Arc<dyn Store>) {
     let page = store.agents(HERE, Some("agt_4"), 2).await.expect("read");
     assert_eq!(ids(&page, |a| &a.id), ["agt_1"]);
 
-    assert!(
-        store
-            .publish_agent(THERE, "agt_1", None, None, 9)
-            .await
-            .expect("tried")
-            .is_none()
-    );
+    let elsewhere = store.publish_agent(THERE, "agt_1", None, None, 9).await;
+    assert_eq!(elsewhere.expect("tried"), Publication::Missing);
     for (n, note) in [(1, Some("first")), (2, None)] {
-        let version = store
-            .publish_agent(HERE, "agt_1", Some("tok_1"), note, 9 + n)
-            .await
-            .expect("published")
-            .expect("an agent");
+        let version = published(
+            store
+                .publish_agent(HERE, "agt_1", Some("tok_1"), note, 9 + n)
+                .await,
+        );
         assert_eq!((version.version, version.note.as_deref()), (n, note));
         assert_eq!(version.snapshot.model.as_deref(), Some("openai/gpt"));
     }
@@ -954,11 +949,7 @@ async fn concurrent_writers_agree(store: Arc<dyn Store>) {
                     .expect("judged");
                 let row = smith(HERE, &format!("smt_{n:02}"), "agt_1", Some("same"));
                 let (row, made) = store.upsert_smith(&row).await.expect("upserted");
-                let version = store
-                    .publish_agent(HERE, "agt_1", None, None, 1)
-                    .await
-                    .expect("published")
-                    .expect("an agent");
+                let version = published(store.publish_agent(HERE, "agt_1", None, None, 1).await);
                 let default = agent(HERE, &format!("agt_d{n:02}"), None);
                 let default = store.default_agent(&default).await.expect("found");
                 let held = run(HERE, &format!("run_{n:02}"), "smt_1", "t");

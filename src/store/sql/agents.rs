@@ -86,35 +86,53 @@ macro_rules! impl_agents {
                 created_by: Option<&str>,
                 note: Option<&str>,
                 now: i64,
-            ) -> Result<Option<AgentVersionRow>> {
+            ) -> Result<Publication> {
                 let mut tx = self.write.begin().await?;
                 // Writing the row first serialises publishers of one agent on both engines.
-                let touched = sqlx::query(
+                let touched: Option<AgentRow> = sqlx::query_as(
                     "UPDATE agents SET updated_at = $3 \
-                     WHERE tenant_id = $1 AND id = $2 AND deleted_at IS NULL",
+                     WHERE tenant_id = $1 AND id = $2 AND deleted_at IS NULL RETURNING *",
                 )
                 .bind(tenant_id)
                 .bind(agent_id)
                 .bind(now)
-                .execute(&mut *tx)
+                .fetch_optional(&mut *tx)
                 .await?;
-                if touched.rows_affected() == 0 {
-                    return Ok(None);
-                }
+                let Some(mut agent) = touched else {
+                    return Ok(Publication::Missing);
+                };
+                let uses = match $crate::store::sql::skills::freeze_skills!(tx, agent) {
+                    Ok(uses) => uses,
+                    Err(skill) => return Ok(Publication::NoSkill(skill)),
+                };
                 let version: AgentVersionRow = sqlx::query_as(
                     "INSERT INTO agent_versions (tenant_id, agent_id, version, snapshot, \
                      created_by, note, created_at) \
-                     SELECT a.tenant_id, a.id, 1 + COALESCE((SELECT MAX(v.version) \
-                     FROM agent_versions v WHERE v.agent_id = a.id), 0), a.draft, $3, $4, $5 \
-                     FROM agents a WHERE a.tenant_id = $1 AND a.id = $2 RETURNING *",
+                     SELECT $1, $2, 1 + COALESCE(MAX(v.version), 0), $3, $4, $5, $6 \
+                     FROM agent_versions v WHERE v.agent_id = $2 RETURNING *",
                 )
                 .bind(tenant_id)
                 .bind(agent_id)
+                .bind($crate::store::sql::document("agent", &agent.draft)?)
                 .bind(created_by)
                 .bind(note)
                 .bind(now)
                 .fetch_one(&mut *tx)
                 .await?;
+                for (skill_id, skill_version) in uses {
+                    sqlx::query(
+                        "INSERT INTO skill_uses \
+                         (tenant_id, skill_id, version, agent_id, agent_version) \
+                         VALUES ($1, $2, $3, $4, $5)",
+                    )
+                    .bind(tenant_id)
+                    .bind(skill_id)
+                    .bind(skill_version)
+                    .bind(agent_id)
+                    .bind(version.version)
+                    .execute(&mut *tx)
+                    .await?;
+                }
                 sqlx::query(
                     "UPDATE agents SET active_version = $3 \
                      WHERE tenant_id = $1 AND id = $2 AND active_version IS NULL",
@@ -125,7 +143,7 @@ macro_rules! impl_agents {
                 .execute(&mut *tx)
                 .await?;
                 tx.commit().await?;
-                Ok(Some(version))
+                Ok(Publication::Done(Box::new(version)))
             }
 
             async fn agent_version(
@@ -165,14 +183,9 @@ macro_rules! impl_agents {
             }
 
             async fn smith_count(&self, tenant_id: &str, agent_id: &str) -> Result<i64> {
-                Ok(sqlx::query_scalar(
-                    "SELECT COUNT(*) FROM smiths \
-                     WHERE tenant_id = $1 AND agent_id = $2 AND deleted_at IS NULL",
-                )
-                .bind(tenant_id)
-                .bind(agent_id)
-                .fetch_one(&self.read)
-                .await?)
+                Ok($crate::store::sql::smith_count!(
+                    &self.read, tenant_id, agent_id
+                ))
             }
 
             async fn agent_activity(&self, tenant_id: &str, agent_id: &str) -> Result<Option<i64>> {

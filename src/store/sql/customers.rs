@@ -93,14 +93,7 @@ macro_rules! impl_customers {
             }
 
             async fn customer_smith_count(&self, tenant_id: &str, id: &str) -> Result<i64> {
-                Ok(sqlx::query_scalar(
-                    "SELECT COUNT(*) FROM smiths \
-                     WHERE tenant_id = $1 AND customer_id = $2 AND deleted_at IS NULL",
-                )
-                .bind(tenant_id)
-                .bind(id)
-                .fetch_one(&self.read)
-                .await?)
+                Ok($crate::store::sql::smith_count!(&self.read, tenant_id, id))
             }
         }
     };

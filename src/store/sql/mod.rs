@@ -11,14 +11,17 @@ pub(super) mod events;
 pub(super) mod files;
 pub(super) mod idempotency;
 pub(super) mod journal;
+pub(super) mod mcp_servers;
 pub(super) mod model_keys;
 pub(super) mod organizations;
 pub(super) mod runs;
+pub(super) mod skills;
 pub(super) mod smiths;
 pub(super) mod tenants;
 pub(super) mod tokens;
 pub(super) mod traces;
 pub(super) mod usage;
+pub(super) mod vector_stores;
 
 /// Implements all store traits for `$store`, whose `read` and `write` fields are pools of one
 /// database.
@@ -40,6 +43,9 @@ macro_rules! impl_store {
         $crate::store::sql::traces::impl_traces!($store);
         $crate::store::sql::files::impl_files!($store);
         $crate::store::sql::organizations::impl_organizations!($store);
+        $crate::store::sql::mcp_servers::impl_mcp_servers!($store);
+        $crate::store::sql::skills::impl_skills!($store);
+        $crate::store::sql::vector_stores::impl_vector_stores!($store);
     };
 }
 
@@ -97,7 +103,21 @@ macro_rules! select_slice {
     }};
 }
 
-pub(super) use {impl_store, select_page, select_slice};
+/// The live smiths of an agent or a customer, from the counts that triggers keep.
+macro_rules! smith_count {
+    ($pool:expr, $tenant_id:expr, $owner_id:expr) => {
+        sqlx::query_scalar(
+            "SELECT CAST(COALESCE(SUM(smiths), 0) AS BIGINT) FROM smith_counts \
+             WHERE tenant_id = $1 AND owner_id = $2",
+        )
+        .bind($tenant_id)
+        .bind($owner_id)
+        .fetch_one($pool)
+        .await?
+    };
+}
+
+pub(super) use {impl_store, select_page, select_slice, smith_count};
 
 /// A document as JSON text.
 pub(super) fn document<T: serde::Serialize>(

@@ -1,0 +1,116 @@
+//! The MCP client: sessions with servers that tenants have registered. `rmcp` because it is the
+//! protocol's own Rust SDK and follows its revisions.
+//!
+//! Lives here: [`discover`], which lists a server's tools, and the transport under it, which goes
+//! through the gateway's HTTP client so that the address guard holds.
+
+mod transport;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use rmcp::model::{ClientCapabilities, ClientConfig, Implementation, Tool};
+use rmcp::service::ServiceExt;
+use rmcp::transport::streamable_http_client::{
+    StreamableHttpClientTransport, StreamableHttpClientTransportConfig,
+};
+
+use crate::model::Models;
+use crate::store::McpTool;
+
+pub use transport::{GuardedHttp, HttpError};
+
+/// How long a discovery may take, all pages included.
+const PATIENCE: Duration = Duration::from_secs(10);
+/// The most tools that a server may list.
+const MAX_TOOLS: usize = 1000;
+/// The longest description that is kept, in characters.
+const MAX_DESCRIPTION: usize = 16 * 1024;
+/// The largest input schema that is kept, in bytes.
+const MAX_SCHEMA: usize = 256 * 1024;
+
+/// Lists the tools of the server at `url`; `bearer` goes with each request. The error says for
+/// people what went wrong, and holds no secret.
+pub async fn discover(
+    models: &Arc<Models>,
+    url: &str,
+    bearer: Option<String>,
+) -> Result<Vec<McpTool>, String> {
+    let http = GuardedHttp::new(models.clone());
+    let mut config = StreamableHttpClientTransportConfig::with_uri(url);
+    config.auth_header = bearer;
+    let asked = async {
+        let transport = StreamableHttpClientTransport::with_client(http, config);
+        let us = Implementation::new("smithgate", env!("CARGO_PKG_VERSION"));
+        let info = ClientConfig::new(ClientCapabilities::default(), us);
+        let session = info.serve(transport).await.map_err(|e| told(&e))?;
+        let listed = list(&session).await;
+        let _ = session.cancel().await;
+        listed
+    };
+    tokio::time::timeout(PATIENCE, asked)
+        .await
+        .unwrap_or_else(|_| {
+            Err(format!(
+                "the server gave no list of tools within {} s",
+                PATIENCE.as_secs()
+            ))
+        })
+}
+
+async fn list(peer: &rmcp::service::Peer<rmcp::RoleClient>) -> Result<Vec<McpTool>, String> {
+    let mut tools: Vec<McpTool> = Vec::new();
+    let mut cursor = None;
+    loop {
+        let params = rmcp::model::PaginatedRequestParams::default().with_cursor(cursor);
+        let page = peer.list_tools(Some(params)).await.map_err(|e| told(&e))?;
+        tools.extend(page.tools.iter().map(tool));
+        if tools.len() > MAX_TOOLS {
+            return Err(format!("the server lists more than {MAX_TOOLS} tools"));
+        }
+        cursor = page.next_cursor;
+        if cursor.is_none() {
+            return Ok(tools);
+        }
+    }
+}
+
+fn tool(tool: &Tool) -> McpTool {
+    let hints = tool.annotations.as_ref();
+    let read_only = hints.and_then(|h| h.read_only_hint).unwrap_or(false);
+    let schema = (*tool.input_schema).clone();
+    let size = serde_json::to_string(&schema).map_or(0, |text| text.len());
+    McpTool {
+        name: tool.name.to_string(),
+        description: tool
+            .description
+            .as_ref()
+            .map(|text| text.chars().take(MAX_DESCRIPTION).collect()),
+        input_schema: if size > MAX_SCHEMA {
+            serde_json::Map::new()
+        } else {
+            schema
+        },
+        // The hint must be given: most servers leave it out for tools that destroy nothing.
+        destructive: !read_only && hints.and_then(|h| h.destructive_hint) == Some(true),
+        read_only,
+        idempotent: hints.and_then(|h| h.idempotent_hint).unwrap_or(false),
+    }
+}
+
+/// An error with its causes, short.
+fn told(error: &dyn std::error::Error) -> String {
+    const LONGEST: usize = 500;
+    let mut text = error.to_string();
+    let mut cause = error.source();
+    while let Some(next) = cause {
+        let more = next.to_string();
+        if !text.contains(&more) {
+            text.push_str(": ");
+            text.push_str(&more);
+        }
+        cause = next.source();
+    }
+    let text: String = text.chars().filter(|c| *c != '\0').collect();
+    text.chars().take(LONGEST).collect()
+}
