@@ -31,6 +31,10 @@ pub enum Kind {
     Organization,
     OauthState,
     Message,
+    McpServer,
+    Skill,
+    VectorStore,
+    VectorBatch,
 }
 
 impl Kind {
@@ -61,6 +65,10 @@ impl Kind {
             Self::Organization => "org_",
             Self::OauthState => "oas_",
             Self::Message => "msg_",
+            Self::McpServer => "mcp_",
+            Self::Skill => "skl_",
+            Self::VectorStore => "vs_",
+            Self::VectorBatch => "vsfb_",
         }
     }
 }

@@ -87,7 +87,8 @@ pub struct UiIn {
     metadata: String,
 }
 
-fn is_name(name: &str) -> bool {
+/// `[a-z0-9][a-z0-9_-]*`, of at most 63.
+pub(super) fn is_name(name: &str) -> bool {
     let word = |b: u8| b.is_ascii_lowercase() || b.is_ascii_digit();
     let mut bytes = name.bytes();
     (1..=63).contains(&name.len())

@@ -9,6 +9,7 @@ mod agents;
 mod approvals;
 mod attach;
 mod budgets;
+mod catalog;
 mod configuration;
 mod connections;
 mod conversation_items;
@@ -19,6 +20,7 @@ pub mod extract;
 mod files;
 mod health;
 pub mod idempotency;
+mod mcp_servers;
 mod model_keys;
 mod models;
 mod oauth;
@@ -27,6 +29,8 @@ mod organization;
 mod page;
 mod reference;
 mod runs;
+mod skill_bundle;
+mod skills;
 mod smith_history;
 mod smiths;
 mod time;
@@ -141,6 +145,22 @@ fn documented() -> OpenApiRouter<AppState> {
         .routes(routes!(organization::revoke_project_token))
         .routes(routes!(organization::keys, organization::mint_key))
         .routes(routes!(organization::revoke_key))
+        .routes(routes!(catalog::list))
+        .routes(routes!(catalog::one))
+        .routes(routes!(catalog::hosted_tools))
+        .routes(routes!(mcp_servers::list))
+        .routes(routes!(
+            mcp_servers::one,
+            mcp_servers::put,
+            mcp_servers::remove
+        ))
+        .routes(routes!(mcp_servers::refresh))
+        .routes(routes!(skills::list, skills::create))
+        .routes(routes!(skills::one, skills::update, skills::remove))
+        .routes(routes!(skills::content))
+        .routes(routes!(skills::versions, skills::add_version))
+        .routes(routes!(skills::version, skills::remove_version))
+        .routes(routes!(skills::version_content))
         .routes(routes!(webhooks::list, webhooks::create))
         .routes(routes!(webhooks::update, webhooks::remove))
         .routes(routes!(webhooks::rotate_secret))
