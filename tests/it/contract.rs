@@ -154,6 +154,20 @@ pub async fn one_of_each(harness: &Harness, smith: &str) -> Owned {
         .as_str()
         .expect("an id")
         .to_owned();
+    let form = "--b\r\nContent-Disposition: form-data; name=\"files[]\"; filename=\"s/SKILL.md\"\r\n\r\n\
+        ---\nname: s\ndescription: d\n---\nx\r\n--b--\r\n";
+    let skill = harness
+        .request(Method::POST, "/v1/skills")
+        .header("content-type", "multipart/form-data; boundary=b")
+        .body(form);
+    let skill = ok(skill.send().await).await["id"]
+        .as_str()
+        .expect("an id")
+        .to_owned();
+    // Nobody answers there, which is kept as degraded.
+    let server = harness.request(Method::PUT, "/v1/tenant/mcp/desk");
+    let nowhere = json!({ "url": "http://nowhere.invalid/mcp", "auth": { "kind": "none" } });
+    ok(server.json(&nowhere).send().await).await;
     let approval = ApprovalRow {
         id: "apr_1".to_owned(),
         tenant_id: harness.tenant.clone(),
@@ -196,6 +210,9 @@ pub async fn one_of_each(harness: &Harness, smith: &str) -> Owned {
             ("/v1/traces/", one(&trace)),
             ("/v1/runs/", one(&run)),
             ("/v1/files/", one(&file)),
+            ("/v1/skills/", vec![skill, "1".to_owned()]),
+            ("/v1/tenant/mcp/", one("desk")),
+            ("/v1/catalog/", one("stripe")),
             (
                 "/v1/smiths/{id}/connections/",
                 vec![smith.clone(), connection],
@@ -307,6 +324,8 @@ async fn no_route_gives_anything_of_anothers() {
         "/v1/tenant/model_keys/{provider}",
         "/v1/tenant/providers/{provider}",
         "/v1/models/{id}",
+        "/v1/tenant/mcp/{name}",
+        "/v1/catalog/{slug}",
     ];
     let mut walked = 0;
     for (path, item) in paths {

@@ -6,16 +6,16 @@ use smithgate::config::{Config, Price};
 
 use crate::support::{Harness, ok, refused, text};
 
-fn code(error: &Value) -> &str {
+pub fn code(error: &Value) -> &str {
     error["code"].as_str().unwrap_or_default()
 }
 
-fn id(made: &Value) -> String {
+pub fn id(made: &Value) -> String {
     made["id"].as_str().expect("an id").to_owned()
 }
 
 /// A gateway on SQLite, or on the PostgreSQL database of `url`.
-async fn start_on(url: Option<String>, change: impl FnOnce(&mut Config)) -> Harness {
+pub async fn start_on(url: Option<String>, change: impl FnOnce(&mut Config)) -> Harness {
     Harness::start_with(|config, _| {
         config.store.url = url;
         change(config);
@@ -40,6 +40,8 @@ macro_rules! on_both_stores {
         }
     };
 }
+
+pub(crate) use on_both_stores;
 
 on_both_stores!(
     agents_are_drafted_published_and_rolled_out,

@@ -2,6 +2,7 @@
 //! provider's wire with recorded-like bytes.
 
 mod api;
+mod assets;
 mod cli;
 mod clients;
 mod contract;

@@ -14,7 +14,7 @@ use crate::store::postgres_url;
 use crate::support::{Harness, ok};
 
 /// Tables that grow with use.
-const GROWING: [&str; 22] = [
+const GROWING: [&str; 28] = [
     "smiths",
     "smith_revisions",
     "smith_memory",
@@ -37,6 +37,12 @@ const GROWING: [&str; 22] = [
     "tokens",
     "idempotency",
     "model_keys",
+    "smith_counts",
+    "mcp_servers",
+    "skills",
+    "skill_versions",
+    "skill_files",
+    "skill_uses",
 ];
 
 /// Queries that every list takes.

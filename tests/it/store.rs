@@ -182,6 +182,13 @@ fn end(tenant_id: &str, id: &str, status: &'static str, transcript: Option<&str>
     }
 }
 
+fn published(outcome: Result<Publication>) -> AgentVersionRow {
+    match outcome.expect("published") {
+        Publication::Done(version) => *version,
+        other => panic!("{other:?}"),
+    }
+}
+
 fn ids<T>(rows: &[T], id: impl Fn(&T) -> &str) -> Vec<String> {
     rows.iter().map(|row| id(row).to_owned()).collect()
 }

@@ -45,6 +45,14 @@ pub enum HttpError {
     Status(StatusCode),
 }
 
+/// What goes into a request's header.
+struct Heads<'a> {
+    session: Option<&'a str>,
+    bearer: Option<String>,
+    custom: Headers,
+    last_event_id: Option<String>,
+}
+
 /// The client that `rmcp` speaks through.
 #[derive(Clone)]
 pub struct GuardedHttp {
@@ -66,10 +74,7 @@ impl GuardedHttp {
         method: Method,
         uri: &str,
         body: Bytes,
-        session: Option<&str>,
-        bearer: Option<String>,
-        custom: Headers,
-        more: Option<(HeaderName, String)>,
+        heads: Heads<'_>,
     ) -> Result<UpstreamResponse, Failed> {
         let url = url::Url::parse(uri).map_err(|e| failed(HttpError::Url(e.to_string())))?;
         let query = url.query().map(|query| format!("?{query}"));
@@ -82,7 +87,7 @@ impl GuardedHttp {
         let slash = if base.path().ends_with('/') { "/" } else { "" };
         let path = format!("{slash}{}", query.unwrap_or_default());
         let value = |text: &str| HeaderValue::from_str(text).map_err(|_| failed(HttpError::Header));
-        let mut headers: Vec<(HeaderName, HeaderValue)> = custom.into_iter().collect();
+        let mut headers: Vec<(HeaderName, HeaderValue)> = heads.custom.into_iter().collect();
         headers.push((header::ACCEPT, BOTH));
         if !body.is_empty() {
             headers.push((
@@ -90,16 +95,16 @@ impl GuardedHttp {
                 HeaderValue::from_static("application/json"),
             ));
         }
-        if let Some(session) = session {
+        if let Some(session) = heads.session {
             headers.push((SESSION_ID, value(session)?));
         }
-        if let Some(bearer) = bearer {
+        if let Some(bearer) = heads.bearer {
             let mut secret = value(&format!("Bearer {bearer}"))?;
             secret.set_sensitive(true);
             headers.push((header::AUTHORIZATION, secret));
         }
-        if let Some((name, text)) = more {
-            headers.push((name, value(&text)?));
+        if let Some(id) = &heads.last_event_id {
+            headers.push((LAST_EVENT_ID, value(id)?));
         }
         let request = UpstreamRequest {
             method,
@@ -206,10 +211,12 @@ impl StreamableHttpClient for GuardedHttp {
                 Method::POST,
                 &uri,
                 body,
-                session_id.as_deref(),
-                auth_header,
-                custom_headers,
-                None,
+                Heads {
+                    session: session_id.as_deref(),
+                    bearer: auth_header,
+                    custom: custom_headers,
+                    last_event_id: None,
+                },
             )
             .await?;
         match response.status {
@@ -253,10 +260,12 @@ impl StreamableHttpClient for GuardedHttp {
                 Method::DELETE,
                 &uri,
                 Bytes::new(),
-                Some(&session_id),
-                auth_header,
-                custom_headers,
-                None,
+                Heads {
+                    session: Some(&session_id),
+                    bearer: auth_header,
+                    custom: custom_headers,
+                    last_event_id: None,
+                },
             )
             .await?;
         let status = response.status;
@@ -304,10 +313,12 @@ impl StreamableHttpClient for GuardedHttp {
                 Method::GET,
                 &uri,
                 Bytes::new(),
-                session_id.as_deref(),
-                auth_header,
-                custom_headers,
-                last_event_id.map(|id| (LAST_EVENT_ID, id)),
+                Heads {
+                    session: session_id.as_deref(),
+                    bearer: auth_header,
+                    custom: custom_headers,
+                    last_event_id,
+                },
             )
             .await?;
         if response.status == StatusCode::METHOD_NOT_ALLOWED {
