@@ -39,7 +39,7 @@ pub struct McpAuthIn {
     #[serde(default)]
     pub secret: Option<String>,
     #[serde(default)]
-    #[schema(pattern = "^(tenant|platform)$")]
+    #[schema(pattern = "^(tenant|platform)?$")]
     pub client_mode: Option<String>,
 }
 

@@ -82,11 +82,23 @@ impl Harness {
 
     /// A skill of one file, or a new version of the skill at `path`.
     fn upload(&self, path: &str, file: &str, description: &str) -> reqwest::RequestBuilder {
+        self.upload_as(&self.token, path, file, description)
+    }
+
+    fn upload_as(
+        &self,
+        token: &str,
+        path: &str,
+        file: &str,
+        description: &str,
+    ) -> reqwest::RequestBuilder {
         let form = format!(
             "--b\r\nContent-Disposition: form-data; name=\"files[]\"; filename=\"{file}\"\r\n\r\n\
              ---\nname: greeter\ndescription: {description}\n---\nHi.\r\n--b--\r\n"
         );
-        self.request(Method::POST, path)
+        self.client
+            .post(self.url(path))
+            .bearer_auth(token)
             .header("content-type", "multipart/form-data; boundary=b")
             .body(form)
     }
@@ -280,8 +292,8 @@ async fn skills_are_frozen_by_versions_of_agents(url: Option<String>) {
         .await;
     let upload = harness.upload("/v1/skills", "SKILL.md", "tenant's");
     let tenants = id(&ok(upload.send().await).await);
-    let upload = harness.upload("/v1/skills", "SKILL.md", "smith's");
-    let own = id(&ok(upload.bearer_auth(&token).send().await).await);
+    let upload = harness.upload_as(&token, "/v1/skills", "SKILL.md", "smith's");
+    let own = id(&ok(upload.send().await).await);
     let listed = harness.client.get(harness.url("/v1/skills"));
     let listed = ok(listed.bearer_auth(&token).send().await).await;
     assert_eq!(listed["data"].as_array().map(Vec::len), Some(1));

@@ -18,8 +18,8 @@ fn python() -> String {
 #[tokio::test(flavor = "multi_thread")]
 async fn schemathesis_finds_nothing() {
     let harness = Harness::start().await;
-    let config =
-        std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/clients/schemathesis.toml");
+    let hooks = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/clients");
+    let config = hooks.join("schemathesis.toml");
     let work = tempfile::tempdir().expect("a directory");
     let child = tokio::process::Command::new(python())
         .args(["-m", "schemathesis.cli", "--config-file"])
@@ -29,6 +29,8 @@ async fn schemathesis_finds_nothing() {
         .args(["-H", &format!("Authorization: Bearer {}", harness.token)])
         .current_dir(work.path())
         .env("NO_PROXY", "127.0.0.1")
+        .env("PYTHONPATH", hooks)
+        .env("SCHEMATHESIS_HOOKS", "schemathesis_hooks")
         .kill_on_drop(true)
         .output();
     let output = tokio::time::timeout(Duration::from_secs(300), child)
@@ -250,6 +252,7 @@ fn body_of(path: &str, method: &Method) -> Value {
         ("POST", p) if p.ends_with("/runs") => {
             json!({ "input": [{ "role": "user", "content": "hi" }] })
         }
+        ("POST", "/v1/skills/{id}") => json!({ "default_version": "1" }),
         ("PUT", p) if p.ends_with("/memory") => json!({ "content": "stolen" }),
         ("PUT", p) if p.contains("/model_keys/") => json!({ "api_key": "sk-2" }),
         ("PATCH", p) if p.ends_with("smiths/{id}") => json!({ "display_name": "Eve" }),
