@@ -16,7 +16,8 @@ use crate::ids;
 use crate::limit::Gate;
 use crate::metrics::Metrics;
 use crate::model::{Models, Routing};
-use crate::run::{Accounting, Budgets, RunParts, Runs, Smiths};
+use crate::retrieval::Retrieval;
+use crate::run::{Accounting, Budgets, RunParts, Runs, Smiths, Spender};
 use crate::secrets::{Vault, VaultError};
 use crate::store::{self, Journal, OrganizationRow, Store, StoreError, Tenant, now_micros};
 use crate::webhook::{Sender, Webhooks};
@@ -58,6 +59,7 @@ pub struct Gateway {
     pub vault: Arc<Vault>,
     pub webhooks: Arc<Webhooks>,
     pub connections: Connections,
+    pub retrieval: Arc<Retrieval>,
     pub gate: Arc<Gate>,
     pub metrics: Metrics,
     draining: AtomicBool,
@@ -114,6 +116,13 @@ impl Gateway {
         let webhooks = Webhooks::new(sender);
         let gate = Arc::new(Gate::new(&config.limits.rate, &config.limits.concurrency));
         let connections = Connections::new(store.clone(), vault.clone(), models.clone());
+        let retrieval = Retrieval::new(
+            store.clone(),
+            models.clone(),
+            smiths.clone(),
+            accounting.clone(),
+            budgets.clone(),
+        );
         let parts = RunParts {
             store: store.clone(),
             journal: journal.clone(),
@@ -147,6 +156,7 @@ impl Gateway {
             vault,
             webhooks,
             connections,
+            retrieval,
             gate,
             metrics,
             draining: AtomicBool::new(false),
@@ -179,10 +189,26 @@ impl Gateway {
         self.tasks.lock().extend([
             tokio::spawn(self.runs.clone().keep_leases()),
             tokio::spawn(self.webhooks.clone().work()),
+            tokio::spawn(self.retrieval.clone().work()),
             tokio::spawn(expire_regularly(self.store.clone())),
             tokio::spawn(tidy_regularly(self.gate.clone())),
         ]);
         Ok(())
+    }
+
+    /// On whose account a call is; 404 when there is no such smith.
+    pub async fn spender(
+        &self,
+        tenant_id: &Arc<str>,
+        smith_id: Option<&Arc<str>>,
+    ) -> Result<Spender, ApiError> {
+        match smith_id {
+            Some(smith_id) => {
+                let smith = self.smiths.effective(tenant_id, smith_id).await?;
+                Ok(smith.spender())
+            }
+            None => Ok(Spender::tenant(tenant_id)),
+        }
     }
 
     /// Whether the gateway is going down and takes no new work.

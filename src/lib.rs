@@ -17,6 +17,7 @@ pub mod ids;
 pub mod limit;
 pub mod metrics;
 pub mod model;
+pub mod retrieval;
 pub mod run;
 pub mod secrets;
 pub mod sse;

@@ -38,25 +38,30 @@ impl<S: Send + Sync, T: DeserializeOwned> FromRequest<S> for Input<T> {
         let body = Bytes::from_request(request, state)
             .await
             .map_err(|e| ApiError::bad_request("invalid_request", e.to_string()))?;
-        let body = body.trim_ascii();
-        if body.is_empty() {
-            return Ok(Self(parse(b"{}")?));
-        }
-        // Structs may be written as arrays in serde's eyes; in the API's they are objects.
-        if body.first() != Some(&b'{') {
-            return Err(ApiError::bad_request(
-                "invalid_request",
-                "the body must be a JSON object",
-            ));
-        }
-        if holds_nul(body) {
-            return Err(ApiError::bad_request(
-                "invalid_request",
-                "the body holds the character NUL (\\u0000)",
-            ));
-        }
-        Ok(Self(parse(body)?))
+        object(&body).map(Self)
     }
+}
+
+/// Reads a body as a JSON object; none at all counts as `{}`.
+pub fn object<T: DeserializeOwned>(body: &[u8]) -> Result<T, ApiError> {
+    let body = body.trim_ascii();
+    if body.is_empty() {
+        return parse(b"{}");
+    }
+    // Structs may be written as arrays in serde's eyes; in the API's they are objects.
+    if body.first() != Some(&b'{') {
+        return Err(ApiError::bad_request(
+            "invalid_request",
+            "the body must be a JSON object",
+        ));
+    }
+    if holds_nul(body) {
+        return Err(ApiError::bad_request(
+            "invalid_request",
+            "the body holds the character NUL (\\u0000)",
+        ));
+    }
+    parse(body)
 }
 
 /// Whether a JSON text has an escaped NUL, which PostgreSQL's text does not hold.

@@ -2,7 +2,8 @@
 //! the caller and put the [`crate::auth::Principal`] into the request's extensions.
 //!
 //! Lives here: one file for each resource, the list envelopes, idempotency, the OpenAPI document
-//! that is made of all of them. May import `store`, `auth`, `run`, `model`, `webhook`, `error`.
+//! that is made of all of them. May import `store`, `auth`, `run`, `model`,
+//! `retrieval`, `tools`, `webhook`, `wire`, `error`.
 
 mod agent_ui;
 mod agents;
@@ -15,6 +16,7 @@ mod connections;
 mod conversation_items;
 mod conversations;
 mod customers;
+mod embeddings;
 mod events;
 pub mod extract;
 mod files;
@@ -37,6 +39,8 @@ mod time;
 mod tokens;
 mod traces;
 mod usage;
+mod vector_files;
+mod vector_stores;
 mod webhooks;
 
 pub use files::Streamed;
@@ -118,6 +122,7 @@ fn documented() -> OpenApiRouter<AppState> {
             conversations::remove
         ))
         .routes(routes!(conversation_items::list))
+        .routes(routes!(embeddings::create))
         .routes(routes!(files::list, files::create))
         .routes(routes!(files::one, files::remove))
         .routes(routes!(files::content))
@@ -161,6 +166,24 @@ fn documented() -> OpenApiRouter<AppState> {
         .routes(routes!(skills::versions, skills::add_version))
         .routes(routes!(skills::version, skills::remove_version))
         .routes(routes!(skills::version_content))
+        .routes(routes!(vector_stores::list, vector_stores::create))
+        .routes(routes!(
+            vector_stores::one,
+            vector_stores::update,
+            vector_stores::remove
+        ))
+        .routes(routes!(vector_stores::search))
+        .routes(routes!(vector_files::list, vector_files::create))
+        .routes(routes!(
+            vector_files::one,
+            vector_files::update,
+            vector_files::remove
+        ))
+        .routes(routes!(vector_files::content))
+        .routes(routes!(vector_files::create_batch))
+        .routes(routes!(vector_files::one_batch))
+        .routes(routes!(vector_files::cancel_batch))
+        .routes(routes!(vector_files::list_of_batch))
         .routes(routes!(webhooks::list, webhooks::create))
         .routes(routes!(webhooks::update, webhooks::remove))
         .routes(routes!(webhooks::rotate_secret))

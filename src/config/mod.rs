@@ -160,11 +160,13 @@ pub struct Concurrency {
 }
 
 /// Which models exist under which names.
-#[derive(Debug, Clone, Default, Serialize, Deserialize)]
+#[derive(Debug, Clone, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Models {
     /// The model of smiths whose configuration names none.
     pub default: Option<String>,
+    /// The model of embeddings that name none, and of new vector stores.
+    pub embedding: Option<String>,
     pub aliases: BTreeMap<String, Alias>,
 }
 
@@ -292,6 +294,16 @@ impl Default for Config {
             providers: BTreeMap::new(),
             prices: Prices::default(),
             log: Log::default(),
+        }
+    }
+}
+
+impl Default for Models {
+    fn default() -> Self {
+        Self {
+            default: None,
+            embedding: Some("openai/text-embedding-3-small".to_owned()),
+            aliases: BTreeMap::new(),
         }
     }
 }

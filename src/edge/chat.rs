@@ -324,15 +324,14 @@ async fn forward(
     for route in &routes {
         let ask_usage = stream && route.stream_usage;
         bodies.push((
-            (route.provider.clone(), route.model.clone()),
+            route.target(),
             chat::forward::rewrite(&body, &route.model, ask_usage)?,
         ));
     }
     let of_route = |route: &Route| {
-        bodies
-            .iter()
-            .find(|((provider, model), _)| *provider == route.provider && *model == route.model)
-            .map(|(_, forwarded)| forwarded)
+        let target = route.target();
+        let found = bodies.iter().find(|(of, _)| *of == target);
+        found.map(|(_, forwarded)| forwarded)
     };
     let models = exchange.gateway.models.clone();
     let sent = models.forward(routes, "/chat/completions", |route| {

@@ -30,7 +30,7 @@ pub struct Models {
     pub upstream: Upstream,
     pub routing: Routing,
     pub continuity: Continuity,
-    limits: Limits,
+    pub(super) limits: Limits,
     metrics: Metrics,
 }
 
@@ -69,7 +69,7 @@ impl Models {
     }
 
     /// Sends a body of `route`'s wire to it; an error status becomes an error.
-    async fn send(
+    pub(super) async fn send(
         &self,
         route: &Route,
         path: &str,
@@ -101,7 +101,11 @@ impl Models {
     }
 
     /// Tries `attempt` on each route and its retries until one answers.
-    async fn try_routes<T, F, A>(&self, routes: Vec<Route>, mut attempt: A) -> Result<T, ModelError>
+    pub(super) async fn try_routes<T, F, A>(
+        &self,
+        routes: Vec<Route>,
+        mut attempt: A,
+    ) -> Result<T, ModelError>
     where
         A: FnMut(Route) -> F,
         F: Future<Output = Result<T, ModelError>>,

@@ -8,6 +8,7 @@
 mod address;
 mod call;
 mod continuity;
+mod embeddings;
 mod error;
 mod http;
 pub mod provider;
@@ -17,6 +18,7 @@ mod routing;
 pub use address::{AddressGuard, Refused};
 pub use call::{ModelCall, Models};
 pub use continuity::Continuity;
+pub use embeddings::{Embedded, tokens_of_answer, vector_bytes, vector_of_bytes};
 pub use error::ModelError;
 pub use http::{Endpoint, Names, Timeouts, Upstream, UpstreamRequest, UpstreamResponse};
 pub use request::*;

@@ -33,6 +33,13 @@ pub struct Route {
     pub timeout: Option<Duration>,
 }
 
+impl Route {
+    /// What tells routes of one model name apart.
+    pub fn target(&self) -> (Arc<str>, String) {
+        (self.provider.clone(), self.model.clone())
+    }
+}
+
 struct Known {
     config: Provider,
     endpoint: Arc<Endpoint>,
@@ -50,6 +57,7 @@ pub struct Routing {
     known: BTreeMap<String, Known>,
     aliases: BTreeMap<String, crate::config::Alias>,
     default_model: Option<String>,
+    embedding_model: Option<String>,
     store: Arc<dyn Store>,
     vault: Arc<Vault>,
     keys: moka::future::Cache<KeyId, Option<Arc<OwnKey>>>,
@@ -122,7 +130,10 @@ fn built_in() -> Vec<(&'static str, Provider)> {
 fn provider_of_bare(model: &str) -> Option<&'static str> {
     let is_o_series =
         model.starts_with('o') && model[1..].starts_with(|c: char| c.is_ascii_digit());
-    if model.starts_with("gpt-") || model.starts_with("chatgpt-") || is_o_series {
+    let is_openai = ["gpt-", "chatgpt-", "text-embedding-"]
+        .iter()
+        .any(|prefix| model.starts_with(prefix));
+    if is_openai || is_o_series {
         Some("openai")
     } else if model.starts_with("claude-") {
         Some("anthropic")
@@ -154,6 +165,7 @@ impl Routing {
             known,
             aliases: config.models.aliases.clone(),
             default_model: config.models.default.clone(),
+            embedding_model: config.models.embedding.clone(),
             store,
             vault,
             keys: moka::future::Cache::builder()
@@ -167,6 +179,24 @@ impl Routing {
     /// The model of smiths whose configuration names none.
     pub fn default_model(&self) -> Option<&str> {
         self.default_model.as_deref()
+    }
+
+    /// The model of embeddings that name none, and of new vector stores.
+    pub fn embedding_model(&self) -> Option<&str> {
+        self.embedding_model.as_deref()
+    }
+
+    /// Provider and model of a name: `<provider>/<model>`, `<provider>.<model>` with a known
+    /// provider (as the hosted service names embedding models), or a bare id that tells.
+    fn split<'m>(&self, model: &'m str) -> Option<(&'m str, &'m str)> {
+        let dotted = || {
+            model
+                .split_once('.')
+                .filter(|(provider, id)| self.known.contains_key(*provider) && !id.is_empty())
+        };
+        split_model(model)
+            .or_else(dotted)
+            .or_else(|| provider_of_bare(model).map(|provider| (provider, model)))
     }
 
     /// Whether `model` is an alias or names its provider, so that it can be routed without a smith.
@@ -203,16 +233,10 @@ impl Routing {
                 _ => Ok(routes),
             };
         }
-        let (provider, id) = match split_model(model) {
-            Some((provider, id)) => (provider, id),
-            None => match provider_of_bare(model) {
-                Some(provider) => (provider, model),
-                None => {
-                    return Err(ModelError::UnknownModel(format!(
-                        "cannot tell the provider of model '{model}': write <provider>/<model>"
-                    )));
-                }
-            },
+        let Some((provider, id)) = self.split(model) else {
+            return Err(ModelError::UnknownModel(format!(
+                "cannot tell the provider of model '{model}': write <provider>/<model>"
+            )));
         };
         Ok(vec![self.route(tenant_id, smith_id, provider, id).await?])
     }
@@ -443,6 +467,7 @@ mod tests {
         assert_eq!(split_model("/x"), None);
         assert_eq!(provider_of_bare("o3-mini"), Some("openai"));
         assert_eq!(provider_of_bare("claude-opus-4-8"), Some("anthropic"));
+        assert_eq!(provider_of_bare("text-embedding-3-small"), Some("openai"));
         assert_eq!(provider_of_bare("opus"), None);
     }
 }

@@ -133,12 +133,7 @@ impl Runs {
             .effective(&request.tenant_id, &request.smith_id)
             .await?;
         effective.require_published()?;
-        let spender = Spender {
-            tenant_id: request.tenant_id.clone(),
-            smith_id: request.smith_id.clone(),
-            agent_id: effective.smith.agent_id.as_str().into(),
-            customer_id: effective.smith.customer_id.as_deref().unwrap_or("").into(),
-        };
+        let spender = effective.spender();
         self.budgets.check(&spender).await?;
         check_format(request.response_format.as_ref())?;
         let model = request

@@ -8,6 +8,7 @@ use std::time::Duration;
 use http::StatusCode;
 use serde_json::{Map, Value};
 
+use super::accounting::Spender;
 use crate::error::ApiError;
 use crate::metrics::Metrics;
 use crate::store::{AgentConfig, AgentRow, AgentVariable, SmithProfile, SmithRow, Store};
@@ -166,6 +167,16 @@ impl Smiths {
 }
 
 impl Effective {
+    /// On whose account a run of the smith is.
+    pub fn spender(&self) -> Spender {
+        Spender {
+            tenant_id: self.smith.tenant_id.as_str().into(),
+            smith_id: self.smith.id.as_str().into(),
+            agent_id: self.smith.agent_id.as_str().into(),
+            customer_id: self.smith.customer_id.as_deref().unwrap_or("").into(),
+        }
+    }
+
     /// 409 `agent_unpublished` when its agent has no version to run; the default agent needs none.
     pub fn require_published(&self) -> Result<(), ApiError> {
         if self.version.is_some() || self.agent_is_default {

@@ -39,7 +39,6 @@ pub struct VectorFileRow {
     pub attributes: String,
     pub chunk_tokens: i64,
     pub overlap_tokens: i64,
-    pub auto_chunks: bool,
     pub attempts: i64,
     pub due_at: i64,
     pub created_at: i64,

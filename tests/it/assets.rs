@@ -307,11 +307,17 @@ async fn skills_are_frozen_by_versions_of_agents(url: Option<String>) {
 
 async fn skills_through_the_published_client(url: Option<String>) {
     let harness = start_on(url, |_| {}).await;
+    run_python(&harness, "skills.py", &[]).await;
+}
+
+/// Runs a script of `tests/clients` against the gateway.
+pub(crate) async fn run_python(harness: &Harness, script: &str, env: &[(&str, &str)]) {
     let output = tokio::process::Command::new(program("TEST_PYTHON"))
-        .arg(clients().join("skills.py"))
+        .arg(clients().join(script))
         .env("BASE_URL", harness.url("/v1"))
         .env("TOKEN", &harness.token)
         .env("NO_PROXY", "127.0.0.1")
+        .envs(env.iter().copied())
         .kill_on_drop(true)
         .output();
     let output = tokio::time::timeout(Duration::from_secs(60), output)

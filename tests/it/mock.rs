@@ -3,7 +3,8 @@
 //!
 //! The model's name says what to answer: `text` plays `fixtures/<wire>/text.sse` (or `.json`),
 //! `loop` asks for tools until it is given a result, `fault-<name>` misbehaves, `flaky-<n>` is
-//! overloaded n times, `status-<code>` answers with that status.
+//! overloaded n times, `status-<code>` answers with that status. Embeddings are made of a text's
+//! words, so that texts with words in common are near.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -11,7 +12,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use parking_lot::Mutex;
-use serde_json::Value;
+use serde_json::{Value, json};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::Notify;
@@ -254,7 +255,26 @@ async fn answer(stream: &mut TcpStream, got: &Got, shared: &Arc<Shared>) -> Opti
             )
             .await;
         }
-        return play(stream, wire, "text", streamed).await;
+        if !rest.to_lowercase().contains("embed") {
+            return play(stream, wire, "text", streamed).await;
+        }
+    }
+    if rest == "embeddings" {
+        let body = openai_embeddings(&got.body).to_string();
+        return write_answer(stream, "200 OK", "application/json", "", body.as_bytes()).await;
+    }
+    if rest.ends_with(":batchEmbedContents") {
+        let requests = got.body["requests"].as_array()?.iter();
+        let texts = requests.map(|r| {
+            r["content"]["parts"][0]["text"]
+                .as_str()
+                .unwrap_or_default()
+        });
+        let vectors: Vec<Value> = texts
+            .map(|t| json!({ "values": words_vector(t) }))
+            .collect();
+        let body = json!({ "embeddings": vectors }).to_string();
+        return write_answer(stream, "200 OK", "application/json", "", body.as_bytes()).await;
     }
     // Asks for tools until it is given a result.
     let model = match model {
@@ -266,6 +286,53 @@ async fn answer(stream: &mut TcpStream, got: &Got, shared: &Arc<Shared>) -> Opti
         return misbehave(stream, wire, fault, shared).await;
     }
     play(stream, wire, model, streamed).await
+}
+
+/// A vector of a text's words; `automobile` means what `car` means.
+fn words_vector(text: &str) -> Vec<f32> {
+    let mut vector = vec![0.0; 64];
+    let words = text.split(|c: char| !c.is_alphanumeric());
+    for word in words.filter(|word| !word.is_empty()) {
+        let word = match word.to_lowercase().as_str() {
+            "automobile" => "car".to_owned(),
+            other => other.to_owned(),
+        };
+        let hash = word
+            .bytes()
+            .fold(7_usize, |h, b| h * 31 % 1_000_003 + b as usize);
+        vector[hash % 64] += 1.0;
+    }
+    vector
+}
+
+fn openai_embeddings(body: &Value) -> Value {
+    use base64::Engine;
+    let inputs = match &body["input"] {
+        Value::Array(inputs) if inputs.iter().all(Value::is_string) => inputs.clone(),
+        one => vec![one.clone()],
+    };
+    let encoded = |text: &str| {
+        let bytes: Vec<u8> = words_vector(text)
+            .iter()
+            .flat_map(|n| n.to_le_bytes())
+            .collect();
+        base64::engine::general_purpose::STANDARD.encode(bytes)
+    };
+    let vectors = inputs
+        .iter()
+        .map(|input| input.as_str().unwrap_or_default());
+    let data: Vec<Value> = vectors
+        .enumerate()
+        .map(|(index, text)| match body["encoding_format"].as_str() {
+            Some("base64") => {
+                json!({ "object": "embedding", "index": index, "embedding": encoded(text) })
+            }
+            _ => json!({ "object": "embedding", "index": index, "embedding": words_vector(text) }),
+        })
+        .collect();
+    let tokens = inputs.len() * 3;
+    json!({ "object": "list", "model": body["model"], "data": data,
+        "usage": { "prompt_tokens": tokens, "total_tokens": tokens } })
 }
 
 /// Answers with a fixture.

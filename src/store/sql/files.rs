@@ -106,11 +106,22 @@ macro_rules! impl_files {
             }
 
             async fn delete_file(&self, tenant_id: &str, id: &str) -> Result<bool> {
+                let mut tx = self.write.begin().await?;
+                // It is found no more where it was attached.
+                sqlx::query(
+                    "UPDATE vector_stores SET revision = revision + 1 WHERE tenant_id = $1 \
+                     AND id IN (SELECT vector_store_id FROM vector_store_files WHERE id = $2)",
+                )
+                .bind(tenant_id)
+                .bind(id)
+                .execute(&mut *tx)
+                .await?;
                 let done = sqlx::query("DELETE FROM files WHERE tenant_id = $1 AND id = $2")
                     .bind(tenant_id)
                     .bind(id)
-                    .execute(&self.write)
+                    .execute(&mut *tx)
                     .await?;
+                tx.commit().await?;
                 Ok(done.rows_affected() > 0)
             }
         }

@@ -15,9 +15,9 @@ macro_rules! put_vector_files {
             .await?;
             sqlx::query(
                 "INSERT INTO vector_store_files (id, tenant_id, vector_store_id, batch_id, \
-                 status, usage_bytes, attributes, chunk_tokens, overlap_tokens, auto_chunks, \
+                 status, usage_bytes, attributes, chunk_tokens, overlap_tokens, \
                  attempts, due_at, created_at) \
-                 VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13)",
+                 VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12)",
             )
             .bind(&file.id)
             .bind(&file.tenant_id)
@@ -28,7 +28,6 @@ macro_rules! put_vector_files {
             .bind(&file.attributes)
             .bind(file.chunk_tokens)
             .bind(file.overlap_tokens)
-            .bind(file.auto_chunks)
             .bind(file.attempts)
             .bind(file.due_at)
             .bind(file.created_at)

@@ -99,8 +99,6 @@ CREATE TABLE vector_store_files (
     attributes TEXT NOT NULL,
     chunk_tokens BIGINT NOT NULL,
     overlap_tokens BIGINT NOT NULL,
-    -- The strategy was left to the gateway.
-    auto_chunks BOOLEAN NOT NULL,
     attempts BIGINT NOT NULL,
     -- When it is to be taken in; work under way puts it off.
     due_at BIGINT NOT NULL,

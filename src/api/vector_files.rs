@@ -1,0 +1,593 @@
+//! `/v1/vector_stores/{id}/files` and `…/file_batches`: the files of a store. They are taken in
+//! behind the answer; `status` tells how far it is.
+
+use std::collections::{BTreeMap, HashSet};
+
+use axum::Json;
+use axum::extract::{Path, State};
+use serde::{Deserialize, Serialize};
+use serde_json::{Map, Value};
+use utoipa::{IntoParams, ToSchema};
+
+use super::AppState;
+use super::conversations::Deleted;
+use super::extract::{Caller, Input};
+use super::page::{OaiList, SliceParams, SliceQuery};
+use super::vector_stores::{TextPart, check_pairs, found};
+use crate::auth::{Principal, Scope};
+use crate::error::ApiError;
+use crate::ids;
+use crate::retrieval::{DEFAULT_CHUNK_TOKENS, DEFAULT_OVERLAP_TOKENS};
+use crate::store::{
+    VectorBatchRow, VectorFileCounts, VectorFileFilter, VectorFileRow, VectorStoreRow, now_micros,
+};
+
+/// Files of one batch (<https://platform.openai.com/docs/api-reference/vector-stores-file-batches>).
+const MAX_FILES: usize = 500;
+const CHUNK_TOKENS: std::ops::RangeInclusive<i64> = 100..=4096;
+
+/// How a file is cut: `auto`, or `static` with its sizes.
+#[derive(Debug, Clone, Deserialize, ToSchema)]
+#[serde(tag = "type", rename_all = "lowercase")]
+pub enum ChunkingStrategy {
+    Auto,
+    Static {
+        #[serde(rename = "static")]
+        sizes: ChunkSizes,
+    },
+}
+
+#[derive(Debug, Clone, Deserialize, Serialize, ToSchema)]
+pub struct ChunkSizes {
+    #[schema(minimum = 100, maximum = 4096)]
+    pub max_chunk_size_tokens: i64,
+    /// At most half of the chunk's size.
+    #[schema(minimum = 0, maximum = 2048)]
+    pub chunk_overlap_tokens: i64,
+}
+
+/// Texts, numbers and booleans that searches filter by; at most 16.
+type Attributes = BTreeMap<String, AttributeValue>;
+
+#[derive(Debug, Clone, Deserialize, Serialize, ToSchema)]
+#[serde(untagged)]
+pub enum AttributeValue {
+    Text(String),
+    #[schema(value_type = f64)]
+    Number(serde_json::Number),
+    Boolean(bool),
+}
+
+#[derive(Debug, Deserialize, ToSchema)]
+pub struct VectorFileIn {
+    pub file_id: String,
+    #[serde(default)]
+    #[schema(value_type = Option<BTreeMap<String, AttributeValue>>)]
+    pub attributes: Option<Attributes>,
+    #[serde(default)]
+    pub chunking_strategy: Option<ChunkingStrategy>,
+}
+
+/// The files of a batch: `file_ids` with what they share, or `files` with their own.
+#[derive(Debug, Deserialize, ToSchema)]
+pub struct VectorBatchIn {
+    #[serde(default)]
+    #[schema(max_items = 500)]
+    pub file_ids: Option<Vec<String>>,
+    #[serde(default)]
+    #[schema(max_items = 500)]
+    pub files: Option<Vec<VectorFileIn>>,
+    #[serde(default)]
+    #[schema(value_type = Option<BTreeMap<String, AttributeValue>>)]
+    pub attributes: Option<Attributes>,
+    #[serde(default)]
+    pub chunking_strategy: Option<ChunkingStrategy>,
+}
+
+#[derive(Debug, Deserialize, ToSchema)]
+pub struct VectorFilePatch {
+    #[schema(value_type = Option<BTreeMap<String, AttributeValue>>)]
+    pub attributes: Option<Attributes>,
+}
+
+/// Files by what became of them.
+#[derive(Debug, Clone, Copy, Serialize, ToSchema)]
+pub struct Counts {
+    pub in_progress: i64,
+    pub completed: i64,
+    pub failed: i64,
+    pub cancelled: i64,
+    pub total: i64,
+}
+
+impl From<VectorFileCounts> for Counts {
+    fn from(counts: VectorFileCounts) -> Self {
+        Self {
+            in_progress: counts.in_progress,
+            completed: counts.completed,
+            failed: counts.failed,
+            cancelled: counts.cancelled,
+            total: counts.in_progress + counts.completed + counts.failed + counts.cancelled,
+        }
+    }
+}
+
+/// A store's file, in OpenAI's shape.
+#[derive(Debug, Serialize, ToSchema)]
+pub struct VectorFileOut {
+    /// The file's id.
+    pub id: String,
+    /// Always `vector_store.file`.
+    #[schema(example = "vector_store.file")]
+    pub object: &'static str,
+    pub usage_bytes: i64,
+    /// Unix seconds.
+    pub created_at: i64,
+    pub vector_store_id: String,
+    /// `in_progress`, `completed`, `cancelled` or `failed`.
+    pub status: String,
+    pub last_error: Option<LastError>,
+    pub chunking_strategy: ChunkingOut,
+    pub attributes: Map<String, Value>,
+}
+
+#[derive(Debug, Serialize, ToSchema)]
+pub struct LastError {
+    /// `server_error`, `unsupported_file` or `invalid_file`.
+    pub code: String,
+    pub message: String,
+}
+
+#[derive(Debug, Serialize, ToSchema)]
+pub struct ChunkingOut {
+    /// Always `static`.
+    #[serde(rename = "type")]
+    #[schema(example = "static")]
+    pub kind: &'static str,
+    #[serde(rename = "static")]
+    pub sizes: ChunkSizes,
+}
+
+/// A batch, in OpenAI's shape.
+#[derive(Debug, Serialize, ToSchema)]
+pub struct VectorBatchOut {
+    pub id: String,
+    /// Always `vector_store.files_batch`.
+    #[schema(example = "vector_store.files_batch")]
+    pub object: &'static str,
+    /// Unix seconds.
+    pub created_at: i64,
+    pub vector_store_id: String,
+    /// `in_progress`, `completed` or `cancelled`.
+    pub status: &'static str,
+    pub file_counts: Counts,
+}
+
+#[derive(Debug, Serialize, ToSchema)]
+pub struct VectorFileContent {
+    /// Always `vector_store.file_content.page`.
+    #[schema(example = "vector_store.file_content.page")]
+    pub object: &'static str,
+    /// The chunks, in order.
+    pub data: Vec<TextPart>,
+    /// Always false.
+    pub has_more: bool,
+    /// Always null.
+    pub next_page: Option<String>,
+}
+
+/// The query of a list of files, for the documentation.
+#[derive(IntoParams)]
+#[into_params(parameter_in = Query)]
+#[allow(dead_code, reason = "read by the derive only")]
+struct StatusParams {
+    /// Those with this status.
+    #[param(pattern = "^(in_progress|completed|failed|cancelled)?$")]
+    filter: Option<String>,
+}
+
+/// A file that a caller wants to be taken in.
+pub(super) struct FileWish {
+    file_id: String,
+    attributes: Option<Attributes>,
+    chunking: Option<ChunkingStrategy>,
+}
+
+impl FileWish {
+    /// With what its batch shares.
+    pub(super) fn of(file_id: String) -> Self {
+        Self {
+            file_id,
+            attributes: None,
+            chunking: None,
+        }
+    }
+}
+
+impl From<VectorFileIn> for FileWish {
+    fn from(input: VectorFileIn) -> Self {
+        Self {
+            file_id: input.file_id,
+            attributes: input.attributes,
+            chunking: input.chunking_strategy,
+        }
+    }
+}
+
+fn sizes_of(strategy: Option<&ChunkingStrategy>) -> Result<(i64, i64), ApiError> {
+    let Some(ChunkingStrategy::Static { sizes }) = strategy else {
+        return Ok((DEFAULT_CHUNK_TOKENS, DEFAULT_OVERLAP_TOKENS));
+    };
+    let (size, overlap) = (sizes.max_chunk_size_tokens, sizes.chunk_overlap_tokens);
+    if !CHUNK_TOKENS.contains(&size) || !(0..=size / 2).contains(&overlap) {
+        return Err(ApiError::invalid(
+            "chunking_strategy",
+            "a chunk has 100 to 4096 tokens, of which at most half overlap",
+        ));
+    }
+    Ok((size, overlap))
+}
+
+fn attributes_text(attributes: Option<&Attributes>) -> Result<String, ApiError> {
+    let Some(attributes) = attributes else {
+        return Ok("{}".to_owned());
+    };
+    let length = |value: &AttributeValue| match value {
+        AttributeValue::Text(text) => text.chars().count(),
+        _ => 0,
+    };
+    let pairs = attributes
+        .iter()
+        .map(|(key, value)| (key.as_str(), length(value)));
+    check_pairs("attributes", pairs)?;
+    serde_json::to_string(attributes).map_err(ApiError::internal)
+}
+
+/// The rows of files that are to be attached; each must be the caller's, and the store's smith's
+/// where it has one.
+pub(super) async fn wanted_files(
+    gateway: &AppState,
+    caller: &Principal,
+    store: &VectorStoreRow,
+    batch_id: Option<&str>,
+    wishes: Vec<FileWish>,
+    shared: (Option<Attributes>, Option<ChunkingStrategy>),
+) -> Result<Vec<VectorFileRow>, ApiError> {
+    if wishes.len() > MAX_FILES {
+        let message = format!("at most {MAX_FILES} files are attached at once");
+        return Err(ApiError::invalid("file_ids", message));
+    }
+    let now = now_micros();
+    let mut seen = HashSet::new();
+    let mut rows = Vec::with_capacity(wishes.len());
+    for wish in wishes {
+        if !seen.insert(wish.file_id.clone()) {
+            continue;
+        }
+        let file = gateway.store.file(&caller.tenant_id, &wish.file_id).await?;
+        let file = file.ok_or_else(|| ApiError::not_found("file", &wish.file_id))?;
+        if caller.smith_id().is_some() {
+            caller.require_smith(file.smith_id.as_deref().unwrap_or_default())?;
+        }
+        let others = |smith: &String| file.smith_id.as_ref().is_some_and(|of| of != smith);
+        if store.smith_id.as_ref().is_some_and(others) {
+            let message = format!("the file '{}' is another smith's", file.id);
+            return Err(ApiError::invalid("file_id", message));
+        }
+        let chunking = wish.chunking.as_ref().or(shared.1.as_ref());
+        let (chunk_tokens, overlap_tokens) = sizes_of(chunking)?;
+        rows.push(VectorFileRow {
+            id: file.id,
+            tenant_id: store.tenant_id.clone(),
+            vector_store_id: store.id.clone(),
+            batch_id: batch_id.map(str::to_owned),
+            status: "in_progress".to_owned(),
+            error_code: None,
+            error: None,
+            usage_bytes: 0,
+            attributes: attributes_text(wish.attributes.as_ref().or(shared.0.as_ref()))?,
+            chunk_tokens,
+            overlap_tokens,
+            attempts: 0,
+            due_at: now,
+            created_at: now,
+        });
+    }
+    Ok(rows)
+}
+
+fn file_out(row: VectorFileRow) -> VectorFileOut {
+    VectorFileOut {
+        id: row.id,
+        object: "vector_store.file",
+        usage_bytes: row.usage_bytes,
+        created_at: row.created_at / 1_000_000,
+        vector_store_id: row.vector_store_id,
+        status: row.status,
+        last_error: row.error_code.map(|code| LastError {
+            code,
+            message: row.error.unwrap_or_default(),
+        }),
+        chunking_strategy: ChunkingOut {
+            kind: "static",
+            sizes: ChunkSizes {
+                max_chunk_size_tokens: row.chunk_tokens,
+                chunk_overlap_tokens: row.overlap_tokens,
+            },
+        },
+        attributes: serde_json::from_str(&row.attributes).unwrap_or_default(),
+    }
+}
+
+fn batch_out(row: VectorBatchRow, counts: VectorFileCounts) -> VectorBatchOut {
+    VectorBatchOut {
+        id: row.id,
+        object: "vector_store.files_batch",
+        created_at: row.created_at / 1_000_000,
+        vector_store_id: row.vector_store_id,
+        status: match (row.cancelled, counts.in_progress) {
+            (true, _) => "cancelled",
+            (false, 0) => "completed",
+            _ => "in_progress",
+        },
+        file_counts: counts.into(),
+    }
+}
+
+fn no_file(id: &str) -> ApiError {
+    ApiError::not_found("file of this vector store", id)
+}
+
+async fn batch_of(
+    gateway: &AppState,
+    store: &VectorStoreRow,
+    id: &str,
+) -> Result<VectorBatchRow, ApiError> {
+    let row = gateway.store.vector_batch(&store.tenant_id, &store.id, id);
+    row.await?
+        .ok_or_else(|| ApiError::not_found("file batch", id))
+}
+
+/// Attaches a file.
+#[utoipa::path(post, path = "/v1/vector_stores/{id}/files", tag = "vector_stores",
+    params(("id" = String, Path)), request_body = VectorFileIn,
+    responses((status = 200, body = VectorFileOut)))]
+pub async fn create(
+    State(gateway): State<AppState>,
+    Caller(caller): Caller,
+    Path(id): Path<String>,
+    Input(input): Input<VectorFileIn>,
+) -> Result<Json<VectorFileOut>, ApiError> {
+    caller.require(Scope::VectorStoresWrite)?;
+    let store = found(&gateway, &caller, &id).await?;
+    let wishes = vec![FileWish::from(input)];
+    let mut rows = wanted_files(&gateway, &caller, &store, None, wishes, (None, None)).await?;
+    gateway.store.attach_vector_files(None, &rows).await?;
+    gateway.retrieval.wake();
+    let row = rows
+        .pop()
+        .ok_or_else(|| ApiError::internal("no row of the file"))?;
+    Ok(Json(file_out(row)))
+}
+
+/// Lists a store's files.
+#[utoipa::path(get, path = "/v1/vector_stores/{id}/files", tag = "vector_stores",
+    params(("id" = String, Path), SliceParams, StatusParams),
+    responses((status = 200, body = OaiList<VectorFileOut>)))]
+pub async fn list(
+    State(gateway): State<AppState>,
+    Caller(caller): Caller,
+    Path(id): Path<String>,
+    query: SliceQuery,
+) -> Result<Json<OaiList<VectorFileOut>>, ApiError> {
+    caller.require(Scope::VectorStoresRead)?;
+    let store = found(&gateway, &caller, &id).await?;
+    files_of(&gateway, &store, None, &query).await
+}
+
+async fn files_of(
+    gateway: &AppState,
+    store: &VectorStoreRow,
+    batch_id: Option<String>,
+    query: &SliceQuery,
+) -> Result<Json<OaiList<VectorFileOut>>, ApiError> {
+    const STATUSES: [&str; 4] = ["in_progress", "completed", "failed", "cancelled"];
+    let filter = VectorFileFilter {
+        batch_id,
+        status: query.filters.one_of("filter", &STATUSES)?,
+    };
+    let rows = gateway
+        .store
+        .vector_files(&store.tenant_id, &store.id, &filter, &query.slice)
+        .await?;
+    Ok(Json(query.list(rows, |row| row.id.clone(), file_out)))
+}
+
+/// Reads how a file stands.
+#[utoipa::path(get, path = "/v1/vector_stores/{id}/files/{file}", tag = "vector_stores",
+    params(("id" = String, Path), ("file" = String, Path)),
+    responses((status = 200, body = VectorFileOut)))]
+pub async fn one(
+    State(gateway): State<AppState>,
+    Caller(caller): Caller,
+    Path((id, file)): Path<(String, String)>,
+) -> Result<Json<VectorFileOut>, ApiError> {
+    caller.require(Scope::VectorStoresRead)?;
+    let store = found(&gateway, &caller, &id).await?;
+    let row = gateway.store.vector_file(&store.tenant_id, &id, &file);
+    let row = row.await?.ok_or_else(|| no_file(&file))?;
+    Ok(Json(file_out(row)))
+}
+
+/// Replaces a file's attributes.
+#[utoipa::path(post, path = "/v1/vector_stores/{id}/files/{file}", tag = "vector_stores",
+    params(("id" = String, Path), ("file" = String, Path)), request_body = VectorFilePatch,
+    responses((status = 200, body = VectorFileOut)))]
+pub async fn update(
+    State(gateway): State<AppState>,
+    Caller(caller): Caller,
+    Path((id, file)): Path<(String, String)>,
+    Input(input): Input<VectorFilePatch>,
+) -> Result<Json<VectorFileOut>, ApiError> {
+    caller.require(Scope::VectorStoresWrite)?;
+    let store = found(&gateway, &caller, &id).await?;
+    let attributes = attributes_text(input.attributes.as_ref())?;
+    let kept = gateway
+        .store
+        .set_vector_attributes(&store.tenant_id, &id, &file, &attributes)
+        .await?;
+    let row = gateway.store.vector_file(&store.tenant_id, &id, &file);
+    let row = row.await?.filter(|_| kept).ok_or_else(|| no_file(&file))?;
+    Ok(Json(file_out(row)))
+}
+
+/// Takes a file out of a store; the file itself stays.
+#[utoipa::path(delete, path = "/v1/vector_stores/{id}/files/{file}", tag = "vector_stores",
+    params(("id" = String, Path), ("file" = String, Path)),
+    responses((status = 200, body = Deleted)))]
+pub async fn remove(
+    State(gateway): State<AppState>,
+    Caller(caller): Caller,
+    Path((id, file)): Path<(String, String)>,
+) -> Result<Json<Deleted>, ApiError> {
+    caller.require(Scope::VectorStoresWrite)?;
+    let store = found(&gateway, &caller, &id).await?;
+    let gone = gateway
+        .store
+        .detach_vector_file(&store.tenant_id, &id, &file);
+    if !gone.await? {
+        return Err(no_file(&file));
+    }
+    Ok(Json(Deleted {
+        id: file,
+        object: "vector_store.file.deleted",
+        deleted: true,
+    }))
+}
+
+/// Reads a file's text as it was taken in.
+#[utoipa::path(get, path = "/v1/vector_stores/{id}/files/{file}/content", tag = "vector_stores",
+    params(("id" = String, Path), ("file" = String, Path)),
+    responses((status = 200, body = VectorFileContent)))]
+pub async fn content(
+    State(gateway): State<AppState>,
+    Caller(caller): Caller,
+    Path((id, file)): Path<(String, String)>,
+) -> Result<Json<VectorFileContent>, ApiError> {
+    caller.require(Scope::VectorStoresRead)?;
+    let store = found(&gateway, &caller, &id).await?;
+    let row = gateway.store.vector_file(&store.tenant_id, &id, &file);
+    row.await?.ok_or_else(|| no_file(&file))?;
+    let chunks = gateway.store.vector_chunks_of(&store.tenant_id, &id, &file);
+    let chunks = chunks.await?.into_iter();
+    Ok(Json(VectorFileContent {
+        object: "vector_store.file_content.page",
+        data: chunks.map(|chunk| TextPart::new(chunk.content)).collect(),
+        has_more: false,
+        next_page: None,
+    }))
+}
+
+/// Attaches many files.
+#[utoipa::path(post, path = "/v1/vector_stores/{id}/file_batches", tag = "vector_stores",
+    params(("id" = String, Path)), request_body = VectorBatchIn,
+    responses((status = 200, body = VectorBatchOut)))]
+pub async fn create_batch(
+    State(gateway): State<AppState>,
+    Caller(caller): Caller,
+    Path(id): Path<String>,
+    Input(input): Input<VectorBatchIn>,
+) -> Result<Json<VectorBatchOut>, ApiError> {
+    caller.require(Scope::VectorStoresWrite)?;
+    let store = found(&gateway, &caller, &id).await?;
+    let wishes: Vec<FileWish> = match (input.file_ids, input.files) {
+        (Some(ids), None) => ids.into_iter().map(FileWish::of).collect(),
+        (None, Some(files)) => files.into_iter().map(FileWish::from).collect(),
+        _ => {
+            return Err(ApiError::invalid(
+                "file_ids",
+                "give either file_ids or files",
+            ));
+        }
+    };
+    if wishes.is_empty() {
+        return Err(ApiError::invalid("file_ids", "must not be empty"));
+    }
+    let batch = VectorBatchRow {
+        id: ids::mint(ids::Kind::VectorBatch),
+        tenant_id: store.tenant_id.clone(),
+        vector_store_id: store.id.clone(),
+        cancelled: false,
+        created_at: now_micros(),
+    };
+    let shared = (input.attributes, input.chunking_strategy);
+    let rows = wanted_files(&gateway, &caller, &store, Some(&batch.id), wishes, shared).await?;
+    gateway
+        .store
+        .attach_vector_files(Some(&batch), &rows)
+        .await?;
+    gateway.retrieval.wake();
+    let counts = VectorFileCounts {
+        in_progress: rows.len() as i64,
+        ..VectorFileCounts::default()
+    };
+    Ok(Json(batch_out(batch, counts)))
+}
+
+/// Reads how a batch stands.
+#[utoipa::path(get, path = "/v1/vector_stores/{id}/file_batches/{batch}", tag = "vector_stores",
+    params(("id" = String, Path), ("batch" = String, Path)),
+    responses((status = 200, body = VectorBatchOut)))]
+pub async fn one_batch(
+    State(gateway): State<AppState>,
+    Caller(caller): Caller,
+    Path((id, batch)): Path<(String, String)>,
+) -> Result<Json<VectorBatchOut>, ApiError> {
+    caller.require(Scope::VectorStoresRead)?;
+    let store = found(&gateway, &caller, &id).await?;
+    let row = batch_of(&gateway, &store, &batch).await?;
+    let counts = gateway
+        .store
+        .vector_file_counts(&store.tenant_id, &id, Some(&batch));
+    Ok(Json(batch_out(row, counts.await?)))
+}
+
+/// Leaves out what a batch has not taken in yet.
+#[utoipa::path(post, path = "/v1/vector_stores/{id}/file_batches/{batch}/cancel",
+    tag = "vector_stores", params(("id" = String, Path), ("batch" = String, Path)),
+    responses((status = 200, body = VectorBatchOut)))]
+pub async fn cancel_batch(
+    State(gateway): State<AppState>,
+    Caller(caller): Caller,
+    Path((id, batch)): Path<(String, String)>,
+) -> Result<Json<VectorBatchOut>, ApiError> {
+    caller.require(Scope::VectorStoresWrite)?;
+    let store = found(&gateway, &caller, &id).await?;
+    batch_of(&gateway, &store, &batch).await?;
+    let cancelled = gateway
+        .store
+        .cancel_vector_batch(&store.tenant_id, &id, &batch);
+    cancelled.await?;
+    let row = batch_of(&gateway, &store, &batch).await?;
+    let counts = gateway
+        .store
+        .vector_file_counts(&store.tenant_id, &id, Some(&batch));
+    Ok(Json(batch_out(row, counts.await?)))
+}
+
+/// Lists a batch's files.
+#[utoipa::path(get, path = "/v1/vector_stores/{id}/file_batches/{batch}/files",
+    tag = "vector_stores",
+    params(("id" = String, Path), ("batch" = String, Path), SliceParams, StatusParams),
+    responses((status = 200, body = OaiList<VectorFileOut>)))]
+pub async fn list_of_batch(
+    State(gateway): State<AppState>,
+    Caller(caller): Caller,
+    Path((id, batch)): Path<(String, String)>,
+    query: SliceQuery,
+) -> Result<Json<OaiList<VectorFileOut>>, ApiError> {
+    caller.require(Scope::VectorStoresRead)?;
+    let store = found(&gateway, &caller, &id).await?;
+    batch_of(&gateway, &store, &batch).await?;
+    files_of(&gateway, &store, Some(batch), &query).await
+}

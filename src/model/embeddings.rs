@@ -1,0 +1,226 @@
+//! Texts to vectors: bodies passed on where the provider speaks OpenAI's wire, translated for
+//! Gemini's.
+
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
+use bytes::Bytes;
+use serde::Deserialize;
+use serde_json::json;
+
+use super::call::Models;
+use super::error::ModelError;
+use super::routing::Route;
+use crate::config::ProviderWire;
+
+/// Gemini takes no more texts in one call
+/// (<https://ai.google.dev/api/embeddings#method:-models.batchembedcontents>).
+const GEMINI_BATCH: usize = 100;
+
+/// The vectors of some texts, in their order.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct Embedded {
+    pub vectors: Vec<Vec<f32>>,
+    /// What the provider counted; 0 when it tells nothing.
+    pub tokens: u64,
+}
+
+/// A vector as numbers, or as base64 of little-endian 32-bit floats.
+#[derive(Deserialize)]
+#[serde(untagged)]
+enum Vector {
+    Numbers(Vec<f32>),
+    Base64(String),
+}
+
+#[derive(Deserialize)]
+struct OpenaiList {
+    data: Vec<OpenaiVector>,
+    #[serde(default)]
+    usage: OpenaiUsage,
+}
+
+#[derive(Deserialize)]
+struct OpenaiVector {
+    #[serde(default)]
+    index: usize,
+    embedding: Vector,
+}
+
+#[derive(Default, Deserialize)]
+#[serde(default)]
+struct OpenaiUsage {
+    prompt_tokens: u64,
+}
+
+#[derive(Deserialize)]
+struct GeminiList {
+    embeddings: Vec<GeminiVector>,
+}
+
+#[derive(Deserialize)]
+struct GeminiVector {
+    values: Vec<f32>,
+}
+
+impl Route {
+    /// Whether its provider takes OpenAI's embeddings body as it is.
+    pub fn embeds_as_openai(&self) -> bool {
+        matches!(
+            self.wire,
+            ProviderWire::OpenaiChat | ProviderWire::OpenaiResponses
+        )
+    }
+
+    /// Whether its provider has embeddings at all.
+    pub fn embeds(&self) -> bool {
+        self.wire != ProviderWire::Anthropic
+    }
+}
+
+/// The usage that an answer in OpenAI's shape tells.
+pub fn tokens_of_answer(body: &[u8]) -> u64 {
+    #[derive(Deserialize)]
+    struct Told {
+        #[serde(default)]
+        usage: OpenaiUsage,
+    }
+    serde_json::from_slice::<Told>(body).map_or(0, |told| told.usage.prompt_tokens)
+}
+
+/// Little-endian 32-bit floats.
+pub fn vector_bytes(vector: &[f32]) -> Vec<u8> {
+    vector.iter().flat_map(|n| n.to_le_bytes()).collect()
+}
+
+/// The other way; what is left over of a last number is dropped.
+pub fn vector_of_bytes(bytes: &[u8]) -> Vec<f32> {
+    let (numbers, _) = bytes.as_chunks::<4>();
+    numbers.iter().map(|n| f32::from_le_bytes(*n)).collect()
+}
+
+fn malformed(why: impl std::fmt::Display) -> ModelError {
+    ModelError::Malformed(format!("embeddings: {why}"))
+}
+
+fn decode_openai(body: &[u8], texts: usize) -> Result<Embedded, ModelError> {
+    let mut list: OpenaiList = serde_json::from_slice(body).map_err(malformed)?;
+    list.data.sort_by_key(|vector| vector.index);
+    let mut vectors = Vec::with_capacity(list.data.len());
+    for vector in list.data {
+        vectors.push(match vector.embedding {
+            Vector::Numbers(numbers) => numbers,
+            Vector::Base64(text) => vector_of_bytes(&STANDARD.decode(text).map_err(malformed)?),
+        });
+    }
+    complete(vectors, texts).map(|vectors| Embedded {
+        vectors,
+        tokens: list.usage.prompt_tokens,
+    })
+}
+
+/// Refuses answers that do not hold a vector for each text.
+fn complete(vectors: Vec<Vec<f32>>, texts: usize) -> Result<Vec<Vec<f32>>, ModelError> {
+    let size = vectors.first().map_or(0, Vec::len);
+    if vectors.len() != texts || vectors.iter().any(|v| v.is_empty() || v.len() != size) {
+        return Err(malformed(format!(
+            "{} vectors for {texts} texts",
+            vectors.len()
+        )));
+    }
+    Ok(vectors)
+}
+
+impl Models {
+    /// The vectors of `texts`, whatever wire the provider speaks.
+    pub async fn embed(
+        &self,
+        routes: Vec<Route>,
+        texts: &[String],
+        dimensions: Option<u32>,
+    ) -> Result<(Route, Embedded), ModelError> {
+        self.try_routes(routes, |route| async move {
+            let embedded = if route.embeds_as_openai() {
+                let mut body = json!({ "model": route.model, "input": texts });
+                if let Some(dimensions) = dimensions {
+                    body["dimensions"] = dimensions.into();
+                }
+                let answer = self.post(&route, "/embeddings", body.to_string()).await?;
+                decode_openai(&answer, texts.len())?
+            } else if route.wire == ProviderWire::Gemini {
+                self.embed_gemini(&route, texts, dimensions).await?
+            } else {
+                return Err(ModelError::Unsupported(format!(
+                    "the provider '{}' has no embeddings",
+                    route.provider
+                )));
+            };
+            Ok((route, embedded))
+        })
+        .await
+    }
+
+    async fn embed_gemini(
+        &self,
+        route: &Route,
+        texts: &[String],
+        dimensions: Option<u32>,
+    ) -> Result<Embedded, ModelError> {
+        let model = route.model.strip_prefix("models/").unwrap_or(&route.model);
+        let name = format!("models/{model}");
+        let quoted: String = url::form_urlencoded::byte_serialize(model.as_bytes()).collect();
+        let path = format!("/models/{quoted}:batchEmbedContents");
+        let mut vectors = Vec::with_capacity(texts.len());
+        for batch in texts.chunks(GEMINI_BATCH) {
+            let requests: Vec<_> = batch
+                .iter()
+                .map(|text| {
+                    let mut one =
+                        json!({ "model": name, "content": { "parts": [{ "text": text }] } });
+                    if let Some(dimensions) = dimensions {
+                        one["outputDimensionality"] = dimensions.into();
+                    }
+                    one
+                })
+                .collect();
+            let body = json!({ "requests": requests }).to_string();
+            let answer = self.post(route, &path, body).await?;
+            let list: GeminiList = serde_json::from_slice(&answer).map_err(malformed)?;
+            vectors.extend(list.embeddings.into_iter().map(|v| v.values));
+        }
+        complete(vectors, texts.len()).map(|vectors| Embedded { vectors, tokens: 0 })
+    }
+
+    /// Sends a body and reads the whole answer.
+    async fn post(&self, route: &Route, path: &str, body: String) -> Result<Bytes, ModelError> {
+        let mut response = self.send(route, path, Bytes::from(body)).await?;
+        response.body(self.limits.max_answer_bytes).await
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn both_forms_of_a_vector_are_read_in_the_order_of_their_index() {
+        let encoded = STANDARD.encode(vector_bytes(&[0.5, -2.0]));
+        let body = json!({ "data": [
+            { "index": 1, "embedding": encoded }, { "index": 0, "embedding": [1, 0.25] }
+        ], "usage": { "prompt_tokens": 7 } });
+        let read = decode_openai(body.to_string().as_bytes(), 2).expect("read");
+        assert_eq!(read.vectors, [[1.0, 0.25], [0.5, -2.0]]);
+        assert_eq!(read.tokens, 7);
+    }
+
+    #[test]
+    fn an_answer_must_have_a_vector_for_each_text() {
+        for data in [
+            json!([]),
+            json!([{ "embedding": [] }]),
+            json!([{ "embedding": [1.0] }, { "embedding": [1.0] }]),
+        ] {
+            let body = json!({ "data": data }).to_string();
+            assert!(decode_openai(body.as_bytes(), 1).is_err(), "{body}");
+        }
+    }
+}

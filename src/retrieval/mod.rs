@@ -1,0 +1,138 @@
+//! Vector stores at work: files become chunks of text with vectors, and searches find them.
+//!
+//! Lives here: the extraction of text, chunking, the worker that takes files in, the filters and
+//! the index that searches use. May import `store`, `model`, `run` (accounts and budgets),
+//! `error`.
+
+mod extract;
+mod filter;
+mod index;
+mod ingest;
+
+pub use filter::{Filter, FilterError};
+pub use index::{Hit, Hybrid, Query};
+pub use ingest::{DEFAULT_CHUNK_TOKENS, DEFAULT_OVERLAP_TOKENS};
+
+use std::sync::Arc;
+
+use tokio::sync::Notify;
+
+use crate::error::ApiError;
+use crate::frame::Usage;
+use crate::model::Models;
+use crate::run::{Accounting, Budgets, Smiths, Spender};
+use crate::store::{Store, VectorStoreRow};
+use index::Index;
+
+/// Memory for the indexes of stores that were searched lately, in bytes.
+const CACHE_BYTES: u64 = 512 * 1024 * 1024;
+/// What a store may hold: its index is kept in memory while it is searched.
+pub const MAX_STORE_BYTES: i64 = 256 * 1024 * 1024;
+
+/// Takes files in and searches them. One for the whole gateway.
+pub struct Retrieval {
+    store: Arc<dyn Store>,
+    models: Arc<Models>,
+    smiths: Arc<Smiths>,
+    accounting: Arc<Accounting>,
+    budgets: Arc<Budgets>,
+    /// By store and revision: a change makes another entry, and the old one falls out.
+    indexes: moka::future::Cache<(String, i64), Arc<Index>>,
+    attached: Notify,
+}
+
+impl Retrieval {
+    /// With nothing in memory yet.
+    pub fn new(
+        store: Arc<dyn Store>,
+        models: Arc<Models>,
+        smiths: Arc<Smiths>,
+        accounting: Arc<Accounting>,
+        budgets: Arc<Budgets>,
+    ) -> Arc<Self> {
+        Arc::new(Self {
+            store,
+            models,
+            smiths,
+            accounting,
+            budgets,
+            indexes: moka::future::Cache::builder()
+                .max_capacity(CACHE_BYTES)
+                .weigher(|_, index: &Arc<Index>| u32::try_from(index.bytes()).unwrap_or(u32::MAX))
+                .time_to_idle(std::time::Duration::from_secs(600))
+                .build(),
+            attached: Notify::new(),
+        })
+    }
+
+    /// Says that there are files to take in.
+    pub fn wake(&self) {
+        self.attached.notify_one();
+    }
+
+    /// On whose account a store's embeddings are.
+    async fn spender(&self, row: &VectorStoreRow) -> Result<Spender, ApiError> {
+        let tenant_id: Arc<str> = row.tenant_id.as_str().into();
+        match &row.smith_id {
+            Some(smith_id) => {
+                let smith_id = smith_id.as_str().into();
+                Ok(self
+                    .smiths
+                    .effective(&tenant_id, &smith_id)
+                    .await?
+                    .spender())
+            }
+            None => Ok(Spender::tenant(&tenant_id)),
+        }
+    }
+
+    /// Vectors of length 1, paid for by the store's owner.
+    async fn vectors(
+        &self,
+        row: &VectorStoreRow,
+        model: &str,
+        texts: &[String],
+    ) -> Result<Vec<Vec<f32>>, ApiError> {
+        let spender = self.spender(row).await?;
+        self.budgets.check(&spender).await?;
+        let smith = row.smith_id.as_ref().map(|_| &spender.smith_id);
+        let routing = &self.models.routing;
+        let routes = routing.resolve(&spender.tenant_id, smith, model).await?;
+        let (route, embedded) = self.models.embed(routes, texts, None).await?;
+        let usage = Usage {
+            input: embedded.tokens,
+            ..Usage::default()
+        };
+        self.accounting
+            .add(&spender, &route.provider, &route.model, &usage);
+        let mut vectors = embedded.vectors;
+        vectors.iter_mut().for_each(|vector| normalise(vector));
+        Ok(vectors)
+    }
+
+    /// What a store holds about a query's texts, best first.
+    pub async fn search(&self, row: &VectorStoreRow, query: Query) -> Result<Vec<Hit>, ApiError> {
+        let key = (row.id.clone(), row.revision);
+        let index = self
+            .indexes
+            .try_get_with(key, Index::load(self.store.clone(), row))
+            .await
+            .map_err(|error| ApiError::clone(&error))?;
+        let vectors = match &row.embedding_model {
+            Some(model) if query.wants_vectors() && !index.is_empty() => {
+                self.vectors(row, model, &query.texts).await?
+            }
+            _ => Vec::new(),
+        };
+        tokio::task::spawn_blocking(move || index.search(&query, &vectors))
+            .await
+            .map_err(ApiError::internal)
+    }
+}
+
+fn normalise(vector: &mut [f32]) {
+    let length = vector.iter().map(|n| n * n).sum::<f32>().sqrt();
+    if length > 0.0 {
+        vector.iter_mut().for_each(|n| *n /= length);
+    }
+}
