@@ -166,6 +166,9 @@ pub async fn one_of_each(harness: &Harness, smith: &str) -> Owned {
         .as_str()
         .expect("an id")
         .to_owned();
+    let store = made("/v1/vector_stores", json!({})).await;
+    let batches = format!("/v1/vector_stores/{store}/file_batches");
+    let batch = made(&batches, json!({ "file_ids": [file] })).await;
     // Nobody answers there, which is kept as degraded.
     let server = harness.request(Method::PUT, "/v1/tenant/mcp/desk");
     let nowhere = json!({ "url": "http://nowhere.invalid/mcp", "auth": { "kind": "none" } });
@@ -213,6 +216,8 @@ pub async fn one_of_each(harness: &Harness, smith: &str) -> Owned {
             ("/v1/runs/", one(&run)),
             ("/v1/files/", one(&file)),
             ("/v1/skills/", vec![skill, "1".to_owned()]),
+            ("/v1/vector_stores/", vec![store.clone(), file.clone()]),
+            ("/v1/vector_stores/{id}/file_batches/", vec![store, batch]),
             ("/v1/tenant/mcp/", one("desk")),
             ("/v1/catalog/", one("stripe")),
             (
@@ -252,6 +257,9 @@ fn body_of(path: &str, method: &Method) -> Value {
         ("POST", p) if p.ends_with("/runs") => {
             json!({ "input": [{ "role": "user", "content": "hi" }] })
         }
+        ("POST", p) if p.ends_with("/file_batches") => json!({ "file_ids": ["file-x"] }),
+        ("POST", "/v1/vector_stores/{id}/files") => json!({ "file_id": "file-x" }),
+        ("POST", p) if p.ends_with("/search") => json!({ "query": "hi" }),
         ("POST", "/v1/skills/{id}") => json!({ "default_version": "1" }),
         ("PUT", p) if p.ends_with("/memory") => json!({ "content": "stolen" }),
         ("PUT", p) if p.contains("/model_keys/") => json!({ "api_key": "sk-2" }),

@@ -14,7 +14,7 @@ use crate::store::postgres_url;
 use crate::support::{Harness, ok};
 
 /// Tables that grow with use.
-const GROWING: [&str; 28] = [
+const GROWING: [&str; 32] = [
     "smiths",
     "smith_revisions",
     "smith_memory",
@@ -43,10 +43,14 @@ const GROWING: [&str; 28] = [
     "skill_versions",
     "skill_files",
     "skill_uses",
+    "vector_stores",
+    "vector_store_batches",
+    "vector_store_files",
+    "vector_chunks",
 ];
 
 /// Queries that every list takes.
-const FILTERS: [(&str, &[&str]); 6] = [
+const FILTERS: [(&str, &[&str]); 7] = [
     (
         "/v1/smiths",
         &[
@@ -84,6 +88,7 @@ const FILTERS: [(&str, &[&str]); 6] = [
             "since=2026-01-01T00:00:00Z",
         ],
     ),
+    ("/v1/vector_stores", &["smith_id=s", "order=asc"]),
     ("/v1/approvals", &["status=pending", "smith_id=s"]),
     (
         "/v1/usage",
