@@ -161,6 +161,7 @@ async fn measure(name: &str, url: Option<String>, smiths: u64, events: u64) {
         "/v1/customers".to_owned(),
         format!("/v1/customers/cus_{BODY}000000001"),
         "/v1/agents".to_owned(),
+        format!("/v1/agents/{agent}"),
     ];
     for path in paths {
         let mut times = Vec::with_capacity(REQUESTS);

@@ -53,6 +53,7 @@ pub async fn start(config: &mut Config) -> std::io::Result<Demo> {
             needs_key: false,
             models: vec!["echo".to_owned()],
             stream_usage: true,
+            responses: false,
             keys_of: None,
         },
     );

@@ -30,6 +30,7 @@ mod openapi;
 mod organization;
 mod page;
 mod reference;
+pub mod responses;
 mod runs;
 mod skill_bundle;
 mod skills;
@@ -105,6 +106,9 @@ fn documented() -> OpenApiRouter<AppState> {
         .routes(routes!(runs::one))
         .routes(routes!(runs::submit))
         .routes(routes!(runs::list))
+        .routes(routes!(responses::one, responses::remove))
+        .routes(routes!(responses::cancel))
+        .routes(routes!(responses::input_items))
         .routes(routes!(traces::of_run))
         .routes(routes!(traces::list))
         .routes(routes!(traces::one))
@@ -202,6 +206,7 @@ pub fn router(gateway: AppState) -> Router {
         .route("/v1/models/{*id}", axum::routing::get(models::one))
         // The edge serves these before they come here; other methods are refused with `Allow`.
         .route("/v1/chat/completions", axum::routing::post(not_found))
+        .route("/v1/responses", axum::routing::post(not_found))
         .route("/v1/smiths/{id}/runs", axum::routing::post(not_found))
         .route(
             "/v1/smiths/{id}/runs/{run}/replay",

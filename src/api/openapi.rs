@@ -24,7 +24,7 @@ use super::runs::{InputMessage, RunOut};
         license(name = "Apache-2.0", identifier = "Apache-2.0")
     ),
     security(("token" = [])),
-    paths(chat_completions, create_run, replay_run, run_events),
+    paths(chat_completions, create_response, create_run, replay_run, run_events),
     components(schemas(ErrorOut, ErrorBody))
 )]
 pub struct Base;
@@ -69,6 +69,15 @@ struct RunIn {
         (Object = "application/json"), (String = "text/event-stream")))))]
 #[allow(dead_code, reason = "served by the edge; documented here")]
 fn chat_completions() {}
+
+/// Answers with OpenAI's Responses, streamed or not, of a smith or of a provider's model.
+#[utoipa::path(post, path = "/v1/responses", tag = "wires",
+    params(("IC-Smith-Id" = Option<String>, Header), ("IC-Thread-Id" = Option<String>, Header)),
+    request_body = Object,
+    responses((status = 200, content(
+        (Object = "application/json"), (String = "text/event-stream")))))]
+#[allow(dead_code, reason = "served by the edge; documented here")]
+fn create_response() {}
 
 /// Runs a turn of a smith: its record when it has ended, or the stream of its frames.
 #[utoipa::path(post, path = "/v1/smiths/{id}/runs", tag = "runs",

@@ -12,6 +12,7 @@ use super::page::{Page, PageParams, PageQuery};
 use super::time::Time;
 use crate::auth::Scope;
 use crate::error::ApiError;
+use crate::gateway::Gateway;
 use crate::run::{Cancelled, run_out};
 use crate::store::{RunFilter, RunRow};
 
@@ -261,11 +262,12 @@ fn not_paused(run: &RunRow) -> ApiError {
     )
 }
 
-async fn cancel(
-    gateway: &AppState,
+/// Cancels a run that is under way and waits for its end; answers the run as it is then.
+pub(super) async fn cancel_run(
+    gateway: &Gateway,
     run: &RunRow,
     reason: Option<String>,
-) -> Result<Json<Value>, ApiError> {
+) -> Result<RunRow, ApiError> {
     match gateway.runs.live(&run.tenant_id, &run.id) {
         Some(live) => {
             let mut reader = live.reader();
@@ -284,11 +286,16 @@ async fn cancel(
         }
         None => {}
     }
-    let now = gateway
-        .store
-        .run(&run.tenant_id, &run.id)
-        .await?
-        .ok_or_else(|| ApiError::not_found("run", &run.id))?;
+    let now = gateway.store.run(&run.tenant_id, &run.id).await?;
+    now.ok_or_else(|| ApiError::not_found("run", &run.id))
+}
+
+async fn cancel(
+    gateway: &AppState,
+    run: &RunRow,
+    reason: Option<String>,
+) -> Result<Json<Value>, ApiError> {
+    let now = cancel_run(gateway, run, reason).await?;
     if now.status != "cancelled" {
         return Err(not_paused(&now));
     }

@@ -220,6 +220,10 @@ pub struct Provider {
     /// Whether `stream_options.include_usage` may be sent to it.
     #[serde(default = "yes")]
     pub stream_usage: bool,
+    /// Whether it speaks OpenAI's Responses too, beside Chat Completions and under the same base
+    /// URL, so that calls on that wire are passed on.
+    #[serde(default)]
+    pub responses: bool,
     /// Another provider's name whose keys serve this one too.
     #[serde(default)]
     pub keys_of: Option<String>,

@@ -14,7 +14,7 @@ use pingora_core::protocols::http::v2::server::H2Options;
 use pingora_core::server::ShutdownWatch;
 
 use super::exchange::{Exchange, Gone};
-use super::{bridge, chat, native};
+use super::{bridge, chat, native, responses};
 use crate::error::ApiError;
 use crate::gateway::Gateway;
 
@@ -53,6 +53,18 @@ impl App {
         if path == "/v1/chat/completions" && method == Method::POST {
             exchange.route = "/v1/chat/completions";
             return chat::serve(exchange).await;
+        }
+        if path == "/v1/responses" && method == Method::POST {
+            exchange.route = "/v1/responses";
+            return responses::create(exchange).await;
+        }
+        if let Some(id) = path.strip_prefix("/v1/responses/")
+            && method == Method::GET
+            && !id.contains('/')
+            && responses::wants_stream(exchange.request().uri.query().unwrap_or_default())
+        {
+            exchange.route = "/v1/responses/{id}";
+            return responses::resume(exchange, id).await;
         }
         if let Some(rest) = path.strip_prefix("/v1/smiths/") {
             let segments: Vec<&str> = rest.split('/').collect();

@@ -6,9 +6,12 @@ mod app;
 mod bridge;
 mod chat;
 mod exchange;
+mod forward;
 mod metrics;
 mod native;
 mod patience;
+mod responses;
 mod server;
+mod turn;
 
 pub use server::Server;

@@ -1,27 +1,25 @@
 //! Native runs: `POST /v1/smiths/{id}/runs`, `POST …/{run}/replay` and `GET …/{run}/events`.
 
 use std::sync::Arc;
-use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
 use http::StatusCode;
 use serde::Deserialize;
 use serde_json::{Value, json};
 
-use super::exchange::{Exchange, Gone, KEEP_ALIVE_EVERY};
+use super::exchange::{Exchange, Gone};
+use super::turn::{Followed, RunTurn, is_under_way, write_frames};
 use crate::api::idempotency::{self, Claim};
 use crate::auth::{Principal, Scope};
 use crate::error::ApiError;
-use crate::frame::{self, Frame};
 use crate::ids;
 use crate::run::{Reader, RunRequest, Thread, run_out};
-use crate::sse::KEEP_ALIVE;
 use crate::store::RunRow;
 use crate::wire::native::{Encoder, RunIn, decode, write_duplicate};
 use crate::wire::parse;
 
-/// How often a run that lives on another node is looked at.
-const LOOK_EVERY: Duration = Duration::from_millis(250);
+/// The wire's name in metrics.
+const WIRE: &str = "native";
 
 /// `POST /v1/smiths/{id}/runs`.
 pub async fn create(exchange: &mut Exchange, smith_id: &str) -> Result<(), Gone> {
@@ -40,7 +38,8 @@ async fn answer(exchange: &mut Exchange, begun: Result<Begun, ApiError>) -> Resu
         Ok(Begun::Stream(reader)) => {
             let mut encoder = encoder(&reader, None);
             exchange.start_stream(&[]).await?;
-            follow_live(exchange, reader, &mut encoder).await
+            let turn = RunTurn::new(reader);
+            turn.stream(exchange, &mut encoder, WIRE).await
         }
         Ok(Begun::Duplicate(run_id)) => {
             let mut buf = BytesMut::new();
@@ -157,6 +156,7 @@ async fn start(
         include_mask: input.include_mask,
         metadata: input.metadata,
         actor: principal.actor(),
+        response: None,
         permit,
         detached: true,
     };
@@ -212,10 +212,6 @@ async fn earlier(
     }
 }
 
-fn is_under_way(status: &str) -> bool {
-    matches!(status, "queued" | "running")
-}
-
 /// `GET /v1/smiths/{id}/runs/{run}/events`.
 pub async fn events(exchange: &mut Exchange, smith_id: &str, run_id: &str) -> Result<(), Gone> {
     let found = match find(exchange, smith_id, run_id).await {
@@ -223,18 +219,21 @@ pub async fn events(exchange: &mut Exchange, smith_id: &str, run_id: &str) -> Re
         Err(error) => return exchange.respond_error(&error).await,
     };
     exchange.start_stream(&[]).await?;
+    let mut encoder = Encoder::new(&found.run.id, found.run.include_mask, found.after);
     match found.live {
-        Some(reader) if found.follow => {
-            let mut encoder = encoder(&reader, found.after);
-            follow_live(exchange, reader, &mut encoder).await
-        }
-        Some(mut reader) => {
-            let mut encoder = encoder(&reader, found.after);
+        Some(mut reader) if !found.follow => {
             let mut frames = Vec::new();
             reader.take(&mut frames);
-            write_frames(exchange, &mut frames, &mut encoder).await
+            write_frames(exchange, &frames, &mut encoder, WIRE).await
         }
-        None => follow_stored(exchange, found).await,
+        Some(reader) => {
+            let followed = Followed::Live(reader);
+            followed.stream(exchange, &mut encoder, WIRE).await
+        }
+        None => {
+            let followed = Followed::Stored(Box::new(found.run), found.follow);
+            followed.stream(exchange, &mut encoder, WIRE).await
+        }
     }
 }
 
@@ -294,91 +293,4 @@ async fn find(exchange: &mut Exchange, smith_id: &str, run_id: &str) -> Result<F
 fn encoder(reader: &Reader, after: Option<u64>) -> Encoder {
     let run = reader.run();
     Encoder::new(&run.run_id, run.include_mask, after)
-}
-
-async fn write_frames(
-    exchange: &mut Exchange,
-    frames: &mut Vec<Frame>,
-    encoder: &mut Encoder,
-) -> Result<(), Gone> {
-    let mut buf = BytesMut::with_capacity(frames.len() * 160);
-    let before = encoder.written;
-    for frame in frames.drain(..) {
-        encoder.frame(&frame, &mut buf);
-    }
-    let written = encoder.written - before;
-    let counter = &exchange.gateway.metrics.frames;
-    counter.with_label_values(&["native"]).inc_by(written);
-    exchange.write(buf.freeze()).await
-}
-
-async fn follow_live(
-    exchange: &mut Exchange,
-    mut reader: Reader,
-    encoder: &mut Encoder,
-) -> Result<(), Gone> {
-    let mut frames = Vec::new();
-    loop {
-        tokio::select! {
-            biased;
-            more = reader.next(&mut frames) => if !more { return Ok(()) },
-            () = exchange.client_gone() => return Err(Gone),
-            () = tokio::time::sleep(KEEP_ALIVE_EVERY) => {
-                exchange.write(Bytes::from_static(KEEP_ALIVE)).await?;
-            }
-        }
-        write_frames(exchange, &mut frames, encoder).await?;
-    }
-}
-
-/// A run that has ended, or that lives on another node: its frames come from the store.
-async fn follow_stored(exchange: &mut Exchange, found: Found) -> Result<(), Gone> {
-    let gateway = exchange.gateway.clone();
-    let tenant_id: Arc<str> = found.run.tenant_id.as_str().into();
-    let mut encoder = Encoder::new(&found.run.id, found.run.include_mask, found.after);
-    let mut seen = 0;
-    let mut silent = Duration::ZERO;
-    let mut under_way = is_under_way(&found.run.status);
-    loop {
-        let mut frames = match stored_frames(&gateway, &tenant_id, &found.run.id).await {
-            Ok(frames) => frames,
-            // The stream ends without a terminal frame: "unknown", which is the truth.
-            Err(error) => {
-                tracing::error!(%error, run_id = %found.run.id, "cannot read a frame log");
-                return Err(Gone);
-            }
-        };
-        let mut new = frames.split_off(seen.min(frames.len()));
-        seen += new.len();
-        let ended = new.iter().any(Frame::is_terminal);
-        if new.is_empty() && silent >= KEEP_ALIVE_EVERY {
-            exchange.write(Bytes::from_static(KEEP_ALIVE)).await?;
-            silent = Duration::ZERO;
-        }
-        write_frames(exchange, &mut new, &mut encoder).await?;
-        if ended || !under_way || !found.follow {
-            return Ok(());
-        }
-        tokio::select! {
-            () = tokio::time::sleep(LOOK_EVERY) => silent += LOOK_EVERY,
-            () = exchange.client_gone() => return Err(Gone),
-        }
-        under_way = match gateway.store.run(&tenant_id, &found.run.id).await {
-            Ok(Some(run)) => is_under_way(&run.status),
-            Ok(None) => false,
-            Err(_) => true,
-        };
-    }
-}
-
-async fn stored_frames(
-    gateway: &crate::gateway::Gateway,
-    tenant_id: &str,
-    run_id: &str,
-) -> Result<Vec<Frame>, ApiError> {
-    let mut frames = Vec::new();
-    for bytes in gateway.store.run_frames(tenant_id, run_id).await? {
-        frames.extend(frame::decode_all(bytes.into()).map_err(ApiError::internal)?);
-    }
-    Ok(frames)
 }

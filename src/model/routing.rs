@@ -27,6 +27,8 @@ pub struct Route {
     /// The id as the provider knows it.
     pub model: String,
     pub stream_usage: bool,
+    /// Whether it takes OpenAI's Responses body as it is.
+    pub responses: bool,
     /// Repeats before the next route is tried.
     pub retries: u32,
     /// Overrides the time until the first byte.
@@ -70,6 +72,8 @@ pub fn split_model(model: &str) -> Option<(&str, &str)> {
     (crate::config::is_provider_name(provider) && !model.is_empty()).then_some((provider, model))
 }
 
+const OPENAI: &str = "https://api.openai.com/v1";
+
 fn built_in() -> Vec<(&'static str, Provider)> {
     let provider = |wire, base_url: &str, models: &[&str], keys_of: Option<&str>| Provider {
         wire,
@@ -78,9 +82,9 @@ fn built_in() -> Vec<(&'static str, Provider)> {
         needs_key: true,
         models: models.iter().map(|m| (*m).to_owned()).collect(),
         stream_usage: true,
+        responses: base_url == OPENAI,
         keys_of: keys_of.map(str::to_owned),
     };
-    const OPENAI: &str = "https://api.openai.com/v1";
     vec![
         (
             "openai",
@@ -256,10 +260,11 @@ impl Routing {
         let (wire, stream_usage) = known.map_or((ProviderWire::OpenaiChat, true), |k| {
             (k.config.wire, k.config.stream_usage)
         });
-        let endpoint = own
-            .as_ref()
-            .and_then(|own| own.endpoint.clone())
-            .or_else(|| known.map(|k| k.endpoint.clone()));
+        let own_endpoint = own.as_ref().and_then(|own| own.endpoint.clone());
+        // A base URL of the tenant's own may be of a provider that only knows Chat Completions.
+        let responses = wire == ProviderWire::OpenaiResponses
+            || own_endpoint.is_none() && known.is_some_and(|k| k.config.responses);
+        let endpoint = own_endpoint.or_else(|| known.map(|k| k.endpoint.clone()));
         let Some(endpoint) = endpoint else {
             // A name that nobody configured is a provider without a key.
             return Err(ModelError::NoKey(provider.to_owned()));
@@ -282,6 +287,7 @@ impl Routing {
             key,
             model: model.to_owned(),
             stream_usage,
+            responses,
             retries: 0,
             timeout: None,
         })

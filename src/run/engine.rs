@@ -20,7 +20,7 @@ use super::frame_log::FrameLog;
 use super::leases::LEASE;
 use super::live::{Cancelled, LiveRun, Reader};
 use super::record::UsageRecord;
-use super::request::{RunRequest, Thread};
+use super::request::{ResponseRecord, RunRequest, Thread};
 use super::resolve::{Effective, Smiths};
 use super::structured::{check_answer, check_format};
 use super::transcript::{Collected, Collector};
@@ -68,6 +68,10 @@ pub struct Started {
     pub reader: Reader,
     /// The model that it asks for, as named by its configuration.
     pub model: String,
+    /// When the run was made, in microseconds.
+    pub created_at: i64,
+    /// As in the request, with the model.
+    pub response: Option<ResponseRecord>,
 }
 
 /// What the task of a run works on.
@@ -113,7 +117,7 @@ impl Runs {
     }
 
     /// Begins a run. What can be refused is refused here; what goes wrong later is a frame.
-    pub async fn start(self: &Arc<Self>, request: RunRequest) -> Result<Started, ApiError> {
+    pub async fn start(self: &Arc<Self>, mut request: RunRequest) -> Result<Started, ApiError> {
         if self.journal.is_full() {
             return Err(ApiError::unavailable(
                 "storage_unavailable",
@@ -150,17 +154,26 @@ impl Runs {
             .routing
             .resolve(&request.tenant_id, Some(&request.smith_id), &model)
             .await?;
+        if let Some(response) = &mut request.response {
+            response.echo.insert("model".into(), json!(model));
+        }
         let history = match &request.thread {
-            Thread::Stateless => Vec::new(),
+            Thread::Stateless | Thread::Chain(None) => Vec::new(),
             Thread::Kept(thread) => self.history(&request, thread).await?,
+            Thread::Chain(Some(link)) => self.chain(&request, &link.run_id).await?,
         };
+        let response = request.response.clone();
+        let detached = request.detached;
         let job = self.job(request, &effective, spender, routes, history)?;
         let started = Started {
             reader: job.live.first_reader(),
             model,
+            created_at: job.row.created_at,
+            response,
         };
         let mut job = job;
-        if job.row.exclusive {
+        // A client that does not follow the run will ask for it by its id.
+        if job.row.exclusive || detached {
             let taken = self.journal.commit(Op::CreateRun(job.row.clone())).await?;
             if !taken {
                 return Err(ApiError::conflict(
@@ -193,11 +206,18 @@ impl Runs {
         if ids::body(ids::Kind::Conversation, thread).is_some() {
             turns = self.conversation_turns(request, thread).await?;
         }
-        for transcript in transcripts {
-            let more: Vec<Turn> = serde_json::from_str(&transcript).map_err(ApiError::internal)?;
-            turns.extend(more);
-        }
+        turns.extend(turns_of(&transcripts)?);
         Ok(turns)
+    }
+
+    /// The turns of a response and of those before it.
+    async fn chain(&self, request: &RunRequest, run_id: &str) -> Result<Vec<Turn>, ApiError> {
+        let limit = i64::from(self.limits.thread_turns);
+        let transcripts = self
+            .store
+            .chain_transcripts(&request.tenant_id, &request.smith_id, run_id, limit)
+            .await?;
+        turns_of(&transcripts)
     }
 
     /// The turns that a conversation was made with.
@@ -256,9 +276,9 @@ impl Runs {
             .instructions
             .clone()
             .map_err(|why| ApiError::bad_request("invalid_variables", why))?;
-        let exclusive = request.thread != Thread::Stateless;
+        let exclusive = matches!(request.thread, Thread::Kept(_));
         let new_turns = match request.thread {
-            Thread::Kept(_) => request.input.clone(),
+            Thread::Kept(_) | Thread::Chain(_) => request.input.clone(),
             // The caller holds the history; only its newest words belong to this run.
             Thread::Stateless => {
                 let from = request
@@ -269,10 +289,13 @@ impl Runs {
                 request.input[from..].to_vec()
             }
         };
-        let thread_id = match request.thread {
-            Thread::Kept(id) => id,
-            Thread::Stateless => ids::mint(ids::Kind::Thread),
+        let (thread_id, previous_run_id) = match request.thread {
+            Thread::Kept(id) => (id, None),
+            Thread::Chain(Some(link)) => (link.thread_id, Some(link.run_id)),
+            Thread::Stateless | Thread::Chain(None) => (ids::mint(ids::Kind::Thread), None),
         };
+        let response = request.response.as_ref().map(serde_json::to_string);
+        let response = response.transpose().map_err(ApiError::internal)?;
         let mut warnings = Vec::new();
         let has_own_tools = !effective.config.enabled_hosted_tools.is_empty()
             || effective
@@ -326,6 +349,8 @@ impl Runs {
             lease_until: now + LEASE.as_micros() as i64,
             created_at: now,
             updated_at: now,
+            previous_run_id,
+            response,
         });
         Ok(Job {
             live,
@@ -572,6 +597,15 @@ impl Runs {
             live.cancel(Cancelled::Shutdown);
         }
     }
+}
+
+fn turns_of(transcripts: &[String]) -> Result<Vec<Turn>, ApiError> {
+    let mut turns = Vec::new();
+    for transcript in transcripts {
+        let more: Vec<Turn> = serde_json::from_str(transcript).map_err(ApiError::internal)?;
+        turns.extend(more);
+    }
+    Ok(turns)
 }
 
 pub(super) fn failed_frame(error: &ApiError) -> Frame {

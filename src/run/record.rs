@@ -68,12 +68,18 @@ impl UsageRecord {
     }
 }
 
+fn usage_record(run: &RunRow) -> Option<UsageRecord> {
+    serde_json::from_str(run.token_usage.as_deref()?).ok()
+}
+
+/// The tokens that a run took, once it has ended.
+pub fn usage_of(run: &RunRow) -> Option<Usage> {
+    usage_record(run).map(|record| record.tokens)
+}
+
 /// RunOut.
 pub fn run_out(run: &RunRow) -> Value {
-    let usage = run
-        .token_usage
-        .as_deref()
-        .and_then(|t| serde_json::from_str::<UsageRecord>(t).ok());
+    let usage = usage_record(run);
     let mut out = json!({
         "id": run.id,
         "smith_id": run.smith_id,

@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
 use crate::limit::Permit;
@@ -19,6 +20,32 @@ pub enum Thread {
     Stateless,
     /// Kept here under this id; only new turns come in.
     Kept(String),
+    /// The responses that this one continues; none for the first of a chain. Several may continue
+    /// one response.
+    Chain(Option<Link>),
+}
+
+/// A response that another continues.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Link {
+    pub run_id: String,
+    pub thread_id: String,
+}
+
+/// What the Responses wire shows of a request.
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
+#[serde(default)]
+pub struct ResponseRecord {
+    /// Whether it can be read again under its id.
+    pub store: bool,
+    /// Whether reasoning items carry `encrypted_content`.
+    pub encrypted: bool,
+    /// How many of the run's turns are its input.
+    pub input_turns: usize,
+    /// Where the answer's items begin: the places of items, and of reasoning.
+    pub places: [usize; 2],
+    /// Members of the response that are those of the request.
+    pub echo: Map<String, Value>,
 }
 
 /// One turn to run.
@@ -48,6 +75,8 @@ pub struct RunRequest {
     pub include_mask: i64,
     pub metadata: Option<Map<String, Value>>,
     pub actor: Value,
+    /// What the Responses wire shows of its request, which must still be told the model.
+    pub response: Option<ResponseRecord>,
     /// Held until the run has ended.
     pub permit: Permit,
     /// Whether it goes on when its client leaves.

@@ -8,9 +8,8 @@ use crate::frame::{Escaped, Frame, StopReason, Usage};
 use crate::model::{Part, Role, Signature, Turn};
 
 struct OpenCall {
-    id: Bytes,
-    name: Bytes,
-    arguments: Vec<u8>,
+    /// Its arguments, escaped.
+    written: Vec<u8>,
     signature: Bytes,
 }
 
@@ -125,16 +124,21 @@ impl Collector {
             Frame::Refusal(text) => self.refusal.extend_from_slice(text.as_bytes()),
             Frame::ToolStarted { id, name, .. } => {
                 self.close_piece(None, false);
+                // Its place among the parts; what it says is filled in at the end.
+                self.parts.push(Part::ToolCall {
+                    id: utf8(id),
+                    name: utf8(name),
+                    arguments: String::new(),
+                    signature: None,
+                });
                 self.calls.push(OpenCall {
-                    id: id.clone(),
-                    name: name.clone(),
-                    arguments: Vec::new(),
+                    written: Vec::new(),
                     signature: Bytes::new(),
                 });
             }
             Frame::ToolArgs { index, delta } => {
                 if let Some(call) = self.calls.get_mut(*index as usize) {
-                    call.arguments.extend_from_slice(delta.as_bytes());
+                    call.written.extend_from_slice(delta.as_bytes());
                 }
             }
             Frame::ToolDone { index, signature } => {
@@ -157,18 +161,21 @@ impl Collector {
                 text: plain(&self.refusal),
             });
         }
-        for call in &self.calls {
-            let arguments = plain(&call.arguments);
-            parts.push(Part::ToolCall {
-                id: utf8(&call.id),
-                name: utf8(&call.name),
-                arguments: if arguments.is_empty() {
-                    "{}".to_owned()
-                } else {
-                    arguments
-                },
-                signature: signature_of(&call.signature),
-            });
+        let mut calls = self.calls.iter();
+        for part in &mut parts {
+            if let Part::ToolCall {
+                arguments,
+                signature,
+                ..
+            } = part
+                && let Some(call) = calls.next()
+            {
+                *arguments = match call.written.is_empty() {
+                    true => "{}".to_owned(),
+                    false => plain(&call.written),
+                };
+                *signature = signature_of(&call.signature);
+            }
         }
         Collected {
             parts,

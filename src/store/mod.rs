@@ -269,6 +269,16 @@ pub trait RunStore: Send + Sync {
         thread_id: &str,
         limit: i64,
     ) -> Result<Vec<String>>;
+    /// The transcripts of a response and those that it continues, oldest first; at most `limit`.
+    async fn chain_transcripts(
+        &self,
+        tenant_id: &str,
+        smith_id: &str,
+        run_id: &str,
+        limit: i64,
+    ) -> Result<Vec<String>>;
+    /// Replaces what the Responses wire shows of a run's request; `false`: there is no such run.
+    async fn set_response(&self, tenant_id: &str, run_id: &str, response: &str) -> Result<bool>;
     /// Prolongs this node's leases.
     async fn renew_leases(&self, node_id: &str, lease_until: i64) -> Result<()>;
     /// Runs still marked as live whose lease ended before `before` (`i64::MAX`: all of them).

@@ -317,6 +317,10 @@ pub struct RunRow {
     pub lease_until: i64,
     pub created_at: i64,
     pub updated_at: i64,
+    /// The response that it continues.
+    pub previous_run_id: Option<String>,
+    /// JSON: what the Responses wire shows of its request.
+    pub response: Option<String>,
 }
 
 #[derive(Debug, Clone, Default)]

@@ -4,10 +4,49 @@
 
 pub mod chat;
 pub mod native;
+pub mod responses;
+
+use bytes::{Bytes, BytesMut};
 
 use serde::de::DeserializeOwned;
 
 use crate::error::ApiError;
+use crate::frame::{Frame, StopReason, Usage};
+use crate::sse::EventTooLarge;
+
+/// Frames on their way to a client, as the events of its wire.
+pub trait FrameEncoder {
+    /// Appends the events of `frame`. A run's terminal frame ends the stream.
+    fn frame(&mut self, frame: &Frame, buf: &mut BytesMut);
+    /// Events written so far.
+    fn written(&self) -> u64;
+}
+
+/// An encoder whose stream may also end without a run's terminal frame.
+pub trait AnswerEncoder: FrameEncoder {
+    /// Appends what ends the stream well.
+    fn finish(&mut self, stop: StopReason, usage: &Usage, buf: &mut BytesMut);
+    /// Appends what tells of a failure, and ends the stream.
+    fn fail(&mut self, error: &ApiError, buf: &mut BytesMut);
+    /// Whether the stream has had its end.
+    fn is_ended(&self) -> bool;
+}
+
+/// A provider's stream on its way to a client of the same wire.
+pub trait Gate: Send + Sync {
+    /// Takes one read and gives what may go on: whole events only, maybe nothing.
+    fn pass(&mut self, chunk: Bytes) -> Result<Bytes, EventTooLarge>;
+    /// Called at the end of the body: what may still go on, or `None` when the stream was cut.
+    fn end(&mut self) -> Option<Bytes>;
+    /// Whether the stream's last event was seen.
+    fn is_done(&self) -> bool;
+    /// The usage, once it was told.
+    fn usage(&self) -> Option<Usage>;
+    /// Events let through.
+    fn events(&self) -> u64;
+    /// How this wire tells of a failure after the header.
+    fn write_error(&self, error: &ApiError, buf: &mut BytesMut);
+}
 
 /// Parses a JSON body; the error names the field at fault.
 pub fn parse<T: DeserializeOwned>(body: &[u8]) -> Result<T, ApiError> {

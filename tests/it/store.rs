@@ -159,6 +159,8 @@ fn run(tenant_id: &str, id: &str, smith_id: &str, thread_id: &str) -> RunRow {
         lease_until: 100,
         created_at: 10,
         updated_at: 10,
+        previous_run_id: None,
+        response: None,
     }
 }
 

@@ -73,6 +73,7 @@ pub fn config(mock: &Mock, dir: &std::path::Path) -> Config {
                 needs_key: true,
                 models: vec!["text".to_owned()],
                 stream_usage: true,
+                responses: false,
                 keys_of: None,
             },
         );

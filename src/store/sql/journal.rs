@@ -9,8 +9,9 @@ macro_rules! create_run {
         sqlx::query(
             "INSERT INTO runs (id, tenant_id, smith_id, agent_id, thread_id, channel, status, \
              exclusive, include_mask, input, warnings, metadata, actor, node_id, lease_until, \
-             created_at, updated_at) VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, \
-             $13, $14, $15, $16, $17) ON CONFLICT DO NOTHING",
+             created_at, updated_at, previous_run_id, response) VALUES ($1, $2, $3, $4, $5, $6, \
+             $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18, $19) \
+             ON CONFLICT DO NOTHING",
         )
         .bind(&$run.id)
         .bind(&$run.tenant_id)
@@ -29,6 +30,8 @@ macro_rules! create_run {
         .bind($run.lease_until)
         .bind($run.created_at)
         .bind($run.updated_at)
+        .bind(&$run.previous_run_id)
+        .bind(&$run.response)
         .execute(&mut *$tx)
         .await?
     };

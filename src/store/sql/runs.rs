@@ -84,6 +84,48 @@ macro_rules! impl_runs {
                 Ok(newest_first)
             }
 
+            async fn chain_transcripts(
+                &self,
+                tenant_id: &str,
+                smith_id: &str,
+                run_id: &str,
+                limit: i64,
+            ) -> Result<Vec<String>> {
+                Ok(sqlx::query_scalar(
+                    "WITH RECURSIVE chain (transcript, previous, place) AS ( \
+                     SELECT transcript, previous_run_id, 1 FROM runs \
+                     WHERE tenant_id = $1 AND smith_id = $2 AND id = $3 \
+                     UNION ALL SELECT r.transcript, r.previous_run_id, chain.place + 1 \
+                     FROM chain JOIN runs r ON r.id = chain.previous \
+                     WHERE r.tenant_id = $1 AND r.smith_id = $2 AND chain.place < $4) \
+                     SELECT transcript FROM chain WHERE transcript IS NOT NULL \
+                     ORDER BY place DESC",
+                )
+                .bind(tenant_id)
+                .bind(smith_id)
+                .bind(run_id)
+                .bind(limit)
+                .fetch_all(&self.read)
+                .await?)
+            }
+
+            async fn set_response(
+                &self,
+                tenant_id: &str,
+                run_id: &str,
+                response: &str,
+            ) -> Result<bool> {
+                let done = sqlx::query(
+                    "UPDATE runs SET response = $3 WHERE tenant_id = $1 AND id = $2",
+                )
+                .bind(tenant_id)
+                .bind(run_id)
+                .bind(response)
+                .execute(&self.write)
+                .await?;
+                Ok(done.rows_affected() > 0)
+            }
+
             async fn renew_leases(&self, node_id: &str, lease_until: i64) -> Result<()> {
                 sqlx::query(
                     "UPDATE runs SET lease_until = $2 \

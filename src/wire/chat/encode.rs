@@ -9,6 +9,7 @@ use crate::frame::{Escaped, Frame, StopReason, Usage};
 use crate::model::Part;
 use crate::run::Collected;
 use crate::sse;
+use crate::wire::{AnswerEncoder, FrameEncoder};
 
 /// Writes one streamed answer. Everything that every chunk repeats is made once.
 pub struct StreamEncoder {
@@ -19,8 +20,7 @@ pub struct StreamEncoder {
     include_usage: bool,
     role_sent: bool,
     ended: bool,
-    /// Chunks written so far.
-    pub chunks: u64,
+    chunks: u64,
 }
 
 const TAIL: &[u8] = b"},\"finish_reason\":null}]}";
@@ -68,9 +68,10 @@ impl StreamEncoder {
             self.delta(buf, &[b"\"role\":\"assistant\",\"content\":\"\""]);
         }
     }
+}
 
-    /// Appends the chunks of `frame`. A run's terminal frame ends the stream.
-    pub fn frame(&mut self, frame: &Frame, buf: &mut BytesMut) {
+impl FrameEncoder for StreamEncoder {
+    fn frame(&mut self, frame: &Frame, buf: &mut BytesMut) {
         match frame {
             Frame::ModelStarted { .. } => self.role(buf),
             Frame::Text(text) => self.delta(buf, &[b"\"content\":\"", text.as_bytes(), b"\""]),
@@ -133,8 +134,13 @@ impl StreamEncoder {
         }
     }
 
-    /// Appends the finish chunk, the usage chunk when asked for, and `[DONE]`.
-    pub fn finish(&mut self, stop: StopReason, usage: &Usage, buf: &mut BytesMut) {
+    fn written(&self) -> u64 {
+        self.chunks
+    }
+}
+
+impl AnswerEncoder for StreamEncoder {
+    fn finish(&mut self, stop: StopReason, usage: &Usage, buf: &mut BytesMut) {
         self.role(buf);
         self.chunks += 1;
         buf.put_slice(b"data: ");
@@ -161,15 +167,13 @@ impl StreamEncoder {
         self.ended = true;
     }
 
-    /// Appends an error frame and `[DONE]`.
-    pub fn fail(&mut self, error: &ApiError, buf: &mut BytesMut) {
+    fn fail(&mut self, error: &ApiError, buf: &mut BytesMut) {
         self.chunks += 1;
         write_error(error, buf);
         self.ended = true;
     }
 
-    /// Whether the stream has had its end.
-    pub fn is_ended(&self) -> bool {
+    fn is_ended(&self) -> bool {
         self.ended
     }
 }

@@ -9,6 +9,8 @@ use serde_json::value::RawValue;
 use crate::error::ApiError;
 use crate::frame::Usage;
 use crate::model::provider;
+use crate::sse::{EventTooLarge, WholeEvents, first_event_end};
+use crate::wire::Gate;
 
 /// What must be known of a body before it is passed on.
 #[derive(Deserialize)]
@@ -102,62 +104,27 @@ pub fn usage_of_answer(body: &Bytes) -> Option<Usage> {
         })
 }
 
-/// Lets whole events through, so that a broken stream can be given a proper end, and reads the
-/// usage on the way. What is let through shares no copy unless an event spans reads.
+/// Lets whole events through and reads the usage on the way.
 pub struct EventGate {
-    held: BytesMut,
-    limit: usize,
+    whole: WholeEvents,
     hide_usage: bool,
     usage: Option<Usage>,
     done: bool,
     finished: bool,
-    /// Events let through.
-    pub events: u64,
+    events: u64,
 }
-
-/// Why a stream cannot be passed on.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-#[error("an event is larger than {0} bytes")]
-pub struct EventTooLarge(pub usize);
 
 impl EventGate {
     /// `limit`: the most bytes that one event may hold.
     pub fn new(limit: usize, hide_usage: bool) -> Self {
         Self {
-            held: BytesMut::new(),
-            limit,
+            whole: WholeEvents::new(limit),
             hide_usage,
             usage: None,
             done: false,
             finished: false,
             events: 0,
         }
-    }
-
-    /// Takes one read and gives what may go on: whole events only, maybe nothing.
-    pub fn pass(&mut self, chunk: Bytes) -> Result<Bytes, EventTooLarge> {
-        let whole = if self.held.is_empty() {
-            let mut chunk = chunk;
-            let end = last_event_end(&chunk);
-            let rest = chunk.split_off(end);
-            self.held.extend_from_slice(&rest);
-            chunk
-        } else {
-            // The end may lie across the seam, so the search begins a little before it.
-            let seam = self.held.len().saturating_sub(3);
-            self.held.extend_from_slice(&chunk);
-            match last_event_end(&self.held[seam..]) {
-                0 => Bytes::new(),
-                end => self.held.split_to(seam + end).freeze(),
-            }
-        };
-        if self.held.len() > self.limit {
-            return Err(EventTooLarge(self.limit));
-        }
-        if whole.is_empty() {
-            return Ok(whole);
-        }
-        Ok(self.look(whole))
     }
 
     fn look(&mut self, whole: Bytes) -> Bytes {
@@ -191,20 +158,19 @@ impl EventGate {
         }
         kept.freeze()
     }
+}
 
-    /// The usage, once it was told.
-    pub fn usage(&self) -> Option<Usage> {
-        self.usage
+impl Gate for EventGate {
+    fn pass(&mut self, chunk: Bytes) -> Result<Bytes, EventTooLarge> {
+        let whole = self.whole.pass(chunk)?;
+        match whole.is_empty() {
+            true => Ok(whole),
+            false => Ok(self.look(whole)),
+        }
     }
 
-    /// Whether `[DONE]` was seen.
-    pub fn is_done(&self) -> bool {
-        self.done
-    }
-
-    /// Called at the end of the body: what may still go on, or `None` when the stream was cut.
-    pub fn end(&mut self) -> Option<Bytes> {
-        let held = self.held.split().freeze();
+    fn end(&mut self) -> Option<Bytes> {
+        let held = self.whole.rest();
         let rest = held.trim_ascii();
         if rest == b"data: [DONE]" || rest == b"data:[DONE]" {
             self.done = true;
@@ -219,24 +185,21 @@ impl EventGate {
             Some(Bytes::from_static(b"data: [DONE]\n\n"))
         }
     }
-}
 
-/// Where the last whole event of `bytes` ends; 0 when there is none.
-fn last_event_end(bytes: &[u8]) -> usize {
-    let lf = memmem::rfind(bytes, b"\n\n").map_or(0, |at| at + 2);
-    if lf == bytes.len() {
-        return lf;
+    fn is_done(&self) -> bool {
+        self.done
     }
-    let crlf = memmem::rfind(bytes, b"\r\n\r\n").map_or(0, |at| at + 4);
-    lf.max(crlf)
-}
 
-fn first_event_end(bytes: &[u8]) -> Option<usize> {
-    let lf = memmem::find(bytes, b"\n\n").map(|at| at + 2);
-    let crlf = memmem::find(bytes, b"\r\n\r\n").map(|at| at + 4);
-    match (lf, crlf) {
-        (Some(a), Some(b)) => Some(a.min(b)),
-        (a, b) => a.or(b),
+    fn usage(&self) -> Option<Usage> {
+        self.usage
+    }
+
+    fn events(&self) -> u64 {
+        self.events
+    }
+
+    fn write_error(&self, error: &ApiError, buf: &mut BytesMut) {
+        super::encode::write_error(error, buf);
     }
 }
 

@@ -6,6 +6,7 @@ use bytes::{BufMut, BytesMut};
 use crate::frame::{Escaped, Frame, Usage};
 use crate::run::{INCLUDE_REASONING, INCLUDE_TOOL_ARGS};
 use crate::sse;
+use crate::wire::FrameEncoder;
 
 /// Writes a run's frames from its first on, leaving out those up to a number.
 pub struct Encoder {
@@ -15,8 +16,7 @@ pub struct Encoder {
     next: u64,
     skip_to: u64,
     call_ids: Vec<Escaped>,
-    /// Frames written.
-    pub written: u64,
+    written: u64,
 }
 
 impl Encoder {
@@ -53,9 +53,10 @@ impl Encoder {
         }
         buf.put_slice(b"}\n\n");
     }
+}
 
-    /// Appends the event of `frame`, if it has one.
-    pub fn frame(&mut self, frame: &Frame, buf: &mut BytesMut) {
+impl FrameEncoder for Encoder {
+    fn frame(&mut self, frame: &Frame, buf: &mut BytesMut) {
         let text = |bytes: &[u8]| Escaped::escape(&String::from_utf8_lossy(bytes));
         match frame {
             Frame::RunStarted {
@@ -144,6 +145,10 @@ impl Encoder {
             ),
             _ => {}
         }
+    }
+
+    fn written(&self) -> u64 {
+        self.written
     }
 }
 

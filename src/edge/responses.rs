@@ -1,0 +1,519 @@
+//! `POST /v1/responses`: a smith's turn, or model routing without a smith; and
+//! `GET /v1/responses/{id}?stream=true`, which goes on with a stream.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use bytes::Bytes;
+use http::StatusCode;
+use serde_json::{Value, json};
+
+use super::exchange::{Exchange, Gone};
+use super::forward::{Forward, Passage, Prepared};
+use super::turn::{
+    Answer, Followed, RunTurn, is_under_way, translate_stream, while_client_waits, whole_answer,
+};
+use crate::api::responses::{Stored, answer_items};
+use crate::auth::{Principal, Scope};
+use crate::error::ApiError;
+use crate::gateway::Gateway;
+use crate::ids;
+use crate::limit::Permit;
+use crate::model::{Part, Turn};
+use crate::run::{Link, ResponseRecord, RunRequest, Spender, Thread};
+use crate::store::now_seconds;
+use crate::wire::chat::Peek;
+use crate::wire::chat::forward::rewrite;
+use crate::wire::parse;
+use crate::wire::responses::decode::unknown_item;
+use crate::wire::responses::gate::usage_in;
+use crate::wire::responses::items::{Numbering, place_of, push_turn, turn_of};
+use crate::wire::responses::{
+    Decoded, Head, Input, ResponsesGate, ResponsesRequest, Status, StreamEncoder, body_of, decode,
+};
+
+/// The wire's name in metrics.
+const WIRE: &str = "responses";
+
+static PASSAGE: Passage = Passage {
+    wire: WIRE,
+    path: "/responses",
+    usage_of_answer: |body| usage_in(&serde_json::from_slice::<Value>(body).ok()?),
+};
+
+/// Serves `POST /v1/responses`.
+pub async fn create(exchange: &mut Exchange) -> Result<(), Gone> {
+    match begin(exchange).await {
+        Ok(Plan::Run(run)) => run.answer(exchange).await,
+        Ok(Plan::Background(response)) => {
+            let body = response.to_string();
+            exchange.respond_json(StatusCode::OK, body.into()).await
+        }
+        Ok(Plan::Forward(forward)) => forward.answer(exchange).await,
+        Ok(Plan::Translate(translate)) => translate.answer(exchange).await,
+        Ok(Plan::ClientLeft) => Err(Gone),
+        Err(error) => exchange.respond_error(&error).await,
+    }
+}
+
+/// What a call turned out to be.
+enum Plan {
+    Run(Box<SmithTurn>),
+    Background(Value),
+    Forward(Box<Forward>),
+    Translate(Box<Translate>),
+    ClientLeft,
+}
+
+async fn begin(exchange: &mut Exchange) -> Result<Plan, ApiError> {
+    let principal = exchange.principal()?;
+    principal.require(Scope::RunsWrite)?;
+    let smith = principal.acting_smith(exchange.header("ic-smith-id"))?;
+    let thread = exchange.header("ic-thread-id").map(str::to_owned);
+    let body = exchange.body().await?;
+    match smith {
+        Some(smith_id) => smith_turn(exchange, &principal, smith_id, thread, &body).await,
+        None => routed(exchange, &principal, thread, body).await,
+    }
+}
+
+// ---- without a smith ----
+
+async fn routed(
+    exchange: &mut Exchange,
+    principal: &Arc<Principal>,
+    thread: Option<String>,
+    body: Bytes,
+) -> Result<Plan, ApiError> {
+    let peek: Peek<'_> = match serde_json::from_slice(&body) {
+        Ok(peek) => peek,
+        // The full parser names the field at fault.
+        Err(error) => {
+            parse::<ResponsesRequest>(&body)?;
+            return Err(ApiError::bad_request("invalid_request", error.to_string()));
+        }
+    };
+    let model = peek.model.as_deref().unwrap_or_default().to_owned();
+    let stream = peek.stream.unwrap_or(false);
+    let gateway = exchange.gateway.clone();
+    if thread.is_some() || !gateway.models.routing.is_qualified(&model) {
+        return Err(ApiError::bad_request(
+            "smith_required",
+            "name a smith with IC-Smith-Id, or a model as <provider>/<model>",
+        ));
+    }
+    let tenant_id = principal.tenant_id.clone();
+    gateway.budgets.check(&Spender::tenant(&tenant_id)).await?;
+    let permit = gateway.gate.begin_run(principal, None)?;
+    let routing = &gateway.models.routing;
+    let routes = routing.resolve(&tenant_id, None, &model).await?;
+    if routes.iter().all(|route| route.responses) {
+        let limit = gateway.config.limits.max_event_bytes;
+        let begun = Forward::begin(
+            exchange,
+            tenant_id,
+            &PASSAGE,
+            routes,
+            stream,
+            permit,
+            |route| {
+                Ok(Prepared {
+                    body: rewrite(&body, &route.model, false)?.body,
+                    gate: Box::new(ResponsesGate::new(limit)),
+                })
+            },
+        );
+        return Ok(match begun.await? {
+            Some(forward) => Plan::Forward(Box::new(forward)),
+            None => Plan::ClientLeft,
+        });
+    }
+    let mut decoded = decode(parse::<ResponsesRequest>(&body)?)?;
+    if decoded.background {
+        return Err(ApiError::bad_request(
+            "unsupported_background",
+            "only a smith's response runs in the background",
+        )
+        .param("background"));
+    }
+    if decoded.conversation.is_some() || decoded.previous_response_id.is_some() {
+        return Err(ApiError::bad_request(
+            "smith_required",
+            "without a smith nothing is kept that a response could continue",
+        ));
+    }
+    let mut echo = std::mem::take(&mut decoded.echo);
+    echo.insert("model".into(), json!(model));
+    // What is not kept cannot be read again.
+    echo.insert("store".into(), json!(false));
+    let encrypted = decoded.encrypted;
+    let request = decoded.into_request()?;
+    let models = gateway.models.clone();
+    let answer = if stream {
+        let started = models.stream(&tenant_id, routes, &request);
+        match while_client_waits(exchange, started).await {
+            None => return Ok(Plan::ClientLeft),
+            Some(call) => Answer::Stream(Box::new(call?)),
+        }
+    } else {
+        let whole = models.complete(&tenant_id, routes, &request);
+        match while_client_waits(exchange, whole).await {
+            None => return Ok(Plan::ClientLeft),
+            Some(answer) => {
+                let (route, frames) = answer?;
+                Answer::Whole(Box::new(route), frames)
+            }
+        }
+    };
+    let run_id = ids::mint(ids::Kind::Run);
+    let body = ids::body(ids::Kind::Run, &run_id).unwrap_or(&run_id);
+    Ok(Plan::Translate(Box::new(Translate {
+        tenant_id,
+        head: Head {
+            id: format!("resp_{body}"),
+            created_at: now_seconds(),
+            echo,
+        },
+        numbering: Numbering::new(body),
+        encrypted,
+        answer,
+        _permit: permit,
+    })))
+}
+
+struct Translate {
+    tenant_id: Arc<str>,
+    head: Head,
+    numbering: Numbering,
+    encrypted: bool,
+    answer: Answer,
+    _permit: Permit,
+}
+
+impl Translate {
+    async fn answer(mut self, exchange: &mut Exchange) -> Result<(), Gone> {
+        match self.answer {
+            Answer::Whole(route, frames) => {
+                let answer = whole_answer(exchange, &self.tenant_id, &route, &frames);
+                let items = self.numbering.items(&[answer.turn()]);
+                let status = Status::Ended(answer.stop, answer.usage);
+                let output = answer_items(items, self.encrypted);
+                let body = self.head.response(&status, output).to_string();
+                exchange.respond_json(StatusCode::OK, body.into()).await
+            }
+            Answer::Stream(mut call) => {
+                let mut encoder =
+                    StreamEncoder::new(self.head, self.numbering, self.encrypted, None);
+                translate_stream(exchange, &self.tenant_id, &mut call, &mut encoder, WIRE).await
+            }
+        }
+    }
+}
+
+// ---- a smith's turn ----
+
+struct SmithTurn {
+    turn: RunTurn,
+    head: Head,
+    numbering: Numbering,
+    encrypted: bool,
+    stream: bool,
+}
+
+/// Whom a turn is for.
+struct Owner<'a> {
+    gateway: &'a Gateway,
+    tenant_id: &'a Arc<str>,
+    smith_id: &'a Arc<str>,
+}
+
+impl Owner<'_> {
+    /// Where the turn's history is.
+    async fn thread(&self, decoded: &Decoded, header: Option<String>) -> Result<Thread, ApiError> {
+        if let Some(id) = &decoded.conversation {
+            if ids::body(ids::Kind::Conversation, id).is_none() {
+                return Err(ApiError::new(
+                    StatusCode::NOT_FOUND,
+                    "conversation_not_found",
+                    format!("there is no conversation '{id}' of this smith"),
+                ));
+            }
+            if header.is_some_and(|thread| thread != *id) {
+                let message = "IC-Thread-Id names another thread";
+                return Err(ApiError::invalid("conversation", message));
+            }
+            return Ok(Thread::Kept(id.clone()));
+        }
+        if let Some(id) = &decoded.previous_response_id {
+            let unknown = || ApiError::not_found("response", id).param("previous_response_id");
+            let run_id = body_of(id).map(|body| format!("run_{body}"));
+            let stored = match run_id {
+                Some(run_id) => Stored::load(self.gateway, self.tenant_id, &run_id).await?,
+                None => None,
+            };
+            let previous = stored.filter(|stored| stored.run.smith_id == **self.smith_id);
+            let run = previous.ok_or_else(unknown)?.run;
+            if is_under_way(&run.status) {
+                let message = format!("the response '{id}' is still under way");
+                return Err(ApiError::conflict("conversation_locked", message));
+            }
+            return Ok(match run.exclusive {
+                true => Thread::Kept(run.thread_id),
+                false => Thread::Chain(Some(Link {
+                    run_id: run.id,
+                    thread_id: run.thread_id,
+                })),
+            });
+        }
+        match header {
+            Some(thread) if ids::is_sane_thread_id(&thread) => Ok(Thread::Kept(thread)),
+            Some(_) => Err(ApiError::bad_request(
+                "invalid_request",
+                "IC-Thread-Id must be 1 to 256 printable characters",
+            )),
+            None => Ok(Thread::Chain(None)),
+        }
+    }
+
+    /// The input with what it refers to. What is in the turn's history anyway is left out.
+    async fn turns(&self, input: Vec<Input>, thread: &Thread) -> Result<Vec<Turn>, ApiError> {
+        let history = match thread {
+            Thread::Kept(id) => Some(id.as_str()),
+            Thread::Chain(Some(link)) => Some(link.thread_id.as_str()),
+            Thread::Chain(None) | Thread::Stateless => None,
+        };
+        let mut known: HashMap<String, (String, Vec<Turn>)> = HashMap::new();
+        let mut turns = Vec::with_capacity(input.len());
+        for input in input {
+            let id = match input {
+                Input::Turn(turn) => {
+                    push_turn(&mut turns, turn);
+                    continue;
+                }
+                Input::Reference(id) => id,
+            };
+            let body = place_of(&id).map(|(body, _)| body.to_owned());
+            let body = body.ok_or_else(|| unknown_item(&id))?;
+            if !known.contains_key(&body) {
+                let said = self.said(&body).await?.ok_or_else(|| unknown_item(&id))?;
+                known.insert(body.clone(), said);
+            }
+            let Some((thread_id, said)) = known.get(&body) else {
+                continue;
+            };
+            if history == Some(thread_id.as_str()) {
+                continue;
+            }
+            let turn = turn_in(&body, said, &id).ok_or_else(|| unknown_item(&id))?;
+            push_turn(&mut turns, turn);
+        }
+        Ok(turns)
+    }
+
+    /// The thread and the turns that items of this run or conversation are made of.
+    async fn said(&self, body: &str) -> Result<Option<(String, Vec<Turn>)>, ApiError> {
+        let store = &self.gateway.store;
+        let turns = |text: &str| serde_json::from_str(text).map_err(ApiError::internal);
+        let run = store.run(self.tenant_id, &format!("run_{body}")).await?;
+        if let Some(run) = run.filter(|run| run.smith_id == **self.smith_id) {
+            let said = turns(run.transcript.as_deref().unwrap_or("[]"))?;
+            return Ok(Some((run.thread_id, said)));
+        }
+        let id = format!("{}{body}", ids::Kind::Conversation.prefix());
+        let found = store.conversation(self.tenant_id, &id).await?;
+        match found.filter(|c| c.smith_id == **self.smith_id) {
+            Some(conversation) => Ok(Some((conversation.id, turns(&conversation.turns)?))),
+            None => Ok(None),
+        }
+    }
+}
+
+/// The item `id` of what was said, as a turn.
+fn turn_in(body: &str, said: &[Turn], id: &str) -> Option<Turn> {
+    let items = Numbering::new(body).items(said);
+    let item = items.into_iter().find(|item| item.id == id)?;
+    let mut members = item.members;
+    members.insert("type".into(), json!(item.kind));
+    let mut turn = turn_of(&members).ok()?;
+    // An item does not show a call's signature.
+    if let Some(Part::ToolCall { id, .. }) = turn.parts.first() {
+        let all = said.iter().flat_map(|turn| &turn.parts);
+        let is_it = |part: &&Part| matches!(part, Part::ToolCall { id: own, .. } if own == id);
+        if let Some(call) = all.clone().find(is_it) {
+            turn.parts = vec![call.clone()];
+        }
+    }
+    Some(turn)
+}
+
+/// The input as the run's record shows it.
+fn input_record(body: &[u8]) -> Value {
+    let input = serde_json::from_slice::<Value>(body).map(|mut body| body["input"].take());
+    match input.unwrap_or_default() {
+        Value::String(text) => json!([{ "role": "user", "content": text }]),
+        items @ Value::Array(_) => items,
+        _ => json!([]),
+    }
+}
+
+async fn smith_turn(
+    exchange: &mut Exchange,
+    principal: &Arc<Principal>,
+    smith_id: Arc<str>,
+    header: Option<String>,
+    body: &Bytes,
+) -> Result<Plan, ApiError> {
+    let mut decoded = decode(parse::<ResponsesRequest>(body)?)?;
+    let gateway = exchange.gateway.clone();
+    let owner = Owner {
+        gateway: &gateway,
+        tenant_id: &principal.tenant_id,
+        smith_id: &smith_id,
+    };
+    let thread = owner.thread(&decoded, header).await?;
+    let kept = match &thread {
+        Thread::Kept(id) => Some(id.clone()),
+        Thread::Chain(_) | Thread::Stateless => None,
+    };
+    if kept.is_some() && decoded.response_format.is_some() {
+        return Err(ApiError::bad_request(
+            "invalid_response_format",
+            "a structured answer is stateless: leave the thread or conversation out",
+        )
+        .param("text.format"));
+    }
+    let turns = owner
+        .turns(std::mem::take(&mut decoded.input), &thread)
+        .await?;
+    if turns.is_empty() && thread == Thread::Chain(None) {
+        return Err(ApiError::invalid("input", "must hold something to answer"));
+    }
+    let mut echo = std::mem::take(&mut decoded.echo);
+    if let Some(id) = kept.filter(|id| ids::body(ids::Kind::Conversation, id).is_some()) {
+        echo.insert("conversation".into(), json!({ "id": id }));
+    }
+    let run_id = ids::mint(ids::Kind::Run);
+    let run_body = ids::body(ids::Kind::Run, &run_id).unwrap_or(&run_id);
+    let mut numbering = Numbering::new(run_body);
+    numbering.items(&turns);
+    let head_id = format!("resp_{run_body}");
+    let record = ResponseRecord {
+        store: decoded.store,
+        encrypted: decoded.encrypted,
+        input_turns: turns.len(),
+        places: numbering.places(),
+        echo,
+    };
+    let detached = decoded.background || matches!(thread, Thread::Kept(_));
+    let permit = gateway.gate.begin_run(principal, Some(&smith_id))?;
+    let started = gateway
+        .runs
+        .start(RunRequest {
+            run_id,
+            tenant_id: principal.tenant_id.clone(),
+            smith_id,
+            channel: WIRE.to_owned(),
+            thread,
+            input: turns,
+            input_record: input_record(body),
+            extra_instructions: decoded.system,
+            model: decoded.model,
+            client_tools: decoded.tools,
+            tool_choice: decoded.tool_choice,
+            parallel_tool_calls: decoded.parallel_tool_calls,
+            response_format: decoded.response_format,
+            params: decoded.params,
+            include_mask: 0,
+            metadata: decoded.metadata,
+            actor: principal.actor(),
+            response: Some(record),
+            permit,
+            detached,
+        })
+        .await?;
+    let head = Head {
+        id: head_id,
+        created_at: started.created_at / 1_000_000,
+        echo: started.response.unwrap_or_default().echo,
+    };
+    if decoded.background && !decoded.stream {
+        return Ok(Plan::Background(head.response(&Status::Queued, Vec::new())));
+    }
+    let Some(turn) = RunTurn::new(started.reader).begun(exchange).await? else {
+        return Ok(Plan::ClientLeft);
+    };
+    Ok(Plan::Run(Box::new(SmithTurn {
+        turn,
+        head,
+        numbering,
+        encrypted: decoded.encrypted,
+        stream: decoded.stream,
+    })))
+}
+
+impl SmithTurn {
+    async fn answer(mut self, exchange: &mut Exchange) -> Result<(), Gone> {
+        if self.stream {
+            let mut encoder = StreamEncoder::new(self.head, self.numbering, self.encrypted, None);
+            exchange.start_stream(&[]).await?;
+            return self.turn.stream(exchange, &mut encoder, WIRE).await;
+        }
+        match self.turn.whole(exchange).await? {
+            Ok(answer) => {
+                let items = self.numbering.items(&[answer.turn()]);
+                let output = answer_items(items, self.encrypted);
+                let status = Status::Ended(answer.stop, answer.usage);
+                let body = self.head.response(&status, output).to_string();
+                exchange.respond_json(StatusCode::OK, body.into()).await
+            }
+            Err(error) => exchange.respond_error(&error).await,
+        }
+    }
+}
+
+// ---- a stream that goes on ----
+
+/// Whether a `GET` asks for the stream of a response.
+pub fn wants_stream(query: &str) -> bool {
+    url::form_urlencoded::parse(query.as_bytes())
+        .any(|(name, value)| name == "stream" && matches!(&*value, "true" | "1"))
+}
+
+/// Serves `GET /v1/responses/{id}?stream=true&starting_after=N`.
+pub async fn resume(exchange: &mut Exchange, id: &str) -> Result<(), Gone> {
+    match find(exchange, id).await {
+        Ok((followed, mut encoder)) => {
+            exchange.start_stream(&[]).await?;
+            followed.stream(exchange, &mut encoder, WIRE).await
+        }
+        Err(error) => exchange.respond_error(&error).await,
+    }
+}
+
+async fn find(exchange: &mut Exchange, id: &str) -> Result<(Followed, StreamEncoder), ApiError> {
+    let principal = exchange.principal()?;
+    principal.require(Scope::RunsRead)?;
+    let named = exchange.header("ic-smith-id").map(str::to_owned);
+    let query = exchange.request().uri.query().unwrap_or_default();
+    let mut after = None;
+    for (name, value) in url::form_urlencoded::parse(query.as_bytes()) {
+        if name == "starting_after" && !value.is_empty() {
+            let number = value.parse::<u64>();
+            let bad = |_| ApiError::invalid("starting_after", "must be the number of an event");
+            after = Some(number.map_err(bad)?);
+        }
+    }
+    let gateway = exchange.gateway.clone();
+    let run_id = body_of(id).map(|body| format!("run_{body}"));
+    // The live run is looked for first: a run that ends in between is in the store by then.
+    let live = run_id.and_then(|id| Followed::live(&gateway, &principal.tenant_id, &id));
+    let stored = Stored::find(&gateway, &principal, named.as_deref(), id).await?;
+    let encoder = StreamEncoder::new(
+        stored.head(),
+        stored.answer_numbering(),
+        stored.record.encrypted,
+        after,
+    );
+    let followed = live.unwrap_or_else(|| Followed::Stored(Box::new(stored.run), true));
+    Ok((followed, encoder))
+}

@@ -1,0 +1,343 @@
+//! What the client wires share: following a run or a model call, in the wire's own events or as
+//! one answer, for as long as the client is there.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::{Bytes, BytesMut};
+
+use super::exchange::{Exchange, Gone, KEEP_ALIVE_EVERY};
+use crate::error::ApiError;
+use crate::frame::{self, Frame, StopReason};
+use crate::gateway::Gateway;
+use crate::model::{ModelCall, Route};
+use crate::run::{Collected, Collector, LiveRun, Reader, Spender};
+use crate::sse::KEEP_ALIVE;
+use crate::store::RunRow;
+use crate::wire::{AnswerEncoder, FrameEncoder};
+
+/// How often a run that lives on another node is looked at.
+const LOOK_EVERY: Duration = Duration::from_millis(250);
+
+/// Runs `work` while the client waits; `None` when it left first, which drops the work.
+pub async fn while_client_waits<T>(
+    exchange: &mut Exchange,
+    work: impl Future<Output = T>,
+) -> Option<T> {
+    let gateway = exchange.gateway.clone();
+    tokio::select! {
+        biased;
+        done = work => Some(done),
+        () = exchange.client_gone() => {
+            gateway.metrics.cancelled_calls.inc();
+            None
+        }
+    }
+}
+
+/// Counts what a client was sent.
+pub fn count_frames(exchange: &Exchange, wire: &str, count: u64) {
+    let counter = &exchange.gateway.metrics.frames;
+    counter.with_label_values(&[wire]).inc_by(count);
+}
+
+/// A smith's turn and the client that it answers.
+pub struct RunTurn {
+    reader: Reader,
+    /// Taken, but not yet written.
+    frames: Vec<Frame>,
+}
+
+impl RunTurn {
+    /// Follows a run from where `reader` is.
+    pub fn new(reader: Reader) -> Self {
+        Self {
+            reader,
+            frames: Vec::new(),
+        }
+    }
+
+    /// Waits for the frames that tell how it goes: a refusal before the first token is an HTTP
+    /// error, which clients retry by its status. `None` when the client left.
+    pub async fn begun(mut self, exchange: &mut Exchange) -> Result<Option<Self>, ApiError> {
+        while self.frames.len() < 2 {
+            let more = tokio::select! {
+                biased;
+                more = self.reader.next(&mut self.frames) => more,
+                () = exchange.client_gone() => return Ok(None),
+            };
+            if !more {
+                break;
+            }
+        }
+        match self.frames.get(1).or(self.frames.first()) {
+            Some(Frame::RunFailed { .. } | Frame::RunCancelled { .. }) | None => {
+                Err(self.failure())
+            }
+            _ => Ok(Some(self)),
+        }
+    }
+
+    /// The run.
+    pub fn run(&self) -> &Arc<LiveRun> {
+        self.reader.run()
+    }
+
+    fn failure(&self) -> ApiError {
+        let failure = self.run().failure.get().cloned();
+        failure.unwrap_or_else(|| ApiError::conflict("run_cancelled", "the run was cancelled"))
+    }
+
+    /// Writes the run's frames as they come. The stream has begun.
+    pub async fn stream(
+        mut self,
+        exchange: &mut Exchange,
+        encoder: &mut impl FrameEncoder,
+        wire: &str,
+    ) -> Result<(), Gone> {
+        let mut buf = BytesMut::with_capacity(4096);
+        loop {
+            for frame in self.frames.drain(..) {
+                encoder.frame(&frame, &mut buf);
+            }
+            exchange.write(buf.split().freeze()).await?;
+            tokio::select! {
+                biased;
+                more = self.reader.next(&mut self.frames) => if !more { break },
+                () = exchange.client_gone() => return Err(Gone),
+                () = tokio::time::sleep(KEEP_ALIVE_EVERY) => buf.extend_from_slice(KEEP_ALIVE),
+            }
+        }
+        count_frames(exchange, wire, encoder.written());
+        Ok(())
+    }
+
+    /// The whole answer, or why there is none.
+    pub async fn whole(
+        mut self,
+        exchange: &mut Exchange,
+    ) -> Result<Result<Collected, ApiError>, Gone> {
+        let mut collector = Collector::default();
+        let mut end = None;
+        loop {
+            for frame in self.frames.drain(..) {
+                collector.add(&frame);
+                if let Frame::RunCompleted { stop, usage, .. } = frame {
+                    end = Some((stop, usage));
+                }
+            }
+            tokio::select! {
+                biased;
+                more = self.reader.next(&mut self.frames) => if !more { break },
+                () = exchange.client_gone() => return Err(Gone),
+            }
+        }
+        let Some((stop, usage)) = end else {
+            return Ok(Err(self.failure()));
+        };
+        let mut answer = collector.finish();
+        answer.stop = stop;
+        answer.usage = usage;
+        Ok(Ok(answer))
+    }
+}
+
+/// The frames of a run that somebody follows.
+pub enum Followed {
+    /// It is under way on this node.
+    Live(Reader),
+    /// It has ended, or lives on another node; with `true`, its end is waited for.
+    Stored(Box<RunRow>, bool),
+}
+
+impl Followed {
+    /// Of the run with this id, which may be none of the caller's.
+    pub fn live(gateway: &Gateway, tenant_id: &str, run_id: &str) -> Option<Self> {
+        let live = gateway.runs.live(tenant_id, run_id)?;
+        Some(Self::Live(live.reader()))
+    }
+
+    /// Writes the frames, from the first on. The stream has begun.
+    pub async fn stream(
+        self,
+        exchange: &mut Exchange,
+        encoder: &mut impl FrameEncoder,
+        wire: &str,
+    ) -> Result<(), Gone> {
+        match self {
+            Self::Live(reader) => RunTurn::new(reader).stream(exchange, encoder, wire).await,
+            Self::Stored(run, follow) => stored(exchange, &run, follow, encoder, wire).await,
+        }
+    }
+}
+
+/// Whether a run's end is still to come.
+pub fn is_under_way(status: &str) -> bool {
+    matches!(status, "queued" | "running")
+}
+
+async fn stored(
+    exchange: &mut Exchange,
+    run: &RunRow,
+    follow: bool,
+    encoder: &mut impl FrameEncoder,
+    wire: &str,
+) -> Result<(), Gone> {
+    let gateway = exchange.gateway.clone();
+    let mut seen = 0;
+    let mut silent = Duration::ZERO;
+    let mut under_way = is_under_way(&run.status);
+    loop {
+        let mut frames = match stored_frames(&gateway, &run.tenant_id, &run.id).await {
+            Ok(frames) => frames,
+            // The stream ends without a terminal frame: "unknown", which is the truth.
+            Err(error) => {
+                tracing::error!(%error, run_id = %run.id, "cannot read a frame log");
+                return Err(Gone);
+            }
+        };
+        let new = frames.split_off(seen.min(frames.len()));
+        seen += new.len();
+        let ended = new.iter().any(Frame::is_terminal);
+        if new.is_empty() && silent >= KEEP_ALIVE_EVERY {
+            exchange.write(Bytes::from_static(KEEP_ALIVE)).await?;
+            silent = Duration::ZERO;
+        }
+        write_frames(exchange, &new, encoder, wire).await?;
+        if ended || !under_way || !follow {
+            return Ok(());
+        }
+        tokio::select! {
+            () = tokio::time::sleep(LOOK_EVERY) => silent += LOOK_EVERY,
+            () = exchange.client_gone() => return Err(Gone),
+        }
+        under_way = match gateway.store.run(&run.tenant_id, &run.id).await {
+            Ok(Some(run)) => is_under_way(&run.status),
+            Ok(None) => false,
+            Err(_) => true,
+        };
+    }
+}
+
+/// Writes frames that are there already.
+pub async fn write_frames(
+    exchange: &mut Exchange,
+    frames: &[Frame],
+    encoder: &mut impl FrameEncoder,
+    wire: &str,
+) -> Result<(), Gone> {
+    let mut buf = BytesMut::with_capacity(frames.len() * 160);
+    let before = encoder.written();
+    for frame in frames {
+        encoder.frame(frame, &mut buf);
+    }
+    count_frames(exchange, wire, encoder.written() - before);
+    exchange.write(buf.freeze()).await
+}
+
+async fn stored_frames(
+    gateway: &Gateway,
+    tenant_id: &str,
+    run_id: &str,
+) -> Result<Vec<Frame>, ApiError> {
+    let mut frames = Vec::new();
+    for bytes in gateway.store.run_frames(tenant_id, run_id).await? {
+        frames.extend(frame::decode_all(bytes.into()).map_err(ApiError::internal)?);
+    }
+    Ok(frames)
+}
+
+/// A model's answer that is translated, without a smith.
+pub enum Answer {
+    Stream(Box<ModelCall>),
+    Whole(Box<Route>, Vec<Frame>),
+}
+
+/// Notes what an answer took, and what its provider wants back with the next turn.
+fn keep(exchange: &Exchange, tenant_id: &Arc<str>, route: &Route, answer: &Collected) {
+    let gateway = &exchange.gateway;
+    gateway.models.continuity.remember(tenant_id, &answer.parts);
+    gateway.accounting.add(
+        &Spender::tenant(tenant_id),
+        &route.provider,
+        &route.model,
+        &answer.usage,
+    );
+}
+
+/// An answer that came in one piece.
+pub fn whole_answer(
+    exchange: &Exchange,
+    tenant_id: &Arc<str>,
+    route: &Route,
+    frames: &[Frame],
+) -> Collected {
+    let mut collector = Collector::default();
+    for frame in frames {
+        collector.add(frame);
+    }
+    let answer = collector.finish();
+    keep(exchange, tenant_id, route, &answer);
+    answer
+}
+
+/// Writes a model's frames as they come.
+pub async fn translate_stream(
+    exchange: &mut Exchange,
+    tenant_id: &Arc<str>,
+    call: &mut ModelCall,
+    encoder: &mut impl AnswerEncoder,
+    wire: &str,
+) -> Result<(), Gone> {
+    let mut collector = Collector::default();
+    let written = write_call(exchange, call, encoder, &mut collector).await;
+    let answer = collector.finish();
+    keep(exchange, tenant_id, &call.route, &answer);
+    count_frames(exchange, wire, encoder.written());
+    written
+}
+
+async fn write_call(
+    exchange: &mut Exchange,
+    call: &mut ModelCall,
+    encoder: &mut impl AnswerEncoder,
+    collector: &mut Collector,
+) -> Result<(), Gone> {
+    exchange.start_stream(&[]).await?;
+    let mut frames = Vec::new();
+    let mut buf = BytesMut::with_capacity(4096);
+    while !encoder.is_ended() {
+        let read = tokio::select! {
+            biased;
+            read = call.frames(&mut frames) => read,
+            () = exchange.client_gone() => {
+                exchange.gateway.metrics.cancelled_calls.inc();
+                return Err(Gone);
+            }
+            () = tokio::time::sleep(KEEP_ALIVE_EVERY) => {
+                exchange.write(Bytes::from_static(KEEP_ALIVE)).await?;
+                continue;
+            }
+        };
+        for frame in frames.drain(..) {
+            collector.add(&frame);
+            encoder.frame(&frame, &mut buf);
+        }
+        match read {
+            Ok(true) => {}
+            Ok(false) => {
+                let stop = collector.stop.unwrap_or(StopReason::EndTurn);
+                encoder.finish(stop, &collector.usage.unwrap_or_default(), &mut buf);
+            }
+            Err(error) => {
+                let errors = &exchange.gateway.metrics.provider_errors;
+                errors
+                    .with_label_values(&[&*call.route.provider, error.kind()])
+                    .inc();
+                encoder.fail(&error.into(), &mut buf);
+            }
+        }
+        exchange.write(buf.split().freeze()).await?;
+    }
+    Ok(())
+}

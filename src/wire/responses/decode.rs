@@ -1,0 +1,496 @@
+//! The request: every field of OpenAI's is accepted, those that a turn does not use are ignored,
+//! wrong types are refused by name.
+
+use serde::Deserialize;
+use serde_json::{Map, Value, json};
+
+use super::items::{push_turn, turn_of};
+use crate::error::ApiError;
+use crate::model::{Effort, ModelRequest, Params, ResponseFormat, ToolChoice, ToolDef, Turn};
+
+const MAX_METADATA: usize = 16;
+const MAX_METADATA_KEY: usize = 64;
+const MAX_METADATA_VALUE: usize = 512;
+
+/// `POST /v1/responses`, as sent.
+#[derive(Debug, Deserialize)]
+pub struct ResponsesRequest {
+    #[serde(default)]
+    model: Option<String>,
+    #[serde(default)]
+    input: Value,
+    #[serde(default)]
+    instructions: Option<String>,
+    #[serde(default)]
+    stream: Option<bool>,
+    #[serde(default)]
+    store: Option<bool>,
+    #[serde(default)]
+    background: Option<bool>,
+    #[serde(default)]
+    previous_response_id: Option<String>,
+    #[serde(default)]
+    conversation: Value,
+    #[serde(default)]
+    metadata: Option<Map<String, Value>>,
+    #[serde(default)]
+    text: Option<TextOptions>,
+    #[serde(default)]
+    tools: Option<Vec<Value>>,
+    #[serde(default)]
+    tool_choice: Value,
+    #[serde(default)]
+    parallel_tool_calls: Option<bool>,
+    #[serde(default)]
+    max_output_tokens: Option<u32>,
+    #[serde(default)]
+    temperature: Option<f64>,
+    #[serde(default)]
+    top_p: Option<f64>,
+    #[serde(default)]
+    reasoning: Option<ReasoningOptions>,
+    #[serde(default)]
+    include: Option<Vec<String>>,
+    #[serde(default)]
+    truncation: Option<String>,
+    #[serde(default)]
+    user: Option<String>,
+    #[serde(default)]
+    safety_identifier: Option<String>,
+    #[serde(default)]
+    prompt: Value,
+}
+
+#[derive(Debug, Default, Deserialize)]
+struct TextOptions {
+    #[serde(default)]
+    format: Value,
+    #[serde(default)]
+    verbosity: Option<String>,
+}
+
+#[derive(Debug, Default, Deserialize)]
+struct ReasoningOptions {
+    #[serde(default)]
+    effort: Option<String>,
+    #[serde(default)]
+    summary: Option<String>,
+}
+
+/// A piece of the input.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Input {
+    Turn(Turn),
+    /// An item that was said before and is kept here, by its id.
+    Reference(String),
+}
+
+/// What the request means.
+#[derive(Debug)]
+pub struct Decoded {
+    /// `None` for a missing or empty `model`.
+    pub model: Option<String>,
+    /// `instructions`, then the `system` and `developer` messages.
+    pub system: Option<String>,
+    pub input: Vec<Input>,
+    pub tools: Vec<ToolDef>,
+    pub tool_choice: Option<ToolChoice>,
+    pub parallel_tool_calls: Option<bool>,
+    pub response_format: Option<ResponseFormat>,
+    pub params: Params,
+    pub stream: bool,
+    pub store: bool,
+    pub background: bool,
+    pub previous_response_id: Option<String>,
+    pub conversation: Option<String>,
+    pub metadata: Option<Map<String, Value>>,
+    /// Whether reasoning items carry `encrypted_content`.
+    pub encrypted: bool,
+    /// Members of the response that are those of the request.
+    pub echo: Map<String, Value>,
+}
+
+impl Decoded {
+    /// As a request to a model, which is yet to be chosen. References mean nothing without a smith.
+    pub fn into_request(self) -> Result<ModelRequest, ApiError> {
+        let mut turns = Vec::with_capacity(self.input.len());
+        for input in self.input {
+            match input {
+                Input::Turn(turn) => push_turn(&mut turns, turn),
+                Input::Reference(id) => return Err(unknown_item(&id)),
+            }
+        }
+        Ok(ModelRequest {
+            model: String::new(),
+            system: self.system,
+            turns,
+            tools: self.tools,
+            tool_choice: self.tool_choice,
+            parallel_tool_calls: self.parallel_tool_calls,
+            response_format: self.response_format,
+            params: self.params,
+        })
+    }
+}
+
+/// The refusal of a reference to what is not kept here.
+pub fn unknown_item(id: &str) -> ApiError {
+    ApiError::new(
+        http::StatusCode::NOT_FOUND,
+        "not_found",
+        format!("there is no item '{id}' of this smith"),
+    )
+    .param("input")
+}
+
+/// Checks a request and turns it into neutral terms.
+pub fn decode(request: ResponsesRequest) -> Result<Decoded, ApiError> {
+    if !request.prompt.is_null() {
+        return Err(ApiError::invalid(
+            "prompt",
+            "prompt templates are not kept here",
+        ));
+    }
+    let mut system = Vec::from_iter(request.instructions.clone().filter(|text| !text.is_empty()));
+    let input = decode_input(&request.input, &mut system)?;
+    let text = request.text.unwrap_or_default();
+    let reasoning = request.reasoning.unwrap_or_default();
+    let effort = match reasoning.effort.as_deref() {
+        None | Some("") => None,
+        Some(text) => Some(text.parse::<Effort>().map_err(|()| {
+            ApiError::bad_request("invalid_reasoning_effort", format!("no effort '{text}'"))
+                .param("reasoning.effort")
+        })?),
+    };
+    let given = request.tools.unwrap_or_default();
+    let tools = decode_tools(&given)?;
+    let tool_choice = match &request.tool_choice {
+        Value::Null => None,
+        choice => Some(decode_choice(choice, &tools)?),
+    };
+    check_metadata(request.metadata.as_ref())?;
+    let conversation = conversation_of(&request.conversation)?;
+    let previous_response_id = request.previous_response_id.filter(|id| !id.is_empty());
+    if conversation.is_some() && previous_response_id.is_some() {
+        return Err(ApiError::invalid(
+            "previous_response_id",
+            "give either a conversation or a previous response",
+        ));
+    }
+    let store = request.store.unwrap_or(true);
+    let background = request.background.unwrap_or(false);
+    if background && !store {
+        return Err(ApiError::bad_request(
+            "unsupported_background",
+            "a response in the background must be stored",
+        )
+        .param("background"));
+    }
+    let format = match text.format.is_null() {
+        true => json!({ "type": "text" }),
+        false => text.format.clone(),
+    };
+    let choice = match request.tool_choice.is_null() {
+        true => json!("auto"),
+        false => request.tool_choice,
+    };
+    let echo = json!({
+        "background": background,
+        "conversation": conversation.as_ref().map(|id| json!({ "id": id })),
+        "instructions": request.instructions,
+        "max_output_tokens": request.max_output_tokens,
+        "max_tool_calls": null,
+        "metadata": request.metadata.clone().unwrap_or_default(),
+        "parallel_tool_calls": request.parallel_tool_calls.unwrap_or(true),
+        "previous_response_id": previous_response_id,
+        "reasoning": { "effort": reasoning.effort, "summary": reasoning.summary },
+        "safety_identifier": request.safety_identifier,
+        "service_tier": "default",
+        "store": store,
+        "temperature": request.temperature.unwrap_or(1.0),
+        "text": { "format": format, "verbosity": text.verbosity.as_deref().unwrap_or("medium") },
+        "tool_choice": choice,
+        "tools": given,
+        "top_logprobs": 0,
+        "top_p": request.top_p.unwrap_or(1.0),
+        "truncation": request.truncation.as_deref().unwrap_or("disabled"),
+        "user": request.user,
+    });
+    let include = request.include.unwrap_or_default();
+    Ok(Decoded {
+        model: request.model.filter(|m| !m.is_empty()),
+        system: (!system.is_empty()).then(|| system.join("\n\n")),
+        input,
+        tools,
+        tool_choice,
+        parallel_tool_calls: request.parallel_tool_calls,
+        response_format: decode_format(&text.format)?,
+        params: Params {
+            temperature: request.temperature,
+            top_p: request.top_p,
+            max_tokens: request.max_output_tokens.filter(|n| *n > 0),
+            effort,
+            user: request.safety_identifier.or(request.user),
+            ..Params::default()
+        },
+        stream: request.stream.unwrap_or(false),
+        store,
+        background,
+        previous_response_id,
+        conversation,
+        metadata: request.metadata,
+        encrypted: include.iter().any(|i| i == "reasoning.encrypted_content"),
+        echo: match echo {
+            Value::Object(echo) => echo,
+            _ => Map::new(),
+        },
+    })
+}
+
+fn decode_input(input: &Value, system: &mut Vec<String>) -> Result<Vec<Input>, ApiError> {
+    let items = match input {
+        Value::Null => return Ok(Vec::new()),
+        Value::String(text) => {
+            let turn = Turn::text(crate::model::Role::User, text.clone());
+            return Ok(vec![Input::Turn(turn)]);
+        }
+        Value::Array(items) => items,
+        _ => {
+            return Err(ApiError::invalid(
+                "input",
+                "must be a text or a list of items",
+            ));
+        }
+    };
+    let mut decoded = Vec::with_capacity(items.len());
+    for (at, item) in items.iter().enumerate() {
+        let field = format!("input[{at}]");
+        let Some(members) = item.as_object() else {
+            return Err(ApiError::invalid(field, "must be an item"));
+        };
+        match (item["type"].as_str(), item["role"].as_str()) {
+            (Some("item_reference") | None, None) if item["id"].is_string() => {
+                let id = item["id"].as_str().unwrap_or_default();
+                // The AI SDK refers to an approval's request right before its decision.
+                if !id.contains("::") {
+                    decoded.push(Input::Reference(id.to_owned()));
+                }
+            }
+            (Some("mcp_approval_response"), _) => {
+                let id = item["approval_request_id"].as_str().unwrap_or_default();
+                return Err(ApiError::not_found("pending approval", id).param(field));
+            }
+            // What a provider's own tools left behind says nothing to another model.
+            (
+                Some(
+                    "mcp_list_tools"
+                    | "web_search_call"
+                    | "file_search_call"
+                    | "code_interpreter_call"
+                    | "image_generation_call",
+                ),
+                _,
+            ) => {}
+            (Some("message") | None, Some("system" | "developer")) => {
+                let parts = super::items::parts_of(&item["content"])
+                    .map_err(|why| ApiError::invalid(field, why))?;
+                system.push(crate::model::joined_text(&parts));
+            }
+            _ => {
+                let turn = turn_of(members).map_err(|why| ApiError::invalid(field, why))?;
+                decoded.push(Input::Turn(turn));
+            }
+        }
+    }
+    Ok(decoded)
+}
+
+fn decode_tools(tools: &[Value]) -> Result<Vec<ToolDef>, ApiError> {
+    let mut decoded = Vec::with_capacity(tools.len());
+    for (at, tool) in tools.iter().enumerate() {
+        let kind = tool["type"].as_str().unwrap_or_default();
+        if kind != "function" {
+            let message = format!("tools of type '{kind}' are not supported");
+            return Err(ApiError::bad_request("unsupported_tools", message)
+                .param(format!("tools[{at}].type")));
+        }
+        let Some(name) = tool["name"].as_str().filter(|name| !name.is_empty()) else {
+            return Err(ApiError::invalid(format!("tools[{at}].name"), "is missing"));
+        };
+        decoded.push(ToolDef {
+            name: name.to_owned(),
+            description: tool["description"].as_str().map(str::to_owned),
+            parameters: match &tool["parameters"] {
+                Value::Null => json!({ "type": "object", "properties": {} }),
+                parameters => parameters.clone(),
+            },
+            strict: tool["strict"].as_bool(),
+        });
+    }
+    Ok(decoded)
+}
+
+fn decode_choice(choice: &Value, tools: &[ToolDef]) -> Result<ToolChoice, ApiError> {
+    let bad = |why: String| ApiError::bad_request("invalid_tool_choice", why).param("tool_choice");
+    match choice.as_str() {
+        Some("auto") => return Ok(ToolChoice::Auto),
+        Some("none") => return Ok(ToolChoice::None),
+        Some("required") => return Ok(ToolChoice::Required),
+        Some(other) => return Err(bad(format!("no tool choice '{other}'"))),
+        None => {}
+    }
+    match (choice["type"].as_str(), choice["name"].as_str()) {
+        (Some("function"), Some(name)) if tools.iter().any(|t| t.name == name) => {
+            Ok(ToolChoice::Named(name.to_owned()))
+        }
+        (Some("function"), Some(name)) => Err(bad(format!("'{name}' is none of the tools"))),
+        (Some("allowed_tools"), _) => match choice["mode"].as_str() {
+            Some("required") => Ok(ToolChoice::Required),
+            _ => Ok(ToolChoice::Auto),
+        },
+        _ => Err(bad("must be a word or name a function".to_owned())),
+    }
+}
+
+/// `text.format`.
+fn decode_format(format: &Value) -> Result<Option<ResponseFormat>, ApiError> {
+    let bad = |why: &str| {
+        ApiError::bad_request("invalid_response_format", why.to_owned()).param("text.format")
+    };
+    match format["type"].as_str() {
+        None if format.is_null() => Ok(None),
+        Some("text") => Ok(None),
+        Some("json_object") => Ok(Some(ResponseFormat::JsonObject)),
+        Some("json_schema") if format["schema"].is_object() => {
+            Ok(Some(ResponseFormat::JsonSchema {
+                name: format["name"].as_str().unwrap_or("answer").to_owned(),
+                description: format["description"].as_str().map(str::to_owned),
+                schema: format["schema"].clone(),
+                strict: format["strict"].as_bool().unwrap_or(false),
+            }))
+        }
+        Some("json_schema") => Err(bad("schema must be an object")),
+        _ => Err(bad("type must be text, json_object or json_schema")),
+    }
+}
+
+fn conversation_of(conversation: &Value) -> Result<Option<String>, ApiError> {
+    let id = match conversation {
+        Value::Null => return Ok(None),
+        Value::String(id) => Some(id.as_str()),
+        other => other["id"].as_str(),
+    };
+    match id {
+        Some("") => Ok(None),
+        Some(id) => Ok(Some(id.to_owned())),
+        None => Err(ApiError::invalid(
+            "conversation",
+            "must be an id, or an object with one",
+        )),
+    }
+}
+
+fn check_metadata(metadata: Option<&Map<String, Value>>) -> Result<(), ApiError> {
+    let Some(metadata) = metadata else {
+        return Ok(());
+    };
+    let fits = |(key, value): (&String, &Value)| {
+        key.chars().count() <= MAX_METADATA_KEY
+            && value
+                .as_str()
+                .is_some_and(|text| text.chars().count() <= MAX_METADATA_VALUE)
+    };
+    if metadata.len() > MAX_METADATA || !metadata.iter().all(fits) {
+        let message = format!(
+            "must be at most {MAX_METADATA} texts of {MAX_METADATA_VALUE} characters, with names \
+             of {MAX_METADATA_KEY}"
+        );
+        return Err(ApiError::invalid("metadata", message));
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::model::{Part, Role};
+
+    fn decoded(body: Value) -> Result<Decoded, ApiError> {
+        crate::wire::parse::<ResponsesRequest>(body.to_string().as_bytes()).and_then(decode)
+    }
+
+    #[test]
+    fn errors_name_the_field() {
+        let pair: Map<String, Value> = (0..17).map(|n| (n.to_string(), json!("x"))).collect();
+        for (body, param) in [
+            (json!({ "input": 7 }), "input"),
+            (json!({ "input": [7] }), "input[0]"),
+            (json!({ "input": [{ "role": "user" }] }), "input[0]"),
+            (json!({ "stream": "yes" }), "stream"),
+            (
+                json!({ "tools": [{ "type": "web_search" }] }),
+                "tools[0].type",
+            ),
+            (
+                json!({ "tools": [{ "type": "function" }] }),
+                "tools[0].name",
+            ),
+            (json!({ "tool_choice": "x" }), "tool_choice"),
+            (
+                json!({ "tool_choice": { "type": "function", "name": "f" } }),
+                "tool_choice",
+            ),
+            (
+                json!({ "text": { "format": { "type": "xml" } } }),
+                "text.format",
+            ),
+            (
+                json!({ "reasoning": { "effort": "x" } }),
+                "reasoning.effort",
+            ),
+            (json!({ "conversation": 7 }), "conversation"),
+            (
+                json!({ "conversation": "cnv_1", "previous_response_id": "resp_1" }),
+                "previous_response_id",
+            ),
+            (json!({ "background": true, "store": false }), "background"),
+            (json!({ "metadata": pair }), "metadata"),
+            (json!({ "prompt": { "id": "p" } }), "prompt"),
+            (
+                json!({ "input": [{ "type": "mcp_approval_response", "approve": true,
+                    "approval_request_id": "run_1::c" }] }),
+                "input[0]",
+            ),
+        ] {
+            let error = decoded(body.clone()).expect_err("refused");
+            assert_eq!(error.param.as_deref(), Some(param), "{body}");
+        }
+    }
+
+    #[test]
+    fn input_becomes_turns_references_and_instructions() {
+        let body = json!({ "model": "", "instructions": "a", "input": [
+            { "role": "system", "content": "b" },
+            { "role": "developer", "content": [{ "type": "input_text", "text": "c" }] },
+            { "role": "user", "content": "go" },
+            { "type": "item_reference", "id": "msg_1_001" },
+            { "id": "msg_1_002" },
+            { "type": "item_reference", "id": "run_1::call" },
+            { "type": "function_call", "id": "fc_9", "call_id": "1", "name": "f",
+              "arguments": "{}" },
+            { "type": "function_call_output", "call_id": "1", "output": "x" },
+        ], "tools": [{ "type": "function", "name": "f", "parameters": null, "strict": true }],
+          "tool_choice": { "type": "function", "name": "f" } });
+        let decoded = decoded(body).expect("valid");
+        assert_eq!(decoded.model, None);
+        assert_eq!(decoded.system.as_deref(), Some("a\n\nb\n\nc"));
+        assert_eq!(decoded.tool_choice, Some(ToolChoice::Named("f".to_owned())));
+        assert_eq!(decoded.input.len(), 5);
+        assert_eq!(decoded.input[1], Input::Reference("msg_1_001".to_owned()));
+        assert!(matches!(&decoded.input[3], Input::Turn(turn)
+            if turn.role == Role::Assistant && matches!(turn.parts[0], Part::ToolCall { .. })));
+        assert_eq!(decoded.echo["instructions"], "a");
+        assert_eq!(decoded.echo["temperature"], 1.0);
+        assert!(decoded.into_request().is_err(), "references need a smith");
+    }
+}

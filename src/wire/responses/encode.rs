@@ -1,0 +1,615 @@
+//! Frames as the events of a streamed response. The same frames give the same events with the same
+//! `sequence_number`s, live or from the log, so that a client may go on after any of them.
+
+use bytes::{BufMut, Bytes, BytesMut};
+use serde_json::{Value, json};
+
+use super::items::{self, Numbering};
+use super::object::{Head, Status};
+use crate::error::ApiError;
+use crate::frame::{Escaped, Frame, Signer, StopReason, Usage};
+use crate::model::Signature;
+use crate::sse;
+use crate::wire::{AnswerEncoder, FrameEncoder};
+
+/// A piece of a message that is under way.
+struct OpenPart {
+    is_refusal: bool,
+    /// Escaped.
+    text: Vec<u8>,
+    /// What each of its deltas begins with.
+    head: Bytes,
+}
+
+struct OpenMessage {
+    id: String,
+    output_index: usize,
+    /// Content parts that are complete.
+    content: Vec<Value>,
+    part: Option<OpenPart>,
+}
+
+struct OpenReasoning {
+    id: String,
+    output_index: usize,
+    text: Vec<u8>,
+    head: Bytes,
+}
+
+enum Open {
+    Nothing,
+    Message(OpenMessage),
+    Reasoning(OpenReasoning),
+}
+
+struct Call {
+    id: String,
+    output_index: usize,
+    call_id: String,
+    name: String,
+    arguments: Vec<u8>,
+    head: Bytes,
+    done: bool,
+}
+
+/// Writes one streamed response.
+pub struct StreamEncoder {
+    head: Head,
+    numbering: Numbering,
+    /// Whether reasoning items carry `encrypted_content`.
+    encrypted: bool,
+    /// Events up to this number were seen already.
+    after: Option<u64>,
+    next: u64,
+    begun: bool,
+    ended: bool,
+    open: Open,
+    /// Of the model call under way, by their index in it.
+    calls: Vec<Call>,
+    /// Null while an item is under way.
+    output: Vec<Value>,
+    written: u64,
+}
+
+fn plain(escaped: &[u8]) -> String {
+    Escaped::from_valid(Bytes::copy_from_slice(escaped)).unescape()
+}
+
+fn text_of(bytes: &Bytes) -> String {
+    String::from_utf8_lossy(bytes).into_owned()
+}
+
+/// What all deltas of a piece begin with; `members` are more members, with a comma behind each.
+fn delta_head(kind: &str, id: &str, output_index: usize, members: &str) -> Bytes {
+    Bytes::from(format!(
+        "event: {kind}\ndata: {{\"type\":\"{kind}\",\"item_id\":\"{id}\",\
+         \"output_index\":{output_index},{members}\"sequence_number\":"
+    ))
+}
+
+fn reasoning_item(id: &str, text: &str, sealed: Option<String>) -> Value {
+    let mut item = items::reasoning_members(text, sealed);
+    item["id"] = json!(id);
+    item["type"] = json!("reasoning");
+    item
+}
+
+impl StreamEncoder {
+    /// `numbering`: behind the input's items. `after`: the last event that was seen already.
+    pub fn new(head: Head, numbering: Numbering, encrypted: bool, after: Option<u64>) -> Self {
+        Self {
+            head,
+            numbering,
+            encrypted,
+            after,
+            next: 0,
+            begun: false,
+            ended: false,
+            open: Open::Nothing,
+            calls: Vec::new(),
+            output: Vec::new(),
+            written: 0,
+        }
+    }
+
+    /// The number of the next event, when it is to be written.
+    fn number(&mut self) -> Option<u64> {
+        let number = self.next;
+        self.next += 1;
+        if self.after.is_some_and(|after| number <= after) {
+            return None;
+        }
+        self.written += 1;
+        Some(number)
+    }
+
+    fn event(&mut self, buf: &mut BytesMut, kind: &str, mut members: Value) {
+        if let Some(number) = self.number() {
+            members["type"] = json!(kind);
+            members["sequence_number"] = json!(number);
+            sse::write_event(buf, Some(kind), None, &[members.to_string().as_bytes()]);
+        }
+    }
+
+    fn delta(&mut self, buf: &mut BytesMut, head: &Bytes, text: &Escaped) {
+        if let Some(number) = self.number() {
+            buf.put_slice(head);
+            buf.put_slice(itoa::Buffer::new().format(number).as_bytes());
+            buf.put_slice(b",\"delta\":\"");
+            buf.put_slice(text.as_bytes());
+            buf.put_slice(b"\"}\n\n");
+        }
+    }
+
+    /// Appends the first two events, once.
+    pub fn begin(&mut self, buf: &mut BytesMut) {
+        if std::mem::replace(&mut self.begun, true) {
+            return;
+        }
+        let response = self.head.response(&Status::InProgress, Vec::new());
+        for kind in ["response.created", "response.in_progress"] {
+            self.event(buf, kind, json!({ "response": response }));
+        }
+    }
+
+    fn text(&mut self, text: &Escaped, is_refusal: bool, buf: &mut BytesMut) {
+        let fits = |open: &Open| {
+            matches!(open, Open::Message(OpenMessage { part: Some(part), .. })
+                if part.is_refusal == is_refusal)
+        };
+        if !fits(&self.open) {
+            self.open_part(is_refusal, buf);
+        }
+        if let Open::Message(OpenMessage {
+            part: Some(part), ..
+        }) = &mut self.open
+        {
+            part.text.extend_from_slice(text.as_bytes());
+            let head = part.head.clone();
+            self.delta(buf, &head, text);
+        }
+    }
+
+    fn open_part(&mut self, is_refusal: bool, buf: &mut BytesMut) {
+        if matches!(self.open, Open::Message(_)) {
+            self.close_part(buf);
+        } else {
+            self.close(buf);
+            let id = self.numbering.next("message");
+            let item = json!({ "id": id, "type": "message", "role": "assistant",
+                "status": "in_progress", "content": [] });
+            let output_index = self.add(item, buf);
+            self.open = Open::Message(OpenMessage {
+                id,
+                output_index,
+                content: Vec::new(),
+                part: None,
+            });
+        }
+        let Open::Message(message) = &mut self.open else {
+            return;
+        };
+        let content_index = message.content.len();
+        let (kind, members) = match is_refusal {
+            true => ("response.refusal.delta", ""),
+            false => ("response.output_text.delta", "\"logprobs\":[],"),
+        };
+        let members = format!("\"content_index\":{content_index},{members}");
+        let part = content_part(is_refusal, "");
+        let added = json!({ "item_id": message.id, "output_index": message.output_index,
+            "content_index": content_index, "part": part });
+        message.part = Some(OpenPart {
+            is_refusal,
+            text: Vec::with_capacity(1024),
+            head: delta_head(kind, &message.id, message.output_index, &members),
+        });
+        self.event(buf, "response.content_part.added", added);
+    }
+
+    fn close_part(&mut self, buf: &mut BytesMut) {
+        let Open::Message(message) = &mut self.open else {
+            return;
+        };
+        let Some(part) = message.part.take() else {
+            return;
+        };
+        let text = plain(&part.text);
+        let place = json!({ "item_id": message.id, "output_index": message.output_index,
+            "content_index": message.content.len() });
+        let whole = content_part(part.is_refusal, &text);
+        message.content.push(whole.clone());
+        let mut done = place.clone();
+        let kind = match part.is_refusal {
+            true => {
+                done["refusal"] = json!(text);
+                "response.refusal.done"
+            }
+            false => {
+                done["text"] = json!(text);
+                done["logprobs"] = json!([]);
+                "response.output_text.done"
+            }
+        };
+        self.event(buf, kind, done);
+        let mut done = place;
+        done["part"] = whole;
+        self.event(buf, "response.content_part.done", done);
+    }
+
+    fn reasoning(&mut self, text: &Escaped, buf: &mut BytesMut) {
+        if !matches!(self.open, Open::Reasoning(_)) {
+            self.close(buf);
+            self.open_reasoning(buf);
+        }
+        if let Open::Reasoning(reasoning) = &mut self.open {
+            if reasoning.text.is_empty() {
+                let part = json!({ "type": "summary_text", "text": "" });
+                let added = json!({ "item_id": reasoning.id, "summary_index": 0, "part": part,
+                    "output_index": reasoning.output_index });
+                self.event(buf, "response.reasoning_summary_part.added", added);
+            }
+        }
+        if let Open::Reasoning(reasoning) = &mut self.open {
+            reasoning.text.extend_from_slice(text.as_bytes());
+            let head = reasoning.head.clone();
+            self.delta(buf, &head, text);
+        }
+    }
+
+    fn open_reasoning(&mut self, buf: &mut BytesMut) {
+        let id = self.numbering.next("reasoning");
+        let item = reasoning_item(&id, "", None);
+        let output_index = self.add(item, buf);
+        let kind = "response.reasoning_summary_text.delta";
+        self.open = Open::Reasoning(OpenReasoning {
+            head: delta_head(kind, &id, output_index, "\"summary_index\":0,"),
+            id,
+            output_index,
+            text: Vec::with_capacity(1024),
+        });
+    }
+
+    /// As the record of the answer has it: a signature without a text is an item of its own.
+    fn reasoning_done(
+        &mut self,
+        signer: Signer,
+        signature: &Bytes,
+        redacted: bool,
+        buf: &mut BytesMut,
+    ) {
+        let sealed = (!signature.is_empty()).then(|| {
+            items::seal_signature(&Signature {
+                signer,
+                value: text_of(signature),
+            })
+        });
+        if !redacted && matches!(self.open, Open::Reasoning(_)) {
+            self.close_reasoning(sealed, buf);
+        } else if sealed.is_some() {
+            self.close(buf);
+            self.open_reasoning(buf);
+            self.close_reasoning(sealed, buf);
+        } else if redacted {
+            self.close(buf);
+        } else {
+            self.close_part(buf);
+        }
+    }
+
+    fn close_reasoning(&mut self, sealed: Option<String>, buf: &mut BytesMut) {
+        let Open::Reasoning(reasoning) = std::mem::replace(&mut self.open, Open::Nothing) else {
+            return;
+        };
+        let text = plain(&reasoning.text);
+        if !text.is_empty() {
+            let place = json!({ "item_id": reasoning.id, "summary_index": 0,
+                "output_index": reasoning.output_index });
+            let mut done = place.clone();
+            done["text"] = json!(text);
+            self.event(buf, "response.reasoning_summary_text.done", done);
+            let mut done = place;
+            done["part"] = json!({ "type": "summary_text", "text": text });
+            self.event(buf, "response.reasoning_summary_part.done", done);
+        }
+        let sealed = sealed.filter(|_| self.encrypted);
+        let item = reasoning_item(&reasoning.id, &text, sealed);
+        self.done(reasoning.output_index, item, buf);
+    }
+
+    fn call(&mut self, call_id: &Bytes, name: &Bytes, buf: &mut BytesMut) {
+        self.close(buf);
+        let id = self.numbering.next("function_call");
+        let (call_id, name) = (text_of(call_id), text_of(name));
+        let item = json!({ "id": id, "type": "function_call", "status": "in_progress",
+            "call_id": call_id, "name": name, "arguments": "" });
+        let output_index = self.add(item, buf);
+        self.calls.push(Call {
+            head: delta_head(
+                "response.function_call_arguments.delta",
+                &id,
+                output_index,
+                "",
+            ),
+            id,
+            output_index,
+            call_id,
+            name,
+            arguments: Vec::new(),
+            done: false,
+        });
+    }
+
+    fn call_done(&mut self, index: usize, buf: &mut BytesMut) {
+        let Some(call) = self.calls.get_mut(index).filter(|call| !call.done) else {
+            return;
+        };
+        call.done = true;
+        let arguments = match call.arguments.is_empty() {
+            true => "{}".to_owned(),
+            false => plain(&call.arguments),
+        };
+        let output_index = call.output_index;
+        let mut item = items::call_members(&call.call_id, &call.name, &arguments);
+        item["id"] = json!(call.id);
+        item["type"] = json!("function_call");
+        let done = json!({ "item_id": call.id, "output_index": output_index, "name": call.name,
+            "arguments": arguments });
+        self.event(buf, "response.function_call_arguments.done", done);
+        self.done(output_index, item, buf);
+    }
+
+    fn add(&mut self, item: Value, buf: &mut BytesMut) -> usize {
+        self.begin(buf);
+        let output_index = self.output.len();
+        self.output.push(Value::Null);
+        let added = json!({ "output_index": output_index, "item": item });
+        self.event(buf, "response.output_item.added", added);
+        output_index
+    }
+
+    fn done(&mut self, output_index: usize, item: Value, buf: &mut BytesMut) {
+        self.output[output_index] = item.clone();
+        let done = json!({ "output_index": output_index, "item": item });
+        self.event(buf, "response.output_item.done", done);
+    }
+
+    /// Closes the message or the reasoning that is open.
+    fn close(&mut self, buf: &mut BytesMut) {
+        self.close_part(buf);
+        match std::mem::replace(&mut self.open, Open::Nothing) {
+            Open::Nothing => {}
+            Open::Message(message) => {
+                let item = json!({ "id": message.id, "type": "message", "role": "assistant",
+                    "status": "completed", "content": message.content });
+                self.done(message.output_index, item, buf);
+            }
+            reasoning @ Open::Reasoning(_) => {
+                self.open = reasoning;
+                self.close_reasoning(None, buf);
+            }
+        }
+    }
+
+    fn close_all(&mut self, buf: &mut BytesMut) {
+        self.close(buf);
+        for index in 0..self.calls.len() {
+            self.call_done(index, buf);
+        }
+    }
+
+    fn end(&mut self, status: &Status, kind: &str, buf: &mut BytesMut) {
+        self.begin(buf);
+        self.close_all(buf);
+        let output = std::mem::take(&mut self.output);
+        let response = self.head.response(status, output);
+        self.event(buf, kind, json!({ "response": response }));
+        self.ended = true;
+    }
+}
+
+impl FrameEncoder for StreamEncoder {
+    fn frame(&mut self, frame: &Frame, buf: &mut BytesMut) {
+        match frame {
+            Frame::RunStarted { .. } => self.begin(buf),
+            Frame::ModelStarted { .. } => {
+                self.begin(buf);
+                self.close_all(buf);
+                self.calls.clear();
+            }
+            Frame::Text(text) => self.text(text, false, buf),
+            Frame::Refusal(text) => self.text(text, true, buf),
+            Frame::Reasoning(text) => self.reasoning(text, buf),
+            Frame::ReasoningDone {
+                signer,
+                signature,
+                redacted,
+            } => self.reasoning_done(*signer, signature, *redacted, buf),
+            Frame::ToolStarted { id, name, .. } => self.call(id, name, buf),
+            Frame::ToolArgs { index, delta } => {
+                if let Some(call) = self.calls.get_mut(*index as usize) {
+                    call.arguments.extend_from_slice(delta.as_bytes());
+                    let head = call.head.clone();
+                    self.delta(buf, &head, delta);
+                }
+            }
+            Frame::ToolDone { index, .. } => self.call_done(*index as usize, buf),
+            Frame::RunCompleted { stop, usage, .. } => self.finish(*stop, usage, buf),
+            Frame::RunFailed { code, message } => {
+                let status = http::StatusCode::BAD_GATEWAY;
+                self.fail(&ApiError::new(status, text_of(code), text_of(message)), buf);
+            }
+            Frame::RunCancelled { reason } => {
+                let reason = match reason.is_empty() {
+                    true => "the response was cancelled".to_owned(),
+                    false => text_of(reason),
+                };
+                self.end(&Status::Cancelled(reason), "response.failed", buf);
+            }
+            _ => {}
+        }
+    }
+
+    fn written(&self) -> u64 {
+        self.written
+    }
+}
+
+impl AnswerEncoder for StreamEncoder {
+    fn finish(&mut self, stop: StopReason, usage: &Usage, buf: &mut BytesMut) {
+        let kind = match super::incomplete_reason(stop) {
+            None => "response.completed",
+            Some(_) => "response.incomplete",
+        };
+        self.end(&Status::Ended(stop, *usage), kind, buf);
+    }
+
+    fn fail(&mut self, error: &ApiError, buf: &mut BytesMut) {
+        self.end(&Status::Failed(error.clone()), "response.failed", buf);
+    }
+
+    fn is_ended(&self) -> bool {
+        self.ended
+    }
+}
+
+fn content_part(is_refusal: bool, text: &str) -> Value {
+    match is_refusal {
+        true => json!({ "type": "refusal", "refusal": text }),
+        false => json!({ "type": "output_text", "text": text, "annotations": [], "logprobs": [] }),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::model::{Role, Turn};
+    use crate::run::Collector;
+    use crate::sse::Splitter;
+
+    fn frames() -> Vec<Frame> {
+        let text = |t: &str| Escaped::escape(t);
+        let args = |index, t: &str| Frame::ToolArgs {
+            index,
+            delta: text(t),
+        };
+        let call = |index, id: &'static str| Frame::ToolStarted {
+            index,
+            id: id.into(),
+            name: "f".into(),
+        };
+        let done = |index| Frame::ToolDone {
+            index,
+            signature: Bytes::new(),
+        };
+        vec![
+            Frame::RunStarted {
+                smith_id: "smt_1".into(),
+                thread_id: "thr_1".into(),
+            },
+            Frame::ModelStarted {
+                id: "x".into(),
+                model: "m".into(),
+            },
+            Frame::Reasoning(text("Hm\n")),
+            Frame::Reasoning(text("m")),
+            Frame::ReasoningDone {
+                signer: Signer::OpenAi,
+                signature: Bytes::from_static(b"sig"),
+                redacted: false,
+            },
+            Frame::Text(text("Let \"me\"")),
+            Frame::Text(text(" see")),
+            call(0, "c1"),
+            args(0, "{\"a\":"),
+            call(1, "c2"),
+            args(0, "1}"),
+            done(0),
+            done(1),
+            Frame::Text(text("So")),
+            Frame::RunCompleted {
+                stop: StopReason::ToolCalls,
+                usage: Usage {
+                    input: 3,
+                    output: 2,
+                    ..Usage::default()
+                },
+                warnings: Bytes::from_static(b"[]"),
+            },
+        ]
+    }
+
+    fn encoder(after: Option<u64>) -> StreamEncoder {
+        let head = Head {
+            id: "resp_B".to_owned(),
+            created_at: 1,
+            echo: serde_json::Map::new(),
+        };
+        StreamEncoder::new(head, Numbering::new("B"), true, after)
+    }
+
+    fn events(after: Option<u64>) -> Vec<Value> {
+        let mut encoder = encoder(after);
+        let mut buf = BytesMut::new();
+        for frame in frames() {
+            encoder.frame(&frame, &mut buf);
+        }
+        let mut splitter = Splitter::new(1 << 20);
+        splitter.push(buf.freeze());
+        let mut events = Vec::new();
+        while let Some(event) = splitter.next_event().expect("events") {
+            let value: Value = serde_json::from_slice(&event.data).expect("JSON");
+            assert_eq!(
+                event.name.as_deref(),
+                value["type"].as_str().map(str::as_bytes)
+            );
+            events.push(value);
+        }
+        events
+    }
+
+    #[test]
+    fn numbers_have_no_gap_and_pairs_are_closed() {
+        let events = events(None);
+        let numbers: Vec<u64> = events
+            .iter()
+            .filter_map(|e| e["sequence_number"].as_u64())
+            .collect();
+        assert_eq!(numbers, (0..events.len() as u64).collect::<Vec<_>>());
+        let of = |kind: &str| events.iter().filter(|e| e["type"] == kind).count();
+        assert_eq!(of("response.output_item.added"), 5);
+        assert_eq!(of("response.output_item.done"), 5);
+        assert_eq!(of("response.content_part.added"), 2);
+        assert_eq!(of("response.content_part.done"), 2);
+        let last = events.last().expect("events");
+        assert_eq!(last["type"], "response.completed");
+        assert_eq!(last["response"]["usage"]["total_tokens"], 5);
+    }
+
+    #[test]
+    fn the_items_are_those_of_the_record() {
+        let mut collector = Collector::default();
+        for frame in frames() {
+            collector.add(&frame);
+        }
+        let turn = Turn {
+            role: Role::Assistant,
+            parts: collector.finish().parts,
+        };
+        let recorded: Vec<Value> = Numbering::new("B")
+            .items(&[turn])
+            .iter()
+            .map(|item| item.to_value())
+            .collect();
+        let events = events(None);
+        let streamed = events.last().expect("events")["response"]["output"].clone();
+        assert_eq!(streamed, Value::Array(recorded));
+    }
+
+    #[test]
+    fn a_client_may_go_on_after_any_event() {
+        let all = events(None);
+        for after in 0..all.len() as u64 {
+            assert_eq!(events(Some(after)), all[after as usize + 1..]);
+        }
+    }
+}

@@ -1,0 +1,395 @@
+//! Items and turns: OpenAI's form of what is said, and ours. An item's id is its kind's prefix,
+//! the body of its run's (or conversation's) id and its place therein, so that an item is found
+//! again without a table of items.
+
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
+use serde::Serialize;
+use serde_json::{Map, Value, json};
+use utoipa::ToSchema;
+
+use crate::ids;
+use crate::model::{Part, Role, Signature, Source, Turn, joined_text};
+
+/// An item of a conversation or a response; the members depend on its type.
+#[derive(Debug, Clone, PartialEq, Serialize, ToSchema)]
+pub struct Item {
+    pub id: String,
+    /// `message`, `function_call`, `function_call_output`, `mcp_call` or `reasoning`.
+    #[serde(rename = "type")]
+    pub kind: &'static str,
+    #[serde(flatten)]
+    #[schema(value_type = Object)]
+    pub members: Map<String, Value>,
+}
+
+impl Item {
+    /// As JSON.
+    pub fn to_value(&self) -> Value {
+        let mut members = self.members.clone();
+        members.insert("id".into(), json!(self.id));
+        members.insert("type".into(), json!(self.kind));
+        Value::Object(members)
+    }
+}
+
+/// The body and the place that an item's id is made of.
+pub fn place_of(id: &str) -> Option<(&str, usize)> {
+    let (_, rest) = id.split_once('_')?;
+    let (body, place) = rest.rsplit_once('_')?;
+    Some((body, place.parse().ok()?))
+}
+
+/// Gives items their ids, in the order of what is said. Reasoning has places of its own, since not
+/// every list shows it.
+#[derive(Debug, Clone)]
+pub struct Numbering {
+    body: Box<str>,
+    place: usize,
+    reasoning: usize,
+}
+
+impl Numbering {
+    /// Of a run or a conversation, by the body of its id.
+    pub fn new(body: &str) -> Self {
+        Self::at(body, [0, 0])
+    }
+
+    /// Behind items that were numbered before.
+    pub fn at(body: &str, [place, reasoning]: [usize; 2]) -> Self {
+        Self {
+            body: body.into(),
+            place,
+            reasoning,
+        }
+    }
+
+    /// The next places: of items, and of reasoning.
+    pub fn places(&self) -> [usize; 2] {
+        [self.place, self.reasoning]
+    }
+
+    /// The next item's id.
+    pub fn next(&mut self, kind: &str) -> String {
+        let (prefix, place) = match kind {
+            "reasoning" => ("rs_", &mut self.reasoning),
+            "function_call" => ("fc_", &mut self.place),
+            "function_call_output" => ("fco_", &mut self.place),
+            _ => (ids::Kind::Message.prefix(), &mut self.place),
+        };
+        let id = format!("{prefix}{}_{place:03}", self.body);
+        *place += 1;
+        id
+    }
+
+    fn item(&mut self, kind: &'static str, members: Value) -> Item {
+        let members = match members {
+            Value::Object(members) => members,
+            _ => Map::new(),
+        };
+        Item {
+            id: self.next(kind),
+            kind,
+            members,
+        }
+    }
+
+    /// The items of some turns, reasoning among them.
+    pub fn items(&mut self, turns: &[Turn]) -> Vec<Item> {
+        let mut items = Vec::new();
+        for turn in turns {
+            let mut content: Vec<Value> = Vec::new();
+            for part in &turn.parts {
+                if turn.role != Role::Tool
+                    && let Some(part) = content_part(part, turn.role)
+                {
+                    content.push(part);
+                    continue;
+                }
+                let (kind, members) = match part {
+                    Part::ToolCall {
+                        id,
+                        name,
+                        arguments,
+                        ..
+                    } => ("function_call", call_members(id, name, arguments)),
+                    Part::ToolResult {
+                        tool_call_id,
+                        content,
+                        ..
+                    } => (
+                        "function_call_output",
+                        json!({ "call_id": tool_call_id, "output": joined_text(content),
+                            "status": "completed" }),
+                    ),
+                    Part::Reasoning {
+                        text,
+                        signature,
+                        redacted,
+                    } => {
+                        let sealed = signature.as_ref().map(seal_signature);
+                        let text = if *redacted { "" } else { text };
+                        ("reasoning", reasoning_members(text, sealed))
+                    }
+                    _ => continue,
+                };
+                self.flush(&mut content, turn.role, &mut items);
+                items.push(self.item(kind, members));
+            }
+            self.flush(&mut content, turn.role, &mut items);
+        }
+        items
+    }
+
+    fn flush(&mut self, content: &mut Vec<Value>, role: Role, items: &mut Vec<Item>) {
+        if content.is_empty() {
+            return;
+        }
+        let role = match role {
+            Role::Assistant => "assistant",
+            _ => "user",
+        };
+        let content = std::mem::take(content);
+        let members = json!({ "role": role, "status": "completed", "content": content });
+        items.push(self.item("message", members));
+    }
+}
+
+/// The members of a `function_call` that is complete.
+pub fn call_members(call_id: &str, name: &str, arguments: &str) -> Value {
+    json!({ "call_id": call_id, "name": name, "arguments": arguments, "status": "completed" })
+}
+
+/// The members of a `reasoning` item.
+pub fn reasoning_members(text: &str, sealed: Option<String>) -> Value {
+    let summary = match text.is_empty() {
+        true => json!([]),
+        false => json!([{ "type": "summary_text", "text": text }]),
+    };
+    json!({ "summary": summary, "encrypted_content": sealed })
+}
+
+/// A signature as `encrypted_content`, which clients carry unread.
+pub fn seal_signature(signature: &Signature) -> String {
+    STANDARD.encode(serde_json::to_vec(signature).unwrap_or_default())
+}
+
+/// The other way; `None` for what was not made here.
+pub fn open_signature(sealed: &str) -> Option<Signature> {
+    serde_json::from_slice(&STANDARD.decode(sealed).ok()?).ok()
+}
+
+fn content_part(part: &Part, role: Role) -> Option<Value> {
+    Some(match part {
+        Part::Text { text } if role == Role::Assistant => {
+            json!({ "type": "output_text", "text": text, "annotations": [], "logprobs": [] })
+        }
+        Part::Text { text } => json!({ "type": "input_text", "text": text }),
+        Part::Refusal { text } => json!({ "type": "refusal", "refusal": text }),
+        Part::Image { source, detail } => json!({
+            "type": "input_image",
+            "image_url": source.to_url(),
+            "file_id": file_id(source),
+            "detail": detail.as_deref().unwrap_or("auto"),
+        }),
+        Part::File { source, name } => json!({
+            "type": "input_file",
+            "filename": name,
+            "file_data": source.to_url(),
+            "file_id": file_id(source),
+        }),
+        Part::Audio { data, format } => json!({
+            "type": "input_audio",
+            "input_audio": { "data": data, "format": format },
+        }),
+        _ => return None,
+    })
+}
+
+fn file_id(source: &Source) -> Option<&str> {
+    match source {
+        Source::FileId { id } => Some(id),
+        _ => None,
+    }
+}
+
+/// The turn, or the piece of one, that an item stands for. System messages and references are none
+/// of these.
+pub fn turn_of(item: &Map<String, Value>) -> Result<Turn, String> {
+    let text = |name: &str| -> Result<String, String> {
+        let found = item.get(name).and_then(Value::as_str);
+        found
+            .map(str::to_owned)
+            .ok_or_else(|| format!("'{name}' must be a string"))
+    };
+    let kind = item.get("type").and_then(Value::as_str);
+    match kind.unwrap_or("message") {
+        "message" => {
+            let role = match text("role")?.as_str() {
+                "user" => Role::User,
+                "assistant" => Role::Assistant,
+                other => return Err(format!("'{other}' is no role of an item")),
+            };
+            Ok(Turn {
+                role,
+                parts: parts_of(item.get("content").unwrap_or(&Value::Null))?,
+            })
+        }
+        "function_call" => Ok(Turn {
+            role: Role::Assistant,
+            parts: vec![Part::ToolCall {
+                id: text("call_id")?,
+                name: text("name")?,
+                arguments: text("arguments")?,
+                signature: None,
+            }],
+        }),
+        "function_call_output" => Ok(Turn {
+            role: Role::Tool,
+            parts: vec![Part::ToolResult {
+                tool_call_id: text("call_id")?,
+                content: match item.get("output") {
+                    Some(output @ (Value::String(_) | Value::Array(_))) => parts_of(output)?,
+                    _ => return Err("'output' must be a text or a list of parts".to_owned()),
+                },
+                is_error: false,
+            }],
+        }),
+        "reasoning" => {
+            let sealed = item.get("encrypted_content").and_then(Value::as_str);
+            let signature = sealed.and_then(open_signature);
+            let summary = item.get("summary").and_then(Value::as_array);
+            let pieces = summary.into_iter().flatten();
+            let text: String = pieces.filter_map(|piece| piece["text"].as_str()).collect();
+            Ok(Turn {
+                role: Role::Assistant,
+                parts: vec![Part::Reasoning {
+                    redacted: text.is_empty(),
+                    text,
+                    signature,
+                }],
+            })
+        }
+        other => Err(format!("'{other}' is no kind of item that can be given")),
+    }
+}
+
+/// Appends a turn, joining what one speaker says in several items.
+pub fn push_turn(turns: &mut Vec<Turn>, turn: Turn) {
+    match turns.last_mut() {
+        Some(last) if last.role == turn.role && turn.role != Role::User => {
+            last.parts.extend(turn.parts);
+        }
+        _ => turns.push(turn),
+    }
+}
+
+/// The parts of a message's content or of a tool's output.
+pub fn parts_of(content: &Value) -> Result<Vec<Part>, String> {
+    match content {
+        Value::String(text) => Ok(vec![Part::Text { text: text.clone() }]),
+        Value::Array(parts) => parts.iter().map(part_of).collect(),
+        _ => Err("'content' must be a text or a list of parts".to_owned()),
+    }
+}
+
+fn part_of(part: &Value) -> Result<Part, String> {
+    let text = |name: &str| part[name].as_str().map(str::to_owned);
+    match part["type"].as_str().unwrap_or_default() {
+        "input_text" | "output_text" | "text" | "summary_text" => Ok(Part::Text {
+            text: text("text").ok_or("a text part needs its 'text'")?,
+        }),
+        "refusal" => Ok(Part::Refusal {
+            text: text("refusal").ok_or("a refusal needs its 'refusal'")?,
+        }),
+        "input_image" => Ok(Part::Image {
+            source: source_of(text("image_url"), text("file_id"))?,
+            detail: text("detail"),
+        }),
+        "input_file" => Ok(Part::File {
+            source: source_of(text("file_data").or(text("file_url")), text("file_id"))?,
+            name: text("filename"),
+        }),
+        "input_audio" => {
+            let sound = |name: &str| part["input_audio"][name].as_str().map(str::to_owned);
+            Ok(Part::Audio {
+                data: sound("data").ok_or("a sound needs its 'data'")?,
+                format: sound("format").ok_or("a sound needs its 'format'")?,
+            })
+        }
+        other => Err(format!("'{other}' is no kind of part")),
+    }
+}
+
+fn source_of(url: Option<String>, file_id: Option<String>) -> Result<Source, String> {
+    match (url, file_id) {
+        (Some(url), _) => Ok(Source::from_url(&url)),
+        (None, Some(id)) => Ok(Source::FileId { id }),
+        (None, None) => Err("the part names neither data, a URL nor a file".to_owned()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::frame::Signer;
+
+    #[test]
+    fn items_become_turns_and_the_same_items_again() {
+        let signature = Signature {
+            signer: Signer::OpenAi,
+            value: "s".to_owned(),
+        };
+        let given = json!([
+            { "type": "message", "role": "user", "content": "Hi" },
+            { "type": "reasoning", "summary": [{ "type": "summary_text", "text": "Hm" }],
+              "encrypted_content": seal_signature(&signature) },
+            { "role": "assistant", "content": [{ "type": "output_text", "text": "Wait" }] },
+            { "type": "function_call", "call_id": "c1", "name": "f", "arguments": "{}" },
+            { "type": "function_call_output", "call_id": "c1", "output": "42" },
+            { "type": "function_call_output", "call_id": "c2",
+              "output": [{ "type": "input_text", "text": "43" }] },
+        ]);
+        let mut turns = Vec::new();
+        for item in given.as_array().expect("items") {
+            let turn = turn_of(item.as_object().expect("an object")).expect("a turn");
+            push_turn(&mut turns, turn);
+        }
+        assert_eq!(turns.len(), 3);
+        assert!(matches!(&turns[1].parts[0],
+            Part::Reasoning { text, signature: Some(s), .. } if text == "Hm" && *s == signature));
+        let items = Numbering::new("B").items(&turns);
+        let ids: Vec<&str> = items.iter().map(|item| item.id.as_str()).collect();
+        assert_eq!(
+            ids,
+            [
+                "msg_B_000",
+                "rs_B_000",
+                "msg_B_001",
+                "fc_B_002",
+                "fco_B_003",
+                "fco_B_004"
+            ]
+        );
+        assert_eq!(place_of(&items[3].id), Some(("B", 2)));
+        assert_eq!(items[5].members["output"], "43");
+        assert_eq!(items[2].to_value()["content"][0]["annotations"], json!([]));
+    }
+
+    #[test]
+    fn what_is_no_item_is_refused() {
+        for item in [
+            json!({ "type": "message", "role": "system", "content": "x" }),
+            json!({ "role": "user" }),
+            json!({ "role": "user", "content": [{ "type": "input_image" }] }),
+            json!({ "type": "function_call", "call_id": "c" }),
+            json!({ "type": "function_call_output", "call_id": "c", "output": 7 }),
+            json!({ "type": "computer_call" }),
+        ] {
+            assert!(
+                turn_of(item.as_object().expect("an object")).is_err(),
+                "{item}"
+            );
+        }
+    }
+}
