@@ -13,7 +13,15 @@ async fn drive(interpreter: &str, script: &str) {
     let harness = Harness::start().await;
     let smith = harness.smith("anthropic/loop").await;
     let token = harness
-        .smith_token(&smith, &["runs:write", "runs:read"])
+        .smith_token(
+            &smith,
+            &[
+                "runs:write",
+                "runs:read",
+                "conversations:write",
+                "conversations:read",
+            ],
+        )
         .await;
     let wires: Vec<String> = WIRES
         .iter()
@@ -43,6 +51,11 @@ async fn drive(interpreter: &str, script: &str) {
 #[tokio::test(flavor = "multi_thread")]
 async fn openai_for_python() {
     drive("TEST_PYTHON", "chat.py").await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn openai_for_python_on_responses() {
+    drive("TEST_PYTHON", "responses.py").await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
