@@ -1,13 +1,13 @@
 //! The published client packages, unmodified, in their own processes. The test command installs
-//! them and tells where: `TEST_PYTHON`, an interpreter with `openai`, and
-//! `TEST_NODE`, a Node whose packages are those of `tests/clients`.
+//! them and tells where: `TEST_PYTHON`, an interpreter with `openai`,
+//! `TEST_PYTHON_OPENAI2`, one with the major before, and `TEST_NODE`, a Node whose packages are those of `tests/clients`.
 
 use std::path::Path;
 use std::time::Duration;
 
 use crate::support::{Harness, WIRES};
 
-async fn drive(interpreter: &str, script: &str) {
+async fn drive(interpreter: &str, script: &[&str]) {
     let program = std::env::var(interpreter)
         .unwrap_or_else(|_| panic!("{interpreter} is unset; `.ci/test` installs the clients"));
     let harness = Harness::start().await;
@@ -29,7 +29,8 @@ async fn drive(interpreter: &str, script: &str) {
         .collect();
     let scripts = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/clients");
     let child = tokio::process::Command::new(program)
-        .arg(scripts.join(script))
+        .arg(scripts.join(script[0]))
+        .args(&script[1..])
         .env("BASE_URL", harness.url("/v1"))
         .env("TOKEN", &harness.token)
         .env("SMITH", &smith)
@@ -50,15 +51,30 @@ async fn drive(interpreter: &str, script: &str) {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn openai_for_python() {
-    drive("TEST_PYTHON", "chat.py").await;
+    drive("TEST_PYTHON", &["chat.py"]).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn openai_for_python_on_responses() {
-    drive("TEST_PYTHON", "responses.py").await;
+    drive("TEST_PYTHON", &["responses.py"]).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn openai_for_node() {
-    drive("TEST_NODE", "chat.mjs").await;
+    drive("TEST_NODE", &["chat.mjs"]).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_ai_sdk() {
+    drive("TEST_NODE", &["ai_sdk.mjs"]).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn frameworks_of_python() {
+    drive("TEST_PYTHON", &["frameworks.py", "langchain", "agents", "litellm"]).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn frameworks_of_python_on_the_openai_package_before() {
+    drive("TEST_PYTHON_OPENAI2", &["frameworks.py", "llama_index"]).await;
 }

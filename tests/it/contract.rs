@@ -166,6 +166,10 @@ pub async fn one_of_each(harness: &Harness, smith: &str) -> Owned {
         .as_str()
         .expect("an id")
         .to_owned();
+    let asked = json!({ "model": "anthropic/text", "input": "hi" });
+    let response = made("/v1/responses", asked).await;
+    let next = json!({ "model": "anthropic/text", "input": "on", "previous_response_id": response });
+    let response = made("/v1/responses", next).await;
     let store = made("/v1/vector_stores", json!({})).await;
     let batches = format!("/v1/vector_stores/{store}/file_batches");
     let batch = made(&batches, json!({ "file_ids": [file] })).await;
@@ -214,6 +218,7 @@ pub async fn one_of_each(harness: &Harness, smith: &str) -> Owned {
             ("/v1/approvals/", one("apr_1")),
             ("/v1/traces/", one(&trace)),
             ("/v1/runs/", one(&run)),
+            ("/v1/responses/", one(&response)),
             ("/v1/files/", one(&file)),
             ("/v1/skills/", vec![skill, "1".to_owned()]),
             ("/v1/vector_stores/", vec![store.clone(), file.clone()]),

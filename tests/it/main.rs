@@ -14,6 +14,7 @@ mod faults;
 mod mock;
 mod plans;
 mod requests;
+mod responses;
 mod retrieval;
 mod routing;
 mod runs;

@@ -273,6 +273,10 @@ pub fn redact(text: &str) -> String {
         "thr_",
         "call_",
         "chatcmpl-",
+        "resp_",
+        "msg_",
+        "fc_",
+        "rs_",
         "proj_",
         "agt_",
         "tok_",
@@ -296,15 +300,21 @@ pub fn redact(text: &str) -> String {
         }
     }
     out.push_str(rest);
+    ["\"created\":", "\"created_at\":"]
+        .iter()
+        .fold(out, |text, name| without_time(&text, name))
+}
+
+/// The text without the number behind each `name`.
+fn without_time(text: &str, name: &str) -> String {
     let mut lines = String::new();
-    for piece in out.split_inclusive("\"created\":") {
-        let piece = piece
-            .strip_prefix(|c: char| c.is_ascii_digit())
-            .map_or(piece, |p| {
-                p.trim_start_matches(|c: char| c.is_ascii_digit())
-            });
-        lines.push_str(piece);
-        if piece.ends_with("\"created\":") {
+    for piece in text.split_inclusive(name) {
+        let number = |c: char| c.is_ascii_digit();
+        lines.push_str(match piece.starts_with(number) && !lines.is_empty() {
+            true => piece.trim_start_matches(number),
+            false => piece,
+        });
+        if piece.ends_with(name) {
             lines.push_str("<time>");
         }
     }
