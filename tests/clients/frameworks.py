@@ -60,14 +60,17 @@ def agents():
         asked.append(city)
         return "mild"
 
-    client = AsyncOpenAI(base_url=BASE_URL, api_key=TOKEN, max_retries=0)
-    for model in (OpenAIChatCompletionsModel, OpenAIResponsesModel):
-        asked.clear()
+    async def ask(model):
+        client = AsyncOpenAI(base_url=BASE_URL, api_key=TOKEN, max_retries=0)
         agent = Agent(
             name="a", instructions="Be brief.", tools=[get_weather],
             model=model(model="anthropic/loop", openai_client=client),
         )
-        result = asyncio.run(Runner.run(agent, "hi"))
+        return await Runner.run(agent, "hi")
+
+    for model in (OpenAIChatCompletionsModel, OpenAIResponsesModel):
+        asked.clear()
+        result = asyncio.run(ask(model))
         assert (result.final_output, sorted(asked)) == (HELLO, ["Paris", "Rome"]), (result.final_output, asked)
     saw("openai-agents")
 

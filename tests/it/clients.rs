@@ -45,7 +45,7 @@ async fn drive(interpreter: &str, script: &[&str]) {
         .expect("the client starts");
     let told = String::from_utf8_lossy(&output.stdout);
     let trouble = String::from_utf8_lossy(&output.stderr);
-    assert!(output.status.success(), "{told}\n{trouble}");
+    assert!(output.status.success(), "{}\n{told}\n{trouble}", output.status);
     println!("{told}");
 }
 

@@ -117,7 +117,13 @@ impl Decoded {
         for input in self.input {
             match input {
                 Input::Turn(turn) => push_turn(&mut turns, turn),
-                Input::Reference(id) => return Err(unknown_item(&id)),
+                Input::Reference(id) => {
+                    let message = format!(
+                        "without a smith nothing is kept: send the item itself instead of a \
+                         reference to '{id}' (with `store: false`, clients do)"
+                    );
+                    return Err(ApiError::invalid("input", message));
+                }
             }
         }
         Ok(ModelRequest {
