@@ -45,7 +45,11 @@ async fn drive(interpreter: &str, script: &[&str]) {
         .expect("the client starts");
     let told = String::from_utf8_lossy(&output.stdout);
     let trouble = String::from_utf8_lossy(&output.stderr);
-    assert!(output.status.success(), "{}\n{told}\n{trouble}", output.status);
+    assert!(
+        output.status.success(),
+        "{}\n{told}\n{trouble}",
+        output.status
+    );
     println!("{told}");
 }
 
@@ -71,7 +75,11 @@ async fn the_ai_sdk() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn frameworks_of_python() {
-    drive("TEST_PYTHON", &["frameworks.py", "langchain", "agents", "litellm"]).await;
+    drive(
+        "TEST_PYTHON",
+        &["frameworks.py", "langchain", "agents", "litellm"],
+    )
+    .await;
 }
 
 #[tokio::test(flavor = "multi_thread")]

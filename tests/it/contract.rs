@@ -168,7 +168,8 @@ pub async fn one_of_each(harness: &Harness, smith: &str) -> Owned {
         .to_owned();
     let asked = json!({ "model": "anthropic/text", "input": "hi" });
     let response = made("/v1/responses", asked).await;
-    let next = json!({ "model": "anthropic/text", "input": "on", "previous_response_id": response });
+    let next =
+        json!({ "model": "anthropic/text", "input": "on", "previous_response_id": response });
     let response = made("/v1/responses", next).await;
     let store = made("/v1/vector_stores", json!({})).await;
     let batches = format!("/v1/vector_stores/{store}/file_batches");

@@ -65,7 +65,10 @@ async fn bytes_pass_where_the_provider_speaks_the_same_wire() {
     let fixture = crate::mock::fixture("openai_responses", "text", "sse").expect("a fixture");
     assert_eq!(stream.as_bytes(), fixture);
     let got = harness.mock.last();
-    assert_eq!((got.path.as_str(), &got.body["model"]), ("/openai_responses/responses", &json!("text")));
+    assert_eq!(
+        (got.path.as_str(), &got.body["model"]),
+        ("/openai_responses/responses", &json!("text"))
+    );
     assert_eq!(got.body["some_new_member"]["kept"], true);
     let metrics = harness.metrics_text().await;
     let counted =
@@ -96,7 +99,10 @@ async fn a_chain_hears_what_came_before_it_and_nothing_else() {
     ]);
     let (first, made) = say(opening, None).await;
     let sent = harness.mock.last().body["system"].to_string();
-    assert!(sent.contains("Be brief.") && sent.contains("Speak Latin."), "{sent}");
+    assert!(
+        sent.contains("Be brief.") && sent.contains("Speak Latin."),
+        "{sent}"
+    );
     let (left, _) = say(json!("left"), Some(&first)).await;
     let (_, right) = say(json!("right"), Some(&first)).await;
     assert_eq!(users(&harness), ["a", "c", "right"]);
@@ -140,7 +146,11 @@ async fn a_conversation_takes_one_response_at_a_time_and_grows() {
     let made = ok(made.header("IC-Smith-Id", &smith).send().await).await;
     let conversation = made["id"].as_str().expect("an id");
     let body = |input: &str| json!({ "input": input, "conversation": { "id": conversation } });
-    let first = ok(harness.respond(&smith, &body("Name three rivers")).send().await).await;
+    let first = ok(harness
+        .respond(&smith, &body("Name three rivers"))
+        .send()
+        .await)
+    .await;
     assert_eq!(first["conversation"]["id"], conversation);
     // The header names the same thing.
     let by_header = harness.respond(&smith, &json!({ "input": "One more" }));
@@ -159,8 +169,14 @@ async fn a_conversation_takes_one_response_at_a_time_and_grows() {
     let stalled = ok(harness.respond(&smith, &stalled).send().await).await;
     let (status, error) = refused(harness.respond(&smith, &body("y")).send().await).await;
     assert_eq!((status, code(&error)), (409, "conversation_locked"));
-    let cancel = format!("/v1/responses/{}/cancel", stalled["id"].as_str().expect("an id"));
-    assert_eq!(ok(harness.post(&cancel, &json!({})).send().await).await["status"], "cancelled");
+    let cancel = format!(
+        "/v1/responses/{}/cancel",
+        stalled["id"].as_str().expect("an id")
+    );
+    assert_eq!(
+        ok(harness.post(&cancel, &json!({})).send().await).await["status"],
+        "cancelled"
+    );
     let format = json!({ "input": "x", "conversation": conversation,
         "text": { "format": { "type": "json_object" } } });
     let (status, error) = refused(harness.respond(&smith, &format).send().await).await;
@@ -189,10 +205,24 @@ async fn streams_go_on_after_a_restart_as_they_were() {
         let rest = text(harness.get(&path).send().await).await;
         assert_eq!(rest, events[after + 1..].concat(), "{after}");
     }
-    let (status, error) = refused(harness.get(&format!("{resumed}&starting_after=x")).send().await).await;
-    assert_eq!((status, error["param"].as_str()), (400, Some("starting_after")));
+    let (status, error) = refused(
+        harness
+            .get(&format!("{resumed}&starting_after=x"))
+            .send()
+            .await,
+    )
+    .await;
+    assert_eq!(
+        (status, error["param"].as_str()),
+        (400, Some("starting_after"))
+    );
     // The record is what the last event showed.
-    let last = events.last().expect("events").split("data: ").nth(1).unwrap_or_default();
+    let last = events
+        .last()
+        .expect("events")
+        .split("data: ")
+        .nth(1)
+        .unwrap_or_default();
     let last: Value = serde_json::from_str(last).expect("an event");
     let record = ok(harness.get(&format!("/v1/responses/{id}")).send().await).await;
     assert_eq!(record, last["response"]);
@@ -203,7 +233,11 @@ async fn a_client_that_leaves_ends_only_what_nobody_else_waits_for() {
     let harness = Harness::start().await;
     let smith = harness.smith("anthropic/fault-stall").await;
     let leave = async |body: Value| {
-        let answer = harness.respond(&smith, &body).send().await.expect("an answer");
+        let answer = harness
+            .respond(&smith, &body)
+            .send()
+            .await
+            .expect("an answer");
         let mut answer = answer;
         let begun = answer.chunk().await.expect("a stream").expect("an event");
         drop(answer);
