@@ -11,7 +11,7 @@ use smithgate::frame::{self, Escaped, Frame};
 use smithgate::gateway::Gateway;
 use smithgate::model::provider;
 use smithgate::sse::Splitter;
-use smithgate::wire::{chat, native};
+use smithgate::wire::{FrameEncoder, chat, native};
 
 const CHUNKS: u64 = 100;
 const WORDS: &str = "tokens flow like a river, chunk by chunk, ";

@@ -161,7 +161,7 @@ mod tests {
                 .collect()
         };
         let given = json!([{ "type": "message", "role": "user", "content": "Hi" }]);
-        assert_eq!(turns_of(objects(given)).map(|turns| turns.len()), Ok(1));
+        assert_eq!(turns_of(objects(given)).expect("turns").len(), 1);
         let bad = json!([{ "type": "message", "role": "system", "content": "x" }]);
         let refused = turns_of(objects(bad)).expect_err("refused");
         assert_eq!(refused.param.as_deref(), Some("items[0]"));

@@ -207,6 +207,8 @@ pub fn router(gateway: AppState) -> Router {
         // The edge serves these before they come here; other methods are refused with `Allow`.
         .route("/v1/chat/completions", axum::routing::post(not_found))
         .route("/v1/responses", axum::routing::post(not_found))
+        .route("/v1/ui/chat", axum::routing::post(not_found))
+        .route("/v1/ui/chat/{id}/stream", axum::routing::get(not_found))
         .route("/v1/smiths/{id}/runs", axum::routing::post(not_found))
         .route(
             "/v1/smiths/{id}/runs/{run}/replay",

@@ -24,7 +24,7 @@ use super::runs::{InputMessage, RunOut};
         license(name = "Apache-2.0", identifier = "Apache-2.0")
     ),
     security(("token" = [])),
-    paths(chat_completions, create_response, create_run, replay_run, run_events),
+    paths(chat_completions, create_response, ui_chat, ui_stream, create_run, replay_run, run_events),
     components(schemas(ErrorOut, ErrorBody))
 )]
 pub struct Base;
@@ -78,6 +78,35 @@ fn chat_completions() {}
         (Object = "application/json"), (String = "text/event-stream")))))]
 #[allow(dead_code, reason = "served by the edge; documented here")]
 fn create_response() {}
+
+/// What the AI SDK's `DefaultChatTransport` posts.
+#[derive(Debug, Serialize, ToSchema)]
+#[allow(dead_code, reason = "documents what `wire::ui` parses")]
+struct UiChatIn {
+    /// The chat's id.
+    id: String,
+    /// The whole conversation: `UIMessage`s.
+    messages: Vec<serde_json::Map<String, serde_json::Value>>,
+    trigger: Option<String>,
+    /// Overrides the smith's model.
+    model: Option<String>,
+}
+
+/// Answers a chat of the AI SDK's `useChat` with its UI message stream.
+#[utoipa::path(post, path = "/v1/ui/chat", tag = "wires",
+    params(("IC-Smith-Id" = Option<String>, Header), ("IC-Thread-Id" = Option<String>, Header)),
+    request_body = UiChatIn,
+    responses((status = 200, content_type = "text/event-stream", body = String)))]
+#[allow(dead_code, reason = "served by the edge; documented here")]
+fn ui_chat() {}
+
+/// Goes on with the answer to a chat, from its first part; 204 when none is under way.
+#[utoipa::path(get, path = "/v1/ui/chat/{id}/stream", tag = "wires",
+    params(("id" = String, Path), ("IC-Smith-Id" = Option<String>, Header)),
+    responses((status = 200, content_type = "text/event-stream", body = String),
+        (status = 204, description = "Nothing is under way")))]
+#[allow(dead_code, reason = "served by the edge; documented here")]
+fn ui_stream() {}
 
 /// Runs a turn of a smith: its record when it has ended, or the stream of its frames.
 #[utoipa::path(post, path = "/v1/smiths/{id}/runs", tag = "runs",

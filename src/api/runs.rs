@@ -70,7 +70,8 @@ pub struct RunOut {
     pub thread_id: String,
     pub status: String,
     pub channel: String,
-    pub input: Vec<InputMessage>,
+    /// Messages `{role, content}`; over the Responses wire, its items.
+    pub input: Vec<Map<String, Value>>,
     /// `{content?, content_type?, tool_calls?, suggested_replies?}`
     pub output: Option<Map<String, Value>>,
     pub stop_reason: Option<String>,

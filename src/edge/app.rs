@@ -14,7 +14,7 @@ use pingora_core::protocols::http::v2::server::H2Options;
 use pingora_core::server::ShutdownWatch;
 
 use super::exchange::{Exchange, Gone};
-use super::{bridge, chat, native, responses};
+use super::{bridge, chat, native, responses, ui};
 use crate::error::ApiError;
 use crate::gateway::Gateway;
 
@@ -65,6 +65,17 @@ impl App {
         {
             exchange.route = "/v1/responses/{id}";
             return responses::resume(exchange, id).await;
+        }
+        if path == "/v1/ui/chat" && method == Method::POST {
+            exchange.route = "/v1/ui/chat";
+            return ui::create(exchange).await;
+        }
+        if let Some(chat) = path.strip_prefix("/v1/ui/chat/")
+            && let Some(chat) = chat.strip_suffix("/stream")
+            && method == Method::GET
+        {
+            exchange.route = "/v1/ui/chat/{id}/stream";
+            return ui::resume(exchange, chat).await;
         }
         if let Some(rest) = path.strip_prefix("/v1/smiths/") {
             let segments: Vec<&str> = rest.split('/').collect();

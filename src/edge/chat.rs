@@ -186,7 +186,7 @@ async fn smith_turn(
             tenant_id: principal.tenant_id.clone(),
             smith_id,
             channel: WIRE.to_owned(),
-            thread: thread.map_or(Thread::Stateless, Thread::Kept),
+            thread: thread.map_or(Thread::Stateless(None), Thread::Kept),
             input: decoded.turns,
             input_record: record["messages"].clone(),
             extra_instructions: decoded.system,

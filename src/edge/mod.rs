@@ -13,5 +13,6 @@ mod patience;
 mod responses;
 mod server;
 mod turn;
+mod ui;
 
 pub use server::Server;

@@ -280,7 +280,7 @@ impl Owner<'_> {
         let history = match thread {
             Thread::Kept(id) => Some(id.as_str()),
             Thread::Chain(Some(link)) => Some(link.thread_id.as_str()),
-            Thread::Chain(None) | Thread::Stateless => None,
+            Thread::Chain(None) | Thread::Stateless(_) => None,
         };
         let mut known: HashMap<String, (String, Vec<Turn>)> = HashMap::new();
         let mut turns = Vec::with_capacity(input.len());
@@ -373,7 +373,7 @@ async fn smith_turn(
     let thread = owner.thread(&decoded, header).await?;
     let kept = match &thread {
         Thread::Kept(id) => Some(id.clone()),
-        Thread::Chain(_) | Thread::Stateless => None,
+        Thread::Chain(_) | Thread::Stateless(_) => None,
     };
     if kept.is_some() && decoded.response_format.is_some() {
         return Err(ApiError::bad_request(

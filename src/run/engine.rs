@@ -158,7 +158,7 @@ impl Runs {
             response.echo.insert("model".into(), json!(model));
         }
         let history = match &request.thread {
-            Thread::Stateless | Thread::Chain(None) => Vec::new(),
+            Thread::Stateless(_) | Thread::Chain(None) => Vec::new(),
             Thread::Kept(thread) => self.history(&request, thread).await?,
             Thread::Chain(Some(link)) => self.chain(&request, &link.run_id).await?,
         };
@@ -280,7 +280,7 @@ impl Runs {
         let new_turns = match request.thread {
             Thread::Kept(_) | Thread::Chain(_) => request.input.clone(),
             // The caller holds the history; only its newest words belong to this run.
-            Thread::Stateless => {
+            Thread::Stateless(_) => {
                 let from = request
                     .input
                     .iter()
@@ -290,9 +290,9 @@ impl Runs {
             }
         };
         let (thread_id, previous_run_id) = match request.thread {
-            Thread::Kept(id) => (id, None),
+            Thread::Kept(id) | Thread::Stateless(Some(id)) => (id, None),
             Thread::Chain(Some(link)) => (link.thread_id, Some(link.run_id)),
-            Thread::Stateless | Thread::Chain(None) => (ids::mint(ids::Kind::Thread), None),
+            Thread::Stateless(None) | Thread::Chain(None) => (ids::mint(ids::Kind::Thread), None),
         };
         let response = request.response.as_ref().map(serde_json::to_string);
         let response = response.transpose().map_err(ApiError::internal)?;

@@ -16,8 +16,9 @@ pub const INCLUDE_TOOL_ARGS: i64 = 2;
 /// Where the turn's history is.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Thread {
-    /// The input is the whole conversation; nothing is added to it.
-    Stateless,
+    /// The input is the whole conversation; nothing is added to it. The run may be filed under a
+    /// thread all the same, so that it is found again.
+    Stateless(Option<String>),
     /// Kept here under this id; only new turns come in.
     Kept(String),
     /// The responses that this one continues; none for the first of a chain. Several may continue

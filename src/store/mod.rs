@@ -269,6 +269,13 @@ pub trait RunStore: Send + Sync {
         thread_id: &str,
         limit: i64,
     ) -> Result<Vec<String>>;
+    /// The newest run of a thread that is under way.
+    async fn running_in_thread(
+        &self,
+        tenant_id: &str,
+        smith_id: &str,
+        thread_id: &str,
+    ) -> Result<Option<RunRow>>;
     /// The transcripts of a response and those that it continues, oldest first; at most `limit`.
     async fn chain_transcripts(
         &self,

@@ -5,6 +5,7 @@
 pub mod chat;
 pub mod native;
 pub mod responses;
+pub mod ui;
 
 use bytes::{Bytes, BytesMut};
 

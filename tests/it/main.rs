@@ -20,5 +20,6 @@ mod routing;
 mod runs;
 mod store;
 mod support;
+mod ui;
 mod webhooks;
 mod wires;

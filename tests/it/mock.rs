@@ -463,6 +463,16 @@ async fn misbehave(
             chunk(stream, b"data: {\"error\":{\"message\":\"the engine is on fire\",\"type\":\"server_error\"}}\n\n").await?;
             end_stream(stream).await
         }
+        // An event at a time, with time between them.
+        "slow" => {
+            start_stream(stream).await?;
+            let text = String::from_utf8_lossy(&text).into_owned();
+            for event in text.split_inclusive("\n\n") {
+                chunk(stream, event.as_bytes()).await?;
+                tokio::time::sleep(Duration::from_millis(150)).await;
+            }
+            end_stream(stream).await
+        }
         // One byte at a time.
         "drip" => {
             start_stream(stream).await?;

@@ -84,6 +84,24 @@ macro_rules! impl_runs {
                 Ok(newest_first)
             }
 
+            async fn running_in_thread(
+                &self,
+                tenant_id: &str,
+                smith_id: &str,
+                thread_id: &str,
+            ) -> Result<Option<RunRow>> {
+                Ok(sqlx::query_as(
+                    "SELECT * FROM runs WHERE tenant_id = $1 AND smith_id = $2 \
+                     AND thread_id = $3 AND status IN ('queued', 'running') \
+                     ORDER BY id DESC LIMIT 1",
+                )
+                .bind(tenant_id)
+                .bind(smith_id)
+                .bind(thread_id)
+                .fetch_optional(&self.read)
+                .await?)
+            }
+
             async fn chain_transcripts(
                 &self,
                 tenant_id: &str,

@@ -241,13 +241,13 @@ impl StreamEncoder {
             self.close(buf);
             self.open_reasoning(buf);
         }
-        if let Open::Reasoning(reasoning) = &mut self.open {
-            if reasoning.text.is_empty() {
-                let part = json!({ "type": "summary_text", "text": "" });
-                let added = json!({ "item_id": reasoning.id, "summary_index": 0, "part": part,
-                    "output_index": reasoning.output_index });
-                self.event(buf, "response.reasoning_summary_part.added", added);
-            }
+        if let Open::Reasoning(reasoning) = &self.open
+            && reasoning.text.is_empty()
+        {
+            let part = json!({ "type": "summary_text", "text": "" });
+            let added = json!({ "item_id": reasoning.id, "summary_index": 0, "part": part,
+                "output_index": reasoning.output_index });
+            self.event(buf, "response.reasoning_summary_part.added", added);
         }
         if let Open::Reasoning(reasoning) = &mut self.open {
             reasoning.text.extend_from_slice(text.as_bytes());

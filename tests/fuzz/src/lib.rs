@@ -5,9 +5,9 @@ use bytes::{Bytes, BytesMut};
 use serde_json::Value;
 use smithgate::config::ProviderWire;
 use smithgate::frame::{self, Escaped, Frame};
-use smithgate::model::provider;
+use smithgate::model::{ModelRequest, provider};
 use smithgate::sse::{Event, Splitter};
-use smithgate::wire::{chat, native};
+use smithgate::wire::{FrameEncoder, chat, native, responses, ui};
 
 const LIMIT: usize = 2048;
 
@@ -72,14 +72,26 @@ fn check(frames: &[Frame]) {
     }
     assert_eq!(frame::decode_all(log.freeze()).expect("decodes"), frames);
     // What the client is sent is JSON, whatever the provider said.
-    let mut encoder = chat::StreamEncoder::new("c", 0, "m", true);
+    all_json(frames, chat::StreamEncoder::new("c", 0, "m", true));
+    let head = responses::Head {
+        id: "resp_B".to_owned(),
+        created_at: 0,
+        echo: serde_json::Map::new(),
+    };
+    let numbering = responses::items::Numbering::new("B");
+    all_json(frames, responses::StreamEncoder::new(head, numbering, true, None));
+    all_json(frames, ui::Encoder::new("run_B", "msg_B".to_owned()));
+    all_json(frames, native::Encoder::new("run_B", i64::MAX, None));
+}
+
+fn all_json(frames: &[Frame], mut encoder: impl FrameEncoder) {
     let mut out = BytesMut::new();
     for frame in frames {
         encoder.frame(frame, &mut out);
     }
     for line in out[..].split(|b| *b == b'\n') {
         if let Some(json) = line.strip_prefix(b"data: ") {
-            serde_json::from_slice::<Value>(json).expect("a chunk is JSON");
+            serde_json::from_slice::<Value>(json).expect("an event is JSON");
         }
     }
 }
@@ -147,11 +159,37 @@ pub fn chat_request(data: &[u8]) {
     let Ok(decoded) = chat::decode(request) else {
         return;
     };
-    let request = decoded.into_request();
+    ask_all(&decoded.into_request());
+}
+
+fn ask_all(request: &ModelRequest) {
     for wire in WIRES {
         for stream in [false, true] {
-            let _ = provider::api(wire).body(&request, stream, true);
+            let _ = provider::api(wire).body(request, stream, true);
         }
+    }
+}
+
+/// The Responses request decoder, on to every provider's encoder.
+pub fn responses_request(data: &[u8]) {
+    let Ok(request) = serde_json::from_slice::<responses::ResponsesRequest>(data) else {
+        return;
+    };
+    if let Ok(request) = responses::decode(request).and_then(responses::Decoded::into_request) {
+        ask_all(&request);
+        // What was said is shown as items, which say the same again.
+        for item in responses::items::Numbering::new("B").items(&request.turns) {
+            let value = item.to_value();
+            let members = value.as_object().expect("an object");
+            responses::items::turn_of(members).expect("an item is a turn");
+        }
+    }
+}
+
+/// The decoder of what `useChat` posts.
+pub fn ui_request(data: &[u8]) {
+    if let Ok(request) = serde_json::from_slice::<ui::UiRequest>(data) {
+        let _ = ui::decode(request);
     }
 }
 

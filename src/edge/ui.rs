@@ -1,0 +1,158 @@
+//! `POST /v1/ui/chat` and `GET /v1/ui/chat/{id}/stream`: what the AI SDK's `useChat` talks to, from
+//! a browser and with a smith's own token.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use http::{HeaderName, HeaderValue, StatusCode};
+use serde_json::{Value, json};
+
+use super::exchange::{Exchange, Extra, Gone};
+use super::turn::{Followed, RunTurn};
+use crate::auth::Scope;
+use crate::error::ApiError;
+use crate::ids;
+use crate::run::{RunRequest, Thread};
+use crate::wire::parse;
+use crate::wire::ui::{Encoder, UiRequest, decode};
+
+/// The wire's name in metrics.
+const WIRE: &str = "ui";
+
+fn headers() -> [Extra; 1] {
+    [(
+        HeaderName::from_static("x-vercel-ai-ui-message-stream"),
+        HeaderValue::from_static("v1"),
+    )]
+}
+
+fn encoder(run_id: &str) -> Encoder {
+    let body = ids::body(ids::Kind::Run, run_id).unwrap_or(run_id);
+    let message_id = format!("{}{body}", ids::Kind::Message.prefix());
+    Encoder::new(run_id, message_id)
+}
+
+/// The messages as the run's record shows them.
+fn input_record(body: &[u8]) -> Value {
+    let mut body: Value = serde_json::from_slice(body).unwrap_or_default();
+    let messages = body["messages"].as_array_mut();
+    let shown = |message: &mut Value| json!({ "role": message["role"].take(), "content": message["parts"].take() });
+    messages.into_iter().flatten().map(shown).collect()
+}
+
+fn smith_required() -> ApiError {
+    ApiError::bad_request("smith_required", "name a smith with IC-Smith-Id")
+}
+
+/// Serves `POST /v1/ui/chat`.
+pub async fn create(exchange: &mut Exchange) -> Result<(), Gone> {
+    match begin(exchange).await {
+        Ok(Some(turn)) => {
+            let mut encoder = encoder(&turn.run().run_id);
+            exchange.start_stream(&headers()).await?;
+            turn.stream(exchange, &mut encoder, WIRE).await
+        }
+        Ok(None) => Err(Gone),
+        Err(error) => exchange.respond_error(&error).await,
+    }
+}
+
+async fn begin(exchange: &mut Exchange) -> Result<Option<RunTurn>, ApiError> {
+    let principal = exchange.principal()?;
+    principal.require(Scope::RunsWrite)?;
+    let smith = principal.acting_smith(exchange.header("ic-smith-id"))?;
+    let smith_id: Arc<str> = smith.ok_or_else(smith_required)?;
+    let kept = exchange.header("ic-thread-id").map(str::to_owned);
+    if kept
+        .as_deref()
+        .is_some_and(|id| !ids::is_sane_thread_id(id))
+    {
+        return Err(ApiError::bad_request(
+            "invalid_request",
+            "IC-Thread-Id must be 1 to 256 printable characters",
+        ));
+    }
+    let body = exchange.body().await?;
+    let decoded = decode(parse::<UiRequest>(&body)?)?;
+    let mut turns = decoded.turns;
+    // With a thread the history is here, and only the newest words count.
+    let thread = match kept {
+        Some(thread) => {
+            let asked = turns
+                .iter()
+                .rposition(|turn| turn.role == crate::model::Role::User);
+            turns.drain(..asked.unwrap_or(0));
+            Thread::Kept(thread)
+        }
+        None => Thread::Stateless(Some(decoded.chat_id)),
+    };
+    let gateway = exchange.gateway.clone();
+    let permit = gateway.gate.begin_run(&principal, Some(&smith_id))?;
+    let started = gateway
+        .runs
+        .start(RunRequest {
+            run_id: ids::mint(ids::Kind::Run),
+            tenant_id: principal.tenant_id.clone(),
+            smith_id,
+            channel: WIRE.to_owned(),
+            thread,
+            input: turns,
+            input_record: input_record(&body),
+            extra_instructions: decoded.system,
+            model: decoded.model,
+            client_tools: Vec::new(),
+            tool_choice: None,
+            parallel_tool_calls: None,
+            response_format: None,
+            params: crate::model::Params::default(),
+            include_mask: 0,
+            metadata: None,
+            actor: principal.actor(),
+            response: None,
+            permit,
+            // A page that is loaded again comes back for the rest.
+            detached: true,
+        })
+        .await?;
+    RunTurn::new(started.reader).begun(exchange).await
+}
+
+/// Serves `GET /v1/ui/chat/{id}/stream`: the answer under way, from its first part on.
+pub async fn resume(exchange: &mut Exchange, chat: &str) -> Result<(), Gone> {
+    match find(exchange, chat).await {
+        Ok(Some((run_id, followed))) => {
+            let mut encoder = encoder(&run_id);
+            exchange.start_stream(&headers()).await?;
+            followed.stream(exchange, &mut encoder, WIRE).await
+        }
+        Ok(None) => {
+            let none = Bytes::new();
+            exchange.respond(StatusCode::NO_CONTENT, &[], none).await
+        }
+        Err(error) => exchange.respond_error(&error).await,
+    }
+}
+
+async fn find(exchange: &mut Exchange, chat: &str) -> Result<Option<(String, Followed)>, ApiError> {
+    let principal = exchange.principal()?;
+    principal.require(Scope::RunsRead)?;
+    let smith = principal.acting_smith(exchange.header("ic-smith-id"))?;
+    let smith_id = smith.ok_or_else(smith_required)?;
+    let kept = exchange.header("ic-thread-id").map(str::to_owned);
+    let chat = url::form_urlencoded::parse(format!("id={}", chat.replace('+', "%2B")).as_bytes())
+        .next()
+        .map(|(_, chat)| chat.into_owned());
+    let thread = kept.or(chat).unwrap_or_default();
+    let gateway = exchange.gateway.clone();
+    let run = gateway
+        .store
+        .running_in_thread(&principal.tenant_id, &smith_id, &thread)
+        .await?;
+    Ok(run.map(|run| {
+        let live = Followed::live(&gateway, &principal.tenant_id, &run.id);
+        (
+            run.id.clone(),
+            live.unwrap_or_else(|| Followed::Stored(Box::new(run), true)),
+        )
+    }))
+}

@@ -1,0 +1,218 @@
+//! Frames as the parts of a UI message. The same frames give the same parts, so that a client
+//! which comes back reads the message from its first part on.
+
+use bytes::{BufMut, Bytes, BytesMut};
+use serde_json::{Value, json};
+
+use crate::frame::{Escaped, Frame, StopReason};
+use crate::model::arguments_object;
+use crate::sse;
+use crate::wire::FrameEncoder;
+
+const DONE: &[u8] = b"data: [DONE]\n\n";
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Kind {
+    Text,
+    Reasoning,
+}
+
+impl Kind {
+    fn name(self) -> &'static str {
+        match self {
+            Self::Text => "text",
+            Self::Reasoning => "reasoning",
+        }
+    }
+}
+
+struct Open {
+    kind: Kind,
+    id: String,
+    /// What each of its deltas begins with.
+    head: Bytes,
+}
+
+struct Call {
+    /// Escaped already, for its deltas.
+    id: Escaped,
+    name: String,
+    arguments: Vec<u8>,
+    done: bool,
+}
+
+/// Writes one run as one UI message.
+pub struct Encoder {
+    run_id: String,
+    message_id: String,
+    open: Option<Open>,
+    /// Texts and reasonings so far, which number their ids.
+    pieces: usize,
+    in_step: bool,
+    /// Of the step under way, by their index in it.
+    calls: Vec<Call>,
+    written: u64,
+}
+
+fn text_of(bytes: &Bytes) -> String {
+    String::from_utf8_lossy(bytes).into_owned()
+}
+
+/// The AI SDK's spelling.
+fn finish_reason(stop: StopReason) -> &'static str {
+    match stop {
+        StopReason::EndTurn => "stop",
+        StopReason::MaxTokens => "length",
+        StopReason::ToolCalls => "tool-calls",
+        StopReason::ContentFilter => "content-filter",
+        StopReason::Error => "error",
+        StopReason::ApprovalRejected | StopReason::Cancelled => "other",
+    }
+}
+
+impl Encoder {
+    /// For the run with this id; `message_id` is the one of its answer.
+    pub fn new(run_id: &str, message_id: String) -> Self {
+        Self {
+            run_id: run_id.to_owned(),
+            message_id,
+            open: None,
+            pieces: 0,
+            in_step: false,
+            calls: Vec::new(),
+            written: 0,
+        }
+    }
+
+    fn part(&mut self, buf: &mut BytesMut, part: &Value) {
+        self.written += 1;
+        sse::write_event(buf, None, None, &[part.to_string().as_bytes()]);
+    }
+
+    fn close(&mut self, buf: &mut BytesMut) {
+        if let Some(open) = self.open.take() {
+            let kind = format!("{}-end", open.kind.name());
+            self.part(buf, &json!({ "type": kind, "id": open.id }));
+        }
+    }
+
+    fn close_step(&mut self, buf: &mut BytesMut) {
+        self.close(buf);
+        for index in 0..self.calls.len() {
+            self.call_done(index, buf);
+        }
+        self.calls.clear();
+        if std::mem::take(&mut self.in_step) {
+            self.part(buf, &json!({ "type": "finish-step" }));
+        }
+    }
+
+    fn piece(&mut self, kind: Kind, text: &Escaped, buf: &mut BytesMut) {
+        if self.open.as_ref().is_none_or(|open| open.kind != kind) {
+            self.close(buf);
+            let id = format!("{}-{}", kind.name(), self.pieces);
+            self.pieces += 1;
+            let start = format!("{}-start", kind.name());
+            self.part(buf, &json!({ "type": start, "id": id }));
+            let name = kind.name();
+            let head = format!("data: {{\"type\":\"{name}-delta\",\"id\":\"{id}\",\"delta\":\"");
+            self.open = Some(Open {
+                kind,
+                id,
+                head: head.into(),
+            });
+        }
+        if let Some(open) = &self.open {
+            buf.put_slice(&open.head);
+            buf.put_slice(text.as_bytes());
+            buf.put_slice(b"\"}\n\n");
+            self.written += 1;
+        }
+    }
+
+    fn call_done(&mut self, index: usize, buf: &mut BytesMut) {
+        let Some(call) = self.calls.get_mut(index).filter(|call| !call.done) else {
+            return;
+        };
+        call.done = true;
+        let written = Bytes::from(std::mem::take(&mut call.arguments));
+        let part = json!({
+            "type": "tool-input-available",
+            "toolCallId": call.id.unescape(),
+            "toolName": call.name,
+            "input": arguments_object(&Escaped::from_valid(written).unescape()),
+        });
+        self.part(buf, &part);
+    }
+
+    fn end(&mut self, last: &Value, buf: &mut BytesMut) {
+        self.close_step(buf);
+        self.part(buf, last);
+        buf.put_slice(DONE);
+    }
+}
+
+impl FrameEncoder for Encoder {
+    fn frame(&mut self, frame: &Frame, buf: &mut BytesMut) {
+        match frame {
+            Frame::RunStarted { thread_id, .. } => {
+                let metadata = json!({ "runId": self.run_id, "threadId": text_of(thread_id) });
+                let start = json!({ "type": "start", "messageId": self.message_id,
+                    "messageMetadata": metadata });
+                self.part(buf, &start);
+            }
+            Frame::ModelStarted { .. } => {
+                self.close_step(buf);
+                self.in_step = true;
+                self.part(buf, &json!({ "type": "start-step" }));
+            }
+            // There is no part for a refusal; it is what the assistant says.
+            Frame::Text(text) | Frame::Refusal(text) => self.piece(Kind::Text, text, buf),
+            Frame::Reasoning(text) => self.piece(Kind::Reasoning, text, buf),
+            Frame::ReasoningDone { .. } => self.close(buf),
+            Frame::ToolStarted { id, name, .. } => {
+                self.close(buf);
+                let (id, name) = (text_of(id), text_of(name));
+                let start =
+                    json!({ "type": "tool-input-start", "toolCallId": id, "toolName": name });
+                self.part(buf, &start);
+                self.calls.push(Call {
+                    id: Escaped::escape(&id),
+                    name,
+                    arguments: Vec::new(),
+                    done: false,
+                });
+            }
+            Frame::ToolArgs { index, delta } => {
+                if let Some(call) = self.calls.get_mut(*index as usize) {
+                    call.arguments.extend_from_slice(delta.as_bytes());
+                    buf.put_slice(b"data: {\"type\":\"tool-input-delta\",\"toolCallId\":\"");
+                    buf.put_slice(call.id.as_bytes());
+                    buf.put_slice(b"\",\"inputTextDelta\":\"");
+                    buf.put_slice(delta.as_bytes());
+                    buf.put_slice(b"\"}\n\n");
+                    self.written += 1;
+                }
+            }
+            Frame::ToolDone { index, .. } => self.call_done(*index as usize, buf),
+            Frame::RunCompleted { stop, usage, .. } => {
+                let metadata = json!({ "usage": {
+                    "inputTokens": usage.input, "outputTokens": usage.output,
+                    "totalTokens": usage.total() } });
+                let finish = json!({ "type": "finish", "finishReason": finish_reason(*stop),
+                    "messageMetadata": metadata });
+                self.end(&finish, buf);
+            }
+            Frame::RunFailed { message, .. } => {
+                let error = json!({ "type": "error", "errorText": text_of(message) });
+                self.end(&error, buf);
+            }
+            Frame::RunCancelled { .. } => self.end(&json!({ "type": "abort" }), buf),
+            _ => {}
+        }
+    }
+
+    fn written(&self) -> u64 {
+        self.written
+    }
+}

@@ -1,0 +1,10 @@
+//! The AI SDK's UI message stream as a client wire (`wires.md`; the protocol is
+//! `uiMessageChunkSchema` of the npm package `ai`, header `x-vercel-ai-ui-message-stream: v1`).
+//!
+//! Lives here: `decode` (what `DefaultChatTransport` posts), `encode` (frames to parts).
+
+pub mod decode;
+pub mod encode;
+
+pub use decode::{Decoded, UiRequest, decode};
+pub use encode::Encoder;
