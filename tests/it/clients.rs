@@ -1,6 +1,7 @@
 //! The published client packages, unmodified, in their own processes. The test command installs
-//! them and tells where: `TEST_PYTHON`, an interpreter with `openai`,
-//! `TEST_PYTHON_OPENAI2`, one with the major before, and `TEST_NODE`, a Node whose packages are those of `tests/clients`.
+//! them and tells where: `TEST_PYTHON`, an interpreter with `openai`; `TEST_PYTHON_OPENAI2`, one
+//! with the major before; `TEST_NODE`, a Node whose packages are those of `tests/clients`;
+//! `TEST_CHROMIUM`, a browser.
 
 use std::path::Path;
 use std::time::Duration;
@@ -37,6 +38,10 @@ async fn drive(interpreter: &str, script: &[&str]) {
         .env("SMITH_TOKEN", token)
         .env("WIRES", wires.join(","))
         .env("NO_PROXY", "127.0.0.1")
+        .env(
+            "CHROMIUM",
+            std::env::var("TEST_CHROMIUM").unwrap_or_default(),
+        )
         .kill_on_drop(true)
         .output();
     let output = tokio::time::timeout(Duration::from_secs(120), child)
@@ -85,4 +90,14 @@ async fn frameworks_of_python() {
 #[tokio::test(flavor = "multi_thread")]
 async fn frameworks_of_python_on_the_openai_package_before() {
     drive("TEST_PYTHON_OPENAI2", &["frameworks.py", "llama_index"]).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn use_chat_in_a_browser() {
+    drive("TEST_NODE", &["use_chat.mjs"]).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn flue_and_its_provider_package() {
+    drive("TEST_NODE", &["flue.mjs"]).await;
 }

@@ -220,6 +220,7 @@ pub async fn one_of_each(harness: &Harness, smith: &str) -> Owned {
             ("/v1/traces/", one(&trace)),
             ("/v1/runs/", one(&run)),
             ("/v1/responses/", one(&response)),
+            ("/v1/ui/chat/", one("a chat")),
             ("/v1/files/", one(&file)),
             ("/v1/skills/", vec![skill, "1".to_owned()]),
             ("/v1/vector_stores/", vec![store.clone(), file.clone()]),
@@ -343,6 +344,7 @@ async fn no_route_gives_anything_of_anothers() {
         "/v1/models/{id}",
         "/v1/tenant/mcp/{name}",
         "/v1/catalog/{slug}",
+        "/v1/ui/chat/{id}/stream",
     ];
     let mut walked = 0;
     for (path, item) in paths {
@@ -403,6 +405,7 @@ async fn no_route_gives_anything_of_anothers() {
             "/v1/tenant/model_keys/",
             "/v1/tenant/webhooks/",
             "/v1/runs/",
+            "/v1/ui/chat/",
         ]
         .contains(prefix)
         {
