@@ -35,6 +35,7 @@ pub enum Kind {
     Skill,
     VectorStore,
     VectorBatch,
+    Deployment,
 }
 
 impl Kind {
@@ -69,6 +70,7 @@ impl Kind {
             Self::Skill => "skl_",
             Self::VectorStore => "vs_",
             Self::VectorBatch => "vsfb_",
+            Self::Deployment => "dep_",
         }
     }
 }

@@ -16,13 +16,16 @@ mod connections;
 mod conversation_items;
 mod conversations;
 mod customers;
+mod deployments;
 mod embeddings;
 mod events;
 pub mod extract;
 mod files;
 mod health;
 pub mod idempotency;
+mod mcp;
 mod mcp_servers;
+mod mcp_tools;
 mod model_keys;
 mod models;
 mod oauth;
@@ -48,10 +51,10 @@ pub use files::Streamed;
 
 use std::sync::Arc;
 
-use axum::Router;
 use axum::extract::{DefaultBodyLimit, MatchedPath, Request};
 use axum::middleware::{self, Next};
 use axum::response::{IntoResponse, Response};
+use axum::{Extension, Router};
 use http::StatusCode;
 use utoipa::OpenApi;
 use utoipa_axum::router::OpenApiRouter;
@@ -164,6 +167,12 @@ fn documented() -> OpenApiRouter<AppState> {
             mcp_servers::remove
         ))
         .routes(routes!(mcp_servers::refresh))
+        .routes(routes!(deployments::list, deployments::create))
+        .routes(routes!(
+            deployments::one,
+            deployments::update,
+            deployments::remove
+        ))
         .routes(routes!(skills::list, skills::create))
         .routes(routes!(skills::one, skills::update, skills::remove))
         .routes(routes!(skills::content))
@@ -204,6 +213,10 @@ pub fn router(gateway: AppState) -> Router {
     router
         // The id of a model may hold slashes, which a documented path cannot say.
         .route("/v1/models/{*id}", axum::routing::get(models::one))
+        .route(
+            "/v1/deployments/{id}/mcp",
+            axum::routing::any(mcp::serve).layer(Extension(mcp::McpHost::new(gateway.clone()))),
+        )
         // The edge serves these before they come here; other methods are refused with `Allow`.
         .route("/v1/chat/completions", axum::routing::post(not_found))
         .route("/v1/responses", axum::routing::post(not_found))

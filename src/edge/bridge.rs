@@ -27,6 +27,8 @@ const OPEN: [&str; 6] = [
 ];
 /// Answers of REST calls are gathered up to this size, in bytes.
 const MAX_ANSWER: usize = 64 * 1024 * 1024;
+/// How soon a stream that is silent notices that this node goes down.
+const LOOK_AROUND: Duration = Duration::from_millis(500);
 /// Pieces of a body that are on their way to the handler.
 const PIECES_AHEAD: usize = 4;
 
@@ -126,6 +128,33 @@ async fn feed(
     }
 }
 
+/// Passes a body on piece by piece, for as long as the client is there. What a client only listens
+/// to ends when this node goes down.
+async fn pass_on(exchange: &mut Exchange, body: Body) -> Result<(), Gone> {
+    let gateway = exchange.gateway.clone();
+    let listens = exchange.request().method == Method::GET;
+    let mut pieces = body.into_data_stream();
+    loop {
+        let piece = tokio::select! {
+            biased;
+            piece = futures_util::StreamExt::next(&mut pieces) => piece,
+            () = exchange.client_gone() => return Err(Gone),
+            () = tokio::time::sleep(LOOK_AROUND) => match listens && gateway.is_draining() {
+                true => None,
+                false => continue,
+            },
+        };
+        match piece {
+            Some(Ok(piece)) => exchange.write(piece).await?,
+            Some(Err(error)) => {
+                tracing::error!(%error, "an answer was cut short");
+                return Err(Gone);
+            }
+            None => return Ok(()),
+        }
+    }
+}
+
 async fn respond(exchange: &mut Exchange, answer: http::Response<Body>) -> Result<(), Gone> {
     let (parts, body) = answer.into_parts();
     if let Some(route) = parts.extensions.get::<crate::api::RoutePattern>() {
@@ -142,17 +171,7 @@ async fn respond(exchange: &mut Exchange, answer: http::Response<Body>) -> Resul
         if !exchange.start_body(parts.status, &extra).await? {
             return Ok(());
         }
-        let mut pieces = body.into_data_stream();
-        while let Some(piece) = futures_util::StreamExt::next(&mut pieces).await {
-            match piece {
-                Ok(piece) => exchange.write(piece).await?,
-                Err(error) => {
-                    tracing::error!(%error, "an answer was cut short");
-                    return Err(Gone);
-                }
-            }
-        }
-        return Ok(());
+        return pass_on(exchange, body).await;
     }
     let body = match http_body_util::Limited::new(body, MAX_ANSWER)
         .collect()

@@ -5,6 +5,7 @@
 //! by it.
 
 mod control;
+mod deployments;
 mod journal;
 mod mcp_servers;
 mod postgres;
@@ -16,6 +17,7 @@ mod types;
 mod vector_stores;
 
 pub use control::*;
+pub use deployments::*;
 pub use journal::{Journal, JournalError, Op};
 pub use mcp_servers::*;
 pub use postgres::PostgresStore;
@@ -342,6 +344,7 @@ pub trait Store:
     + McpServerStore
     + SkillStore
     + VectorStoreStore
+    + DeploymentStore
 {
 }
 
@@ -366,6 +369,7 @@ impl<S> Store for S where
         + McpServerStore
         + SkillStore
         + VectorStoreStore
+        + DeploymentStore
 {
 }
 

@@ -310,9 +310,19 @@ async fn skills_through_the_published_client(url: Option<String>) {
     run_python(&harness, "skills.py", &[]).await;
 }
 
-/// Runs a script of `tests/clients` against the gateway.
+/// Runs a script of `tests/clients` against the gateway, in Python.
 pub(crate) async fn run_python(harness: &Harness, script: &str, env: &[(&str, &str)]) {
-    let output = tokio::process::Command::new(program("TEST_PYTHON"))
+    run_script(harness, "TEST_PYTHON", script, env).await;
+}
+
+/// Runs a script of `tests/clients` against the gateway.
+pub(crate) async fn run_script(
+    harness: &Harness,
+    interpreter: &str,
+    script: &str,
+    env: &[(&str, &str)],
+) {
+    let output = tokio::process::Command::new(program(interpreter))
         .arg(clients().join(script))
         .env("BASE_URL", harness.url("/v1"))
         .env("TOKEN", &harness.token)

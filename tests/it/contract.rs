@@ -166,6 +166,8 @@ pub async fn one_of_each(harness: &Harness, smith: &str) -> Owned {
         .as_str()
         .expect("an id")
         .to_owned();
+    let target = json!({ "kind": "mcp", "target": { "type": "smith", "id": smith } });
+    let deployment = made("/v1/deployments", target).await;
     let asked = json!({ "model": "anthropic/text", "input": "hi" });
     let response = made("/v1/responses", asked).await;
     let next =
@@ -221,6 +223,7 @@ pub async fn one_of_each(harness: &Harness, smith: &str) -> Owned {
             ("/v1/runs/", one(&run)),
             ("/v1/responses/", one(&response)),
             ("/v1/ui/chat/", one("a chat")),
+            ("/v1/deployments/", one(&deployment)),
             ("/v1/files/", one(&file)),
             ("/v1/skills/", vec![skill, "1".to_owned()]),
             ("/v1/vector_stores/", vec![store.clone(), file.clone()]),

@@ -11,6 +11,7 @@ mod crash;
 mod decoders;
 mod edge;
 mod faults;
+mod mcp_host;
 mod mock;
 mod plans;
 mod requests;

@@ -14,7 +14,7 @@ use crate::store::postgres_url;
 use crate::support::{Harness, ok};
 
 /// Tables that grow with use.
-const GROWING: [&str; 32] = [
+const GROWING: [&str; 33] = [
     "smiths",
     "smith_revisions",
     "smith_memory",
@@ -47,10 +47,11 @@ const GROWING: [&str; 32] = [
     "vector_store_batches",
     "vector_store_files",
     "vector_chunks",
+    "deployments",
 ];
 
 /// Queries that every list takes.
-const FILTERS: [(&str, &[&str]); 7] = [
+const FILTERS: [(&str, &[&str]); 8] = [
     (
         "/v1/smiths",
         &[
@@ -87,6 +88,10 @@ const FILTERS: [(&str, &[&str]); 7] = [
             "status=ok",
             "since=2026-01-01T00:00:00Z",
         ],
+    ),
+    (
+        "/v1/deployments",
+        &["target_id=s", "target_type=smith&target_id=s"],
     ),
     ("/v1/vector_stores", &["smith_id=s", "order=asc"]),
     ("/v1/approvals", &["status=pending", "smith_id=s"]),

@@ -7,6 +7,7 @@ pub(super) mod approvals;
 pub(super) mod connections;
 pub(super) mod conversations;
 pub(super) mod customers;
+pub(super) mod deployments;
 pub(super) mod events;
 pub(super) mod files;
 pub(super) mod idempotency;
@@ -46,6 +47,7 @@ macro_rules! impl_store {
         $crate::store::sql::mcp_servers::impl_mcp_servers!($store);
         $crate::store::sql::skills::impl_skills!($store);
         $crate::store::sql::vector_stores::impl_vector_stores!($store);
+        $crate::store::sql::deployments::impl_deployments!($store);
     };
 }
 

@@ -1,0 +1,291 @@
+//! `/v1/deployments`: who answers where. Today that is MCP hosts (`kind: "mcp"`).
+
+use axum::Json;
+use axum::extract::{Path, State};
+use axum::http::StatusCode;
+use serde::{Deserialize, Serialize};
+use serde_json::{Map, Value};
+use utoipa::ToSchema;
+
+use super::AppState;
+use super::extract::{Caller, Input, check_text, name, sent};
+use super::page::{Page, PageParams, PageQuery};
+use super::time::Time;
+use crate::auth::{Principal, Scope};
+use crate::error::ApiError;
+use crate::gateway::Gateway;
+use crate::ids;
+use crate::store::{DeploymentFilter, DeploymentRow, now_micros};
+
+const MAX_METADATA: usize = 16 * 1024;
+const MAX_EMAIL: usize = 320;
+
+/// Who answers: one smith, or an agent, of which each caller has a smith.
+#[derive(Debug, Clone, Serialize, Deserialize, ToSchema)]
+pub struct Target {
+    /// `smith` or `agent`.
+    #[serde(rename = "type")]
+    #[schema(pattern = "^(smith|agent)$")]
+    pub kind: String,
+    pub id: String,
+}
+
+#[derive(Debug, Deserialize, ToSchema)]
+pub struct DeploymentIn {
+    pub target: Target,
+    /// `mcp`; the other kinds are not built yet.
+    pub kind: String,
+    #[serde(default)]
+    pub provider_metadata: Option<Map<String, Value>>,
+    #[serde(default)]
+    pub display_name: Option<String>,
+    #[serde(default)]
+    pub owner_email: Option<String>,
+}
+
+/// What to change; a null clears.
+#[derive(Debug, Deserialize, ToSchema)]
+pub struct DeploymentPatch {
+    #[serde(default, deserialize_with = "sent")]
+    #[schema(value_type = Option<String>)]
+    pub display_name: Option<Option<String>>,
+    #[serde(default, deserialize_with = "sent")]
+    #[schema(value_type = Option<String>)]
+    pub owner_email: Option<Option<String>>,
+}
+
+#[derive(Debug, Serialize, ToSchema)]
+pub struct DeploymentOut {
+    pub id: String,
+    pub target: Target,
+    pub kind: String,
+    pub address: Option<String>,
+    pub provider: Option<String>,
+    pub provider_metadata: Map<String, Value>,
+    pub display_name: Option<String>,
+    pub owner_email: Option<String>,
+    /// Where an MCP host connects to.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(nullable = false)]
+    pub mcp_url: Option<String>,
+    /// Always `active`.
+    pub status: String,
+    pub created_at: Time,
+}
+
+/// Where clients reach this gateway.
+pub(super) fn public_url(gateway: &Gateway) -> String {
+    let server = &gateway.config.server;
+    match &server.public_url {
+        Some(url) => url.trim_end_matches('/').to_owned(),
+        None => format!("http://{}", server.listen),
+    }
+}
+
+fn deployment_out(gateway: &Gateway, row: DeploymentRow) -> DeploymentOut {
+    let mcp_url = format!("{}/v1/deployments/{}/mcp", public_url(gateway), row.id);
+    DeploymentOut {
+        mcp_url: (row.kind == "mcp").then_some(mcp_url),
+        id: row.id,
+        target: Target {
+            kind: row.target_type,
+            id: row.target_id,
+        },
+        kind: row.kind,
+        address: row.address,
+        provider: row.provider,
+        provider_metadata: serde_json::from_str(&row.provider_metadata).unwrap_or_default(),
+        display_name: row.display_name,
+        owner_email: row.owner_email,
+        status: row.status,
+        created_at: Time(row.created_at),
+    }
+}
+
+/// The deployment, when the caller may see it.
+pub(super) async fn found(
+    gateway: &Gateway,
+    caller: &Principal,
+    id: &str,
+) -> Result<DeploymentRow, ApiError> {
+    let row = gateway.store.deployment(&caller.tenant_id, id).await?;
+    let row = row.ok_or_else(|| ApiError::not_found("deployment", id))?;
+    let is_own =
+        |smith: &std::sync::Arc<str>| row.target_type == "smith" && row.target_id == **smith;
+    match caller.smith_id() {
+        Some(smith) if !is_own(&smith.clone()) => Err(forbidden_target()),
+        _ => Ok(row),
+    }
+}
+
+fn forbidden_target() -> ApiError {
+    ApiError::forbidden("forbidden_target", "this token's smith is not the target")
+}
+
+fn checked_name(text: Option<String>) -> Result<Option<String>, ApiError> {
+    text.map(|text| name(&text)).transpose()
+}
+
+fn checked_email(email: Option<String>) -> Result<Option<String>, ApiError> {
+    if let Some(email) = &email {
+        check_text("owner_email", email, MAX_EMAIL)?;
+        if !email.contains('@') {
+            return Err(ApiError::invalid("owner_email", "is no address"));
+        }
+    }
+    Ok(email)
+}
+
+/// Puts a smith or an agent behind an endpoint.
+#[utoipa::path(post, path = "/v1/deployments", tag = "deployments", request_body = DeploymentIn,
+    responses((status = 201, body = DeploymentOut)))]
+pub async fn create(
+    State(gateway): State<AppState>,
+    Caller(caller): Caller,
+    Input(input): Input<DeploymentIn>,
+) -> Result<(StatusCode, Json<DeploymentOut>), ApiError> {
+    caller.require(Scope::DeploymentsWrite)?;
+    if input.kind != "mcp" {
+        let message = format!("deployments of kind '{}' are not built yet", input.kind);
+        return Err(ApiError::bad_request("invalid_kind", message).param("kind"));
+    }
+    let target = input.target;
+    if let Some(smith) = caller.smith_id()
+        && (target.kind != "smith" || target.id != **smith)
+    {
+        return Err(forbidden_target());
+    }
+    let known = match target.kind.as_str() {
+        "smith" => gateway
+            .store
+            .smith(&caller.tenant_id, &target.id)
+            .await?
+            .is_some(),
+        "agent" => gateway
+            .store
+            .agent(&caller.tenant_id, &target.id)
+            .await?
+            .is_some(),
+        _ => return Err(ApiError::invalid("target.type", "must be smith or agent")),
+    };
+    if !known {
+        return Err(ApiError::not_found(&target.kind, &target.id));
+    }
+    let metadata = Value::Object(input.provider_metadata.unwrap_or_default()).to_string();
+    check_text("provider_metadata", &metadata, MAX_METADATA)?;
+    let row = DeploymentRow {
+        id: ids::mint(ids::Kind::Deployment),
+        tenant_id: caller.tenant_id.to_string(),
+        target_type: target.kind,
+        target_id: target.id,
+        kind: input.kind,
+        address: None,
+        provider: None,
+        provider_metadata: metadata,
+        display_name: checked_name(input.display_name)?,
+        owner_email: checked_email(input.owner_email)?,
+        status: "active".to_owned(),
+        created_at: now_micros(),
+    };
+    if !gateway.store.insert_deployment(&row).await? {
+        return Err(ApiError::conflict(
+            "catch_all_exists",
+            "an agent answers everybody on this kind already",
+        ));
+    }
+    Ok((StatusCode::CREATED, Json(deployment_out(&gateway, row))))
+}
+
+/// Lists the deployments; with a smith token, that smith's.
+#[utoipa::path(get, path = "/v1/deployments", tag = "deployments",
+    params(PageParams, ("target_type" = Option<String>, Query),
+        ("target_id" = Option<String>, Query)),
+    responses((status = 200, body = Page<DeploymentOut>)))]
+pub async fn list(
+    State(gateway): State<AppState>,
+    Caller(caller): Caller,
+    page: PageQuery,
+) -> Result<Json<Page<DeploymentOut>>, ApiError> {
+    caller.require(Scope::DeploymentsRead)?;
+    let mut filter = DeploymentFilter {
+        target_type: page.filter("target_type"),
+        target_id: page.filter("target_id"),
+    };
+    if let Some(own) = caller.smith_id() {
+        filter = DeploymentFilter {
+            target_type: Some("smith".to_owned()),
+            target_id: Some(own.to_string()),
+        };
+    }
+    let rows = gateway
+        .store
+        .deployments(
+            &caller.tenant_id,
+            &filter,
+            page.before.as_deref(),
+            page.fetch(),
+        )
+        .await?;
+    Ok(Json(page.page(
+        rows,
+        |row| row.id.clone(),
+        |row| deployment_out(&gateway, row),
+    )))
+}
+
+/// Reads a deployment.
+#[utoipa::path(get, path = "/v1/deployments/{id}", tag = "deployments",
+    params(("id" = String, Path)), responses((status = 200, body = DeploymentOut)))]
+pub async fn one(
+    State(gateway): State<AppState>,
+    Caller(caller): Caller,
+    Path(id): Path<String>,
+) -> Result<Json<DeploymentOut>, ApiError> {
+    caller.require(Scope::DeploymentsRead)?;
+    let row = found(&gateway, &caller, &id).await?;
+    Ok(Json(deployment_out(&gateway, row)))
+}
+
+/// Changes a deployment's name and owner.
+#[utoipa::path(patch, path = "/v1/deployments/{id}", tag = "deployments",
+    params(("id" = String, Path)), request_body = DeploymentPatch,
+    responses((status = 200, body = DeploymentOut)))]
+pub async fn update(
+    State(gateway): State<AppState>,
+    Caller(caller): Caller,
+    Path(id): Path<String>,
+    Input(input): Input<DeploymentPatch>,
+) -> Result<Json<DeploymentOut>, ApiError> {
+    caller.require(Scope::DeploymentsWrite)?;
+    let mut row = found(&gateway, &caller, &id).await?;
+    if let Some(text) = input.display_name {
+        row.display_name = checked_name(text)?;
+    }
+    if let Some(email) = input.owner_email {
+        row.owner_email = checked_email(email)?;
+    }
+    if !gateway.store.update_deployment(&row).await? {
+        return Err(ApiError::not_found("deployment", &id));
+    }
+    Ok(Json(deployment_out(&gateway, row)))
+}
+
+/// Deletes a deployment: nobody answers there any more.
+#[utoipa::path(delete, path = "/v1/deployments/{id}", tag = "deployments",
+    params(("id" = String, Path)), responses((status = 204)))]
+pub async fn remove(
+    State(gateway): State<AppState>,
+    Caller(caller): Caller,
+    Path(id): Path<String>,
+) -> Result<StatusCode, ApiError> {
+    caller.require(Scope::DeploymentsWrite)?;
+    found(&gateway, &caller, &id).await?;
+    match gateway
+        .store
+        .delete_deployment(&caller.tenant_id, &id)
+        .await?
+    {
+        true => Ok(StatusCode::NO_CONTENT),
+        false => Err(ApiError::not_found("deployment", &id)),
+    }
+}

@@ -1,0 +1,153 @@
+//! `/v1/deployments/{id}/mcp`: a smith as an MCP server (Streamable HTTP, on `rmcp`). Lives here:
+//! who a call is for, and that a session is used by whom it was opened for. What the server offers
+//! is in [`super::mcp_tools`].
+
+use std::convert::Infallible;
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::Extension;
+use axum::body::Body;
+use axum::extract::{Path, Request, State};
+use axum::response::Response;
+use http::{HeaderMap, Method, StatusCode};
+use rmcp::transport::streamable_http_server::session::local::LocalSessionManager;
+use rmcp::transport::streamable_http_server::{StreamableHttpServerConfig, StreamableHttpService};
+use tower::Service;
+
+use super::AppState;
+use super::extract::Caller;
+use super::files::Streamed;
+use super::mcp_tools::SmithServer;
+use crate::auth::{Principal, Scope};
+use crate::error::ApiError;
+use crate::gateway::Gateway;
+use crate::store::DeploymentRow;
+
+/// The header that carries a session's id (MCP, "Transports").
+const SESSION: &str = "mcp-session-id";
+const MAX_SESSIONS: u64 = 100_000;
+/// A session that nobody uses for so long is forgotten.
+const SESSION_IDLE: Duration = Duration::from_secs(3600);
+
+/// Whom a call is for.
+pub struct McpCaller {
+    pub principal: Arc<Principal>,
+    pub smith_id: Arc<str>,
+    pub deployment_id: String,
+}
+
+/// The MCP server of all deployments.
+pub struct McpHost {
+    service: StreamableHttpService<SmithServer, LocalSessionManager>,
+    /// By session: the deployment and the smith that it was opened for.
+    owners: moka::sync::Cache<String, Arc<str>>,
+}
+
+impl McpHost {
+    /// Over `gateway`.
+    pub fn new(gateway: Arc<Gateway>) -> Arc<Self> {
+        // Tokens guard the endpoint, so a page of a foreign origin can do nothing without one.
+        let config = StreamableHttpServerConfig::default()
+            .disable_allowed_hosts()
+            .with_max_request_body_bytes(gateway.config.server.max_body_bytes);
+        let make = move || Ok::<_, std::io::Error>(SmithServer::new(gateway.clone()));
+        Arc::new(Self {
+            service: StreamableHttpService::new(make, Arc::default(), config),
+            owners: moka::sync::Cache::builder()
+                .max_capacity(MAX_SESSIONS)
+                .time_to_idle(SESSION_IDLE)
+                .build(),
+        })
+    }
+}
+
+/// The smith that a call is answered by.
+async fn smith_of(
+    gateway: &Gateway,
+    caller: &Principal,
+    deployment: &DeploymentRow,
+    headers: &HeaderMap,
+) -> Result<Arc<str>, ApiError> {
+    let named = headers.get("ic-smith-id").and_then(|v| v.to_str().ok());
+    let acting = caller.acting_smith(named)?;
+    let target: Arc<str> = deployment.target_id.as_str().into();
+    if deployment.target_type == "smith" {
+        return match acting {
+            None => Ok(target),
+            Some(smith) if smith == target => Ok(target),
+            Some(_) => Err(forbidden()),
+        };
+    }
+    let smith_id = acting
+        .ok_or_else(|| ApiError::bad_request("smith_required", "name a smith with IC-Smith-Id"))?;
+    let smith = gateway.store.smith(&caller.tenant_id, &smith_id).await?;
+    let smith = smith.ok_or_else(|| ApiError::not_found("smith", &smith_id))?;
+    match smith.agent_id == deployment.target_id {
+        true => Ok(smith_id),
+        false => Err(forbidden()),
+    }
+}
+
+fn forbidden() -> ApiError {
+    ApiError::forbidden(
+        "forbidden_target",
+        "this deployment answers for another smith",
+    )
+}
+
+/// Serves the endpoint, whatever the method.
+pub async fn serve(
+    State(gateway): State<AppState>,
+    Caller(caller): Caller,
+    Extension(host): Extension<Arc<McpHost>>,
+    Path(id): Path<String>,
+    mut request: Request,
+) -> Result<Response, ApiError> {
+    caller.require(Scope::RunsWrite)?;
+    let deployment = gateway.store.deployment(&caller.tenant_id, &id).await?;
+    let deployment = deployment.filter(|row| row.kind == "mcp");
+    let deployment = deployment.ok_or_else(|| ApiError::not_found("deployment", &id))?;
+    let smith_id = smith_of(&gateway, &caller, &deployment, request.headers()).await?;
+    let owner: Arc<str> = format!("{id}/{smith_id}").into();
+    let session = |headers: &HeaderMap| {
+        let id = headers.get(SESSION)?.to_str().ok()?;
+        Some(id.to_owned())
+    };
+    let used = session(request.headers());
+    if let Some(used) = &used {
+        match host.owners.get(used) {
+            Some(opened) if opened == owner => {}
+            Some(_) => {
+                return Err(ApiError::forbidden(
+                    "session_mismatch",
+                    "this session was opened for another smith",
+                ));
+            }
+            // The host opens a new one then (MCP, "Session management").
+            None => {
+                return Err(ApiError::new(
+                    StatusCode::NOT_FOUND,
+                    "session_not_found",
+                    "there is no such session",
+                ));
+            }
+        }
+    }
+    let closes = request.method() == Method::DELETE;
+    request.extensions_mut().insert(Arc::new(McpCaller {
+        principal: caller,
+        smith_id,
+        deployment_id: id,
+    }));
+    let answered: Result<_, Infallible> = host.service.clone().call(request).await;
+    let Ok(response) = answered;
+    match (session(response.headers()), used) {
+        (Some(opened), None) => host.owners.insert(opened, owner),
+        (_, Some(used)) if closes => host.owners.invalidate(&used),
+        _ => {}
+    }
+    let mut response: http::Response<Body> = response.map(Body::new);
+    response.extensions_mut().insert(Streamed);
+    Ok(response)
+}

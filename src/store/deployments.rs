@@ -1,0 +1,49 @@
+//! Deployments: their rows and the trait.
+
+use async_trait::async_trait;
+
+use super::Result;
+
+/// Who answers where.
+#[derive(Debug, Clone, PartialEq, sqlx::FromRow)]
+pub struct DeploymentRow {
+    pub id: String,
+    pub tenant_id: String,
+    /// `smith` or `agent`.
+    pub target_type: String,
+    pub target_id: String,
+    pub kind: String,
+    pub address: Option<String>,
+    pub provider: Option<String>,
+    /// JSON object.
+    pub provider_metadata: String,
+    pub display_name: Option<String>,
+    pub owner_email: Option<String>,
+    pub status: String,
+    pub created_at: i64,
+}
+
+/// Which deployments are listed.
+#[derive(Debug, Clone, Default)]
+pub struct DeploymentFilter {
+    pub target_type: Option<String>,
+    pub target_id: Option<String>,
+}
+
+/// Deployments.
+#[async_trait]
+pub trait DeploymentStore: Send + Sync {
+    /// `false` when another one answers there already.
+    async fn insert_deployment(&self, deployment: &DeploymentRow) -> Result<bool>;
+    async fn deployment(&self, tenant_id: &str, id: &str) -> Result<Option<DeploymentRow>>;
+    async fn deployments(
+        &self,
+        tenant_id: &str,
+        filter: &DeploymentFilter,
+        before: Option<&str>,
+        limit: i64,
+    ) -> Result<Vec<DeploymentRow>>;
+    /// Writes name and owner; `false` when there is no such deployment.
+    async fn update_deployment(&self, deployment: &DeploymentRow) -> Result<bool>;
+    async fn delete_deployment(&self, tenant_id: &str, id: &str) -> Result<bool>;
+}
