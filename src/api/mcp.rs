@@ -148,6 +148,10 @@ pub async fn serve(
         _ => {}
     }
     let mut response: http::Response<Body> = response.map(Body::new);
+    if closes && response.status() == StatusCode::ACCEPTED {
+        // Published hosts know 200 and 204 as the end of a session.
+        *response.status_mut() = StatusCode::NO_CONTENT;
+    }
     response.extensions_mut().insert(Streamed);
     Ok(response)
 }

@@ -20,7 +20,7 @@ use crate::frame::Frame;
 use crate::gateway::Gateway;
 use crate::ids;
 use crate::model::{Params, Role, Turn};
-use crate::run::{Cancelled, Collected, Collector, Reader, RunRequest, Thread};
+use crate::run::{Cancelled, Collected, Collector, LiveRun, Reader, RunRequest, Thread};
 
 const ASK: &str = "ask";
 /// A host hears of progress no more often.
@@ -77,7 +77,10 @@ fn ask_tool() -> Tool {
 
 /// A failure that the host's model is told.
 fn told(error: &ApiError) -> CallToolResult {
-    let text = format!("{}: {}", error.code, error.message);
+    let text = match &error.param {
+        Some(param) => format!("{}: {param} {}", error.code, error.message),
+        None => format!("{}: {}", error.code, error.message),
+    };
     CallToolResult::error(vec![ContentBlock::text(text)])
 }
 
@@ -104,6 +107,18 @@ impl Progress {
             .with_message(format!("{} characters", self.characters));
         // A host that does not listen misses nothing but this.
         let _ = context.peer.notify_progress(told).await;
+    }
+}
+
+/// Cancels a run whose call was given up, in whatever way.
+struct Guard(Option<Arc<LiveRun>>);
+
+impl Drop for Guard {
+    fn drop(&mut self) {
+        if let Some(run) = self.0.take() {
+            let reason = "the host cancelled the call".to_owned();
+            run.cancel(Cancelled::Asked(Some(reason)));
+        }
     }
 }
 
@@ -183,6 +198,7 @@ impl SmithServer {
             characters: 0,
         });
         let run = reader.run().clone();
+        let mut guard = Guard(Some(run.clone()));
         let mut collector = Collector::default();
         let mut frames = Vec::new();
         let mut completed = false;
@@ -191,7 +207,6 @@ impl SmithServer {
                 biased;
                 more = reader.next(&mut frames) => if !more { break },
                 () = context.ct.cancelled() => {
-                    run.cancel(Cancelled::Asked(Some("the host cancelled the call".to_owned())));
                     return Err(ApiError::conflict("run_cancelled", "the call was cancelled"));
                 }
             }
@@ -204,6 +219,7 @@ impl SmithServer {
             }
             frames.clear();
         }
+        guard.0 = None;
         match completed {
             true => Ok(collector.finish()),
             false => {

@@ -26,6 +26,7 @@ await transport.terminateSession();
 await assert.rejects(client.ping(), "the session is gone");
 
 const [slow] = await connect(process.env.SLOW_URL, process.env.SLOW_TOKEN);
+slow.onerror = (error) => console.error("slow:", error);
 const seen = [];
 const told = await slow.callTool({ name: "ask", arguments: { message: "hi" } }, undefined, { onprogress: ({ progress }) => seen.push(progress) });
 assert.equal(told.content[0].text, HELLO);
@@ -33,5 +34,7 @@ assert(seen.length > 0);
 const controller = new AbortController();
 setTimeout(() => controller.abort("enough"), 200);
 await assert.rejects(slow.callTool({ name: "ask", arguments: { message: "hi" } }, undefined, { signal: controller.signal }));
+// The word of it is still on its way.
+await new Promise((resolve) => setTimeout(resolve, 300));
 await slow.close();
 console.log("mcp: all seen");
