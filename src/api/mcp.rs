@@ -47,10 +47,12 @@ pub struct McpHost {
 impl McpHost {
     /// Over `gateway`.
     pub fn new(gateway: Arc<Gateway>) -> Arc<Self> {
-        // Tokens guard the endpoint, so a page of a foreign origin can do nothing without one.
         let config = StreamableHttpServerConfig::default()
-            .disable_allowed_hosts()
             .with_max_request_body_bytes(gateway.config.server.max_body_bytes);
+        let config = match local_hosts(&gateway.config.server) {
+            Some(hosts) => config.with_allowed_hosts(hosts),
+            None => config.disable_allowed_hosts(),
+        };
         let make = move || Ok::<_, std::io::Error>(SmithServer::new(gateway.clone()));
         Arc::new(Self {
             service: StreamableHttpService::new(make, Arc::default(), config),
@@ -60,6 +62,20 @@ impl McpHost {
                 .build(),
         })
     }
+}
+
+/// The names that a gateway of this machine alone answers to, so that no page reaches it by a name
+/// of its own making (DNS rebinding). Under other addresses its names are not known here, and its
+/// tokens guard it.
+fn local_hosts(server: &crate::config::Server) -> Option<Vec<String>> {
+    if !server.listen.ip().is_loopback() {
+        return None;
+    }
+    let mut hosts: Vec<String> = ["localhost", "127.0.0.1", "::1"].map(str::to_owned).into();
+    let public = server.public_url.as_deref();
+    let public = public.and_then(|url| url::Url::parse(url).ok());
+    hosts.extend(public.and_then(|url| url.host_str().map(str::to_owned)));
+    Some(hosts)
 }
 
 /// The smith that a call is answered by.

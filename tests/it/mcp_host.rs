@@ -149,3 +149,14 @@ async fn hosts_ask_a_smith(url: Option<String>) {
     assert!(statuses.contains(&"cancelled"), "{statuses:?}");
     assert!(runs.iter().all(|run| run["status"] != "running"));
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_conformance_suite_passes() {
+    let harness = start_on(None, |_| {}).await;
+    let smith = harness.smith("anthropic/text").await;
+    let deployment = id(&harness.deploy("smith", &smith).await);
+    let url = harness.url(&format!("/v1/deployments/{deployment}/mcp"));
+    let token = harness.smith_token(&smith, &["runs:write"]).await;
+    let env = [("URL", url.as_str()), ("SMITH_TOKEN", token.as_str())];
+    run_script(&harness, "TEST_NODE", "mcp_conformance.mjs", &env).await;
+}
