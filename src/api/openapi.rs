@@ -196,6 +196,7 @@ pub fn complete(mut document: Document) -> Document {
         .collect();
     for (path, item) in &mut document.paths.paths {
         for (method, operation) in operations(item) {
+            operation.operation_id = operation.operation_id.take().map(|id| named(&id, path));
             // No body counts as an empty object.
             if let Some(RefOr::T(body)) = &mut operation.request_body
                 && let Some(RefOr::T(content)) = body.content.get("application/json")
@@ -219,10 +220,52 @@ pub fn complete(mut document: Document) -> Document {
     document
 }
 
+/// An operation's id, unique in the document and a fit name for a function of a client: what its
+/// handler does, and with what.
+fn named(handler: &str, path: &str) -> String {
+    let verb = match handler {
+        "one" => "get",
+        "remove" => "delete",
+        other => other,
+    };
+    let fixed = path.split('/').filter(|part| {
+        !part.is_empty() && *part != "v1" && !part.starts_with('{') && *part != handler
+    });
+    let name = [verb]
+        .into_iter()
+        .chain(fixed)
+        .collect::<Vec<_>>()
+        .join("_");
+    name.replace([':', '.', '-'], "_")
+}
+
 /// `GET /openapi.json`.
 pub fn answer(document: &Document) -> Response {
     match document.to_json() {
         Ok(text) => ([(header::CONTENT_TYPE, "application/json")], text).into_response(),
         Err(error) => crate::error::ApiError::internal(error).into_response(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::HashSet;
+
+    use super::*;
+
+    #[test]
+    fn operations_have_names_of_their_own() {
+        assert_eq!(named("list", "/v1/agents/{id}/ui"), "list_agents_ui");
+        assert_eq!(named("attach", "/v1/agents/{id}/attach"), "attach_agents");
+        let (_, document) = super::super::documented().split_for_parts();
+        let mut document = complete(document);
+        let mut seen = HashSet::new();
+        for (path, item) in &mut document.paths.paths {
+            for (_, operation) in operations(item) {
+                let id = operation.operation_id.clone().expect("an id");
+                assert!(seen.insert(id.clone()), "{path}: {id}");
+            }
+        }
+        assert!(seen.len() > 100);
     }
 }

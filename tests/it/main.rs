@@ -13,6 +13,7 @@ mod edge;
 mod faults;
 mod mcp_host;
 mod mock;
+mod packages;
 mod plans;
 mod requests;
 mod responses;
