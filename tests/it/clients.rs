@@ -101,3 +101,8 @@ async fn use_chat_in_a_browser() {
 async fn flue_and_its_provider_package() {
     drive("TEST_NODE", &["flue.mjs"]).await;
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_agent_of_eve() {
+    drive("TEST_NODE", &["eve.mjs"]).await;
+}
