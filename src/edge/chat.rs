@@ -8,13 +8,13 @@ use http::StatusCode;
 
 use super::exchange::{Exchange, Gone};
 use super::forward::{Forward, Passage, Prepared};
-use super::turn::{Answer, RunTurn, translate_stream, while_client_waits, whole_answer};
+use super::turn::{Answer, Routed, RunTurn, translate_stream, whole_answer};
 use crate::auth::{Principal, Scope};
 use crate::config::ProviderWire;
 use crate::error::ApiError;
 use crate::ids;
 use crate::limit::Permit;
-use crate::run::{RunRequest, Spender, Thread};
+use crate::run::{RunRequest, Thread};
 use crate::store::now_seconds;
 use crate::wire::chat::{self, ChatRequest, EventGate, Peek, StreamEncoder, decode};
 use crate::wire::parse;
@@ -59,22 +59,14 @@ async fn begin(exchange: &mut Exchange) -> Result<Plan, ApiError> {
     let peek: Peek<'_> = parse_peek(&body)?;
     let model = peek.model.as_deref().unwrap_or_default();
     let gateway = exchange.gateway.clone();
-    if thread.is_some() || !gateway.models.routing.is_qualified(model) {
-        return Err(ApiError::bad_request(
-            "smith_required",
-            "name a smith with IC-Smith-Id, or a model as <provider>/<model>",
-        ));
-    }
+    let routed = Routed::begin(&gateway, &principal, model, thread.is_some()).await?;
     let model = model.to_owned();
     let stream = peek.stream.unwrap_or(false);
-    let tenant_id = principal.tenant_id.clone();
-    gateway.budgets.check(&Spender::tenant(&tenant_id)).await?;
-    let permit = gateway.gate.begin_run(&principal, None)?;
-    let routes = gateway
-        .models
-        .routing
-        .resolve(&tenant_id, None, &model)
-        .await?;
+    let Routed {
+        tenant_id,
+        routes,
+        permit,
+    } = routed;
     if routes
         .iter()
         .all(|route| route.wire == ProviderWire::OpenaiChat)
@@ -104,22 +96,9 @@ async fn begin(exchange: &mut Exchange) -> Result<Plan, ApiError> {
     let decoded = decode(parse::<ChatRequest>(&body)?)?;
     let include_usage = decoded.include_usage;
     let request = decoded.into_request();
-    let models = gateway.models.clone();
-    let answer = if stream {
-        let started = models.stream(&tenant_id, routes, &request);
-        match while_client_waits(exchange, started).await {
-            None => return Ok(Plan::ClientLeft),
-            Some(call) => Answer::Stream(Box::new(call?)),
-        }
-    } else {
-        let whole = models.complete(&tenant_id, routes, &request);
-        match while_client_waits(exchange, whole).await {
-            None => return Ok(Plan::ClientLeft),
-            Some(answer) => {
-                let (route, frames) = answer?;
-                Answer::Whole(Box::new(route), frames)
-            }
-        }
+    let answer = Answer::begin(exchange, &tenant_id, routes, &request, stream).await?;
+    let Some(answer) = answer else {
+        return Ok(Plan::ClientLeft);
     };
     Ok(Plan::Translate(Box::new(Translate {
         tenant_id,

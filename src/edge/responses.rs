@@ -11,7 +11,7 @@ use serde_json::{Value, json};
 use super::exchange::{Exchange, Gone};
 use super::forward::{Forward, Passage, Prepared};
 use super::turn::{
-    Answer, Followed, RunTurn, is_under_way, translate_stream, while_client_waits, whole_answer,
+    Answer, Followed, Routed, RunTurn, is_under_way, translate_stream, whole_answer,
 };
 use crate::api::responses::{Stored, answer_items};
 use crate::auth::{Principal, Scope};
@@ -20,7 +20,7 @@ use crate::gateway::Gateway;
 use crate::ids;
 use crate::limit::Permit;
 use crate::model::{Part, Turn};
-use crate::run::{Link, ResponseRecord, RunRequest, Spender, Thread};
+use crate::run::{Link, ResponseRecord, RunRequest, Thread};
 use crate::store::now_seconds;
 use crate::wire::chat::Peek;
 use crate::wire::chat::forward::rewrite;
@@ -96,17 +96,12 @@ async fn routed(
     let model = peek.model.as_deref().unwrap_or_default().to_owned();
     let stream = peek.stream.unwrap_or(false);
     let gateway = exchange.gateway.clone();
-    if thread.is_some() || !gateway.models.routing.is_qualified(&model) {
-        return Err(ApiError::bad_request(
-            "smith_required",
-            "name a smith with IC-Smith-Id, or a model as <provider>/<model>",
-        ));
-    }
-    let tenant_id = principal.tenant_id.clone();
-    gateway.budgets.check(&Spender::tenant(&tenant_id)).await?;
-    let permit = gateway.gate.begin_run(principal, None)?;
-    let routing = &gateway.models.routing;
-    let routes = routing.resolve(&tenant_id, None, &model).await?;
+    let routed = Routed::begin(&gateway, principal, &model, thread.is_some()).await?;
+    let Routed {
+        tenant_id,
+        routes,
+        permit,
+    } = routed;
     if routes.iter().all(|route| route.responses) {
         let limit = gateway.config.limits.max_event_bytes;
         let begun = Forward::begin(
@@ -148,22 +143,9 @@ async fn routed(
     echo.insert("store".into(), json!(false));
     let encrypted = decoded.encrypted;
     let request = decoded.into_request()?;
-    let models = gateway.models.clone();
-    let answer = if stream {
-        let started = models.stream(&tenant_id, routes, &request);
-        match while_client_waits(exchange, started).await {
-            None => return Ok(Plan::ClientLeft),
-            Some(call) => Answer::Stream(Box::new(call?)),
-        }
-    } else {
-        let whole = models.complete(&tenant_id, routes, &request);
-        match while_client_waits(exchange, whole).await {
-            None => return Ok(Plan::ClientLeft),
-            Some(answer) => {
-                let (route, frames) = answer?;
-                Answer::Whole(Box::new(route), frames)
-            }
-        }
+    let answer = Answer::begin(exchange, &tenant_id, routes, &request, stream).await?;
+    let Some(answer) = answer else {
+        return Ok(Plan::ClientLeft);
     };
     let run_id = ids::mint(ids::Kind::Run);
     let body = ids::body(ids::Kind::Run, &run_id).unwrap_or(&run_id);

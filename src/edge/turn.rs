@@ -7,10 +7,12 @@ use std::time::Duration;
 use bytes::{Bytes, BytesMut};
 
 use super::exchange::{Exchange, Gone, KEEP_ALIVE_EVERY};
+use crate::auth::Principal;
 use crate::error::ApiError;
 use crate::frame::{self, Frame, StopReason};
 use crate::gateway::Gateway;
-use crate::model::{ModelCall, Route};
+use crate::limit::Permit;
+use crate::model::{ModelCall, ModelRequest, Route};
 use crate::run::{Collected, Collector, LiveRun, Reader, Spender};
 use crate::sse::KEEP_ALIVE;
 use crate::store::RunRow;
@@ -251,6 +253,61 @@ async fn stored_frames(
 pub enum Answer {
     Stream(Box<ModelCall>),
     Whole(Box<Route>, Vec<Frame>),
+}
+
+impl Answer {
+    /// Asks the first route that answers; `None` when the client left.
+    pub async fn begin(
+        exchange: &mut Exchange,
+        tenant_id: &Arc<str>,
+        routes: Vec<Route>,
+        request: &ModelRequest,
+        stream: bool,
+    ) -> Result<Option<Self>, ApiError> {
+        let models = exchange.gateway.models.clone();
+        if stream {
+            let started = models.stream(tenant_id, routes, request);
+            let call = while_client_waits(exchange, started).await.transpose()?;
+            return Ok(call.map(|call| Self::Stream(Box::new(call))));
+        }
+        let whole = models.complete(tenant_id, routes, request);
+        let answer = while_client_waits(exchange, whole).await.transpose()?;
+        Ok(answer.map(|(route, frames)| Self::Whole(Box::new(route), frames)))
+    }
+}
+
+/// A call that names a provider's model instead of a smith.
+pub struct Routed {
+    pub tenant_id: Arc<str>,
+    pub routes: Vec<Route>,
+    pub permit: Permit,
+}
+
+impl Routed {
+    /// 400 `smith_required` when `model` does not say whose it is, or a thread is named.
+    pub async fn begin(
+        gateway: &Gateway,
+        principal: &Principal,
+        model: &str,
+        has_thread: bool,
+    ) -> Result<Self, ApiError> {
+        if has_thread || !gateway.models.routing.is_qualified(model) {
+            return Err(ApiError::bad_request(
+                "smith_required",
+                "name a smith with IC-Smith-Id, or a model as <provider>/<model>",
+            ));
+        }
+        let tenant_id = principal.tenant_id.clone();
+        gateway.budgets.check(&Spender::tenant(&tenant_id)).await?;
+        let permit = gateway.gate.begin_run(principal, None)?;
+        let routing = &gateway.models.routing;
+        let routes = routing.resolve(&tenant_id, None, model).await?;
+        Ok(Self {
+            tenant_id,
+            routes,
+            permit,
+        })
+    }
 }
 
 /// Notes what an answer took, and what its provider wants back with the next turn.
