@@ -84,22 +84,44 @@ macro_rules! impl_smiths {
                 before: Option<&str>,
                 limit: i64,
             ) -> Result<Vec<SmithRow>> {
-                let prefix = filter.external_id_prefix.as_deref();
-                let end = prefix.and_then($crate::store::sql::prefix_end);
-                Ok($crate::store::sql::select_page!(
-                    &self.read,
-                    "SELECT * FROM smiths WHERE deleted_at IS NULL AND tenant_id = ",
-                    tenant_id,
-                    [
-                        (" AND external_id = ", &filter.external_id),
-                        (" AND external_id >= ", prefix),
-                        (" AND external_id < ", &end),
-                        (" AND customer_id = ", &filter.customer_id),
-                        (" AND agent_id = ", &filter.agent_id),
-                    ],
-                    before,
-                    limit
-                ))
+                let Some(prefix) = filter.external_id_prefix.as_deref() else {
+                    return Ok($crate::store::sql::select_page!(
+                        &self.read,
+                        "SELECT * FROM smiths WHERE deleted_at IS NULL AND tenant_id = ",
+                        tenant_id,
+                        [
+                            (" AND external_id = ", &filter.external_id),
+                            (" AND customer_id = ", &filter.customer_id),
+                            (" AND agent_id = ", &filter.agent_id),
+                        ],
+                        before,
+                        limit
+                    ));
+                };
+                // What a prefix finds is sorted: by ids alone, so that no rows are carried along.
+                let mut query = sqlx::QueryBuilder::new(
+                    "SELECT * FROM smiths WHERE id IN (SELECT id FROM smiths \
+                     WHERE deleted_at IS NULL AND tenant_id = ",
+                );
+                query.push_bind(tenant_id.to_owned());
+                let end = $crate::store::sql::prefix_end(prefix);
+                for (sql, value) in [
+                    (" AND external_id >= ", Some(prefix)),
+                    (" AND external_id < ", end.as_deref()),
+                    (" AND external_id = ", filter.external_id.as_deref()),
+                    (" AND customer_id = ", filter.customer_id.as_deref()),
+                    (" AND agent_id = ", filter.agent_id.as_deref()),
+                    (" AND id < ", before),
+                ] {
+                    if let Some(value) = value {
+                        query.push(sql);
+                        query.push_bind(value.to_owned());
+                    }
+                }
+                query.push(" ORDER BY id DESC LIMIT ");
+                query.push_bind(limit);
+                query.push(") ORDER BY id DESC");
+                Ok(query.build_query_as().fetch_all(&self.read).await?)
             }
 
             async fn update_smith(
