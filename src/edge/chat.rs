@@ -8,7 +8,7 @@ use http::StatusCode;
 
 use super::exchange::{Exchange, Gone};
 use super::forward::{Forward, Passage, Prepared};
-use super::turn::{Answer, Routed, RunTurn, translate_stream, whole_answer};
+use super::turn::{Answer, Routed, RunTurn, check_thread_id, translate_stream, whole_answer};
 use crate::auth::{Principal, Scope};
 use crate::config::ProviderWire;
 use crate::error::ApiError;
@@ -139,12 +139,7 @@ async fn smith_turn(
     let record: serde_json::Value = serde_json::from_slice(body).map_err(ApiError::internal)?;
     let decoded = decode(request)?;
     if let Some(thread) = &thread {
-        if !ids::is_sane_thread_id(thread) {
-            return Err(ApiError::bad_request(
-                "invalid_request",
-                "IC-Thread-Id must be 1 to 256 printable characters",
-            ));
-        }
+        check_thread_id(thread)?;
         if decoded.response_format.is_some() {
             return Err(ApiError::bad_request(
                 "invalid_response_format",

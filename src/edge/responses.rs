@@ -11,7 +11,8 @@ use serde_json::{Value, json};
 use super::exchange::{Exchange, Gone};
 use super::forward::{Forward, Passage, Prepared};
 use super::turn::{
-    Answer, Followed, Routed, RunTurn, is_under_way, translate_stream, whole_answer,
+    Answer, Followed, Routed, RunTurn, check_thread_id, is_under_way, translate_stream,
+    whole_answer,
 };
 use crate::api::responses::{Stored, answer_items};
 use crate::auth::{Principal, Scope};
@@ -248,11 +249,10 @@ impl Owner<'_> {
             });
         }
         match header {
-            Some(thread) if ids::is_sane_thread_id(&thread) => Ok(Thread::Kept(thread)),
-            Some(_) => Err(ApiError::bad_request(
-                "invalid_request",
-                "IC-Thread-Id must be 1 to 256 printable characters",
-            )),
+            Some(thread) => {
+                check_thread_id(&thread)?;
+                Ok(Thread::Kept(thread))
+            }
             None => Ok(Thread::Chain(None)),
         }
     }

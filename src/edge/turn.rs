@@ -11,6 +11,7 @@ use crate::auth::Principal;
 use crate::error::ApiError;
 use crate::frame::{self, Frame, StopReason};
 use crate::gateway::Gateway;
+use crate::ids;
 use crate::limit::Permit;
 use crate::model::{ModelCall, ModelRequest, Route};
 use crate::run::{Collected, Collector, LiveRun, Reader, Spender};
@@ -34,6 +35,17 @@ pub async fn while_client_waits<T>(
             gateway.metrics.cancelled_calls.inc();
             None
         }
+    }
+}
+
+/// Refuses an `IC-Thread-Id` that cannot be kept.
+pub fn check_thread_id(id: &str) -> Result<(), ApiError> {
+    match ids::is_sane_thread_id(id) {
+        true => Ok(()),
+        false => Err(ApiError::bad_request(
+            "invalid_request",
+            "IC-Thread-Id must be 1 to 256 printable characters",
+        )),
     }
 }
 
@@ -92,10 +104,20 @@ impl RunTurn {
 
     /// Writes the run's frames as they come. The stream has begun.
     pub async fn stream(
-        mut self,
+        self,
         exchange: &mut Exchange,
         encoder: &mut impl FrameEncoder,
         wire: &str,
+    ) -> Result<(), Gone> {
+        let written = self.write(exchange, encoder).await;
+        count_frames(exchange, wire, encoder.written());
+        written
+    }
+
+    async fn write(
+        mut self,
+        exchange: &mut Exchange,
+        encoder: &mut impl FrameEncoder,
     ) -> Result<(), Gone> {
         let mut buf = BytesMut::with_capacity(4096);
         loop {
@@ -110,7 +132,6 @@ impl RunTurn {
                 () = tokio::time::sleep(KEEP_ALIVE_EVERY) => buf.extend_from_slice(KEEP_ALIVE),
             }
         }
-        count_frames(exchange, wire, encoder.written());
         Ok(())
     }
 

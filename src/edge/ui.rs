@@ -8,7 +8,7 @@ use http::{HeaderName, HeaderValue, StatusCode};
 use serde_json::{Value, json};
 
 use super::exchange::{Exchange, Extra, Gone};
-use super::turn::{Followed, RunTurn};
+use super::turn::{Followed, RunTurn, check_thread_id};
 use crate::auth::Scope;
 use crate::error::ApiError;
 use crate::ids;
@@ -63,14 +63,8 @@ async fn begin(exchange: &mut Exchange) -> Result<Option<RunTurn>, ApiError> {
     let smith = principal.acting_smith(exchange.header("ic-smith-id"))?;
     let smith_id: Arc<str> = smith.ok_or_else(smith_required)?;
     let kept = exchange.header("ic-thread-id").map(str::to_owned);
-    if kept
-        .as_deref()
-        .is_some_and(|id| !ids::is_sane_thread_id(id))
-    {
-        return Err(ApiError::bad_request(
-            "invalid_request",
-            "IC-Thread-Id must be 1 to 256 printable characters",
-        ));
+    if let Some(thread) = &kept {
+        check_thread_id(thread)?;
     }
     let body = exchange.body().await?;
     let decoded = decode(parse::<UiRequest>(&body)?)?;
