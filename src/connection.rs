@@ -262,6 +262,29 @@ impl Connections {
         Ok(row)
     }
 
+    /// The access token of a smith's active grant, refreshed when it is about to expire; `None`
+    /// when there is none.
+    pub async fn access_token(
+        &self,
+        tenant_id: &str,
+        smith_id: &str,
+        provider: &str,
+    ) -> Result<Option<String>, ApiError> {
+        const SOON_MICROS: i64 = 60 * 1_000_000;
+        let rows = self
+            .store
+            .connections(tenant_id, smith_id, Some(provider), None, 10)
+            .await?;
+        let Some(mut row) = rows.into_iter().find(|row| row.status == "active") else {
+            return Ok(None);
+        };
+        let expires = row.expires_at.unwrap_or(i64::MAX);
+        if expires < now_micros() + SOON_MICROS {
+            row = self.refresh(row).await?;
+        }
+        Ok(self.open(&row)?.access_token)
+    }
+
     /// Puts new tokens into a connection.
     pub fn grant(
         &self,

@@ -20,6 +20,7 @@ use crate::retrieval::Retrieval;
 use crate::run::{Accounting, Budgets, RunParts, Runs, Smiths, Spender};
 use crate::secrets::{Vault, VaultError};
 use crate::store::{self, Journal, OrganizationRow, Store, StoreError, Tenant, now_micros};
+use crate::tools::{self, Toolbox};
 use crate::webhook::{Sender, Webhooks};
 
 /// Why a gateway cannot start.
@@ -58,7 +59,8 @@ pub struct Gateway {
     pub budgets: Arc<Budgets>,
     pub vault: Arc<Vault>,
     pub webhooks: Arc<Webhooks>,
-    pub connections: Connections,
+    pub connections: Arc<Connections>,
+    pub tools: Arc<Toolbox>,
     pub retrieval: Arc<Retrieval>,
     pub gate: Arc<Gate>,
     pub metrics: Metrics,
@@ -116,6 +118,7 @@ impl Gateway {
         let webhooks = Webhooks::new(sender);
         let gate = Arc::new(Gate::new(&config.limits.rate, &config.limits.concurrency));
         let connections = Connections::new(store.clone(), vault.clone(), models.clone());
+        let connections = Arc::new(connections);
         let retrieval = Retrieval::new(
             store.clone(),
             models.clone(),
@@ -123,7 +126,16 @@ impl Gateway {
             accounting.clone(),
             budgets.clone(),
         );
+        let parts = tools::hosted::Parts {
+            store: store.clone(),
+            models: models.clone(),
+            documents: retrieval.clone(),
+            config: config.tools.clone(),
+        };
+        let tools = Toolbox::new(parts, vault.clone(), connections.clone());
         let parts = RunParts {
+            tools: tools.clone(),
+            approval_timeout: Duration::from_secs(config.tools.approval_timeout_s),
             store: store.clone(),
             journal: journal.clone(),
             models: models.clone(),
@@ -156,6 +168,7 @@ impl Gateway {
             vault,
             webhooks,
             connections,
+            tools,
             retrieval,
             gate,
             metrics,
@@ -177,9 +190,9 @@ impl Gateway {
         }
         loop {
             // An embedded store has one node: whatever is marked as running there is not.
-            match self.runs.fail_lapsed(alone).await {
+            match self.runs.take_lapsed(alone).await {
                 Ok(0) => break,
-                Ok(failed) => tracing::warn!(failed, "ended runs that a dead process left"),
+                Ok(taken) => tracing::warn!(taken, "took the runs that a dead process left"),
                 Err(error) => {
                     tracing::warn!(%error, "cannot look for lapsed runs");
                     break;
@@ -188,6 +201,7 @@ impl Gateway {
         }
         self.tasks.lock().extend([
             tokio::spawn(self.runs.clone().keep_leases()),
+            tokio::spawn(self.runs.clone().follow_cancels()),
             tokio::spawn(self.webhooks.clone().work()),
             tokio::spawn(self.retrieval.clone().work()),
             tokio::spawn(expire_regularly(self.store.clone())),

@@ -94,10 +94,11 @@ pub async fn one(
     responses((status = 200, body = List<HostedToolOut>)))]
 pub async fn hosted_tools(Caller(caller): Caller) -> Result<Json<List<HostedToolOut>>, ApiError> {
     caller.require_admin()?;
-    let shown = |tool: &crate::tools::hosted::HostedTool| HostedToolOut {
-        name: tool.name,
-        description: tool.description,
-    };
-    let data = HOSTED.iter().map(shown).collect();
+    let listed = HOSTED.iter().filter(|tool| tool.is_listed());
+    let shown = listed.map(|tool| HostedToolOut {
+        name: tool.name(),
+        description: tool.description(),
+    });
+    let data = shown.collect();
     Ok(Json(List { data }))
 }

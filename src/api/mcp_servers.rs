@@ -16,10 +16,8 @@ use super::time::Time;
 use crate::config::is_provider_name;
 use crate::error::ApiError;
 use crate::ids;
-use crate::store::{
-    ApprovalRule, McpAuth, McpServerRow, McpSettings, McpTool, McpTools, now_micros,
-};
-use crate::tools::{catalog, mcp};
+use crate::store::{ApprovalRule, McpAuth, McpServerRow, McpSettings, McpTools, now_micros};
+use crate::tools::{catalog, is_allowed, requires_approval, secret_owner};
 
 const MAX_URL: usize = 2048;
 const MAX_SECRET: usize = 8192;
@@ -131,27 +129,15 @@ pub struct McpServerOut {
     pub created_at: Time,
 }
 
-/// Whether a policy or the server's own hint makes a tool wait for an approval.
-fn requires_approval(settings: &McpSettings, tool: &McpTool) -> bool {
-    tool.destructive
-        || settings.approval_policy.iter().any(|rule| {
-            Glob::new(&rule.pattern).is_ok_and(|g| g.compile_matcher().is_match(&tool.name))
-        })
-}
-
 fn server_out(row: McpServerRow) -> McpServerOut {
     let settings = &row.settings;
-    let allowed = |name: &String| {
-        let list = settings.tool_allowlist.as_ref();
-        list.is_none_or(|list| list.contains(name))
-    };
     let tools: Vec<McpToolOut> = row
         .tools
         .0
         .iter()
         .map(|tool| McpToolOut {
             requires_approval: requires_approval(settings, tool),
-            enabled: allowed(&tool.name),
+            enabled: is_allowed(settings, &tool.name),
             name: tool.name.clone(),
             description: tool.description.clone(),
         })
@@ -225,10 +211,6 @@ fn policy(rules: Vec<Map<String, Value>>) -> Result<Vec<ApprovalRule>, ApiError>
 
 fn invalid_auth(why: &str) -> ApiError {
     ApiError::bad_request("invalid_auth_kind", why.to_owned()).param("auth.kind")
-}
-
-fn owner(tenant: &str, name: &str) -> String {
-    format!("mcp_server/{tenant}/{name}")
 }
 
 /// The settings and the secret of what a tenant registers.
@@ -329,7 +311,7 @@ async fn found(gateway: &AppState, tenant: &str, name: &str) -> Result<McpServer
 
 /// Asks a server for its tools and notes what it says.
 async fn discover(gateway: &AppState, server: &mut McpServerRow, secret: Option<String>) {
-    match mcp::discover(&gateway.models, &server.url, secret).await {
+    match gateway.tools.discover(server, secret).await {
         Ok(tools) => {
             server.tools = McpTools(tools);
             server.tools_refreshed_at = Some(now_micros());
@@ -411,7 +393,7 @@ pub async fn put(
         Some(secret) => Some(
             gateway
                 .vault
-                .seal(&owner(tenant, &name), secret.as_bytes())
+                .seal(&secret_owner(tenant, &name), secret.as_bytes())
                 .map_err(ApiError::internal)?,
         ),
         None => None,
@@ -434,6 +416,7 @@ pub async fn put(
     };
     discover(&gateway, &mut server, secret).await;
     let kept = gateway.store.put_mcp_server(&server).await?;
+    gateway.tools.forget(&kept.tenant_id, &kept.name);
     Ok(Json(server_out(kept)))
 }
 
@@ -447,20 +430,12 @@ pub async fn refresh(
 ) -> Result<Json<McpServerOut>, ApiError> {
     caller.require_admin()?;
     let mut server = found(&gateway, &caller.tenant_id, &name).await?;
-    let secret = match &server.sealed {
-        Some(sealed) => {
-            let opened = gateway
-                .vault
-                .open(&owner(&caller.tenant_id, &name), sealed)
-                .map_err(ApiError::internal)?;
-            Some(String::from_utf8_lossy(&opened).into_owned())
-        }
-        None => None,
-    };
+    let secret = gateway.tools.secret(&server)?;
     discover(&gateway, &mut server, secret).await;
     if !gateway.store.put_mcp_tools(&server).await? {
         return Err(ApiError::not_found("MCP server", &name));
     }
+    gateway.tools.forget(&caller.tenant_id, &name);
     match &server.discovery_error {
         None => Ok(Json(server_out(server))),
         Some(why) => Err(ApiError::new(
@@ -485,7 +460,10 @@ pub async fn remove(
         .delete_mcp_server(&caller.tenant_id, &name)
         .await?
     {
-        true => Ok(StatusCode::NO_CONTENT),
+        true => {
+            gateway.tools.forget(&caller.tenant_id, &name);
+            Ok(StatusCode::NO_CONTENT)
+        }
         false => Err(ApiError::not_found("MCP server", &name)),
     }
 }

@@ -17,10 +17,10 @@ use crate::auth::{Principal, Scope};
 use crate::error::ApiError;
 use crate::frame::StopReason;
 use crate::gateway::Gateway;
-use crate::model::{Role, Turn};
+use crate::model::{Part, Role, Turn};
 use crate::run::{ResponseRecord, usage_of};
 use crate::store::RunRow;
-use crate::wire::responses::items::{Item, Numbering, push_turn, turn_of};
+use crate::wire::responses::items::{Item, Numbering, approval_request, push_turn, turn_of};
 use crate::wire::responses::{Head, Status, body_of};
 
 /// A run with what the Responses wire shows of its request.
@@ -37,6 +37,16 @@ impl Stored {
         tenant_id: &Arc<str>,
         run_id: &str,
     ) -> Result<Option<Self>, ApiError> {
+        let found = Self::of_run(gateway, tenant_id, run_id).await?;
+        Ok(found.filter(|stored| stored.record.store))
+    }
+
+    /// The response of a run, whether it was to be kept or not.
+    pub async fn of_run(
+        gateway: &Gateway,
+        tenant_id: &Arc<str>,
+        run_id: &str,
+    ) -> Result<Option<Self>, ApiError> {
         let Some(run) = gateway.store.run(tenant_id, run_id).await? else {
             return Ok(None);
         };
@@ -48,7 +58,7 @@ impl Stored {
             Some(text) => serde_json::from_str(text).map_err(ApiError::internal)?,
             None => of_other_wire(&run, &turns),
         };
-        Ok(record.store.then_some(Self { run, record, turns }))
+        Ok(Some(Self { run, record, turns }))
     }
 
     /// The response that a caller names, when it may see it.
@@ -85,6 +95,46 @@ impl Stored {
         Numbering::at(self.body(), self.record.places)
     }
 
+    /// Behind all items so far, for a run that goes on.
+    pub fn next_numbering(&self) -> Numbering {
+        let mut numbering = self.answer_numbering();
+        numbering.items(self.said());
+        numbering
+    }
+
+    fn said(&self) -> &[Turn] {
+        let said = self.turns.get(self.record.input_turns..);
+        said.unwrap_or_default()
+    }
+
+    /// Whether the run's tools are those of its smith.
+    pub fn has_own_tools(&self) -> bool {
+        let tools = self.record.echo.get("tools").and_then(Value::as_array);
+        let is_callers =
+            |part: &Part| matches!(part, Part::ToolCall { server, .. } if server.is_none());
+        tools.is_none_or(Vec::is_empty)
+            && !self
+                .said()
+                .iter()
+                .flat_map(|turn| &turn.parts)
+                .any(is_callers)
+    }
+
+    /// What humans must decide before the run goes on.
+    fn requests(&self) -> Vec<Value> {
+        let output = self.run.output.as_deref().unwrap_or_default();
+        let output: Value = serde_json::from_str(output).unwrap_or_default();
+        let waiting = output["tool_calls"].as_array();
+        let waiting = waiting.filter(|_| self.run.status == "paused_for_approval");
+        let request = |call: &Value| {
+            let text = |name: &str| call[name].as_str().unwrap_or_default();
+            let id = format!("{}::{}", self.run.id, text("tool_call_id"));
+            let arguments = call["args"].to_string();
+            approval_request(&id, text("server"), text("tool"), &arguments)
+        };
+        waiting.into_iter().flatten().map(request).collect()
+    }
+
     /// The response object as it stands.
     pub fn response(&self) -> Value {
         let run = &self.run;
@@ -107,9 +157,9 @@ impl Stored {
                 Status::Ended(stop, usage_of(run).unwrap_or_default())
             }
         };
-        let said = self.turns.get(self.record.input_turns..);
-        let items = self.answer_numbering().items(said.unwrap_or_default());
-        let output = answer_items(items, self.record.encrypted);
+        let items = self.answer_numbering().items(self.said());
+        let mut output = answer_items(items, self.record.encrypted);
+        output.extend(self.requests());
         self.head().response(&status, output)
     }
 

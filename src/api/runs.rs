@@ -1,5 +1,7 @@
 //! Runs as records, and `submit`. Creating and following runs is the edge's.
 
+use std::time::Duration;
+
 use axum::Json;
 use axum::extract::{Path, State};
 use serde::{Deserialize, Serialize};
@@ -7,13 +9,13 @@ use serde_json::{Map, Value, json};
 use utoipa::ToSchema;
 
 use super::AppState;
-use super::extract::{Caller, Input};
+use super::extract::{Caller, Input, check_text};
 use super::page::{Page, PageParams, PageQuery};
 use super::time::Time;
 use crate::auth::Scope;
 use crate::error::ApiError;
 use crate::gateway::Gateway;
-use crate::run::{Cancelled, run_out};
+use crate::run::{Cancelled, Word, not_paused, run_out};
 use crate::store::{RunFilter, RunRow};
 
 const STATUSES: [&str; 7] = [
@@ -28,10 +30,6 @@ const STATUSES: [&str; 7] = [
 
 /// An answer to a run that waits, or its cancellation.
 #[derive(Debug, Deserialize, ToSchema)]
-#[allow(
-    dead_code,
-    reason = "no run waits yet; what is sent is checked all the same"
-)]
 pub struct SubmitIn {
     /// `approval_decision`, `tool_result` or `cancel`.
     #[schema(example = "cancel")]
@@ -46,10 +44,12 @@ pub struct SubmitIn {
     pub content: Option<Map<String, Value>>,
     #[serde(default)]
     pub reason: Option<String>,
+    /// Who decided, where the caller decides for somebody else.
+    #[serde(default)]
+    pub actor: Option<String>,
+    /// Names an approval by the call that it is about.
     #[serde(default)]
     pub tool_call_id: Option<String>,
-    #[serde(default)]
-    pub result: Option<Map<String, Value>>,
 }
 
 /// One message of a run's input.
@@ -103,6 +103,15 @@ pub struct RunUsage {
     /// Absent when the model has no price.
     #[schema(nullable = false)]
     pub cost: Option<f64>,
+}
+
+/// The run as it is then; of a cancellation, its id and status.
+#[derive(Debug, Serialize, ToSchema)]
+#[serde(untagged)]
+#[allow(dead_code, reason = "only its schema is used")]
+pub enum SubmitOut {
+    Run(Box<RunOut>),
+    Ack(RunAck),
 }
 
 /// A run's id and what became of it.
@@ -226,7 +235,7 @@ pub async fn one(
 /// Answers a run that waits, or cancels it.
 #[utoipa::path(post, path = "/v1/smiths/{id}/runs/{run}/submit", tag = "runs",
     params(("id" = String, Path), ("run" = String, Path)), request_body = SubmitIn,
-    responses((status = 200, body = RunAck)))]
+    responses((status = 200, body = SubmitOut)))]
 pub async fn submit(
     State(gateway): State<AppState>,
     Caller(caller): Caller,
@@ -237,8 +246,9 @@ pub async fn submit(
     match input.kind.as_str() {
         "cancel" => cancel(&gateway, &run, input.reason).await,
         "approval_decision" => {
-            match input.decision.as_deref() {
-                Some("approve" | "reject") => {}
+            let approve = match input.decision.as_deref() {
+                Some("approve") => true,
+                Some("reject") => false,
                 _ => {
                     return Err(ApiError::bad_request(
                         "invalid_decision",
@@ -246,8 +256,22 @@ pub async fn submit(
                     )
                     .param("decision"));
                 }
+            };
+            caller.require(Scope::ApprovalsWrite)?;
+            let mut actor = caller.actor();
+            if let Some(named) = input.actor {
+                check_text("actor", &named, 512)?;
+                actor["on_behalf_of"] = json!(named);
             }
-            Err(not_paused(&run))
+            let word = Word {
+                approval_id: input.approval_id,
+                tool_call_id: input.tool_call_id,
+                approve,
+                content: input.content.map(Value::Object),
+                reason: input.reason,
+                actor: Some(actor),
+            };
+            decide(&gateway, &run, &word).await
         }
         "tool_result" => Err(not_paused(&run)),
         other => {
@@ -256,39 +280,58 @@ pub async fn submit(
     }
 }
 
-fn not_paused(run: &RunRow) -> ApiError {
-    ApiError::conflict(
-        "run_not_paused",
-        format!("the run is {}, it waits for nothing", run.status),
-    )
+/// Waits until a run rests: it has ended, or waits for somebody.
+async fn rested(gateway: &Gateway, run: &RunRow) -> Result<RunRow, ApiError> {
+    if let Some(live) = gateway.runs.live(&run.tenant_id, &run.id) {
+        let mut reader = live.reader();
+        let mut frames = Vec::new();
+        while reader.next(&mut frames).await {
+            frames.clear();
+        }
+    }
+    let now = gateway.store.run(&run.tenant_id, &run.id).await?;
+    now.ok_or_else(|| ApiError::not_found("run", &run.id))
 }
 
-/// Cancels a run that is under way and waits for its end; answers the run as it is then.
+/// Writes a decision and, when the run goes on with it, waits until it rests again.
+async fn decide(gateway: &Gateway, run: &RunRow, word: &Word) -> Result<Json<Value>, ApiError> {
+    gateway.runs.decide(run, word).await?;
+    Ok(Json(run_out(&rested(gateway, run).await?)))
+}
+
+/// Cancels a run that is under way or waits, and waits for its end; answers the run as it is then.
 pub(super) async fn cancel_run(
     gateway: &Gateway,
     run: &RunRow,
     reason: Option<String>,
 ) -> Result<RunRow, ApiError> {
-    match gateway.runs.live(&run.tenant_id, &run.id) {
-        Some(live) => {
-            let mut reader = live.reader();
-            live.cancel(Cancelled::Asked(reason));
-            let mut frames = Vec::new();
-            while reader.next(&mut frames).await {
-                frames.clear();
-            }
-        }
-        None if run.status == "running" || run.status == "queued" => {
-            return Err(ApiError::unavailable(
-                "service_overloaded",
-                "the run lives on another node; ask that one",
-                1,
-            ));
-        }
-        None => {}
+    const PATIENCE: Duration = Duration::from_secs(10);
+    const LOOK_EVERY: Duration = Duration::from_millis(100);
+    if let Some(live) = gateway.runs.live(&run.tenant_id, &run.id) {
+        live.cancel(Cancelled::Asked(reason));
+        return rested(gateway, run).await;
     }
-    let now = gateway.store.run(&run.tenant_id, &run.id).await?;
-    now.ok_or_else(|| ApiError::not_found("run", &run.id))
+    let store = &gateway.store;
+    if run.status.starts_with("paused") {
+        gateway
+            .runs
+            .go_on(run, Some(Cancelled::Asked(reason)))
+            .await?;
+        return rested(gateway, run).await;
+    }
+    let reason = reason.unwrap_or_default();
+    if store.ask_cancel(&run.tenant_id, &run.id, &reason).await? {
+        // Its own node sees that within a second.
+        let started = tokio::time::Instant::now();
+        while started.elapsed() < PATIENCE {
+            let now = rested(gateway, run).await?;
+            if now.status != "running" && now.status != "queued" {
+                return Ok(now);
+            }
+            tokio::time::sleep(LOOK_EVERY).await;
+        }
+    }
+    rested(gateway, run).await
 }
 
 async fn cancel(

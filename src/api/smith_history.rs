@@ -13,17 +13,13 @@ use super::smiths::{SmithOut, permitted, shown, written};
 use super::time::Time;
 use crate::auth::Scope;
 use crate::error::ApiError;
-use crate::model::{Role, Turn, joined_text};
-use crate::store::{RunFilter, SmithRevisionRow, SmithSnapshot, now_micros};
+use crate::store::{SmithRevisionRow, SmithSnapshot, now_micros};
+use crate::tools::hosted::recall as past_messages;
 
 /// The longest working-memory document, in bytes.
 const MAX_MEMORY: usize = 256 * 1024;
 const MAX_NOTE: usize = 4096;
 const MAX_QUERY: usize = 4096;
-/// Runs that recall looks through, newest first.
-const RECALL_RUNS: i64 = 500;
-/// Characters of a message that recall shows.
-const RECALL_CHARS: usize = 2000;
 
 #[derive(Debug, Serialize, ToSchema)]
 pub struct RevisionOut {
@@ -63,6 +59,16 @@ pub struct Recalled {
     pub content: String,
     /// The share of the query's words that it holds, 0 to 1.
     pub score: f64,
+}
+
+impl From<past_messages::Hit> for Recalled {
+    fn from(hit: past_messages::Hit) -> Self {
+        Self {
+            thread_id: hit.thread_id,
+            content: hit.content,
+            score: hit.score,
+        }
+    }
 }
 
 fn revision_out(row: SmithRevisionRow) -> RevisionOut {
@@ -196,74 +202,13 @@ pub async fn recall(
     if !(1..=100).contains(&limit) {
         return Err(ApiError::bad_request("invalid_limit", "must be 1 to 100").param("limit"));
     }
-    let words = words(&input.query);
-    if words.is_empty() {
-        return Err(ApiError::invalid("query", "must hold a word"));
-    }
-    let filter = RunFilter {
-        smith_id: Some(id),
-        status: Some("completed".to_owned()),
-        ..RunFilter::default()
-    };
-    let runs = gateway
-        .store
-        .runs(&caller.tenant_id, &filter, None, RECALL_RUNS)
-        .await?;
-    let mut found = Vec::new();
-    for run in runs {
-        let transcript = run.transcript.as_deref().unwrap_or("[]");
-        let turns: Vec<Turn> = serde_json::from_str(transcript).map_err(ApiError::internal)?;
-        for turn in turns {
-            if !matches!(turn.role, Role::User | Role::Assistant) {
-                continue;
-            }
-            let text = joined_text(&turn.parts);
-            let score = score(&words, &text);
-            if score > 0.0 {
-                found.push(Recalled {
-                    thread_id: run.thread_id.clone(),
-                    content: text.chars().take(RECALL_CHARS).collect(),
-                    score,
-                });
-            }
-        }
-    }
-    // The sort is stable: of equal scores the newest comes first.
-    found.sort_by(|a, b| b.score.total_cmp(&a.score));
-    found.truncate(limit as usize);
-    Ok((StatusCode::OK, Json(List { data: found })))
-}
-
-fn words(text: &str) -> Vec<String> {
-    let mut words: Vec<String> = text
-        .to_lowercase()
-        .split(|ch: char| !ch.is_alphanumeric())
-        .filter(|word| !word.is_empty())
-        .map(str::to_owned)
-        .collect();
-    words.sort();
-    words.dedup();
-    words
-}
-
-fn score(query: &[String], text: &str) -> f64 {
-    let held = words(text);
-    let hits = query
-        .iter()
-        .filter(|word| held.binary_search(word).is_ok())
-        .count();
-    hits as f64 / query.len() as f64
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn recall_scores_by_shared_words() {
-        let query = words("Blue whale, blue sea");
-        assert_eq!(query, ["blue", "sea", "whale"]);
-        assert!((score(&query, "The BLUE sea.") - 2.0 / 3.0).abs() < 1e-9);
-        assert_eq!(score(&query, "nothing"), 0.0);
-    }
+    let found = past_messages::search(
+        gateway.store.as_ref(),
+        &caller.tenant_id,
+        &id,
+        &input.query,
+        limit as usize,
+    );
+    let data = found.await?.into_iter().map(Recalled::from).collect();
+    Ok((StatusCode::OK, Json(List { data })))
 }

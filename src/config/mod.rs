@@ -28,6 +28,7 @@ pub struct Config {
     pub secrets: Secrets,
     pub auth: Auth,
     pub egress: Egress,
+    pub tools: Tools,
     pub limits: Limits,
     pub models: Models,
     pub providers: BTreeMap<String, Provider>,
@@ -115,6 +116,31 @@ pub struct Egress {
     pub allow_networks: Vec<ipnet::IpNet>,
 }
 
+/// Tools of smiths.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Tools {
+    /// Where `web_search` asks: `GET <url>?q=…&format=json`, answered as SearXNG does.
+    pub web_search_url: Option<String>,
+    /// Sent to it as a bearer token.
+    pub web_search_key: Option<String>,
+    /// How long a human may take for an approval, in seconds; then it is taken for rejected.
+    pub approval_timeout_s: u64,
+    /// Calls to one MCP server at a time, on each node.
+    pub mcp_concurrency: usize,
+}
+
+impl Default for Tools {
+    fn default() -> Self {
+        Self {
+            web_search_url: None,
+            web_search_key: None,
+            approval_timeout_s: 7 * 24 * 3600,
+            mcp_concurrency: 16,
+        }
+    }
+}
+
 /// Limits on runs and provider calls.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
@@ -137,6 +163,8 @@ pub struct Limits {
     pub max_file_bytes: usize,
     /// Runs at once on this node; more are answered 503 `service_overloaded`.
     pub max_concurrent_runs: usize,
+    /// A node that shows no life for this long loses its runs to others, in milliseconds.
+    pub lease_ms: u64,
     pub rate: Rates,
     pub concurrency: Concurrency,
 }
@@ -293,6 +321,7 @@ impl Default for Config {
             secrets: Secrets::default(),
             auth: Auth::default(),
             egress: Egress::default(),
+            tools: Tools::default(),
             limits: Limits::default(),
             models: Models::default(),
             providers: BTreeMap::new(),
@@ -358,6 +387,7 @@ impl Default for Limits {
             thread_turns: 50,
             max_file_bytes: 512 * 1024 * 1024,
             max_concurrent_runs: 20_000,
+            lease_ms: 30_000,
             rate: Rates::default(),
             concurrency: Concurrency::default(),
         }

@@ -8,7 +8,9 @@ use http::StatusCode;
 
 use super::exchange::{Exchange, Gone};
 use super::forward::{Forward, Passage, Prepared};
-use super::turn::{Answer, Routed, RunTurn, check_thread_id, translate_stream, whole_answer};
+use super::turn::{
+    Answer, Routed, RunTurn, check_thread_id, decided, translate_stream, whole_answer,
+};
 use crate::auth::{Principal, Scope};
 use crate::config::ProviderWire;
 use crate::error::ApiError;
@@ -17,7 +19,7 @@ use crate::limit::Permit;
 use crate::run::{RunRequest, Thread};
 use crate::store::now_seconds;
 use crate::wire::chat::{self, ChatRequest, EventGate, Peek, StreamEncoder, decode};
-use crate::wire::parse;
+use crate::wire::{Plain, PlainEncoder, parse};
 
 /// The wire's name in metrics.
 const WIRE: &str = "chat_completions";
@@ -126,6 +128,7 @@ struct SmithTurn {
     model: String,
     stream: bool,
     include_usage: bool,
+    own_tools: bool,
 }
 
 async fn smith_turn(
@@ -148,6 +151,18 @@ async fn smith_turn(
             .param("response_format"));
         }
     }
+    let own_tools = decoded.tools.is_empty();
+    let (stream, include_usage) = (decoded.stream, decoded.include_usage);
+    if let Some((run_id, words)) = chat::decisions(&decoded.turns)? {
+        let turn = decided(exchange, principal, &smith_id, &run_id, words).await?;
+        return Ok(Plan::Run(Box::new(SmithTurn {
+            turn,
+            model: decoded.model.unwrap_or_default(),
+            stream,
+            include_usage,
+            own_tools: true,
+        })));
+    }
     let detached = thread.is_some();
     let permit = exchange
         .gateway
@@ -161,7 +176,7 @@ async fn smith_turn(
             smith_id,
             channel: WIRE.to_owned(),
             thread: thread.map_or(Thread::Stateless(None), Thread::Kept),
-            input: decoded.turns,
+            input: chat::without_decisions(decoded.turns),
             input_record: record["messages"].clone(),
             extra_instructions: decoded.system,
             model: decoded.model,
@@ -184,8 +199,9 @@ async fn smith_turn(
     Ok(Plan::Run(Box::new(SmithTurn {
         turn,
         model: started.model,
-        stream: decoded.stream,
-        include_usage: decoded.include_usage,
+        stream,
+        include_usage,
+        own_tools,
     })))
 }
 
@@ -200,12 +216,14 @@ impl SmithTurn {
 
     async fn answer(self, exchange: &mut Exchange) -> Result<(), Gone> {
         let (id, created) = (self.id(), now_seconds());
+        let mut plain = Plain::new(&self.turn.run().run_id, self.own_tools);
         if self.stream {
-            let mut encoder = StreamEncoder::new(&id, created, &self.model, self.include_usage);
+            let inner = StreamEncoder::new(&id, created, &self.model, self.include_usage);
+            let mut encoder = PlainEncoder { plain, inner };
             exchange.start_stream(&[]).await?;
             return self.turn.stream(exchange, &mut encoder, WIRE).await;
         }
-        match self.turn.whole(exchange).await? {
+        match self.turn.whole(exchange, &mut plain).await? {
             Ok(answer) => {
                 let body = chat::full_answer(&id, created, &self.model, &answer);
                 exchange

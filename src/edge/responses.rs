@@ -11,7 +11,7 @@ use serde_json::{Value, json};
 use super::exchange::{Exchange, Gone};
 use super::forward::{Forward, Passage, Prepared};
 use super::turn::{
-    Answer, Followed, Routed, RunTurn, check_thread_id, is_under_way, translate_stream,
+    Answer, Followed, Routed, RunTurn, check_thread_id, decided, is_under_way, translate_stream,
     whole_answer,
 };
 use crate::api::responses::{Stored, answer_items};
@@ -20,8 +20,8 @@ use crate::error::ApiError;
 use crate::gateway::Gateway;
 use crate::ids;
 use crate::limit::Permit;
-use crate::model::{Part, Turn};
-use crate::run::{Link, ResponseRecord, RunRequest, Thread};
+use crate::model::{Part, Role, Turn};
+use crate::run::{Link, ResponseRecord, RunRequest, Thread, Word};
 use crate::store::now_seconds;
 use crate::wire::chat::Peek;
 use crate::wire::chat::forward::rewrite;
@@ -201,6 +201,7 @@ struct SmithTurn {
     numbering: Numbering,
     encrypted: bool,
     stream: bool,
+    own_tools: bool,
 }
 
 /// Whom a turn is for.
@@ -272,6 +273,8 @@ impl Owner<'_> {
                     push_turn(&mut turns, turn);
                     continue;
                 }
+                // Of an earlier turn: what came of it is referred to.
+                Input::Decision(..) => continue,
                 Input::Reference(id) => id,
             };
             let body = place_of(&id).map(|(body, _)| body.to_owned());
@@ -286,8 +289,10 @@ impl Owner<'_> {
             if history == Some(thread_id.as_str()) {
                 continue;
             }
-            let turn = turn_in(&body, said, &id).ok_or_else(|| unknown_item(&id))?;
-            push_turn(&mut turns, turn);
+            let found = turns_in(&body, said, &id).ok_or_else(|| unknown_item(&id))?;
+            for turn in found {
+                push_turn(&mut turns, turn);
+            }
         }
         Ok(turns)
     }
@@ -310,22 +315,48 @@ impl Owner<'_> {
     }
 }
 
-/// The item `id` of what was said, as a turn.
-fn turn_in(body: &str, said: &[Turn], id: &str) -> Option<Turn> {
+/// The item `id` of what was said: a turn, or a call that ran here and its result.
+fn turns_in(body: &str, said: &[Turn], id: &str) -> Option<Vec<Turn>> {
     let items = Numbering::new(body).items(said);
-    let item = items.into_iter().find(|item| item.id == id)?;
-    let mut members = item.members;
-    members.insert("type".into(), json!(item.kind));
+    let at = items.iter().position(|item| item.id == id)?;
+    let parts = said.iter().flat_map(|turn| &turn.parts);
+    let call_of = |own: &str| {
+        let is_it = |part: &&Part| matches!(part, Part::ToolCall { id, .. } if id == own);
+        parts.clone().find(is_it)
+    };
+    if items[at].kind == "mcp_call" {
+        let place = items[..at].iter().filter(|i| i.kind == "mcp_call").count();
+        let mut pairs = parts.clone().filter_map(|part| match part {
+            Part::ToolResult { tool_call_id, .. } => {
+                let call = call_of(tool_call_id)?;
+                matches!(
+                    call,
+                    Part::ToolCall {
+                        server: Some(_),
+                        ..
+                    }
+                )
+                .then_some((call, part))
+            }
+            _ => None,
+        });
+        let (call, result) = pairs.nth(place)?;
+        let turn = |role, part: &Part| Turn {
+            role,
+            parts: vec![part.clone()],
+        };
+        return Some(vec![turn(Role::Assistant, call), turn(Role::Tool, result)]);
+    }
+    let mut members = items[at].members.clone();
+    members.insert("type".into(), json!(items[at].kind));
     let mut turn = turn_of(&members).ok()?;
     // An item does not show a call's signature.
-    if let Some(Part::ToolCall { id, .. }) = turn.parts.first() {
-        let all = said.iter().flat_map(|turn| &turn.parts);
-        let is_it = |part: &&Part| matches!(part, Part::ToolCall { id: own, .. } if own == id);
-        if let Some(call) = all.clone().find(is_it) {
-            turn.parts = vec![call.clone()];
-        }
+    if let Some(Part::ToolCall { id, .. }) = turn.parts.first()
+        && let Some(call) = call_of(id)
+    {
+        turn.parts = vec![call.clone()];
     }
-    Some(turn)
+    Some(vec![turn])
 }
 
 /// The input as the run's record shows it.
@@ -336,6 +367,48 @@ fn input_record(body: &[u8]) -> Value {
         items @ Value::Array(_) => items,
         _ => json!([]),
     }
+}
+
+/// The decisions that the input ends with, and the run that they are about.
+fn decisions(input: &[Input]) -> Result<Option<(String, Vec<Word>)>, ApiError> {
+    let mut of: Option<&String> = None;
+    let mut words = Vec::new();
+    for input in input.iter().rev() {
+        let Input::Decision(run, word) = input else {
+            break;
+        };
+        if of.is_some_and(|other| other != run) {
+            let message = "the decisions are about several responses";
+            return Err(ApiError::invalid("input", message));
+        }
+        of = Some(run);
+        words.insert(0, word.clone());
+    }
+    Ok(of.map(|run| (run.clone(), words)))
+}
+
+/// A response that waited and goes on: the same response, of which the new items are sent.
+async fn going_on(
+    exchange: &mut Exchange,
+    principal: &Arc<Principal>,
+    smith_id: &Arc<str>,
+    run_id: &str,
+    words: Vec<Word>,
+    stream: bool,
+) -> Result<Plan, ApiError> {
+    let gateway = exchange.gateway.clone();
+    let stored = Stored::of_run(&gateway, &principal.tenant_id, run_id).await?;
+    let stored = stored.filter(|stored| stored.run.smith_id == **smith_id);
+    let stored = stored.ok_or_else(|| ApiError::not_found("pending approval", run_id))?;
+    let turn = decided(exchange, principal, smith_id, run_id, words).await?;
+    Ok(Plan::Run(Box::new(SmithTurn {
+        turn,
+        head: stored.head(),
+        numbering: stored.next_numbering(),
+        encrypted: stored.record.encrypted,
+        stream,
+        own_tools: true,
+    })))
 }
 
 async fn smith_turn(
@@ -352,6 +425,17 @@ async fn smith_turn(
         tenant_id: &principal.tenant_id,
         smith_id: &smith_id,
     };
+    if let Some((run_id, words)) = decisions(&decoded.input)? {
+        return going_on(
+            exchange,
+            principal,
+            &smith_id,
+            &run_id,
+            words,
+            decoded.stream,
+        )
+        .await;
+    }
     let thread = owner.thread(&decoded, header).await?;
     let kept = match &thread {
         Thread::Kept(id) => Some(id.clone()),
@@ -386,6 +470,7 @@ async fn smith_turn(
         places: numbering.places(),
         echo,
     };
+    let own_tools = decoded.tools.is_empty();
     let detached = decoded.background || matches!(thread, Thread::Kept(_));
     let permit = gateway.gate.begin_run(principal, Some(&smith_id))?;
     let started = gateway
@@ -430,22 +515,24 @@ async fn smith_turn(
         numbering,
         encrypted: decoded.encrypted,
         stream: decoded.stream,
+        own_tools,
     })))
 }
 
 impl SmithTurn {
-    async fn answer(mut self, exchange: &mut Exchange) -> Result<(), Gone> {
+    async fn answer(self, exchange: &mut Exchange) -> Result<(), Gone> {
+        let run_id = self.turn.run().run_id.clone();
+        let mut encoder = StreamEncoder::new(self.head, self.numbering, self.encrypted, None);
+        if self.own_tools {
+            encoder = encoder.with_own_tools(&run_id);
+        }
         if self.stream {
-            let mut encoder = StreamEncoder::new(self.head, self.numbering, self.encrypted, None);
             exchange.start_stream(&[]).await?;
             return self.turn.stream(exchange, &mut encoder, WIRE).await;
         }
-        match self.turn.whole(exchange).await? {
-            Ok(answer) => {
-                let items = self.numbering.items(&[answer.turn()]);
-                let output = answer_items(items, self.encrypted);
-                let status = Status::Ended(answer.stop, answer.usage);
-                let body = self.head.response(&status, output).to_string();
+        match self.turn.through(exchange, &mut encoder).await? {
+            Ok((stop, usage)) => {
+                let body = encoder.response(&Status::Ended(stop, usage)).to_string();
                 exchange.respond_json(StatusCode::OK, body.into()).await
             }
             Err(error) => exchange.respond_error(&error).await,
@@ -490,12 +577,15 @@ async fn find(exchange: &mut Exchange, id: &str) -> Result<(Followed, StreamEnco
     // The live run is looked for first: a run that ends in between is in the store by then.
     let live = run_id.and_then(|id| Followed::live(&gateway, &principal.tenant_id, &id));
     let stored = Stored::find(&gateway, &principal, named.as_deref(), id).await?;
-    let encoder = StreamEncoder::new(
+    let mut encoder = StreamEncoder::new(
         stored.head(),
         stored.answer_numbering(),
         stored.record.encrypted,
         after,
     );
+    if stored.has_own_tools() {
+        encoder = encoder.with_own_tools(&stored.run.id);
+    }
     let followed = live.unwrap_or_else(|| Followed::Stored(Box::new(stored.run), true));
     Ok((followed, encoder))
 }

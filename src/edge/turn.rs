@@ -7,17 +7,17 @@ use std::time::Duration;
 use bytes::{Bytes, BytesMut};
 
 use super::exchange::{Exchange, Gone, KEEP_ALIVE_EVERY};
-use crate::auth::Principal;
+use crate::auth::{Principal, Scope};
 use crate::error::ApiError;
 use crate::frame::{self, Frame, StopReason};
 use crate::gateway::Gateway;
 use crate::ids;
 use crate::limit::Permit;
 use crate::model::{ModelCall, ModelRequest, Route};
-use crate::run::{Collected, Collector, LiveRun, Reader, Spender};
+use crate::run::{Collected, Collector, LiveRun, Reader, Spender, Word};
 use crate::sse::KEEP_ALIVE;
 use crate::store::RunRow;
-use crate::wire::{AnswerEncoder, FrameEncoder};
+use crate::wire::{AnswerEncoder, FrameEncoder, Plain};
 
 /// How often a run that lives on another node is looked at.
 const LOOK_EVERY: Duration = Duration::from_millis(250);
@@ -135,19 +135,49 @@ impl RunTurn {
         Ok(())
     }
 
-    /// The whole answer, or why there is none.
+    /// Lets `encoder` have all frames without writing them, and tells how the run came to rest.
+    pub async fn through(
+        mut self,
+        exchange: &mut Exchange,
+        encoder: &mut impl FrameEncoder,
+    ) -> Result<Result<(StopReason, frame::Usage), ApiError>, Gone> {
+        let mut scratch = BytesMut::new();
+        let mut end = None;
+        loop {
+            for frame in self.frames.drain(..) {
+                encoder.frame(&frame, &mut scratch);
+                scratch.clear();
+                match frame {
+                    Frame::RunCompleted { stop, usage, .. } => end = Some((stop, usage)),
+                    Frame::RunPaused { usage, .. } => end = Some((StopReason::EndTurn, usage)),
+                    _ => {}
+                }
+            }
+            tokio::select! {
+                biased;
+                more = self.reader.next(&mut self.frames) => if !more { break },
+                () = exchange.client_gone() => return Err(Gone),
+            }
+        }
+        Ok(end.ok_or_else(|| self.failure()))
+    }
+
+    /// The whole answer, or why there is none; `plain` makes it one model's.
     pub async fn whole(
         mut self,
         exchange: &mut Exchange,
+        plain: &mut Plain,
     ) -> Result<Result<Collected, ApiError>, Gone> {
         let mut collector = Collector::default();
         let mut end = None;
         loop {
             for frame in self.frames.drain(..) {
-                collector.add(&frame);
-                if let Frame::RunCompleted { stop, usage, .. } = frame {
-                    end = Some((stop, usage));
-                }
+                plain.say(&frame, |frame| {
+                    collector.add(frame);
+                    if let Frame::RunCompleted { stop, usage, .. } = frame {
+                        end = Some((*stop, *usage));
+                    }
+                });
             }
             tokio::select! {
                 biased;
@@ -163,6 +193,55 @@ impl RunTurn {
         answer.usage = usage;
         Ok(Ok(answer))
     }
+}
+
+/// Writes humans' decisions on a run that waits, and follows what comes of them. A rejection ends
+/// the run, so nothing else counts beside it.
+pub async fn decided(
+    exchange: &Exchange,
+    principal: &Principal,
+    smith_id: &str,
+    run_id: &str,
+    words: Vec<Word>,
+) -> Result<RunTurn, ApiError> {
+    principal.require(Scope::ApprovalsWrite)?;
+    let gateway = &exchange.gateway;
+    let run = gateway.store.run(&principal.tenant_id, run_id).await?;
+    let run = run
+        .filter(|run| run.smith_id == smith_id)
+        .ok_or_else(|| ApiError::not_found("run", run_id))?;
+    let rejection = words.iter().position(|word| !word.approve);
+    let words = match rejection {
+        Some(at) => &words[at..=at],
+        None => &words[..],
+    };
+    let mut going_on = None;
+    for word in words {
+        let word = Word {
+            actor: Some(principal.actor()),
+            ..word.clone()
+        };
+        going_on = gateway.runs.decide(&run, &word).await?;
+    }
+    if let Some(live) = going_on {
+        return Ok(RunTurn::new(live.later_reader()));
+    }
+    // Others are still to be decided: they are asked for once more.
+    let live = LiveRun::resumed(&run, true, Vec::new());
+    let mut frames: Vec<Frame> = stored_frames(gateway, &run.tenant_id, &run.id).await?;
+    let approvals = gateway.store.run_approvals(&run.tenant_id, &run.id).await?;
+    frames.retain(|frame| match frame {
+        Frame::ApprovalRequired { approval_id, .. } => approvals
+            .iter()
+            .any(|row| row.status == "pending" && row.id.as_bytes() == &approval_id[..]),
+        _ => false,
+    });
+    frames.push(Frame::RunPaused {
+        status: Bytes::from_static(b"paused_for_approval"),
+        usage: frame::Usage::default(),
+    });
+    live.close(&mut frames);
+    Ok(RunTurn::new(live.reader()))
 }
 
 /// The frames of a run that somebody follows.
@@ -221,7 +300,7 @@ async fn stored(
         };
         let new = frames.split_off(seen.min(frames.len()));
         seen += new.len();
-        let ended = new.iter().any(Frame::is_terminal);
+        let ended = new.last().is_some_and(Frame::is_rest);
         if new.is_empty() && silent >= KEEP_ALIVE_EVERY {
             exchange.write(Bytes::from_static(KEEP_ALIVE)).await?;
             silent = Duration::ZERO;

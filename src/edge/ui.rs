@@ -3,12 +3,12 @@
 
 use std::sync::Arc;
 
-use bytes::Bytes;
+use bytes::{Bytes, BytesMut};
 use http::{HeaderName, HeaderValue, StatusCode};
 use serde_json::{Value, json};
 
 use super::exchange::{Exchange, Extra, Gone};
-use super::turn::{Followed, RunTurn, check_thread_id};
+use super::turn::{Followed, RunTurn, check_thread_id, decided};
 use crate::auth::Scope;
 use crate::error::ApiError;
 use crate::ids;
@@ -47,9 +47,14 @@ fn smith_required() -> ApiError {
 /// Serves `POST /v1/ui/chat`.
 pub async fn create(exchange: &mut Exchange) -> Result<(), Gone> {
     match begin(exchange).await {
-        Ok(Some(turn)) => {
+        Ok(Some((turn, goes_on))) => {
             let mut encoder = encoder(&turn.run().run_id);
             exchange.start_stream(&headers()).await?;
+            if goes_on {
+                let mut buf = BytesMut::new();
+                encoder.going_on(&turn.run().thread_id, &mut buf);
+                exchange.write(buf.freeze()).await?;
+            }
             turn.stream(exchange, &mut encoder, WIRE).await
         }
         Ok(None) => Err(Gone),
@@ -57,7 +62,8 @@ pub async fn create(exchange: &mut Exchange) -> Result<(), Gone> {
     }
 }
 
-async fn begin(exchange: &mut Exchange) -> Result<Option<RunTurn>, ApiError> {
+/// The turn, and whether it goes on with one that waited.
+async fn begin(exchange: &mut Exchange) -> Result<Option<(RunTurn, bool)>, ApiError> {
     let principal = exchange.principal()?;
     principal.require(Scope::RunsWrite)?;
     let smith = principal.acting_smith(exchange.header("ic-smith-id"))?;
@@ -68,6 +74,16 @@ async fn begin(exchange: &mut Exchange) -> Result<Option<RunTurn>, ApiError> {
     }
     let body = exchange.body().await?;
     let decoded = decode(parse::<UiRequest>(&body)?)?;
+    if let Some((run_id, _)) = decoded.decisions.first() {
+        let run_id = run_id.clone();
+        let of_run = decoded
+            .decisions
+            .into_iter()
+            .filter(|(run, _)| *run == run_id);
+        let words = of_run.map(|(_, word)| word).collect();
+        let turn = decided(exchange, &principal, &smith_id, &run_id, words).await?;
+        return Ok(Some((turn, true)));
+    }
     let mut turns = decoded.turns;
     // With a thread the history is here, and only the newest words count.
     let thread = match kept {
@@ -108,7 +124,8 @@ async fn begin(exchange: &mut Exchange) -> Result<Option<RunTurn>, ApiError> {
             detached: true,
         })
         .await?;
-    RunTurn::new(started.reader).begun(exchange).await
+    let begun = RunTurn::new(started.reader).begun(exchange).await?;
+    Ok(begun.map(|turn| (turn, false)))
 }
 
 /// Serves `GET /v1/ui/chat/{id}/stream`: the answer under way, from its first part on.

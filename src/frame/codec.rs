@@ -31,6 +31,10 @@ const MESSAGE_COMPLETED: u8 = 17;
 const RUN_COMPLETED: u8 = 18;
 const RUN_FAILED: u8 = 19;
 const RUN_CANCELLED: u8 = 20;
+const TOOL_EXECUTING: u8 = 21;
+const TOOL_COMPLETED: u8 = 22;
+const APPROVAL_REQUIRED: u8 = 23;
+const RUN_PAUSED: u8 = 24;
 
 fn put_varint(buf: &mut BytesMut, mut value: u64) {
     while value >= 0x80 {
@@ -184,6 +188,51 @@ pub fn encode(frame: &Frame, buf: &mut BytesMut) {
             buf.put_u8(RUN_CANCELLED);
             put_bytes(buf, reason);
         }
+        Frame::ToolExecuting {
+            id,
+            name,
+            server,
+            args,
+            approved,
+        } => {
+            buf.put_u8(TOOL_EXECUTING);
+            for bytes in [id, name, server, args] {
+                put_bytes(buf, bytes);
+            }
+            buf.put_u8(u8::from(*approved));
+        }
+        Frame::ToolCompleted {
+            id,
+            name,
+            is_error,
+            duration_ms,
+            output,
+        } => {
+            buf.put_u8(TOOL_COMPLETED);
+            put_bytes(buf, id);
+            put_bytes(buf, name);
+            buf.put_u8(u8::from(*is_error));
+            put_varint(buf, *duration_ms);
+            put_bytes(buf, output.as_bytes());
+        }
+        Frame::ApprovalRequired {
+            approval_id,
+            id,
+            name,
+            server,
+            args,
+            elicitation,
+        } => {
+            buf.put_u8(APPROVAL_REQUIRED);
+            for bytes in [approval_id, id, name, server, args, elicitation] {
+                put_bytes(buf, bytes);
+            }
+        }
+        Frame::RunPaused { status, usage } => {
+            buf.put_u8(RUN_PAUSED);
+            put_bytes(buf, status);
+            put_usage(buf, usage);
+        }
     }
 }
 
@@ -287,6 +336,32 @@ pub fn decode(buf: &mut Bytes) -> Result<Frame, CodecError> {
         RUN_CANCELLED => Frame::RunCancelled {
             reason: take_bytes(buf)?,
         },
+        TOOL_EXECUTING => Frame::ToolExecuting {
+            id: take_bytes(buf)?,
+            name: take_bytes(buf)?,
+            server: take_bytes(buf)?,
+            args: take_bytes(buf)?,
+            approved: take_u8(buf)? != 0,
+        },
+        TOOL_COMPLETED => Frame::ToolCompleted {
+            id: take_bytes(buf)?,
+            name: take_bytes(buf)?,
+            is_error: take_u8(buf)? != 0,
+            duration_ms: take_varint(buf)?,
+            output: take_text(buf)?,
+        },
+        APPROVAL_REQUIRED => Frame::ApprovalRequired {
+            approval_id: take_bytes(buf)?,
+            id: take_bytes(buf)?,
+            name: take_bytes(buf)?,
+            server: take_bytes(buf)?,
+            args: take_bytes(buf)?,
+            elicitation: take_bytes(buf)?,
+        },
+        RUN_PAUSED => Frame::RunPaused {
+            status: take_bytes(buf)?,
+            usage: take_usage(buf)?,
+        },
         other => return Err(CodecError::Tag(other)),
     })
 }
@@ -364,6 +439,35 @@ mod tests {
             }),
             (blob(), blob()).prop_map(|(code, message)| Frame::RunFailed { code, message }),
             blob().prop_map(|reason| Frame::RunCancelled { reason }),
+            (blob(), blob(), blob(), any::<bool>()).prop_map(|(id, name, args, approved)| {
+                Frame::ToolExecuting {
+                    server: name.clone(),
+                    id,
+                    name,
+                    args,
+                    approved,
+                }
+            }),
+            (blob(), blob(), any::<bool>(), any::<u64>(), text()).prop_map(
+                |(id, name, is_error, duration_ms, output)| Frame::ToolCompleted {
+                    id,
+                    name,
+                    is_error,
+                    duration_ms,
+                    output,
+                }
+            ),
+            (blob(), blob(), blob(), blob()).prop_map(|(approval_id, id, args, elicitation)| {
+                Frame::ApprovalRequired {
+                    name: id.clone(),
+                    server: args.clone(),
+                    approval_id,
+                    id,
+                    args,
+                    elicitation,
+                }
+            }),
+            (blob(), usage()).prop_map(|(status, usage)| Frame::RunPaused { status, usage }),
         ]
     }
 

@@ -110,6 +110,35 @@ pub enum Frame {
     ModelStopped(StopReason),
     /// The run began: always its first frame.
     RunStarted { smith_id: Bytes, thread_id: Bytes },
+    /// A tool that runs on this side began. `server` is the MCP server's name, or `hosted`; `args`
+    /// the JSON object that it was called with. `approved` tells that a human approved the call.
+    ToolExecuting {
+        id: Bytes,
+        name: Bytes,
+        server: Bytes,
+        args: Bytes,
+        approved: bool,
+    },
+    /// It ended; `output` is what the model is told.
+    ToolCompleted {
+        id: Bytes,
+        name: Bytes,
+        is_error: bool,
+        duration_ms: u64,
+        output: Escaped,
+    },
+    /// A call waits for a human. `args` is a JSON object; `elicitation` the JSON object
+    /// `{message, requested_schema}` of a tool that asks for input, else empty.
+    ApprovalRequired {
+        approval_id: Bytes,
+        id: Bytes,
+        name: Bytes,
+        server: Bytes,
+        args: Bytes,
+        elicitation: Bytes,
+    },
+    /// The run waits; `usage` is what it took so far.
+    RunPaused { status: Bytes, usage: Usage },
     /// The whole text of a finished message.
     MessageCompleted { content: Escaped },
     /// Terminal. `warnings` is a JSON array of `{code, message}`.
@@ -133,6 +162,11 @@ impl Frame {
         )
     }
 
+    /// Whether the run waits, or has ended, with this frame.
+    pub fn is_rest(&self) -> bool {
+        self.is_terminal() || matches!(self, Self::RunPaused { .. })
+    }
+
     /// The bytes that this frame keeps alive, for memory accounting.
     pub fn weight(&self) -> usize {
         let payload = match self {
@@ -143,6 +177,8 @@ impl Frame {
                 signature.len()
             }
             Self::ToolStarted { id, name, .. } => id.len() + name.len(),
+            Self::ToolExecuting { args, .. } | Self::ApprovalRequired { args, .. } => args.len(),
+            Self::ToolCompleted { output, .. } => output.as_bytes().len(),
             _ => 0,
         };
         std::mem::size_of::<Self>() + payload

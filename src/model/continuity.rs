@@ -111,6 +111,8 @@ mod tests {
             name: "f".into(),
             arguments: "{}".into(),
             signature: signature.map(str::to_owned),
+            server: None,
+            approved: false,
         };
         let thought = Part::Reasoning {
             text: "hm".into(),

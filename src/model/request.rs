@@ -64,6 +64,12 @@ pub enum Part {
         /// Google's thought signature, which its models want back with the call.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         signature: Option<String>,
+        /// Who ran it on this side: an MCP server's name, or `hosted`. `None`: the caller's.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        server: Option<String>,
+        /// Whether a human approved it.
+        #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+        approved: bool,
     },
     ToolResult {
         tool_call_id: String,
@@ -157,7 +163,7 @@ pub struct ToolDef {
 }
 
 /// Which tools the model may or must call.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub enum ToolChoice {
     Auto,
     None,
@@ -166,7 +172,7 @@ pub enum ToolChoice {
 }
 
 /// Which form the answer must have.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub enum ResponseFormat {
     JsonObject,
     JsonSchema {
@@ -178,7 +184,7 @@ pub enum ResponseFormat {
 }
 
 /// How hard the model should think.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Effort {
     None,
     Minimal,
@@ -230,7 +236,7 @@ impl std::str::FromStr for Effort {
 }
 
 /// Sampling and limits.
-#[derive(Debug, Clone, Default, PartialEq)]
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 pub struct Params {
     pub temperature: Option<f64>,
     pub top_p: Option<f64>,
@@ -245,7 +251,7 @@ pub struct Params {
 }
 
 /// One model call.
-#[derive(Debug, Clone, Default, PartialEq)]
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 pub struct ModelRequest {
     /// Set for each target when the call is made.
     pub model: String,

@@ -2,7 +2,7 @@
 //!
 //! Lives here: the extraction of text, chunking, the worker that takes files in, the filters and
 //! the index that searches use. May import `store`, `model`, `run` (accounts and budgets),
-//! `error`.
+//! `tools` (whose `file_search` it serves), `error`.
 
 mod extract;
 mod filter;
@@ -15,6 +15,7 @@ pub use ingest::{DEFAULT_CHUNK_TOKENS, DEFAULT_OVERLAP_TOKENS};
 
 use std::sync::Arc;
 
+use async_trait::async_trait;
 use tokio::sync::Notify;
 
 use crate::error::ApiError;
@@ -22,6 +23,7 @@ use crate::frame::Usage;
 use crate::model::Models;
 use crate::run::{Accounting, Budgets, Smiths, Spender};
 use crate::store::{Store, VectorStoreRow};
+use crate::tools::hosted::{Caller, Documents, Passage};
 use index::Index;
 
 /// Memory for the indexes of stores that were searched lately, in bytes.
@@ -127,6 +129,40 @@ impl Retrieval {
         tokio::task::spawn_blocking(move || index.search(&query, &vectors))
             .await
             .map_err(ApiError::internal)
+    }
+}
+
+#[async_trait]
+impl Documents for Retrieval {
+    async fn search(
+        &self,
+        caller: &Caller,
+        store_id: &str,
+        query: &str,
+        limit: usize,
+    ) -> Result<Option<Vec<Passage>>, String> {
+        let row = self.store.vector_store(&caller.tenant_id, store_id).await;
+        let row = row.map_err(|_| "the documents cannot be reached now".to_owned())?;
+        let is_other = |of: &String| *of != *caller.smith_id;
+        let Some(row) = row.filter(|row| !row.smith_id.as_ref().is_some_and(is_other)) else {
+            return Ok(None);
+        };
+        let query = Query {
+            texts: vec![query.to_owned()],
+            filter: None,
+            limit,
+            threshold: 0.0,
+            hybrid: None,
+        };
+        let hits = Retrieval::search(self, &row, query).await;
+        let passage = |hit: Hit| Passage {
+            file_id: hit.file_id,
+            filename: hit.filename,
+            text: hit.text,
+            score: hit.score,
+        };
+        let hits = hits.map_err(|error| error.message.into_owned())?;
+        Ok(Some(hits.into_iter().map(passage).collect()))
     }
 }
 

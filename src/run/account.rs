@@ -1,6 +1,7 @@
 //! What a run leaves behind when it ends, beside its record: its event in the feed, its trace, its
 //! entry in the usage ledger.
 
+use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
 use super::accounting::Spender;
@@ -10,7 +11,7 @@ use crate::ids;
 use crate::store::{EventRow, RunEnd, RunRow, SpanRow, TraceRecord, TraceRow, UsageEventRow};
 
 /// One model call of a run.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct ModelSpan {
     pub started_at: i64,
     pub ended_at: i64,
@@ -21,6 +22,19 @@ pub struct ModelSpan {
     pub cost: Option<i64>,
     /// The code of the error that ended it.
     pub error: Option<String>,
+}
+
+/// One tool call of a run.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct ToolSpan {
+    pub call_id: String,
+    /// Its place among the calls of the run.
+    pub order: u32,
+    pub name: String,
+    pub server: String,
+    pub started_at: i64,
+    pub ended_at: i64,
+    pub is_error: bool,
 }
 
 /// The trace of a run shares the run's body.
@@ -66,7 +80,7 @@ pub fn event(run: &RunRow, end: &RunEnd, usage: Option<&Usage>) -> Option<EventR
 }
 
 /// The spans of a run.
-pub fn trace(run: &RunRow, end: &RunEnd, calls: &[ModelSpan]) -> TraceRecord {
+pub fn trace(run: &RunRow, end: &RunEnd, calls: &[ModelSpan], tools: &[ToolSpan]) -> TraceRecord {
     let id = trace_id(&run.id);
     let root = root_span_id(&id);
     let sum = |count: fn(&Usage) -> u64| -> i64 {
@@ -132,6 +146,24 @@ pub fn trace(run: &RunRow, end: &RunEnd, calls: &[ModelSpan]) -> TraceRecord {
                 "error_code": call.error,
             })
             .to_string(),
+        });
+    }
+    for call in tools {
+        spans.push(SpanRow {
+            tenant_id: run.tenant_id.clone(),
+            trace_id: id.clone(),
+            id: ids::mint(ids::Kind::Span),
+            parent_id: Some(root.clone()),
+            kind: "tool_call".to_owned(),
+            name: call.name.clone(),
+            status: if call.is_error { "error" } else { "ok" }.to_owned(),
+            started_at: call.started_at,
+            ended_at: Some(call.ended_at),
+            model: None,
+            input: None,
+            output: None,
+            cost: None,
+            attributes: json!({ "server": call.server, "tool_call_id": call.call_id }).to_string(),
         });
     }
     TraceRecord {

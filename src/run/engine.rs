@@ -7,31 +7,35 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
 
 use bytes::Bytes;
 use http::StatusCode;
-use parking_lot::RwLock;
+use parking_lot::{Mutex, RwLock};
 use serde_json::{Value, json};
 
-use super::account::{self, ModelSpan};
+use super::account::ModelSpan;
 use super::accounting::{Accounting, Spender};
 use super::budget::Budgets;
 use super::frame_log::FrameLog;
-use super::leases::LEASE;
 use super::live::{Cancelled, LiveRun, Reader};
 use super::record::UsageRecord;
 use super::request::{ResponseRecord, RunRequest, Thread};
 use super::resolve::{Effective, Smiths};
-use super::structured::{check_answer, check_format};
+use super::state::{Base, Progress};
+use super::structured::check_format;
+use super::tools::{Called, Held, calls_of, lost, mark, mark_approved};
 use super::transcript::{Collected, Collector};
 use crate::config::Limits;
 use crate::error::ApiError;
-use crate::frame::{Escaped, Frame, StopReason, Usage};
+use crate::frame::{Escaped, Frame, Usage};
 use crate::ids;
 use crate::limit::Permit;
 use crate::metrics::Metrics;
 use crate::model::{ModelRequest, Models, Role, Route, Turn};
-use crate::store::{Journal, Op, RunEnd, RunRow, Store, now_micros};
+use crate::store::{Journal, Op, RunRow, Store, now_micros};
+use crate::tools::hosted::Caller;
+use crate::tools::{ToolSet, Toolbox};
 
 /// Longest title that a conversation is given.
 const TITLE_CHARS: usize = 80;
@@ -44,15 +48,22 @@ pub struct Runs {
     pub smiths: Arc<Smiths>,
     pub accounting: Arc<Accounting>,
     pub budgets: Arc<Budgets>,
-    limits: Limits,
+    pub(super) limits: Limits,
     metrics: Metrics,
-    pub(super) node_id: String,
+    pub(super) node_id: Arc<str>,
+    pub(super) tools: Arc<Toolbox>,
+    /// Calls whose tools asked something, by the approval that waits.
+    pub(super) held: Mutex<HashMap<String, Held>>,
+    pub(super) approval_timeout: Duration,
     live: RwLock<HashMap<Arc<str>, Arc<LiveRun>>>,
     count: AtomicUsize,
 }
 
 /// What runs work with.
 pub struct RunParts {
+    pub tools: Arc<Toolbox>,
+    /// How long a human may take for an approval.
+    pub approval_timeout: Duration,
     pub store: Arc<dyn Store>,
     pub journal: Journal,
     pub models: Arc<Models>,
@@ -74,28 +85,104 @@ pub struct Started {
     pub response: Option<ResponseRecord>,
 }
 
+/// Model calls of one run (`tools.md`).
+const MAX_MODEL_CALLS: usize = 32;
+
 /// What the task of a run works on.
-struct Job {
-    live: Arc<LiveRun>,
-    row: Box<RunRow>,
-    /// The row is already committed (it holds its thread).
-    committed: bool,
-    routes: Vec<Route>,
-    request: ModelRequest,
+pub(super) struct Job {
+    pub live: Arc<LiveRun>,
+    pub row: Box<RunRow>,
+    /// The row is already committed.
+    pub committed: bool,
+    pub routes: Vec<Route>,
+    pub request: ModelRequest,
     /// The turns that this run adds to its thread, before the answer.
-    new_turns: Vec<Turn>,
-    warnings: Vec<Value>,
-    spender: Spender,
-    /// The model calls so far.
-    calls: Vec<ModelSpan>,
+    pub new_turns: Vec<Turn>,
+    pub warnings: Vec<Value>,
+    pub spender: Spender,
+    /// The smith's own tools; empty when they sit out.
+    pub tools: Arc<ToolSet>,
+    pub caller: Caller,
+    pub progress: Progress,
+    /// How it began, until that is written.
+    pub base: Option<Base>,
+    /// Whether a state of it was written.
+    pub has_state: bool,
     _permit: Permit,
 }
 
 /// How a run came to its end.
-enum End {
+pub(super) enum End {
     Completed(Box<Collected>),
+    /// A human rejected a call.
+    Rejected,
     Failed(ApiError),
     Cancelled(Cancelled),
+}
+
+/// Where a run stands when nothing more is to be done for now.
+enum Turned {
+    Answered,
+    Waiting,
+    Rejected,
+}
+
+fn caller(effective: &Effective) -> Caller {
+    Caller {
+        tenant_id: effective.smith.tenant_id.as_str().into(),
+        smith_id: effective.smith.id.as_str().into(),
+        timezone: effective.smith.profile.timezone.clone(),
+        vector_store_ids: effective.config.vector_store_ids.clone(),
+    }
+}
+
+impl Job {
+    /// Of a run that goes on from what was written of it.
+    #[allow(
+        clippy::too_many_arguments,
+        reason = "called in one place, with what it found"
+    )]
+    pub fn revived(
+        live: Arc<LiveRun>,
+        row: Box<RunRow>,
+        base: Base,
+        progress: Progress,
+        effective: &Effective,
+        routes: Vec<Route>,
+        tools: Arc<ToolSet>,
+        permit: Permit,
+    ) -> Self {
+        let mut request = base.request;
+        request.turns.extend(progress.steps.iter().cloned());
+        if base.own_tools {
+            request.tools.clone_from(&tools.defs);
+        }
+        Self {
+            live,
+            row,
+            committed: true,
+            routes,
+            request,
+            new_turns: base.new_turns,
+            warnings: base.warnings,
+            spender: effective.spender(),
+            tools,
+            caller: caller(effective),
+            progress,
+            base: None,
+            has_state: true,
+            _permit: permit,
+        }
+    }
+
+    /// The record of what the run used, as JSON text.
+    pub fn used(&self, usage: &Usage) -> String {
+        UsageRecord {
+            tokens: *usage,
+            cost: super::account::total_cost(&self.progress.model_calls),
+        }
+        .to_text()
+    }
 }
 
 impl Runs {
@@ -110,7 +197,10 @@ impl Runs {
             budgets: parts.budgets,
             limits,
             metrics: parts.metrics,
-            node_id: ids::mint(ids::Kind::Node),
+            node_id: ids::mint(ids::Kind::Node).into(),
+            tools: parts.tools,
+            held: Mutex::default(),
+            approval_timeout: parts.approval_timeout,
             live: RwLock::default(),
             count: AtomicUsize::new(0),
         })
@@ -164,7 +254,11 @@ impl Runs {
         };
         let response = request.response.clone();
         let detached = request.detached;
-        let job = self.job(request, &effective, spender, routes, history)?;
+        let own_tools = request.client_tools.is_empty() && request.response_format.is_none();
+        let tools = self
+            .tools_of(&request.tenant_id, &effective, own_tools)
+            .await?;
+        let job = self.job(request, &effective, spender, routes, history, tools, &model)?;
         let started = Started {
             reader: job.live.first_reader(),
             model,
@@ -174,8 +268,13 @@ impl Runs {
         let mut job = job;
         // A client that does not follow the run will ask for it by its id.
         if job.row.exclusive || detached {
-            let taken = self.journal.commit(Op::CreateRun(job.row.clone())).await?;
-            if !taken {
+            let base = match job.base.take().filter(|_| detached) {
+                Some(base) => Some(serde_json::to_string(&base).map_err(ApiError::internal)?),
+                None => None,
+            };
+            job.has_state = base.is_some();
+            let created = Op::CreateRun(job.row.clone(), base);
+            if !self.journal.commit(created).await? {
                 return Err(ApiError::conflict(
                     "conversation_locked",
                     "another run of this thread is under way",
@@ -183,13 +282,31 @@ impl Runs {
             }
             job.committed = true;
         }
+        self.spawn(job);
+        Ok(started)
+    }
+
+    /// Lets a run run.
+    pub(super) fn spawn(self: &Arc<Self>, job: Job) {
         self.live
             .write()
             .insert(job.live.run_id.clone(), job.live.clone());
         self.count.fetch_add(1, Ordering::Relaxed);
         let runs = self.clone();
         tokio::spawn(async move { runs.run(job).await });
-        Ok(started)
+    }
+
+    /// The tools of a smith, none when they sit out.
+    pub(super) async fn tools_of(
+        &self,
+        tenant_id: &Arc<str>,
+        effective: &Effective,
+        own_tools: bool,
+    ) -> Result<Arc<ToolSet>, ApiError> {
+        match own_tools {
+            true => self.tools.set(tenant_id, &effective.config).await,
+            false => Ok(Arc::default()),
+        }
     }
 
     async fn history(&self, request: &RunRequest, thread: &str) -> Result<Vec<Turn>, ApiError> {
@@ -240,7 +357,7 @@ impl Runs {
     }
 
     /// A conversation is named after its first user turn.
-    async fn touch_conversation(&self, job: &Job) {
+    pub(super) async fn touch_conversation(&self, job: &Job) {
         let thread = &job.row.thread_id;
         if ids::body(ids::Kind::Conversation, thread).is_none() {
             return;
@@ -264,6 +381,10 @@ impl Runs {
         }
     }
 
+    #[allow(
+        clippy::too_many_arguments,
+        reason = "called in one place, with what it found"
+    )]
     fn job(
         &self,
         request: RunRequest,
@@ -271,6 +392,8 @@ impl Runs {
         spender: Spender,
         routes: Vec<Route>,
         mut history: Vec<Turn>,
+        tools: Arc<ToolSet>,
+        model: &str,
     ) -> Result<Job, ApiError> {
         let instructions = effective
             .instructions
@@ -296,19 +419,7 @@ impl Runs {
         };
         let response = request.response.as_ref().map(serde_json::to_string);
         let response = response.transpose().map_err(ApiError::internal)?;
-        let mut warnings = Vec::new();
-        let has_own_tools = !effective.config.enabled_hosted_tools.is_empty()
-            || effective
-                .config
-                .mcp_servers
-                .as_ref()
-                .is_some_and(|s| !s.is_empty());
-        if has_own_tools && request.client_tools.is_empty() {
-            warnings.push(json!({
-                "code": "unsupported_tools",
-                "message": "the smith's own tools are not available on this node",
-            }));
-        }
+        let warnings = tools.warnings.clone();
         let system = [Some(instructions), request.extra_instructions]
             .into_iter()
             .flatten()
@@ -345,76 +456,183 @@ impl Runs {
             token_usage: None,
             metadata: request.metadata.map(|m| Value::Object(m).to_string()),
             actor: Some(request.actor.to_string()),
-            node_id: self.node_id.clone(),
-            lease_until: now + LEASE.as_micros() as i64,
+            node_id: self.node_id.to_string(),
+            lease_until: self.lease().until,
             created_at: now,
             updated_at: now,
             previous_run_id,
             response,
+            cancel_reason: None,
+        });
+        let own_tools = !tools.defs.is_empty();
+        let model_request = ModelRequest {
+            model: String::new(),
+            system: (!system.is_empty()).then_some(system),
+            turns: history,
+            tools: match own_tools {
+                true => tools.defs.clone(),
+                false => request.client_tools,
+            },
+            tool_choice: request.tool_choice,
+            parallel_tool_calls: request.parallel_tool_calls,
+            response_format: request.response_format,
+            params: request.params,
+        };
+        // Only runs that outlive their client, or that have side effects, are gone on with.
+        let base = (request.detached || own_tools).then(|| Base {
+            request: ModelRequest {
+                tools: match own_tools {
+                    true => Vec::new(),
+                    false => model_request.tools.clone(),
+                },
+                ..model_request.clone()
+            },
+            model: model.to_owned(),
+            new_turns: new_turns.clone(),
+            warnings: warnings.clone(),
+            own_tools,
+            detached: request.detached,
         });
         Ok(Job {
             live,
             row,
             committed: false,
             routes,
-            request: ModelRequest {
-                model: String::new(),
-                system: (!system.is_empty()).then_some(system),
-                turns: history,
-                tools: request.client_tools,
-                tool_choice: request.tool_choice,
-                parallel_tool_calls: request.parallel_tool_calls,
-                response_format: request.response_format,
-                params: request.params,
-            },
+            request: model_request,
             new_turns,
             warnings,
             spender,
-            calls: Vec::new(),
+            tools,
+            caller: caller(effective),
+            progress: Progress::default(),
+            base,
+            has_state: false,
             _permit: request.permit,
         })
     }
 
     async fn run(self: Arc<Self>, mut job: Job) {
         let live = job.live.clone();
-        let mut log = FrameLog::new(&live);
+        let mut log = FrameLog::new(&live, self.node_id.clone());
         let mut collector = Collector::default();
-        let end = tokio::select! {
+        let turned = tokio::select! {
             biased;
-            why = live.cancelled() => End::Cancelled(why),
-            end = self.turn(&mut job, &mut log, &mut collector) => match end {
-                Ok(()) => End::Completed(Box::new(std::mem::take(&mut collector).finish())),
-                Err(error) => End::Failed(error),
-            },
+            why = live.cancelled() => Err(End::Cancelled(why)),
+            turned = self.turn(&mut job, &mut log, &mut collector) => turned.map_err(End::Failed),
         };
-        if let Some(call) = job.calls.last_mut().filter(|call| call.ended_at == 0) {
+        let turned = match turned {
+            Ok(Turned::Waiting) => match self.pause(&mut job, &mut log).await {
+                Ok(()) => None,
+                Err(error) => Some(End::Failed(error)),
+            },
+            Ok(Turned::Answered) => {
+                let answer = std::mem::take(&mut collector).finish();
+                Some(End::Completed(Box::new(answer)))
+            }
+            Ok(Turned::Rejected) => Some(End::Rejected),
+            Err(end) => Some(end),
+        };
+        let calls = &mut job.progress.model_calls;
+        if let (Some(call), Some(end)) =
+            (calls.last_mut().filter(|call| call.ended_at == 0), &turned)
+        {
             call.ended_at = now_micros();
             call.usage = call.usage.or(collector.usage);
-            match &end {
+            match end {
                 End::Failed(error) => call.error = Some(error.code.to_string()),
                 End::Cancelled(_) => call.error = Some("cancelled".to_owned()),
-                End::Completed(_) => {}
+                End::Completed(_) | End::Rejected => {}
             }
         }
-        if matches!(end, End::Cancelled(Cancelled::ClientGone)) {
+        if matches!(turned, Some(End::Cancelled(Cancelled::ClientGone))) {
             self.metrics.cancelled_calls.inc();
         }
-        self.finish(job, log, collector, end).await;
+        match turned {
+            None => {}
+            Some(End::Failed(error)) if error.code == lost().code => {
+                tracing::warn!(run_id = %live.run_id, "another node has taken a run of this one");
+                let _ = live.failure.set(error);
+                // The stream ends without a terminal frame: "unknown", which is the truth here.
+                live.close(&mut Vec::new());
+            }
+            Some(end) => self.finish(job, log, collector, end).await,
+        }
         self.live.write().remove(&live.run_id);
         self.count.fetch_sub(1, Ordering::Relaxed);
     }
 
-    /// The model call, from the run's first frame to the model's last.
+    /// Model calls and tool calls in turn, until there is an answer or humans must decide.
     async fn turn(
+        &self,
+        job: &mut Job,
+        log: &mut FrameLog,
+        collector: &mut Collector,
+    ) -> Result<Turned, ApiError> {
+        loop {
+            if !job.progress.pending.is_empty() {
+                match self.call_tools(job, log).await? {
+                    Called::Waiting => return Ok(Turned::Waiting),
+                    Called::Rejected => return Ok(Turned::Rejected),
+                    Called::All => {}
+                }
+                let results = job.progress.results();
+                if let Some(turn) = job.progress.steps.last_mut() {
+                    mark_approved(&mut turn.parts, &job.progress.pending);
+                }
+                job.request.turns.push(results.clone());
+                job.progress.steps.push(results);
+                job.progress.pending.clear();
+            }
+            if job.progress.model_calls.len() >= MAX_MODEL_CALLS {
+                return Err(ApiError::new(
+                    StatusCode::BAD_GATEWAY,
+                    "tool_loop_failed",
+                    format!("no answer after {MAX_MODEL_CALLS} model calls"),
+                ));
+            }
+            *collector = Collector::default();
+            self.model_call(job, log, collector).await?;
+            if job.tools.defs.is_empty() || !collector.has_calls() {
+                return Ok(Turned::Answered);
+            }
+            let answer = std::mem::take(collector).finish();
+            self.step(job, log, answer);
+        }
+    }
+
+    /// Takes in a model's turn that calls the smith's own tools.
+    fn step(&self, job: &mut Job, log: &mut FrameLog, mut answer: Collected) {
+        let live = &job.live;
+        self.models
+            .continuity
+            .remember(&live.tenant_id, &answer.parts);
+        let text = answer.text();
+        if !text.is_empty() {
+            let content = Escaped::escape(&text);
+            let mut said = vec![Frame::MessageCompleted { content }];
+            log.add(&said);
+            live.write(&mut said);
+        }
+        job.progress.usage.add(&answer.usage);
+        job.progress.pending = calls_of(&answer.parts);
+        mark(&mut answer.parts, &job.tools);
+        job.request.turns.push(answer.turn());
+        job.progress.steps.push(answer.turn());
+        // What the caller forced was for the first call.
+        job.request.tool_choice = None;
+    }
+
+    /// One model call; before the first, the run's own first frame.
+    async fn model_call(
         &self,
         job: &mut Job,
         log: &mut FrameLog,
         collector: &mut Collector,
     ) -> Result<(), ApiError> {
         let live = job.live.clone();
-        let routes = std::mem::take(&mut job.routes);
+        let routes = job.routes.clone();
         if let Some(first) = routes.first() {
-            job.calls.push(ModelSpan {
+            job.progress.model_calls.push(ModelSpan {
                 started_at: now_micros(),
                 ended_at: 0,
                 provider: first.provider.to_string(),
@@ -425,10 +643,13 @@ impl Runs {
             });
         }
         let model_call = self.models.stream(&live.tenant_id, routes, &job.request);
-        let mut frames = vec![Frame::RunStarted {
-            smith_id: Bytes::copy_from_slice(live.smith_id.as_bytes()),
-            thread_id: Bytes::copy_from_slice(live.thread_id.as_bytes()),
-        }];
+        let mut frames = Vec::new();
+        if log.is_empty() {
+            frames.push(Frame::RunStarted {
+                smith_id: Bytes::copy_from_slice(live.smith_id.as_bytes()),
+                thread_id: Bytes::copy_from_slice(live.thread_id.as_bytes()),
+            });
+        }
         let mut call = if job.committed {
             log.add(&frames);
             live.write(&mut frames);
@@ -436,7 +657,9 @@ impl Runs {
         } else {
             // The row is committed while the provider thinks.
             let announce = async {
-                self.journal.commit(Op::CreateRun(job.row.clone())).await?;
+                self.journal
+                    .commit(Op::CreateRun(job.row.clone(), None))
+                    .await?;
                 log.add(&frames);
                 live.write(&mut frames);
                 Ok::<_, ApiError>(())
@@ -464,7 +687,7 @@ impl Runs {
         let cost = self
             .accounting
             .add(&job.spender, &route.provider, &route.model, &usage);
-        if let Some(span) = job.calls.last_mut() {
+        if let Some(span) = job.progress.model_calls.last_mut() {
             span.ended_at = now_micros();
             span.provider = route.provider.to_string();
             span.model.clone_from(&route.model);
@@ -472,112 +695,6 @@ impl Runs {
             span.cost = cost;
         }
         Ok(())
-    }
-
-    async fn finish(&self, mut job: Job, mut log: FrameLog, collector: Collector, end: End) {
-        let live = job.live.clone();
-        if !job.committed {
-            // The run failed or was cancelled while its row was on its way.
-            let created = self.journal.commit(Op::CreateRun(job.row.clone())).await;
-            job.committed = created.is_ok();
-        }
-        self.touch_conversation(&job).await;
-        let end = match end {
-            End::Completed(answer) => match check_answer(&job.request, &answer) {
-                Ok(()) => End::Completed(answer),
-                Err(error) => End::Failed(error),
-            },
-            other => other,
-        };
-        let warnings = Value::Array(std::mem::take(&mut job.warnings)).to_string();
-        let mut row = RunEnd {
-            tenant_id: job.row.tenant_id.clone(),
-            id: job.row.id.clone(),
-            status: "completed",
-            transcript: None,
-            output: None,
-            stop_reason: None,
-            error_code: None,
-            error: None,
-            warnings: warnings.clone(),
-            token_usage: None,
-            frames: None,
-            event: None,
-            trace: None,
-            ledger: None,
-            updated_at: now_micros(),
-        };
-        let used;
-        let mut last = Vec::new();
-        match end {
-            End::Completed(answer) => {
-                self.models
-                    .continuity
-                    .remember(&live.tenant_id, &answer.parts);
-                let text = answer.text();
-                if !text.is_empty() {
-                    last.push(Frame::MessageCompleted {
-                        content: Escaped::escape(&text),
-                    });
-                }
-                last.push(Frame::RunCompleted {
-                    stop: answer.stop,
-                    usage: answer.usage,
-                    warnings: Bytes::from(warnings),
-                });
-                let mut turns = std::mem::take(&mut job.new_turns);
-                turns.push(answer.turn());
-                row.transcript = serde_json::to_string(&turns).ok();
-                let is_json = job.request.response_format.is_some();
-                row.output = Some(answer.output(is_json).to_string());
-                row.stop_reason = Some(answer.stop.as_str());
-                used = Some(answer.usage);
-            }
-            End::Failed(error) => {
-                tracing::info!(run_id = %live.run_id, code = %error.code, message = %error.message,
-                    "run failed");
-                last.push(failed_frame(&error));
-                let _ = live.failure.set(error.clone());
-                row.status = "failed";
-                row.stop_reason = Some(StopReason::Error.as_str());
-                (row.output, used) = partial_output(collector);
-                row.error_code = Some(error.code.into_owned());
-                row.error = Some(error.message.into_owned());
-            }
-            End::Cancelled(why) => {
-                let reason = match &why {
-                    Cancelled::Asked(reason) => reason.clone().unwrap_or_default(),
-                    Cancelled::ClientGone => "the client left".to_owned(),
-                    Cancelled::Shutdown => "the node is shutting down".to_owned(),
-                };
-                last.push(Frame::RunCancelled {
-                    reason: Bytes::from(reason),
-                });
-                row.status = "cancelled";
-                row.stop_reason = Some(StopReason::Cancelled.as_str());
-                (row.output, used) = partial_output(collector);
-            }
-        }
-        log.add(&last);
-        row.frames = Some(log.take());
-        row.token_usage = used.as_ref().map(|usage| {
-            UsageRecord {
-                tokens: *usage,
-                cost: account::total_cost(&job.calls),
-            }
-            .to_text()
-        });
-        row.event = account::event(&job.row, &row, used.as_ref());
-        row.trace = Some(account::trace(&job.row, &row, &job.calls));
-        row.ledger = account::ledger(&job.row, &job.spender, &job.calls);
-        if let Err(error) = self.journal.commit(Op::EndRun(Box::new(row))).await {
-            // The client must not take for kept what is not.
-            tracing::error!(run_id = %live.run_id, %error, "the end of a run was not kept");
-            let error = ApiError::from(error);
-            last = vec![failed_frame(&error)];
-            let _ = live.failure.set(error);
-        }
-        live.close(&mut last);
     }
 
     /// The run, when it is under way on this node and the tenant's.
@@ -613,12 +730,4 @@ pub(super) fn failed_frame(error: &ApiError) -> Frame {
         code: Bytes::copy_from_slice(error.code.as_bytes()),
         message: Bytes::copy_from_slice(error.message.as_bytes()),
     }
-}
-
-/// What was said before a run failed or was cancelled, and the tokens that it took.
-fn partial_output(collector: Collector) -> (Option<String>, Option<Usage>) {
-    let usage = collector.usage;
-    let answer = collector.finish();
-    let said = !answer.text().is_empty();
-    (said.then(|| answer.output(false).to_string()), usage)
 }

@@ -17,6 +17,7 @@ const LOG_EVERY: Duration = Duration::from_millis(200);
 pub(super) struct FrameLog {
     tenant_id: Arc<str>,
     run_id: Arc<str>,
+    node_id: Arc<str>,
     first: i64,
     count: i64,
     bytes: BytesMut,
@@ -24,16 +25,23 @@ pub(super) struct FrameLog {
 }
 
 impl FrameLog {
-    /// Of a run without frames yet.
-    pub(super) fn new(live: &LiveRun) -> Self {
+    /// Of a run whose frames so far, if any, are in the journal.
+    pub(super) fn new(live: &LiveRun, node_id: Arc<str>) -> Self {
+        let logged = live.resumed_at() as i64;
         Self {
+            node_id,
             tenant_id: live.tenant_id.clone(),
             run_id: live.run_id.clone(),
-            first: 0,
-            count: 0,
+            first: logged,
+            count: logged,
             bytes: BytesMut::new(),
             flushed_at: tokio::time::Instant::now(),
         }
+    }
+
+    /// Whether the run has no frame yet.
+    pub(super) fn is_empty(&self) -> bool {
+        self.count == 0
     }
 
     /// Takes frames in.
@@ -59,6 +67,7 @@ impl FrameLog {
             journal.append(Op::Frames {
                 tenant_id: self.tenant_id.clone(),
                 run_id: self.run_id.clone(),
+                node_id: self.node_id.clone(),
                 first,
                 frames,
             });

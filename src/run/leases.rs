@@ -1,4 +1,5 @@
-//! Leases: a node holds its runs for a while, and ends what a dead one left.
+//! Leases: a node holds its runs for a while, and goes on with what a dead one left. Also what
+//! nobody asked for in time: approvals that expire, decisions that no node took up.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -8,77 +9,170 @@ use http::StatusCode;
 
 use super::account;
 use super::engine::{Runs, failed_frame};
+use super::live::Cancelled;
+use super::resume::Word;
+use super::state::Base;
 use crate::error::ApiError;
 use crate::frame::{self, StopReason};
-use crate::store::{Op, RunEnd, now_micros};
+use crate::store::{Op, RunEnd, RunRow, now_micros};
 
-/// A node that shows no life for this long has lost its runs.
-pub(super) const LEASE: Duration = Duration::from_secs(30);
-const RENEW_EVERY: Duration = Duration::from_secs(10);
+/// How soon another node's wish to cancel is seen.
+const LOOK_EVERY: Duration = Duration::from_secs(1);
+/// A decision that its own node has not taken up after this is taken up by any.
+const LEFT_BEHIND_MICROS: i64 = 10 * 1_000_000;
 
 impl Runs {
-    /// Marks runs whose node is gone as failed; with `all`, every run marked as live. Their thread
-    /// is free again, and their record says what happened.
-    pub async fn fail_lapsed(&self, all: bool) -> Result<usize, ApiError> {
+    /// Takes the runs of nodes that are gone: those whose state is known go on here, the others
+    /// are marked as failed. With `all`, every run marked as live is one of these. Answers how
+    /// many there were.
+    pub async fn take_lapsed(self: &Arc<Self>, all: bool) -> Result<usize, ApiError> {
         let before = if all { i64::MAX } else { now_micros() };
         let lapsed = self.store.lapsed_runs(before).await?;
+        let mut taken = 0;
+        for run in lapsed {
+            if self.live(&run.tenant_id, &run.id).is_some() {
+                continue;
+            }
+            let lease = self.lease();
+            let (tenant, id) = (&run.tenant_id, &run.id);
+            if !self
+                .store
+                .take_lapsed_run(tenant, id, before, &lease)
+                .await?
+            {
+                continue;
+            }
+            taken += 1;
+            if self.is_detached(&run).await? {
+                let approvals = self.store.run_approvals(tenant, id).await?;
+                let asked = run
+                    .cancel_reason
+                    .clone()
+                    .map(|why| Cancelled::Asked(Some(why)));
+                match self.revive(&run, &approvals, asked).await {
+                    Ok(_) => continue,
+                    Err(error) => tracing::warn!(%error, run_id = %id, "cannot go on with a run"),
+                }
+            }
+            self.fail(&run).await?;
+        }
+        Ok(taken)
+    }
+
+    /// Whether anybody may still ask for the run's end.
+    async fn is_detached(&self, run: &RunRow) -> Result<bool, ApiError> {
+        let state = self.store.run_state(&run.tenant_id, &run.id).await?;
+        let base = state.and_then(|state| serde_json::from_str::<Base>(&state.base).ok());
+        Ok(base.is_some_and(|base| base.detached))
+    }
+
+    async fn fail(&self, run: &RunRow) -> Result<(), ApiError> {
         let error = ApiError::new(
             StatusCode::INTERNAL_SERVER_ERROR,
             "run_failed",
             "the node that ran this turn stopped before its end",
         );
-        let mut failed = 0;
-        for run in lapsed {
-            if self.live(&run.tenant_id, &run.id).is_some() {
-                continue;
-            }
-            let logged: usize = self
-                .store
-                .run_frames(&run.tenant_id, &run.id)
-                .await?
-                .into_iter()
-                .filter_map(|bytes| frame::decode_all(bytes.into()).ok())
-                .map(|frames| frames.len())
-                .sum();
-            let mut bytes = BytesMut::new();
-            frame::encode(&failed_frame(&error), &mut bytes);
-            let mut end = RunEnd {
-                tenant_id: run.tenant_id.clone(),
-                id: run.id.clone(),
-                status: "failed",
-                transcript: None,
-                output: None,
-                stop_reason: Some(StopReason::Error.as_str()),
-                error_code: Some(error.code.to_string()),
-                error: Some(error.message.to_string()),
-                warnings: run.warnings.clone(),
-                token_usage: None,
-                frames: Some((logged as i64, bytes.to_vec())),
-                event: None,
-                trace: None,
-                ledger: None,
-                updated_at: now_micros(),
-            };
-            end.event = account::event(&run, &end, None);
-            end.trace = Some(account::trace(&run, &end, &[]));
-            failed += usize::from(self.journal.commit(Op::EndRun(Box::new(end))).await?);
-        }
-        Ok(failed)
+        let logged: usize = self
+            .store
+            .run_frames(&run.tenant_id, &run.id)
+            .await?
+            .into_iter()
+            .filter_map(|bytes| frame::decode_all(bytes.into()).ok())
+            .map(|frames| frames.len())
+            .sum();
+        let mut bytes = BytesMut::new();
+        frame::encode(&failed_frame(&error), &mut bytes);
+        let mut end = RunEnd {
+            tenant_id: run.tenant_id.clone(),
+            id: run.id.clone(),
+            node_id: self.node_id.clone(),
+            has_state: true,
+            status: "failed",
+            transcript: None,
+            output: None,
+            stop_reason: Some(StopReason::Error.as_str()),
+            error_code: Some(error.code.to_string()),
+            error: Some(error.message.to_string()),
+            warnings: run.warnings.clone(),
+            token_usage: None,
+            frames: Some((logged as i64, bytes.to_vec())),
+            event: None,
+            trace: None,
+            ledger: None,
+            updated_at: now_micros(),
+        };
+        end.event = account::event(run, &end, None);
+        end.trace = Some(account::trace(run, &end, &[], &[]));
+        self.journal.commit(Op::EndRun(Box::new(end))).await?;
+        Ok(())
     }
 
-    /// Renews this node's leases and fails the runs of nodes that are gone, for ever.
+    /// Renews this node's leases and takes the runs of nodes that are gone, for ever.
     pub async fn keep_leases(self: Arc<Self>) {
-        let mut interval = tokio::time::interval(RENEW_EVERY);
+        let every = Duration::from_millis(self.limits.lease_ms / 3).max(LOOK_EVERY / 5);
+        let mut interval = tokio::time::interval(every);
         loop {
             interval.tick().await;
-            let until = now_micros() + LEASE.as_micros() as i64;
+            let until = self.lease().until;
             if let Err(error) = self.store.renew_leases(&self.node_id, until).await {
                 tracing::warn!(%error, "cannot renew the leases of runs");
             }
-            match self.fail_lapsed(false).await {
+            match self.take_lapsed(false).await {
                 Ok(0) => {}
-                Ok(count) => tracing::warn!(count, "failed runs whose node was gone"),
+                Ok(count) => tracing::warn!(count, "took runs whose node was gone"),
                 Err(error) => tracing::warn!(%error, "cannot look for lapsed runs"),
+            }
+            if let Err(error) = self.take_left_behind().await {
+                tracing::warn!(%error, "cannot look for approvals that are left behind");
+            }
+        }
+    }
+
+    /// Rejects what nobody decided in time, and goes on with what was decided but not taken up.
+    async fn take_left_behind(self: &Arc<Self>) -> Result<(), ApiError> {
+        let now = now_micros();
+        for approval in self.store.expired_approvals(now, 100).await? {
+            let run_id = approval.run_id.unwrap_or_default();
+            let Some(run) = self.store.run(&approval.tenant_id, &run_id).await? else {
+                continue;
+            };
+            let word = Word {
+                approval_id: Some(approval.id),
+                approve: false,
+                reason: Some("nobody decided in time".to_owned()),
+                ..Word::default()
+            };
+            // A human may be faster in the same moment.
+            if let Err(error) = self.decide(&run, &word).await {
+                tracing::info!(%error, run_id = %run.id, "an approval did not expire");
+            }
+        }
+        for run in self.store.decided_runs(now - LEFT_BEHIND_MICROS).await? {
+            if let Err(error) = self.go_on(&run, None).await {
+                tracing::warn!(%error, run_id = %run.id, "cannot go on with a run");
+            }
+        }
+        Ok(())
+    }
+
+    /// Cancels what other nodes were asked to cancel, for ever.
+    pub async fn follow_cancels(self: Arc<Self>) {
+        let mut interval = tokio::time::interval(LOOK_EVERY);
+        loop {
+            interval.tick().await;
+            if self.live_count() == 0 {
+                continue;
+            }
+            match self.store.asked_to_cancel(&self.node_id).await {
+                Ok(asked) => {
+                    for (tenant, run, reason) in asked {
+                        if let Some(live) = self.live(&tenant, &run) {
+                            let reason = (!reason.is_empty()).then_some(reason);
+                            live.cancel(Cancelled::Asked(reason));
+                        }
+                    }
+                }
+                Err(error) => tracing::warn!(%error, "cannot look for runs to cancel"),
             }
         }
     }

@@ -44,6 +44,7 @@ pub struct LiveRun {
     lead: AtomicUsize,
     caught_up: Notify,
     client_here: AtomicBool,
+    resumed_at: AtomicUsize,
     /// Why it failed, with the status that its frame cannot carry; set before the last frame.
     pub failure: OnceLock<ApiError>,
 }
@@ -71,8 +72,29 @@ impl LiveRun {
             lead: AtomicUsize::new(0),
             caught_up: Notify::new(),
             client_here: AtomicBool::new(false),
+            resumed_at: AtomicUsize::new(0),
             failure: OnceLock::new(),
         })
+    }
+
+    /// A run that goes on after `frames`.
+    pub fn resumed(run: &crate::store::RunRow, detached: bool, frames: Vec<Frame>) -> Arc<Self> {
+        let live = Self::new(
+            run.id.as_str().into(),
+            run.tenant_id.as_str().into(),
+            run.smith_id.as_str().into(),
+            run.thread_id.as_str().into(),
+            run.include_mask,
+            detached,
+        );
+        live.resumed_at.store(frames.len(), Ordering::Release);
+        live.state.lock().frames = frames;
+        live
+    }
+
+    /// How many frames there were before it went on.
+    pub fn resumed_at(&self) -> usize {
+        self.resumed_at.load(Ordering::Acquire)
     }
 
     /// Adds frames, taking them out of `frames`.
@@ -134,6 +156,13 @@ impl LiveRun {
             at: 0,
             is_first: true,
         }
+    }
+
+    /// A reader of what comes since it went on.
+    pub fn later_reader(self: &Arc<Self>) -> Reader {
+        let mut reader = self.reader();
+        reader.at = self.resumed_at();
+        reader
     }
 
     /// A reader for anyone else, from the run's first frame on.

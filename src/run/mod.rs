@@ -1,20 +1,25 @@
 //! Runs: one turn of a smith, from its input to its record. Knows no wire.
 //!
 //! Lives here: what a run is asked ([`RunRequest`]), the smith's effective configuration, the loop
-//! that calls the model, the live frames that clients follow, the record. May import `model`,
-//! `store`, `frame`, `auth`'s types, `metrics`, `ids`, `error`.
+//! that calls the model (`engine`) and the tools (`tools`), how it pauses and goes on (`resume`,
+//! `leases`, `state`), the live frames that clients follow, the record. May import `model`,
+//! `tools`, `store`, `frame`, `auth`'s types, `metrics`, `ids`, `error`.
 
 mod account;
 mod accounting;
 mod budget;
 mod engine;
+mod finish;
 mod frame_log;
 mod leases;
 mod live;
 mod record;
 mod request;
 mod resolve;
+mod resume;
+mod state;
 mod structured;
+mod tools;
 mod transcript;
 
 pub use account::{root_span_id, trace_id};
@@ -25,4 +30,5 @@ pub use live::{Cancelled, LiveRun, Reader};
 pub use record::{rfc3339, run_out, run_status, usage_of};
 pub use request::{INCLUDE_REASONING, INCLUDE_TOOL_ARGS, Link, ResponseRecord, RunRequest, Thread};
 pub use resolve::{Effective, Smiths, render_instructions};
+pub use resume::{Word, not_paused};
 pub use transcript::{Collected, Collector};

@@ -29,6 +29,8 @@ pub struct Collector {
     open: Piece,
     refusal: Vec<u8>,
     calls: Vec<OpenCall>,
+    /// How many of them are of answers before the last.
+    earlier: usize,
     pub usage: Option<Usage>,
     pub stop: Option<StopReason>,
 }
@@ -88,7 +90,12 @@ impl Collector {
     /// Takes one frame in.
     pub fn add(&mut self, frame: &Frame) {
         match frame {
-            Frame::ModelStarted { id, model } => self.started = Some((id.clone(), model.clone())),
+            Frame::ModelStarted { id, model } => {
+                self.close_piece(None, false);
+                // Each answer counts its calls from 0.
+                self.earlier = self.calls.len();
+                self.started = Some((id.clone(), model.clone()));
+            }
             Frame::Text(text) => {
                 if !matches!(self.open, Piece::Text(_)) {
                     self.close_piece(None, false);
@@ -130,6 +137,8 @@ impl Collector {
                     name: utf8(name),
                     arguments: String::new(),
                     signature: None,
+                    server: None,
+                    approved: false,
                 });
                 self.calls.push(OpenCall {
                     written: Vec::new(),
@@ -137,12 +146,12 @@ impl Collector {
                 });
             }
             Frame::ToolArgs { index, delta } => {
-                if let Some(call) = self.calls.get_mut(*index as usize) {
+                if let Some(call) = self.calls.get_mut(self.earlier + *index as usize) {
                     call.written.extend_from_slice(delta.as_bytes());
                 }
             }
             Frame::ToolDone { index, signature } => {
-                if let Some(call) = self.calls.get_mut(*index as usize) {
+                if let Some(call) = self.calls.get_mut(self.earlier + *index as usize) {
                     call.signature = signature.clone();
                 }
             }
@@ -150,6 +159,11 @@ impl Collector {
             Frame::ModelStopped(stop) => self.stop = Some(*stop),
             _ => {}
         }
+    }
+
+    /// Whether the model called a tool.
+    pub fn has_calls(&self) -> bool {
+        !self.calls.is_empty()
     }
 
     /// The whole answer.
@@ -210,6 +224,7 @@ impl Collected {
                     name,
                     arguments,
                     signature,
+                    ..
                 } => {
                     let mut call = json!({
                         "id": id,

@@ -7,20 +7,24 @@ use std::time::Duration;
 
 use tokio::sync::{mpsc, oneshot};
 
-use super::{EventRow, RunEnd, RunRow, SmithUsage, Store};
+use super::{Checkpoint, EventRow, RunEnd, RunRow, SmithUsage, Store};
 
 /// One journal entry.
 #[derive(Debug, Clone)]
 pub enum Op {
-    /// A new run; takes `false` when its thread is held by another.
-    CreateRun(Box<RunRow>),
+    /// A new run, and what it takes to begin it again after a crash; takes `false` when its thread
+    /// is held by another.
+    CreateRun(Box<RunRow>, Option<String>),
     /// Encoded frames of a run, from frame number `first` on.
     Frames {
         tenant_id: Arc<str>,
         run_id: Arc<str>,
+        node_id: Arc<str>,
         first: i64,
         frames: Vec<u8>,
     },
+    /// How far a run is; takes `false` when it is this node's no more.
+    Checkpoint(Box<Checkpoint>),
     /// The run ended; takes `false` when it was no longer live.
     EndRun(Box<RunEnd>),
     /// Tokens to add.
@@ -34,7 +38,13 @@ pub enum Op {
 impl Op {
     fn weight(&self) -> usize {
         match self {
-            Self::CreateRun(run) => run.input.len() + 512,
+            Self::CreateRun(run, base) => {
+                run.input.len() + base.as_ref().map_or(0, String::len) + 512
+            }
+            Self::Checkpoint(point) => {
+                let frames = point.frames.as_ref().map_or(0, |(_, frames)| frames.len());
+                point.progress.len() + frames + 512
+            }
             Self::Frames { frames, .. } => frames.len() + 128,
             Self::EndRun(end) => end.transcript.as_ref().map_or(0, String::len) + 512,
             Self::Event(event) => event.data.len() + 256,

@@ -117,5 +117,8 @@ pub trait McpServerStore: Send + Sync {
     ) -> Result<Vec<McpServerRow>>;
     /// Writes what a discovery found, when the server is still at the URL that was asked.
     async fn put_mcp_tools(&self, server: &McpServerRow) -> Result<bool>;
+    /// Notes why a call failed.
+    async fn note_mcp_error(&self, tenant_id: &str, name: &str, error: &str, at: i64)
+    -> Result<()>;
     async fn delete_mcp_server(&self, tenant_id: &str, name: &str) -> Result<bool>;
 }

@@ -250,6 +250,14 @@ pub trait ModelKeyStore: Send + Sync {
     ) -> Result<bool>;
 }
 
+/// Whose a run is, and until when.
+#[derive(Debug, Clone, Copy)]
+pub struct Lease<'a> {
+    pub node_id: &'a str,
+    pub until: i64,
+    pub now: i64,
+}
+
 /// Runs, their frames and the thread history. Writes of live runs go through [`Journal`].
 #[async_trait]
 pub trait RunStore: Send + Sync {
@@ -292,6 +300,24 @@ pub trait RunStore: Send + Sync {
     async fn renew_leases(&self, node_id: &str, lease_until: i64) -> Result<()>;
     /// Runs still marked as live whose lease ended before `before` (`i64::MAX`: all of them).
     async fn lapsed_runs(&self, before: i64) -> Result<Vec<RunRow>>;
+    /// Takes a run that waits, to go on with it; `false` when another was first.
+    async fn take_paused_run(&self, tenant_id: &str, id: &str, lease: &Lease<'_>) -> Result<bool>;
+    /// Takes a run whose lease ended before `before`; `false` when another was first.
+    async fn take_lapsed_run(
+        &self,
+        tenant_id: &str,
+        id: &str,
+        before: i64,
+        lease: &Lease<'_>,
+    ) -> Result<bool>;
+    /// What it takes to go on with a run.
+    async fn run_state(&self, tenant_id: &str, run_id: &str) -> Result<Option<RunState>>;
+    /// Asks the node that has the run to cancel it; `false` when it is not under way.
+    async fn ask_cancel(&self, tenant_id: &str, id: &str, reason: &str) -> Result<bool>;
+    /// The runs of a node that shall be cancelled: tenant, run, reason.
+    async fn asked_to_cancel(&self, node_id: &str) -> Result<Vec<(String, String, String)>>;
+    /// Runs of all tenants that wait for approvals which were all decided before `before`.
+    async fn decided_runs(&self, before: i64) -> Result<Vec<RunRow>>;
     /// Applies a batch of journal entries in one transaction; answers, per entry, whether it took.
     async fn apply(&self, ops: &[Op]) -> Result<Vec<bool>>;
     /// Tokens used, by day.

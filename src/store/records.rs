@@ -150,6 +150,26 @@ pub struct ApprovalRow {
     pub reason: Option<String>,
     pub created_at: i64,
     pub resolved_at: Option<i64>,
+    /// JSON: what answers an elicitation.
+    pub answer: Option<String>,
+    /// When it is taken for rejected.
+    pub expires_at: Option<i64>,
+}
+
+/// A human's word on an approval.
+#[derive(Debug, Clone)]
+pub struct Decision {
+    pub tenant_id: String,
+    pub approval_id: String,
+    /// `approved` or `rejected`.
+    pub status: &'static str,
+    pub actor: Option<String>,
+    pub reason: Option<String>,
+    /// JSON: what answers an elicitation.
+    pub answer: Option<String>,
+    pub at: i64,
+    /// What the feed says of it.
+    pub event: EventRow,
 }
 
 /// A smith's grant at an OAuth provider, its tokens sealed.

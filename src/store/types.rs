@@ -1,6 +1,7 @@
 //! Rows and filters. Times are microseconds since the Unix epoch.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
@@ -321,6 +322,47 @@ pub struct RunRow {
     pub previous_run_id: Option<String>,
     /// JSON: what the Responses wire shows of its request.
     pub response: Option<String>,
+    /// Why another node wants it cancelled.
+    pub cancel_reason: Option<String>,
+}
+
+/// What it takes to go on with a run; both are JSON.
+#[derive(Debug, Clone, PartialEq, Eq, sqlx::FromRow)]
+pub struct RunState {
+    /// As it began.
+    pub base: String,
+    /// What it did since.
+    pub progress: String,
+}
+
+/// How far a run has come, written before and after each side effect.
+#[derive(Debug, Clone)]
+pub struct Checkpoint {
+    pub tenant_id: String,
+    pub run_id: String,
+    /// Whose run it is; a node that has lost it writes nothing.
+    pub node_id: Arc<str>,
+    /// `base` only where it was not written before.
+    pub base: Option<String>,
+    pub progress: String,
+    /// Number of the first, and the encoded frames.
+    pub frames: Option<(i64, Vec<u8>)>,
+    pub events: Vec<EventRow>,
+    pub pause: Option<Pause>,
+    pub updated_at: i64,
+}
+
+/// Why and with what a run waits.
+#[derive(Debug, Clone)]
+pub struct Pause {
+    /// `paused_for_approval` or `paused_for_tool`.
+    pub status: &'static str,
+    pub transcript: Option<String>,
+    pub output: String,
+    pub warnings: String,
+    pub token_usage: Option<String>,
+    /// What humans must decide.
+    pub approvals: Vec<super::ApprovalRow>,
 }
 
 #[derive(Debug, Clone, Default)]
@@ -336,6 +378,10 @@ pub struct RunFilter {
 pub struct RunEnd {
     pub tenant_id: String,
     pub id: String,
+    /// Whose run it is; a node that has lost it ends nothing.
+    pub node_id: Arc<str>,
+    /// Whether a state was kept of it, and maybe approvals wait.
+    pub has_state: bool,
     pub status: &'static str,
     pub transcript: Option<String>,
     pub output: Option<String>,

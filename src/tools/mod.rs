@@ -1,9 +1,16 @@
 //! Tools that a smith may use.
 //!
-//! Lives here: the MCP client (`mcp`), the list of hosted tools (`hosted`), presets of known MCP
-//! servers (`catalog`). May import `store`, `secrets`, `connection`, `model`'s HTTP client (for its
-//! address guard), `error`.
+//! Lives here: which tools a smith has and how they are called (`registry`), the MCP client
+//! (`mcp`), the hosted tools (`hosted`), presets of known MCP servers (`catalog`). May import
+//! `store`, `secrets`, `connection`, `model` (turns, and its HTTP client for the address guard),
+//! `config`, `error`.
 
 pub mod catalog;
 pub mod hosted;
 pub mod mcp;
+mod registry;
+
+pub use registry::{
+    Calling, HOSTED_SERVER, Next, Output, Tool, ToolCall, ToolSet, Toolbox, is_allowed,
+    requires_approval, secret_owner,
+};

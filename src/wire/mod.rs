@@ -4,8 +4,11 @@
 
 pub mod chat;
 pub mod native;
+mod plain;
 pub mod responses;
 pub mod ui;
+
+pub use plain::{Plain, PlainEncoder};
 
 use bytes::{Bytes, BytesMut};
 

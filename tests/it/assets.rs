@@ -17,23 +17,23 @@ on_both_stores!(
     skills_through_the_published_client,
 );
 
-fn clients() -> PathBuf {
+pub fn clients() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/clients")
 }
 
-fn program(variable: &str) -> String {
+pub fn program(variable: &str) -> String {
     std::env::var(variable)
         .unwrap_or_else(|_| panic!("{variable} is unset; `.ci/test` installs the clients"))
 }
 
 /// An MCP server in its own process, which ends with it.
-struct McpServer {
-    url: String,
+pub struct McpServer {
+    pub url: String,
     _child: tokio::process::Child,
 }
 
 impl McpServer {
-    async fn start(mut command: tokio::process::Command, path: &str) -> Self {
+    pub async fn start(mut command: tokio::process::Command, path: &str) -> Self {
         let address = free_address();
         let child = command
             .env("PORT", address.port().to_string())

@@ -194,6 +194,8 @@ pub async fn one_of_each(harness: &Harness, smith: &str) -> Owned {
         reason: None,
         created_at: now_micros(),
         resolved_at: None,
+        answer: None,
+        expires_at: None,
     };
     harness
         .gateway

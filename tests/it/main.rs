@@ -22,6 +22,7 @@ mod routing;
 mod runs;
 mod store;
 mod support;
+mod tools;
 mod ui;
 mod webhooks;
 mod wires;

@@ -276,6 +276,9 @@ async fn answer(stream: &mut TcpStream, got: &Got, shared: &Arc<Shared>) -> Opti
         let body = json!({ "embeddings": vectors }).to_string();
         return write_answer(stream, "200 OK", "application/json", "", body.as_bytes()).await;
     }
+    if model == "script" && wire == "openai_chat" {
+        return play_script(stream, &got.body, streamed).await;
+    }
     // Asks for tools until it is given a result.
     let model = match model {
         "loop" if has_tool_result(&got.body) => "text",
@@ -346,6 +349,86 @@ async fn play(stream: &mut TcpStream, wire: &str, name: &str, streamed: bool) ->
         return end_stream(stream).await;
     }
     write_answer(stream, "200 OK", "application/json", "", &body).await
+}
+
+/// Calls what the last user's message names, one `name {arguments}` on each line, then tells the
+/// results; a line that names no tool is said.
+async fn play_script(stream: &mut TcpStream, body: &Value, streamed: bool) -> Option<()> {
+    let messages = body["messages"].as_array()?;
+    let asked = messages.iter().rposition(|m| m["role"] == "user")?;
+    let text = |message: &Value| match &message["content"] {
+        Value::Array(parts) => parts
+            .iter()
+            .filter_map(|p| p["text"].as_str())
+            .collect::<String>(),
+        one => one.as_str().unwrap_or_default().to_owned(),
+    };
+    let known: Vec<&str> = body["tools"]
+        .as_array()
+        .into_iter()
+        .flatten()
+        .filter_map(|tool| tool["function"]["name"].as_str())
+        .collect();
+    let results: Vec<String> = messages[asked..]
+        .iter()
+        .filter(|m| m["role"] == "tool")
+        .map(text)
+        .collect();
+    let script = text(&messages[asked]);
+    // Groups of calls are set apart by a line of dashes; each is one turn of the model.
+    let turns = messages[asked + 1..]
+        .iter()
+        .filter(|m| m["role"] == "assistant" && m["tool_calls"].is_array())
+        .count();
+    let group = script.split("---").nth(turns).unwrap_or_default();
+    let (mut said, mut calls) = (String::new(), Vec::new());
+    for line in group.lines().map(str::trim).filter(|l| !l.is_empty()) {
+        let (name, arguments) = line.split_once(' ').unwrap_or((line, ""));
+        if known.contains(&name) || arguments.starts_with('{') {
+            let id = format!("call_{turns}_{}", calls.len());
+            calls.push(json!({ "index": calls.len(), "id": id, "type": "function",
+                "function": { "name": name, "arguments": arguments } }));
+        } else {
+            said.push_str(line);
+        }
+    }
+    if calls.is_empty() {
+        said = format!("Results: {}", results.join(" | "));
+    }
+    let stop = if calls.is_empty() {
+        "stop"
+    } else {
+        "tool_calls"
+    };
+    let usage = json!({ "prompt_tokens": 10, "completion_tokens": 5, "total_tokens": 15 });
+    let mut message = json!({ "role": "assistant", "content": said });
+    if !calls.is_empty() {
+        message["tool_calls"] = Value::Array(calls);
+    }
+    let head = json!({ "id": "chatcmpl-s", "object": "chat.completion", "created": 1,
+        "model": "script" });
+    let with = |choices: Value, usage: Value| {
+        let mut chunk = head.clone();
+        chunk["choices"] = choices;
+        chunk["usage"] = usage;
+        chunk
+    };
+    if !streamed {
+        let choice = json!([{ "index": 0, "message": message, "finish_reason": stop }]);
+        let whole = with(choice, usage).to_string();
+        return write_answer(stream, "200 OK", "application/json", "", whole.as_bytes()).await;
+    }
+    start_stream(stream).await?;
+    let delta = json!([{ "index": 0, "delta": message, "finish_reason": null }]);
+    let end = json!([{ "index": 0, "delta": {}, "finish_reason": stop }]);
+    let events = format!(
+        "data: {}\n\ndata: {}\n\ndata: {}\n\ndata: [DONE]\n\n",
+        with(delta, Value::Null),
+        with(end, Value::Null),
+        with(json!([]), usage)
+    );
+    chunk(stream, events.as_bytes()).await?;
+    end_stream(stream).await
 }
 
 /// Whether a request carries a tool's result, in any wire.

@@ -340,7 +340,7 @@ async fn a_streamed_replay_of_a_key_is_one_duplicate_frame() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn runs_that_a_dead_node_left_are_failed_and_their_thread_is_free() {
+async fn runs_that_a_dead_node_left_go_on_or_are_failed_with_their_client_gone() {
     let harness = Harness::start_with(|config, _| config.limits.idle_timeout_ms = 20_000).await;
     let smith = harness.smith("openai-chat/fault-endless").await;
     let body = json!({ "stream": true, "thread_id": "t", "input": input("hi") });
@@ -354,25 +354,48 @@ async fn runs_that_a_dead_node_left_are_failed_and_their_thread_is_free() {
         seen += &String::from_utf8_lossy(&first.chunk().await.expect("a chunk").expect("bytes"));
     }
     let run = run_id(&seen);
-    // The store as it would be found after a crash: copied while the run goes on.
+    // A turn that nobody can ask for again when its client is gone.
+    let call = json!({ "model": "openai-chat/fault-endless", "messages": input("hi"),
+        "stream": true });
+    let chat = harness.post("/v1/chat/completions", &call);
+    let mut chat = chat
+        .header("IC-Smith-Id", &smith)
+        .send()
+        .await
+        .expect("an answer");
+    chat.chunk().await.expect("a chunk");
+    // The store as it would be found after a crash: copied while the runs go on.
     let crashed = harness.crash_copy().await;
     let path = format!("/v1/smiths/{smith}/runs/{run}");
     let record = ok(crashed.get(&path).send().await).await;
-    assert_eq!(
-        (&record["status"], &record["error"]["code"]),
-        (&json!("failed"), &json!("run_failed")),
-        "{record}"
-    );
+    assert_eq!(record["status"], "running", "{record}");
+    let (status, _) = refused(
+        crashed
+            .post(&format!("/v1/smiths/{smith}/runs"), &body)
+            .send()
+            .await,
+    )
+    .await;
+    assert_eq!(status, 409, "its thread is held");
+    let cancel = json!({ "kind": "cancel" });
+    let cancelled = crashed
+        .post(&format!("{path}/submit"), &cancel)
+        .send()
+        .await;
+    assert_eq!(ok(cancelled).await["status"], "cancelled");
     let replay = text(crashed.get(&format!("{path}/events")).send().await).await;
-    assert!(
-        replay
-            .trim_end()
-            .rsplit("\n\n")
-            .next()
-            .is_some_and(|e| e.starts_with("event: run.failed")),
-        "{replay}"
-    );
-    assert!(replay.matches("message.delta").count() > 0);
+    let last = replay.trim_end().rsplit("\n\n").next().unwrap_or_default();
+    assert!(last.starts_with("event: run.cancelled"), "{last}");
+    assert_eq!(replay.matches("event: run.started").count(), 1);
+    let ids: Vec<&str> = replay
+        .lines()
+        .filter_map(|l| l.strip_prefix("id: "))
+        .collect();
+    let gapless: Vec<String> = (0..ids.len()).map(|n| n.to_string()).collect();
+    assert_eq!(ids, gapless);
+    let failed = ok(crashed.get("/v1/runs?status=failed").send().await).await;
+    assert_eq!(failed["data"].as_array().map(Vec::len), Some(1));
+    assert_eq!(failed["data"][0]["error"]["code"], "run_failed");
     let call = json!({ "model": "openai-chat/text", "messages": input("hi") });
     let chat = crashed
         .post("/v1/chat/completions", &call)

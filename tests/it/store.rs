@@ -161,6 +161,7 @@ fn run(tenant_id: &str, id: &str, smith_id: &str, thread_id: &str) -> RunRow {
         updated_at: 10,
         previous_run_id: None,
         response: None,
+        cancel_reason: None,
     }
 }
 
@@ -168,6 +169,8 @@ fn end(tenant_id: &str, id: &str, status: &'static str, transcript: Option<&str>
     RunEnd {
         tenant_id: tenant_id.into(),
         id: id.into(),
+        node_id: "node_a".into(),
+        has_state: false,
         status,
         transcript: transcript.map(str::to_owned),
         output: Some(r#"{"content":"hello"}"#.into()),
@@ -539,6 +542,7 @@ fn frames_op(tenant: &str, run: &str, first: i64, frames: &[Frame]) -> Op {
     Op::Frames {
         tenant_id: tenant.into(),
         run_id: run.into(),
+        node_id: "node_a".into(),
         first,
         frames: buf.to_vec(),
     }
@@ -573,7 +577,7 @@ async fn runs_and_their_frames(store: Arc<dyn Store>) {
     };
     let taken = store
         .apply(&[
-            Op::CreateRun(Box::new(run(HERE, "run_1", "smt_1", "t"))),
+            Op::CreateRun(Box::new(run(HERE, "run_1", "smt_1", "t")), None),
             frames_op(HERE, "run_1", 0, &said[..2]),
             frames_op(HERE, "run_1", 2, &said[2..3]),
             Op::EndRun(Box::new(ended)),
@@ -627,7 +631,7 @@ async fn runs_and_their_frames(store: Arc<dyn Store>) {
     let mut ops = Vec::new();
     for n in 2..=4 {
         let id = format!("run_{n}");
-        ops.push(Op::CreateRun(Box::new(run(HERE, &id, "smt_1", "t"))));
+        ops.push(Op::CreateRun(Box::new(run(HERE, &id, "smt_1", "t")), None));
         let (status, turns) = match n {
             3 => ("failed", None),
             _ => ("completed", Some(format!(r#"[{{"turn":{n}}}]"#))),
@@ -639,7 +643,10 @@ async fn runs_and_their_frames(store: Arc<dyn Store>) {
             turns.as_deref(),
         ))));
     }
-    ops.push(Op::CreateRun(Box::new(run(HERE, "run_5", "smt_2", "t"))));
+    ops.push(Op::CreateRun(
+        Box::new(run(HERE, "run_5", "smt_2", "t")),
+        None,
+    ));
     assert!(
         store
             .apply(&ops)
@@ -724,7 +731,7 @@ async fn a_thread_is_held_by_one_run(store: Arc<dyn Store>) {
     two_tenants(&store).await;
     let create = |tenant: &str, id: &str, thread: &str, exclusive: bool| {
         let row = run(tenant, id, "smt_1", thread);
-        Op::CreateRun(Box::new(RunRow { exclusive, ..row }))
+        Op::CreateRun(Box::new(RunRow { exclusive, ..row }), None)
     };
     let taken = store
         .apply(&[
@@ -752,10 +759,13 @@ async fn leases_lapse(store: Arc<dyn Store>) {
     two_tenants(&store).await;
     let leased = |tenant: &str, id: &str, node: &str| {
         let row = run(tenant, id, "smt_1", id);
-        Op::CreateRun(Box::new(RunRow {
-            node_id: node.into(),
-            ..row
-        }))
+        Op::CreateRun(
+            Box::new(RunRow {
+                node_id: node.into(),
+                ..row
+            }),
+            None,
+        )
     };
     store
         .apply(&[
@@ -763,7 +773,10 @@ async fn leases_lapse(store: Arc<dyn Store>) {
             leased(HERE, "run_2", "node_b"),
             leased(THERE, "run_3", "node_b"),
             leased(HERE, "run_4", "node_b"),
-            Op::EndRun(Box::new(end(HERE, "run_4", "completed", None))),
+            Op::EndRun(Box::new(RunEnd {
+                node_id: "node_b".into(),
+                ..end(HERE, "run_4", "completed", None)
+            })),
         ])
         .await
         .expect("applied");
@@ -921,7 +934,7 @@ async fn idempotency_keys_are_claimed_once(store: Arc<dyn Store>) {
     // A claim that came to nothing is given up, one that has a run is not.
     assert_eq!(begin(THERE, "other", 30_000_000).await, busy);
     assert_eq!(begin(THERE, "other", 61_000_001).await, Idempotency::New);
-    let started = Op::CreateRun(Box::new(run(THERE, "run_1", "smt_1", "t")));
+    let started = Op::CreateRun(Box::new(run(THERE, "run_1", "smt_1", "t")), None);
     store.apply(&[started]).await.expect("applied");
     assert_eq!(begin(THERE, "other", HOUR).await, busy);
     assert_eq!(begin(HERE, "new", 25 * HOUR).await, Idempotency::New);
@@ -932,8 +945,8 @@ async fn a_failed_batch_leaves_nothing(store: Arc<dyn Store>) {
     let orphan = run("proj_none", "run_2", "smt_1", "t");
     let failed = store
         .apply(&[
-            Op::CreateRun(Box::new(run(HERE, "run_1", "smt_1", "t"))),
-            Op::CreateRun(Box::new(orphan)),
+            Op::CreateRun(Box::new(run(HERE, "run_1", "smt_1", "t")), None),
+            Op::CreateRun(Box::new(orphan), None),
         ])
         .await;
     assert!(matches!(failed, Err(StoreError::Database(_))), "{failed:?}");
@@ -963,7 +976,7 @@ async fn concurrent_writers_agree(store: Arc<dyn Store>) {
                 let default = store.default_agent(&default).await.expect("found");
                 let held = run(HERE, &format!("run_{n:02}"), "smt_1", "t");
                 let held = store
-                    .apply(&[Op::CreateRun(Box::new(held))])
+                    .apply(&[Op::CreateRun(Box::new(held), None)])
                     .await
                     .expect("applied");
                 (

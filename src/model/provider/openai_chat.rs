@@ -175,6 +175,7 @@ fn assistant(parts: &[Part], is_google: bool) -> Value {
                 name,
                 arguments,
                 signature,
+                ..
             } => {
                 let mut call = json!({
                     "id": id,

@@ -1,7 +1,8 @@
 //! Writes of the journal: one entry into the transaction of its batch.
 
 pub(in crate::store) const INSERT_FRAMES: &str = "INSERT INTO run_frames (tenant_id, run_id, \
-     first_frame, frames) VALUES ($1, $2, $3, $4) ON CONFLICT DO NOTHING";
+     first_frame, frames) SELECT $1, $2, $3, $4 WHERE EXISTS (SELECT 1 FROM runs \
+     WHERE tenant_id = $1 AND id = $2 AND node_id = $5) ON CONFLICT DO NOTHING";
 
 /// The row of a new run; affects none when its thread is held.
 macro_rules! create_run {
@@ -38,12 +39,13 @@ macro_rules! create_run {
 }
 
 macro_rules! insert_frames {
-    ($tx:expr, $tenant:expr, $run:expr, $first:expr, $frames:expr) => {
+    ($tx:expr, $tenant:expr, $run:expr, $node:expr, $first:expr, $frames:expr) => {
         sqlx::query($crate::store::sql::journal::INSERT_FRAMES)
             .bind($tenant)
             .bind($run)
             .bind($first)
             .bind($frames)
+            .bind($node)
             .execute(&mut *$tx)
             .await?
     };
@@ -56,7 +58,8 @@ macro_rules! end_run {
         let ended = sqlx::query(
             "UPDATE runs SET status = $3, transcript = $4, output = $5, stop_reason = $6, \
              error_code = $7, error = $8, warnings = $9, token_usage = $10, updated_at = $11 \
-             WHERE tenant_id = $1 AND id = $2 AND status IN ('queued', 'running')",
+             WHERE tenant_id = $1 AND id = $2 AND status IN ('queued', 'running') \
+             AND node_id = $12",
         )
         .bind(&$end.tenant_id)
         .bind(&$end.id)
@@ -69,14 +72,19 @@ macro_rules! end_run {
         .bind(&$end.warnings)
         .bind(&$end.token_usage)
         .bind($end.updated_at)
+        .bind(&*$end.node_id)
         .execute(&mut *$tx)
         .await?;
         if ended.rows_affected() > 0 {
+            if $end.has_state {
+                $crate::store::sql::journal::forget_state!($tx, $end);
+            }
             if let Some((first, frames)) = &$end.frames {
                 $crate::store::sql::journal::insert_frames!(
                     $tx,
                     &$end.tenant_id,
                     &$end.id,
+                    &*$end.node_id,
                     first,
                     frames
                 );
@@ -92,6 +100,118 @@ macro_rules! end_run {
             }
         }
         ended
+    }};
+}
+
+/// A run that has ended is not gone on with, and nobody is asked any more.
+macro_rules! forget_state {
+    ($tx:expr, $end:expr) => {
+        sqlx::query("DELETE FROM run_states WHERE tenant_id = $1 AND run_id = $2")
+            .bind(&$end.tenant_id)
+            .bind(&$end.id)
+            .execute(&mut *$tx)
+            .await?;
+        sqlx::query(
+            "UPDATE approvals SET status = 'cancelled', resolved_at = $3 \
+             WHERE tenant_id = $1 AND run_id = $2 AND status = 'pending'",
+        )
+        .bind(&$end.tenant_id)
+        .bind(&$end.id)
+        .bind($end.updated_at)
+        .execute(&mut *$tx)
+        .await?;
+    };
+}
+
+macro_rules! put_state {
+    ($tx:expr, $run:expr, $tenant:expr, $base:expr, $progress:expr) => {
+        sqlx::query(
+            "INSERT INTO run_states (run_id, tenant_id, base, progress) VALUES ($1, $2, $3, $4) \
+             ON CONFLICT (run_id) DO UPDATE SET progress = excluded.progress",
+        )
+        .bind($run)
+        .bind($tenant)
+        .bind($base)
+        .bind($progress)
+        .execute(&mut *$tx)
+        .await?
+    };
+}
+
+/// How far a run is, with all that goes with it; affects nothing when the run is another node's.
+macro_rules! checkpoint {
+    ($tx:expr, $point:expr) => {{
+        let touched =
+            match &$point.pause {
+                None => {
+                    sqlx::query(
+                        "UPDATE runs SET updated_at = $4 WHERE tenant_id = $1 AND id = $2 \
+                 AND node_id = $3 AND status = 'running'",
+                    )
+                    .bind(&$point.tenant_id)
+                    .bind(&$point.run_id)
+                    .bind(&*$point.node_id)
+                    .bind($point.updated_at)
+                    .execute(&mut *$tx)
+                    .await?
+                }
+                Some(pause) => sqlx::query(
+                    "UPDATE runs SET updated_at = $4, status = $5, transcript = $6, output = $7, \
+                 warnings = $8, token_usage = $9 WHERE tenant_id = $1 AND id = $2 \
+                 AND node_id = $3 AND status = 'running'",
+                )
+                .bind(&$point.tenant_id)
+                .bind(&$point.run_id)
+                .bind(&*$point.node_id)
+                .bind($point.updated_at)
+                .bind(pause.status)
+                .bind(&pause.transcript)
+                .bind(&pause.output)
+                .bind(&pause.warnings)
+                .bind(&pause.token_usage)
+                .execute(&mut *$tx)
+                .await?,
+            };
+        if touched.rows_affected() > 0 {
+            match &$point.base {
+                Some(base) => {
+                    $crate::store::sql::journal::put_state!(
+                        $tx,
+                        &$point.run_id,
+                        &$point.tenant_id,
+                        base,
+                        &$point.progress
+                    );
+                }
+                None => {
+                    sqlx::query(
+                        "UPDATE run_states SET progress = $3 WHERE tenant_id = $1 AND run_id = $2",
+                    )
+                    .bind(&$point.tenant_id)
+                    .bind(&$point.run_id)
+                    .bind(&$point.progress)
+                    .execute(&mut *$tx)
+                    .await?;
+                }
+            }
+            if let Some((first, frames)) = &$point.frames {
+                $crate::store::sql::journal::insert_frames!(
+                    $tx,
+                    &$point.tenant_id,
+                    &$point.run_id,
+                    &*$point.node_id,
+                    first,
+                    frames
+                );
+            }
+            for event in &$point.events {
+                $crate::store::sql::events::add_event!(&mut *$tx, event);
+            }
+            for approval in $point.pause.iter().flat_map(|pause| &pause.approvals) {
+                $crate::store::sql::approvals::add_approval!(&mut *$tx, approval);
+            }
+        }
+        touched
     }};
 }
 
@@ -182,16 +302,27 @@ macro_rules! apply_op {
         use $crate::store::sql::{events, journal};
         let done = match $op {
             Op::Barrier => None,
-            Op::CreateRun(run) => Some(journal::create_run!($tx, run)),
+            Op::CreateRun(run, base) => {
+                let created = journal::create_run!($tx, run);
+                if let Some(base) = base
+                    && created.rows_affected() > 0
+                {
+                    journal::put_state!($tx, &run.id, &run.tenant_id, base, "");
+                }
+                Some(created)
+            }
+            Op::Checkpoint(point) => Some(journal::checkpoint!($tx, point)),
             Op::Frames {
                 tenant_id,
                 run_id,
+                node_id,
                 first,
                 frames,
             } => Some(journal::insert_frames!(
                 $tx,
                 &**tenant_id,
                 &**run_id,
+                &**node_id,
                 first,
                 frames
             )),
@@ -206,4 +337,6 @@ macro_rules! apply_op {
     }};
 }
 
-pub(in crate::store) use {add_usage, apply_op, create_run, end_run, insert_frames};
+pub(in crate::store) use {
+    add_usage, apply_op, checkpoint, create_run, end_run, forget_state, insert_frames, put_state,
+};

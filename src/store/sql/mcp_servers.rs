@@ -79,6 +79,26 @@ macro_rules! impl_mcp_servers {
                 Ok(done.rows_affected() > 0)
             }
 
+            async fn note_mcp_error(
+                &self,
+                tenant_id: &str,
+                name: &str,
+                error: &str,
+                at: i64,
+            ) -> Result<()> {
+                sqlx::query(
+                    "UPDATE mcp_servers SET last_call_error = $3, last_call_error_at = $4 \
+                     WHERE tenant_id = $1 AND name = $2",
+                )
+                .bind(tenant_id)
+                .bind(name)
+                .bind(error)
+                .bind(at)
+                .execute(&self.write)
+                .await?;
+                Ok(())
+            }
+
             async fn delete_mcp_server(&self, tenant_id: &str, name: &str) -> Result<bool> {
                 let done =
                     sqlx::query("DELETE FROM mcp_servers WHERE tenant_id = $1 AND name = $2")

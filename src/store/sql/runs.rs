@@ -166,6 +166,99 @@ macro_rules! impl_runs {
                 .await?)
             }
 
+            async fn take_paused_run(
+                &self,
+                tenant_id: &str,
+                id: &str,
+                lease: &Lease<'_>,
+            ) -> Result<bool> {
+                let done = sqlx::query(
+                    "UPDATE runs SET status = 'running', output = NULL, node_id = $3, \
+                     lease_until = $4, updated_at = $5, cancel_reason = NULL \
+                     WHERE tenant_id = $1 AND id = $2 \
+                     AND status IN ('paused_for_approval', 'paused_for_tool')",
+                )
+                .bind(tenant_id)
+                .bind(id)
+                .bind(lease.node_id)
+                .bind(lease.until)
+                .bind(lease.now)
+                .execute(&self.write)
+                .await?;
+                Ok(done.rows_affected() > 0)
+            }
+
+            async fn take_lapsed_run(
+                &self,
+                tenant_id: &str,
+                id: &str,
+                before: i64,
+                lease: &Lease<'_>,
+            ) -> Result<bool> {
+                let done = sqlx::query(
+                    "UPDATE runs SET node_id = $4, lease_until = $5, updated_at = $6 \
+                     WHERE tenant_id = $1 AND id = $2 AND status IN ('queued', 'running') \
+                     AND lease_until < $3",
+                )
+                .bind(tenant_id)
+                .bind(id)
+                .bind(before)
+                .bind(lease.node_id)
+                .bind(lease.until)
+                .bind(lease.now)
+                .execute(&self.write)
+                .await?;
+                Ok(done.rows_affected() > 0)
+            }
+
+            async fn run_state(&self, tenant_id: &str, run_id: &str) -> Result<Option<RunState>> {
+                Ok(sqlx::query_as(
+                    "SELECT base, progress FROM run_states WHERE tenant_id = $1 AND run_id = $2",
+                )
+                .bind(tenant_id)
+                .bind(run_id)
+                .fetch_optional(&self.read)
+                .await?)
+            }
+
+            async fn ask_cancel(&self, tenant_id: &str, id: &str, reason: &str) -> Result<bool> {
+                let done = sqlx::query(
+                    "UPDATE runs SET cancel_reason = $3 WHERE tenant_id = $1 AND id = $2 \
+                     AND status IN ('queued', 'running')",
+                )
+                .bind(tenant_id)
+                .bind(id)
+                .bind(reason)
+                .execute(&self.write)
+                .await?;
+                Ok(done.rows_affected() > 0)
+            }
+
+            async fn asked_to_cancel(
+                &self,
+                node_id: &str,
+            ) -> Result<Vec<(String, String, String)>> {
+                Ok(sqlx::query_as(
+                    "SELECT tenant_id, id, cancel_reason FROM runs WHERE node_id = $1 \
+                     AND cancel_reason IS NOT NULL AND status IN ('queued', 'running')",
+                )
+                .bind(node_id)
+                .fetch_all(&self.read)
+                .await?)
+            }
+
+            async fn decided_runs(&self, before: i64) -> Result<Vec<RunRow>> {
+                Ok(sqlx::query_as(
+                    "SELECT * FROM runs WHERE status = 'paused_for_approval' \
+                     AND updated_at < $1 AND NOT EXISTS (SELECT 1 FROM approvals a \
+                     WHERE a.tenant_id = runs.tenant_id AND a.run_id = runs.id \
+                     AND a.status = 'pending') LIMIT 100",
+                )
+                .bind(before)
+                .fetch_all(&self.read)
+                .await?)
+            }
+
             async fn apply(&self, ops: &[Op]) -> Result<Vec<bool>> {
                 let mut tx = self.write.begin().await?;
                 let mut taken = Vec::with_capacity(ops.len());

@@ -1,23 +1,23 @@
 //! The MCP client: sessions with servers that tenants have registered. `rmcp` because it is the
 //! protocol's own Rust SDK and follows its revisions.
 //!
-//! Lives here: [`discover`], which lists a server's tools, and the transport under it, which goes
-//! through the gateway's HTTP client so that the address guard holds.
+//! Lives here: `session` (sessions, kept and shared; what servers ask), `call` (one `tools/call`),
+//! `transport` and `legacy` (the protocol's transports over the gateway's HTTP client, so that the
+//! address guard holds), [`discover`], which lists a server's tools.
 
+mod call;
+mod legacy;
+mod session;
 mod transport;
 
-use std::sync::Arc;
 use std::time::Duration;
 
-use rmcp::model::{ClientCapabilities, ClientConfig, Implementation, Tool};
-use rmcp::service::ServiceExt;
-use rmcp::transport::streamable_http_client::{
-    StreamableHttpClientTransport, StreamableHttpClientTransportConfig,
-};
+use rmcp::model::Tool;
 
-use crate::model::Models;
 use crate::store::McpTool;
 
+pub use call::{CallError, CallRequest, McpCall, Step, content_of};
+pub use session::{Changes, Question, ServerKey, Sessions};
 pub use transport::{GuardedHttp, HttpError};
 
 /// How long a discovery may take, all pages included.
@@ -29,23 +29,12 @@ const MAX_DESCRIPTION: usize = 16 * 1024;
 /// The largest input schema that is kept, in bytes.
 const MAX_SCHEMA: usize = 256 * 1024;
 
-/// Lists the tools of the server at `url`; `bearer` goes with each request. The error says for
-/// people what went wrong, and holds no secret.
-pub async fn discover(
-    models: &Arc<Models>,
-    url: &str,
-    bearer: Option<String>,
-) -> Result<Vec<McpTool>, String> {
-    let http = GuardedHttp::new(models.clone());
-    let mut config = StreamableHttpClientTransportConfig::with_uri(url);
-    config.auth_header = bearer;
+/// Lists the tools of a server. The error says for people what went wrong, and holds no secret.
+pub async fn discover(sessions: &Sessions, key: &ServerKey) -> Result<Vec<McpTool>, String> {
     let asked = async {
-        let transport = StreamableHttpClientTransport::with_client(http, config);
-        let us = Implementation::new("smithgate", env!("CARGO_PKG_VERSION"));
-        let info = ClientConfig::new(ClientCapabilities::default(), us);
-        let session = info.serve(transport).await.map_err(|e| told(&e))?;
-        let listed = list(&session).await;
-        let _ = session.cancel().await;
+        let session = sessions.open(key).await?;
+        let listed = list(session.service.peer()).await;
+        let _ = session.service.cancel().await;
         listed
     };
     tokio::time::timeout(PATIENCE, asked)

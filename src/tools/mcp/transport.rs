@@ -46,11 +46,22 @@ pub enum HttpError {
 }
 
 /// What goes into a request's header.
-struct Heads<'a> {
+#[derive(Default)]
+pub(super) struct Heads<'a> {
     session: Option<&'a str>,
     bearer: Option<String>,
     custom: Headers,
     last_event_id: Option<String>,
+}
+
+impl Heads<'_> {
+    /// Of a request without a session.
+    pub(super) fn with_bearer(bearer: Option<String>) -> Self {
+        Self {
+            bearer,
+            ..Self::default()
+        }
+    }
 }
 
 /// The client that `rmcp` speaks through.
@@ -69,24 +80,24 @@ impl GuardedHttp {
         Self { models }
     }
 
-    async fn send(
+    /// Sends a request as it is, whatever its answer's status.
+    pub(super) async fn request(
         &self,
         method: Method,
         uri: &str,
         body: Bytes,
         heads: Heads<'_>,
-    ) -> Result<UpstreamResponse, Failed> {
-        let url = url::Url::parse(uri).map_err(|e| failed(HttpError::Url(e.to_string())))?;
+    ) -> Result<UpstreamResponse, HttpError> {
+        let url = url::Url::parse(uri).map_err(|e| HttpError::Url(e.to_string()))?;
         let query = url.query().map(|query| format!("?{query}"));
         let mut base = url;
         base.set_query(None);
         base.set_fragment(None);
-        let endpoint =
-            Endpoint::parse(base.as_str(), false).map_err(|e| failed(HttpError::Url(e)))?;
+        let endpoint = Endpoint::parse(base.as_str(), false).map_err(HttpError::Url)?;
         // A base URL has lost its last slash, which some servers insist on.
         let slash = if base.path().ends_with('/') { "/" } else { "" };
         let path = format!("{slash}{}", query.unwrap_or_default());
-        let value = |text: &str| HeaderValue::from_str(text).map_err(|_| failed(HttpError::Header));
+        let value = |text: &str| HeaderValue::from_str(text).map_err(|_| HttpError::Header);
         let mut headers: Vec<(HeaderName, HeaderValue)> = heads.custom.into_iter().collect();
         headers.push((header::ACCEPT, BOTH));
         if !body.is_empty() {
@@ -112,10 +123,19 @@ impl GuardedHttp {
             headers: &headers,
             body,
         };
+        let sent = self.models.upstream.send(&endpoint, &request, TIMEOUTS);
+        Ok(sent.await?)
+    }
+
+    async fn send(
+        &self,
+        method: Method,
+        uri: &str,
+        body: Bytes,
+        heads: Heads<'_>,
+    ) -> Result<UpstreamResponse, Failed> {
         let response = self
-            .models
-            .upstream
-            .send(&endpoint, &request, TIMEOUTS)
+            .request(method, uri, body, heads)
             .await
             .map_err(failed)?;
         match response.status {
@@ -145,7 +165,10 @@ fn session_of(response: &UpstreamResponse) -> Option<String> {
 }
 
 /// The events of a response, none larger than `limit` bytes.
-fn events(response: UpstreamResponse, limit: usize) -> BoxStream<'static, Result<Sse, SseError>> {
+pub(super) fn events(
+    response: UpstreamResponse,
+    limit: usize,
+) -> BoxStream<'static, Result<Sse, SseError>> {
     // Bytes since the last blank line, and the last byte seen.
     let state = (response, 0usize, false);
     let bytes = futures_util::stream::unfold(Some(state), move |state| async move {

@@ -236,6 +236,8 @@ fn decode_message(
                     name: function.name,
                     arguments: function.arguments,
                     signature,
+                    server: None,
+                    approved: false,
                 });
             }
             turns.push(Turn {

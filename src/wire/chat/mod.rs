@@ -1,12 +1,14 @@
 //! OpenAI Chat Completions as a client wire (`wires.md`; `observed.md` 5 and 8.1).
 //!
 //! Lives here: `decode` (request to neutral request), `encode` (frames to chunks or to one
-//! answer), `forward` (a body that is passed on to a provider of the same wire).
+//! answer), `approval` (decisions on approvals), `forward` (a body that is passed on to a provider of the same wire).
 
+pub mod approval;
 pub mod decode;
 pub mod encode;
 pub mod forward;
 
+pub use approval::{approval_of, decisions, without_decisions};
 pub use decode::{ChatRequest, decode};
 pub use encode::{StreamEncoder, full_answer};
 pub use forward::{EventGate, Forwarded, Peek};

@@ -103,6 +103,69 @@ impl FrameEncoder for Encoder {
                     ],
                 );
             }
+            Frame::ToolExecuting { id, name, args, .. } => self.event(
+                buf,
+                "tool.executing",
+                &[
+                    b",\"tool\":\"",
+                    text(name).as_bytes(),
+                    b"\",\"tool_call_id\":\"",
+                    text(id).as_bytes(),
+                    b"\",\"args\":",
+                    args,
+                ],
+            ),
+            Frame::ToolCompleted {
+                id,
+                name,
+                is_error,
+                duration_ms,
+                ..
+            } => self.event(
+                buf,
+                "tool.completed",
+                &[
+                    b",\"tool\":\"",
+                    text(name).as_bytes(),
+                    b"\",\"tool_call_id\":\"",
+                    text(id).as_bytes(),
+                    b"\",\"is_error\":",
+                    if *is_error { b"true" } else { b"false" },
+                    b",\"duration_ms\":",
+                    itoa::Buffer::new().format(*duration_ms).as_bytes(),
+                ],
+            ),
+            Frame::ApprovalRequired {
+                approval_id,
+                id,
+                name,
+                args,
+                elicitation,
+                ..
+            } => {
+                let asked: &[&[u8]] = match elicitation.is_empty() {
+                    true => &[],
+                    false => &[b",\"elicitation\":", elicitation],
+                };
+                let (approval_id, id, name) = (text(approval_id), text(id), text(name));
+                let mut parts: Vec<&[u8]> = vec![
+                    b",\"approval_id\":\"",
+                    approval_id.as_bytes(),
+                    b"\",\"tool_call_id\":\"",
+                    id.as_bytes(),
+                    b"\",\"tool\":\"",
+                    name.as_bytes(),
+                    b"\",\"args\":",
+                    args,
+                ];
+                parts.extend_from_slice(asked);
+                self.event(buf, "approval.required", &parts);
+            }
+            Frame::RunPaused { status, .. } => self.event(
+                buf,
+                "run.paused",
+                &[b",\"status\":\"", text(status).as_bytes(), b"\""],
+            ),
             Frame::MessageCompleted { content } => self.event(
                 buf,
                 "message.completed",

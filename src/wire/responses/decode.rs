@@ -7,6 +7,8 @@ use serde_json::{Map, Value, json};
 use super::items::{push_turn, turn_of};
 use crate::error::ApiError;
 use crate::model::{Effort, ModelRequest, Params, ResponseFormat, ToolChoice, ToolDef, Turn};
+use crate::run::Word;
+use crate::wire::chat::approval_of;
 
 const MAX_METADATA: usize = 16;
 const MAX_METADATA_KEY: usize = 64;
@@ -83,6 +85,8 @@ pub enum Input {
     Turn(Turn),
     /// An item that was said before and is kept here, by its id.
     Reference(String),
+    /// On a run that waits.
+    Decision(String, Word),
 }
 
 /// What the request means.
@@ -117,6 +121,9 @@ impl Decoded {
         for input in self.input {
             match input {
                 Input::Turn(turn) => push_turn(&mut turns, turn),
+                Input::Decision(run, _) => {
+                    return Err(ApiError::not_found("pending approval", &run).param("input"));
+                }
                 Input::Reference(id) => {
                     let message = format!(
                         "without a smith nothing is kept: send the item itself instead of a \
@@ -284,7 +291,28 @@ fn decode_input(input: &Value, system: &mut Vec<String>) -> Result<Vec<Input>, A
             }
             (Some("mcp_approval_response"), _) => {
                 let id = item["approval_request_id"].as_str().unwrap_or_default();
-                return Err(ApiError::not_found("pending approval", id).param(field));
+                let Some((run, call)) = approval_of(id) else {
+                    return Err(ApiError::not_found("pending approval", id).param(field));
+                };
+                let Some(approve) = item["approve"].as_bool() else {
+                    let message = "must be true or false";
+                    return Err(ApiError::invalid(format!("{field}.approve"), message));
+                };
+                let word = Word {
+                    tool_call_id: Some(call.to_owned()),
+                    approve,
+                    content: item.get("content").filter(|c| c.is_object()).cloned(),
+                    reason: item["reason"].as_str().map(str::to_owned),
+                    ..Word::default()
+                };
+                decoded.push(Input::Decision(run.to_owned(), word));
+            }
+            // What it asked is known here; the decision on it is what counts.
+            (Some("mcp_approval_request"), _) => {}
+            // With its result among the items of the run that it is of.
+            (Some("mcp_call"), _) if item["id"].is_string() => {
+                let id = item["id"].as_str().unwrap_or_default();
+                decoded.push(Input::Reference(id.to_owned()));
             }
             // What a provider's own tools left behind says nothing to another model.
             (
@@ -464,8 +492,13 @@ mod tests {
             (json!({ "prompt": { "id": "p" } }), "prompt"),
             (
                 json!({ "input": [{ "type": "mcp_approval_response", "approve": true,
-                    "approval_request_id": "run_1::c" }] }),
+                    "approval_request_id": "c" }] }),
                 "input[0]",
+            ),
+            (
+                json!({ "input": [{ "type": "mcp_approval_response", "approve": "yes",
+                    "approval_request_id": "run_1::c" }] }),
+                "input[0].approve",
             ),
         ] {
             let error = decoded(body.clone()).expect_err("refused");

@@ -1,10 +1,12 @@
 //! Frames as the events of a streamed response. The same frames give the same events with the same
 //! `sequence_number`s, live or from the log, so that a client may go on after any of them.
 
+use std::collections::HashMap;
+
 use bytes::{BufMut, Bytes, BytesMut};
 use serde_json::{Value, json};
 
-use super::items::{self, Numbering};
+use super::items::{self, Numbering, OwnCall};
 use super::object::{Head, Status};
 use crate::error::ApiError;
 use crate::frame::{Escaped, Frame, Signer, StopReason, Usage};
@@ -69,6 +71,9 @@ pub struct StreamEncoder {
     /// Null while an item is under way.
     output: Vec<Value>,
     written: u64,
+    /// The run, when its tools are the smith's own.
+    own_tools_of: Option<String>,
+    own_calls: HashMap<Bytes, (String, usize, OwnCall)>,
 }
 
 fn plain(escaped: &[u8]) -> String {
@@ -109,7 +114,73 @@ impl StreamEncoder {
             calls: Vec::new(),
             output: Vec::new(),
             written: 0,
+            own_tools_of: None,
+            own_calls: HashMap::new(),
         }
+    }
+
+    /// For a run whose tools are the smith's own.
+    pub fn with_own_tools(mut self, run_id: &str) -> Self {
+        self.own_tools_of = Some(run_id.to_owned());
+        self
+    }
+
+    /// The response object, with the items that are complete.
+    pub fn response(&self, status: &Status) -> Value {
+        let mut output = self.output.clone();
+        output.retain(|item| !item.is_null());
+        self.head.response(status, output)
+    }
+
+    fn own_call(&mut self, call: OwnCall, call_id: &Bytes, buf: &mut BytesMut) {
+        self.close(buf);
+        let id = self.numbering.next("mcp_call");
+        let mut begun = OwnCall {
+            arguments: String::new(),
+            ..call.clone()
+        }
+        .members(None);
+        begun["id"] = json!(id);
+        begun["type"] = json!("mcp_call");
+        let output_index = self.add(begun, buf);
+        let place = json!({ "item_id": id, "output_index": output_index });
+        self.event(buf, "response.mcp_call.in_progress", place.clone());
+        let mut delta = place.clone();
+        delta["delta"] = json!(call.arguments);
+        self.event(buf, "response.mcp_call_arguments.delta", delta);
+        let mut done = place;
+        done["arguments"] = json!(call.arguments);
+        self.event(buf, "response.mcp_call_arguments.done", done);
+        self.own_calls
+            .insert(call_id.clone(), (id, output_index, call));
+    }
+
+    fn own_call_done(
+        &mut self,
+        call_id: &Bytes,
+        output: String,
+        is_error: bool,
+        buf: &mut BytesMut,
+    ) {
+        let Some((id, output_index, call)) = self.own_calls.remove(call_id) else {
+            return;
+        };
+        let kind = match is_error {
+            true => "response.mcp_call.failed",
+            false => "response.mcp_call.completed",
+        };
+        let place = json!({ "item_id": id, "output_index": output_index });
+        self.event(buf, kind, place);
+        let mut item = call.members(Some((output, is_error)));
+        item["id"] = json!(id);
+        item["type"] = json!("mcp_call");
+        self.done(output_index, item, buf);
+    }
+
+    fn approval(&mut self, item: Value, buf: &mut BytesMut) {
+        self.close(buf);
+        let output_index = self.add(item.clone(), buf);
+        self.done(output_index, item, buf);
     }
 
     /// The number of the next event, when it is to be written.
@@ -400,8 +471,7 @@ impl StreamEncoder {
     fn end(&mut self, status: &Status, kind: &str, buf: &mut BytesMut) {
         self.begin(buf);
         self.close_all(buf);
-        let output = std::mem::take(&mut self.output);
-        let response = self.head.response(status, output);
+        let response = self.response(status);
         self.event(buf, kind, json!({ "response": response }));
         self.ended = true;
     }
@@ -410,6 +480,50 @@ impl StreamEncoder {
 impl FrameEncoder for StreamEncoder {
     fn frame(&mut self, frame: &Frame, buf: &mut BytesMut) {
         match frame {
+            Frame::ToolStarted { .. } | Frame::ToolArgs { .. } | Frame::ToolDone { .. }
+                if self.own_tools_of.is_some() => {}
+            Frame::ToolExecuting {
+                id,
+                name,
+                server,
+                args,
+                approved,
+            } => {
+                let run_id = self.own_tools_of.as_deref().unwrap_or_default();
+                let call = OwnCall {
+                    server: text_of(server),
+                    name: text_of(name),
+                    arguments: text_of(args),
+                    approval: approved.then(|| format!("{run_id}::{}", text_of(id))),
+                };
+                self.own_call(call, id, buf);
+            }
+            Frame::ToolCompleted {
+                id,
+                is_error,
+                output,
+                ..
+            } => self.own_call_done(id, output.unescape(), *is_error, buf),
+            Frame::ApprovalRequired {
+                id,
+                name,
+                server,
+                args,
+                ..
+            } => {
+                let run_id = self.own_tools_of.as_deref().unwrap_or_default();
+                let id = format!("{run_id}::{}", text_of(id));
+                let (server, name) = (text_of(server), text_of(name));
+                let item = items::approval_request(&id, &server, &name, &text_of(args));
+                self.approval(item, buf);
+            }
+            Frame::RunPaused { usage, .. } => {
+                self.end(
+                    &Status::Ended(StopReason::EndTurn, *usage),
+                    "response.completed",
+                    buf,
+                );
+            }
             Frame::RunStarted { .. } => self.begin(buf),
             Frame::ModelStarted { .. } => {
                 self.begin(buf);

@@ -2,6 +2,8 @@
 //! the body of its run's (or conversation's) id and its place therein, so that an item is found
 //! again without a table of items.
 
+use std::collections::HashMap;
+
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use serde::Serialize;
@@ -9,7 +11,7 @@ use serde_json::{Map, Value, json};
 use utoipa::ToSchema;
 
 use crate::ids;
-use crate::model::{Part, Role, Signature, Source, Turn, joined_text};
+use crate::model::{Part, Role, Signature, Source, Turn, arguments_object, joined_text};
 
 /// An item of a conversation or a response; the members depend on its type.
 #[derive(Debug, Clone, PartialEq, Serialize, ToSchema)]
@@ -75,6 +77,7 @@ impl Numbering {
             "reasoning" => ("rs_", &mut self.reasoning),
             "function_call" => ("fc_", &mut self.place),
             "function_call_output" => ("fco_", &mut self.place),
+            "mcp_call" => (ids::Kind::McpServer.prefix(), &mut self.place),
             _ => (ids::Kind::Message.prefix(), &mut self.place),
         };
         let id = format!("{prefix}{}_{place:03}", self.body);
@@ -97,6 +100,7 @@ impl Numbering {
     /// The items of some turns, reasoning among them.
     pub fn items(&mut self, turns: &[Turn]) -> Vec<Item> {
         let mut items = Vec::new();
+        let mut own: HashMap<&str, OwnCall> = HashMap::new();
         for turn in turns {
             let mut content: Vec<Value> = Vec::new();
             for part in &turn.parts {
@@ -107,6 +111,36 @@ impl Numbering {
                     continue;
                 }
                 let (kind, members) = match part {
+                    // It is shown with its result.
+                    Part::ToolCall {
+                        id,
+                        name,
+                        arguments,
+                        server: Some(server),
+                        approved,
+                        ..
+                    } => {
+                        let name = name.strip_prefix(&format!("{server}__")).unwrap_or(name);
+                        let call = OwnCall {
+                            server: server.clone(),
+                            name: name.to_owned(),
+                            arguments: arguments_object(arguments).to_string(),
+                            approval: approved.then(|| format!("run_{}::{id}", self.body)),
+                        };
+                        own.insert(id, call);
+                        continue;
+                    }
+                    Part::ToolResult {
+                        tool_call_id,
+                        content,
+                        is_error,
+                    } if own.contains_key(tool_call_id.as_str()) => {
+                        let call = own.remove(tool_call_id.as_str()).unwrap_or_default();
+                        (
+                            "mcp_call",
+                            call.members(Some((joined_text(content), *is_error))),
+                        )
+                    }
                     Part::ToolCall {
                         id,
                         name,
@@ -153,6 +187,37 @@ impl Numbering {
         let members = json!({ "role": role, "status": "completed", "content": content });
         items.push(self.item("message", members));
     }
+}
+
+/// A call of a tool that runs on this side.
+#[derive(Debug, Clone, Default)]
+pub struct OwnCall {
+    pub server: String,
+    pub name: String,
+    /// A JSON object's text.
+    pub arguments: String,
+    /// The request that a human approved.
+    pub approval: Option<String>,
+}
+
+impl OwnCall {
+    /// The members of an `mcp_call`: under way, or with its result and whether that is a failure.
+    pub fn members(&self, result: Option<(String, bool)>) -> Value {
+        let (status, output, error) = match result {
+            None => ("in_progress", None, None),
+            Some((text, false)) => ("completed", Some(text), None),
+            Some((text, true)) => ("failed", None, Some(text)),
+        };
+        json!({ "server_label": self.server, "name": self.name, "arguments": self.arguments,
+            "status": status, "output": output, "error": error,
+            "approval_request_id": self.approval })
+    }
+}
+
+/// An `mcp_approval_request`.
+pub fn approval_request(id: &str, server: &str, name: &str, arguments: &str) -> Value {
+    json!({ "id": id, "type": "mcp_approval_request", "server_label": server, "name": name,
+        "arguments": arguments })
 }
 
 /// The members of a `function_call` that is complete.
@@ -242,6 +307,8 @@ pub fn turn_of(item: &Map<String, Value>) -> Result<Turn, String> {
                 name: text("name")?,
                 arguments: text("arguments")?,
                 signature: None,
+                server: None,
+                approved: false,
             }],
         }),
         "function_call_output" => Ok(Turn {

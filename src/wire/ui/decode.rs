@@ -6,6 +6,8 @@ use serde_json::Value;
 
 use crate::error::ApiError;
 use crate::model::{Part, Role, Source, Turn};
+use crate::run::Word;
+use crate::wire::chat::approval_of;
 
 /// What `DefaultChatTransport` posts; more members are left alone.
 #[derive(Debug, Deserialize)]
@@ -33,6 +35,8 @@ pub struct Decoded {
     /// The `system` messages, joined.
     pub system: Option<String>,
     pub turns: Vec<Turn>,
+    /// What was decided about runs that wait, when the conversation ends with that.
+    pub decisions: Vec<(String, Word)>,
 }
 
 /// Checks a request and turns it into neutral terms.
@@ -45,6 +49,7 @@ pub fn decode(request: UiRequest) -> Result<Decoded, ApiError> {
     }
     let mut system = Vec::new();
     let mut turns = Vec::new();
+    let mut decided = Vec::new();
     for (at, message) in request.messages.iter().enumerate() {
         let field = format!("messages[{at}]");
         match message.role.as_str() {
@@ -65,6 +70,9 @@ pub fn decode(request: UiRequest) -> Result<Decoded, ApiError> {
                     parts,
                 });
             }
+            "assistant" if at + 1 == request.messages.len() && !decisions(message).is_empty() => {
+                decided = decisions(message);
+            }
             "assistant" => assistant_turns(&message.parts, &field, &mut turns)?,
             other => {
                 let message = format!("no role '{other}'");
@@ -81,7 +89,27 @@ pub fn decode(request: UiRequest) -> Result<Decoded, ApiError> {
         model: request.model.filter(|model| !model.is_empty()),
         system: (!system.is_empty()).then(|| system.join("\n\n")),
         turns,
+        decisions: decided,
     })
+}
+
+/// The decisions of a message whose approvals were answered: the approval's id and the word.
+fn decisions(message: &UiMessage) -> Vec<(String, Word)> {
+    let of = |part: &Value| {
+        if part["state"] != "approval-responded" {
+            return None;
+        }
+        let id = part["approval"]["id"].as_str()?;
+        let (run, call) = approval_of(id)?;
+        let word = Word {
+            tool_call_id: Some(call.to_owned()),
+            approve: part["approval"]["approved"].as_bool()?,
+            reason: part["approval"]["reason"].as_str().map(str::to_owned),
+            ..Word::default()
+        };
+        Some((run.to_owned(), word))
+    };
+    message.parts.iter().filter_map(of).collect()
 }
 
 fn user_parts(parts: &[Value], field: &str) -> Result<Vec<Part>, ApiError> {
@@ -161,6 +189,8 @@ fn assistant_turns(parts: &[Value], field: &str, turns: &mut Vec<Turn>) -> Resul
                     name: name.to_owned(),
                     arguments: part["input"].to_string(),
                     signature: None,
+                    server: None,
+                    approved: false,
                 });
                 results.push(Part::ToolResult {
                     tool_call_id: id.to_owned(),

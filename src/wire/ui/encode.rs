@@ -71,6 +71,19 @@ fn finish_reason(stop: StopReason) -> &'static str {
 }
 
 impl Encoder {
+    /// For a run that goes on: the message that was begun before.
+    pub fn going_on(&mut self, thread_id: &str, buf: &mut BytesMut) {
+        let thread_id = Bytes::copy_from_slice(thread_id.as_bytes());
+        let smith_id = Bytes::new();
+        self.frame(
+            &Frame::RunStarted {
+                smith_id,
+                thread_id,
+            },
+            buf,
+        );
+    }
+
     /// For the run with this id; `message_id` is the one of its answer.
     pub fn new(run_id: &str, message_id: String) -> Self {
         Self {
@@ -140,6 +153,7 @@ impl Encoder {
             "type": "tool-input-available",
             "toolCallId": call.id.unescape(),
             "toolName": call.name,
+            "providerExecuted": true,
             "input": arguments_object(&Escaped::from_valid(written).unescape()),
         });
         self.part(buf, &part);
@@ -173,8 +187,8 @@ impl FrameEncoder for Encoder {
             Frame::ToolStarted { id, name, .. } => {
                 self.close(buf);
                 let (id, name) = (text_of(id), text_of(name));
-                let start =
-                    json!({ "type": "tool-input-start", "toolCallId": id, "toolName": name });
+                let start = json!({ "type": "tool-input-start", "toolCallId": id,
+                    "toolName": name, "providerExecuted": true });
                 self.part(buf, &start);
                 self.calls.push(Call {
                     id: Escaped::escape(&id),
@@ -202,6 +216,34 @@ impl FrameEncoder for Encoder {
                 let finish = json!({ "type": "finish", "finishReason": finish_reason(*stop),
                     "messageMetadata": metadata });
                 self.end(&finish, buf);
+            }
+            Frame::ToolCompleted {
+                id,
+                is_error,
+                output,
+                ..
+            } => {
+                let (id, output) = (text_of(id), output.unescape());
+                let part = match is_error {
+                    true => json!({ "type": "tool-output-error", "toolCallId": id,
+                        "errorText": output, "providerExecuted": true }),
+                    false => json!({ "type": "tool-output-available", "toolCallId": id,
+                        "output": output, "providerExecuted": true }),
+                };
+                self.part(buf, &part);
+            }
+            Frame::ApprovalRequired { id, .. } => {
+                let id = text_of(id);
+                let approval = format!("{}::{id}", self.run_id);
+                let part = json!({ "type": "tool-approval-request", "approvalId": approval,
+                    "toolCallId": id });
+                self.part(buf, &part);
+            }
+            Frame::RunPaused { .. } => {
+                self.end(
+                    &json!({ "type": "finish", "finishReason": "tool-calls" }),
+                    buf,
+                );
             }
             Frame::RunFailed { message, .. } => {
                 let error = json!({ "type": "error", "errorText": text_of(message) });

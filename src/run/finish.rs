@@ -1,0 +1,174 @@
+//! The end of a run: its record, its last frames, its event, trace and ledger, in one write.
+
+use bytes::Bytes;
+use serde_json::{Value, json};
+
+use super::account;
+use super::engine::{End, Job, Runs, failed_frame};
+use super::frame_log::FrameLog;
+use super::live::Cancelled;
+use super::state::Progress;
+use super::structured::check_answer;
+use super::transcript::Collector;
+use crate::error::ApiError;
+use crate::frame::{Escaped, Frame, StopReason, Usage};
+use crate::model::joined_text;
+use crate::store::{Op, RunEnd, now_micros};
+
+impl Runs {
+    pub(super) async fn finish(
+        &self,
+        mut job: Job,
+        mut log: FrameLog,
+        collector: Collector,
+        end: End,
+    ) {
+        let live = job.live.clone();
+        if !job.committed {
+            // The run failed or was cancelled while its row was on its way.
+            let created = self
+                .journal
+                .commit(Op::CreateRun(job.row.clone(), None))
+                .await;
+            job.committed = created.is_ok();
+        }
+        self.touch_conversation(&job).await;
+        let end = match end {
+            End::Completed(answer) => match check_answer(&job.request, &answer) {
+                Ok(()) => End::Completed(answer),
+                Err(error) => End::Failed(error),
+            },
+            other => other,
+        };
+        let warnings = Value::Array(std::mem::take(&mut job.warnings)).to_string();
+        let mut row = RunEnd {
+            tenant_id: job.row.tenant_id.clone(),
+            id: job.row.id.clone(),
+            node_id: self.node_id.clone(),
+            has_state: job.has_state,
+            status: "completed",
+            transcript: None,
+            output: None,
+            stop_reason: None,
+            error_code: None,
+            error: None,
+            warnings: warnings.clone(),
+            token_usage: None,
+            frames: None,
+            event: None,
+            trace: None,
+            ledger: None,
+            updated_at: now_micros(),
+        };
+        let mut used = job.progress.usage;
+        let mut last = Vec::new();
+        match end {
+            End::Completed(answer) => {
+                self.models
+                    .continuity
+                    .remember(&live.tenant_id, &answer.parts);
+                let text = answer.text();
+                if !text.is_empty() {
+                    last.push(Frame::MessageCompleted {
+                        content: Escaped::escape(&text),
+                    });
+                }
+                used.add(&answer.usage);
+                last.push(Frame::RunCompleted {
+                    stop: answer.stop,
+                    usage: used,
+                    warnings: Bytes::from(warnings),
+                });
+                let mut turns = std::mem::take(&mut job.new_turns);
+                turns.append(&mut job.progress.steps);
+                turns.push(answer.turn());
+                row.transcript = serde_json::to_string(&turns).ok();
+                let is_json = job.request.response_format.is_some();
+                let mut output = answer.output(is_json);
+                if let Some(replies) = job.progress.suggested_replies.take() {
+                    output["suggested_replies"] = json!(replies);
+                }
+                row.output = Some(output.to_string());
+                row.stop_reason = Some(answer.stop.as_str());
+            }
+            End::Rejected => {
+                let stop = StopReason::ApprovalRejected;
+                last.push(Frame::RunCompleted {
+                    stop,
+                    usage: used,
+                    warnings: Bytes::from(warnings),
+                });
+                let said = job.progress.steps.last();
+                let text = said
+                    .map(|turn| joined_text(&turn.parts))
+                    .unwrap_or_default();
+                let mut turns = std::mem::take(&mut job.new_turns);
+                let results = job.progress.results();
+                turns.append(&mut job.progress.steps);
+                turns.push(results);
+                row.transcript = serde_json::to_string(&turns).ok();
+                let output = json!({ "content": text, "content_type": "text/plain" });
+                row.output = Some(output.to_string());
+                row.stop_reason = Some(stop.as_str());
+            }
+            End::Failed(error) => {
+                tracing::info!(run_id = %live.run_id, code = %error.code, message = %error.message,
+                    "run failed");
+                last.push(failed_frame(&error));
+                let _ = live.failure.set(error.clone());
+                row.status = "failed";
+                row.stop_reason = Some(StopReason::Error.as_str());
+                row.output = partial_output(collector, &mut used);
+                row.error_code = Some(error.code.into_owned());
+                row.error = Some(error.message.into_owned());
+            }
+            End::Cancelled(why) => {
+                let reason = match &why {
+                    Cancelled::Asked(reason) => reason.clone().unwrap_or_default(),
+                    Cancelled::ClientGone => "the client left".to_owned(),
+                    Cancelled::Shutdown => "the node is shutting down".to_owned(),
+                };
+                last.push(Frame::RunCancelled {
+                    reason: Bytes::from(reason),
+                });
+                row.status = "cancelled";
+                row.stop_reason = Some(StopReason::Cancelled.as_str());
+                row.output = partial_output(collector, &mut used);
+            }
+        }
+        log.add(&last);
+        row.frames = Some(log.take());
+        let used = (used != Usage::default() || row.status == "completed").then_some(used);
+        row.token_usage = used.as_ref().map(|usage| job.used(usage));
+        row.event = account::event(&job.row, &row, used.as_ref());
+        let Progress {
+            model_calls,
+            tool_calls,
+            pending,
+            ..
+        } = &job.progress;
+        row.trace = Some(account::trace(&job.row, &row, model_calls, tool_calls));
+        row.ledger = account::ledger(&job.row, &job.spender, model_calls);
+        for approval in pending.iter().filter_map(|call| call.approval_id.as_ref()) {
+            self.held.lock().remove(approval);
+        }
+        if let Err(error) = self.journal.commit(Op::EndRun(Box::new(row))).await {
+            // The client must not take for kept what is not.
+            tracing::error!(run_id = %live.run_id, %error, "the end of a run was not kept");
+            let error = ApiError::from(error);
+            last = vec![failed_frame(&error)];
+            let _ = live.failure.set(error);
+        }
+        live.close(&mut last);
+    }
+}
+
+/// What was said before a run failed or was cancelled, whose tokens are added to `used`.
+fn partial_output(collector: Collector, used: &mut Usage) -> Option<String> {
+    if let Some(usage) = &collector.usage {
+        used.add(usage);
+    }
+    let answer = collector.finish();
+    let said = !answer.text().is_empty();
+    said.then(|| answer.output(false).to_string())
+}

@@ -1,0 +1,223 @@
+//! Going on with runs: after a human's decision, and after the death of the node that had them.
+
+use std::sync::Arc;
+
+use http::StatusCode;
+use serde_json::{Value, json};
+
+use super::engine::{Job, Runs};
+use super::live::{Cancelled, LiveRun};
+use super::state::{Base, CallState, Progress};
+use crate::error::ApiError;
+use crate::frame;
+use crate::limit::Permit;
+use crate::store::{ApprovalRow, Decision, EventRow, Lease, RunRow, now_micros};
+
+/// A human's word on one approval.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct Word {
+    /// By its id, or by the call that it is about.
+    pub approval_id: Option<String>,
+    pub tool_call_id: Option<String>,
+    pub approve: bool,
+    /// Answers an elicitation.
+    pub content: Option<Value>,
+    pub reason: Option<String>,
+    pub actor: Option<Value>,
+}
+
+/// 409 for a run that waits for nothing.
+pub fn not_paused(run: &RunRow) -> ApiError {
+    ApiError::conflict(
+        "run_not_paused",
+        format!("the run is {}, it waits for nothing", run.status),
+    )
+}
+
+impl Runs {
+    /// This node's, from now on.
+    pub(super) fn lease(&self) -> Lease<'_> {
+        let now = now_micros();
+        Lease {
+            node_id: &self.node_id,
+            until: now + self.limits.lease_ms as i64 * 1000,
+            now,
+        }
+    }
+
+    /// Writes a human's word on an approval of a run that waits; the first one wins. Answers the
+    /// run when it goes on with that, else `None`: others must still decide.
+    pub async fn decide(
+        self: &Arc<Self>,
+        run: &RunRow,
+        word: &Word,
+    ) -> Result<Option<Arc<LiveRun>>, ApiError> {
+        if run.status != "paused_for_approval" {
+            return Err(not_paused(run));
+        }
+        let approvals = self.store.run_approvals(&run.tenant_id, &run.id).await?;
+        let approval = find(&approvals, word)?;
+        if approval.status != "pending" {
+            return Err(ApiError::conflict(
+                "run_not_paused",
+                format!("the approval is {} already", approval.status),
+            ));
+        }
+        if word.approve {
+            check_content(approval, word.content.as_ref())?;
+        }
+        let status = if word.approve { "approved" } else { "rejected" };
+        let data = json!({ "run_id": run.id, "approval_id": approval.id, "status": status,
+            "tool": approval.tool, "tool_call_id": approval.tool_call_id,
+            "decision": if word.approve { "approve" } else { "reject" }, "reason": word.reason });
+        let (tenant, smith) = (&run.tenant_id, Some(run.smith_id.as_str()));
+        let actor = word.actor.as_ref();
+        let decision = Decision {
+            tenant_id: run.tenant_id.clone(),
+            approval_id: approval.id.clone(),
+            status,
+            actor: actor.map(Value::to_string),
+            reason: word.reason.clone(),
+            answer: word.content.as_ref().map(Value::to_string),
+            at: now_micros(),
+            event: EventRow::new(tenant, "approval.resolved", smith, &data, actor),
+        };
+        if !self.store.decide_approval(&decision).await? {
+            let message = "another decision was first";
+            return Err(ApiError::conflict("run_not_paused", message));
+        }
+        self.go_on(run, None).await
+    }
+
+    /// Takes a paused run up again when all that it waits for is decided, or to cancel it.
+    pub async fn go_on(
+        self: &Arc<Self>,
+        run: &RunRow,
+        cancel: Option<Cancelled>,
+    ) -> Result<Option<Arc<LiveRun>>, ApiError> {
+        let approvals = self.store.run_approvals(&run.tenant_id, &run.id).await?;
+        let pending = approvals.iter().any(|a| a.status == "pending");
+        let rejected = approvals.iter().any(|a| a.status == "rejected");
+        if pending && !rejected && cancel.is_none() {
+            return Ok(None);
+        }
+        let lease = self.lease();
+        let taken = self.store.take_paused_run(&run.tenant_id, &run.id, &lease);
+        if !taken.await? {
+            // Another decision of the same moment took it up.
+            return Ok(self.live(&run.tenant_id, &run.id));
+        }
+        self.revive(run, &approvals, cancel).await.map(Some)
+    }
+
+    /// Goes on with a run that this node has taken.
+    pub(super) async fn revive(
+        self: &Arc<Self>,
+        run: &RunRow,
+        approvals: &[ApprovalRow],
+        cancel: Option<Cancelled>,
+    ) -> Result<Arc<LiveRun>, ApiError> {
+        let missing = || {
+            ApiError::new(
+                StatusCode::INTERNAL_SERVER_ERROR,
+                "resume_failed",
+                "what it takes to go on with the run is missing",
+            )
+        };
+        let state = self.store.run_state(&run.tenant_id, &run.id).await?;
+        let state = state.ok_or_else(missing)?;
+        let base: Base = serde_json::from_str(&state.base).map_err(ApiError::internal)?;
+        let mut progress = Progress::from_text(&state.progress)?;
+        for call in &mut progress.pending {
+            let row = approvals
+                .iter()
+                .find(|row| Some(&row.id) == call.approval_id.as_ref());
+            let Some(row) = row.filter(|_| call.state == CallState::Waiting) else {
+                continue;
+            };
+            match row.status.as_str() {
+                "approved" => {
+                    call.approved = true;
+                    let answer = row.answer.as_deref().map(serde_json::from_str);
+                    call.answer = answer.transpose().map_err(ApiError::internal)?;
+                    call.state = match call.elicitation {
+                        None => CallState::New,
+                        Some(_) => CallState::Begun,
+                    };
+                }
+                "rejected" => call.state = CallState::Rejected,
+                _ => {}
+            }
+        }
+        let mut frames = Vec::new();
+        for bytes in self.store.run_frames(&run.tenant_id, &run.id).await? {
+            frames.extend(frame::decode_all(bytes.into()).map_err(ApiError::internal)?);
+        }
+        let tenant: Arc<str> = run.tenant_id.as_str().into();
+        let smith: Arc<str> = run.smith_id.as_str().into();
+        let effective = self.smiths.effective(&tenant, &smith).await?;
+        let routing = &self.models.routing;
+        let routes = routing.resolve(&tenant, Some(&smith), &base.model).await?;
+        let tools = self.tools_of(&tenant, &effective, base.own_tools).await?;
+        let live = LiveRun::resumed(run, base.detached, frames);
+        if let Some(why) = cancel {
+            live.cancel(why);
+        }
+        let mut row = Box::new(run.clone());
+        row.node_id = self.node_id.to_string();
+        let job = Job::revived(
+            live.clone(),
+            row,
+            base,
+            progress,
+            &effective,
+            routes,
+            tools,
+            Permit::default(),
+        );
+        self.spawn(job);
+        Ok(live)
+    }
+}
+
+fn find<'a>(approvals: &'a [ApprovalRow], word: &Word) -> Result<&'a ApprovalRow, ApiError> {
+    let unknown = |id: &str| ApiError::not_found("approval", id).param("approval_id");
+    if let Some(id) = &word.approval_id {
+        let found = approvals.iter().find(|row| row.id == *id);
+        return found.ok_or_else(|| unknown(id));
+    }
+    let is_it = |row: &&ApprovalRow| match &word.tool_call_id {
+        Some(call) => row.tool_call_id.as_ref() == Some(call),
+        None => row.status == "pending",
+    };
+    let mut found = approvals.iter().rev().filter(is_it);
+    let first = found.next();
+    if word.tool_call_id.is_none() && found.next().is_some() {
+        let message = "several approvals wait: name one";
+        return Err(ApiError::invalid("approval_id", message));
+    }
+    first.ok_or_else(|| unknown(word.tool_call_id.as_deref().unwrap_or_default()))
+}
+
+/// Holds the answer to an elicitation to its schema.
+fn check_content(approval: &ApprovalRow, content: Option<&Value>) -> Result<(), ApiError> {
+    let Some(elicitation) = &approval.elicitation else {
+        return Ok(());
+    };
+    let asked: Value = serde_json::from_str(elicitation).map_err(ApiError::internal)?;
+    let bad = |path: String, why: String| {
+        ApiError::bad_request("invalid_input", why).param(format!("content{path}"))
+    };
+    let content = content.ok_or_else(|| bad(String::new(), "the tool asks for it".to_owned()))?;
+    let Ok(validator) = jsonschema::validator_for(&asked["requested_schema"]) else {
+        return Ok(());
+    };
+    let mut errors = validator.iter_errors(content);
+    match errors.next() {
+        Some(error) => {
+            let path = error.instance_path().to_string().replace('/', ".");
+            Err(bad(path, error.to_string()))
+        }
+        None => Ok(()),
+    }
+}

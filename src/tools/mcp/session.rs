@@ -1,0 +1,320 @@
+//! Sessions with MCP servers, kept and shared. Each carries one call at a time, so that what a
+//! server asks in the middle of a call is surely about that call.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::{Duration, Instant};
+
+use parking_lot::Mutex;
+use rmcp::handler::client::ClientHandler;
+use rmcp::model::{
+    ClientCapabilities, ClientConfig, ElicitRequestParams, ElicitResult, ElicitationAction,
+    Implementation,
+};
+use rmcp::service::{NotificationContext, RequestContext, RunningService, ServiceExt};
+use rmcp::transport::streamable_http_client::{
+    StreamableHttpClientTransport, StreamableHttpClientTransportConfig,
+};
+use rmcp::{ErrorData, RoleClient};
+use serde_json::Value;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot};
+
+use super::legacy::LegacySse;
+use super::told;
+use super::transport::GuardedHttp;
+use crate::model::Models;
+
+/// How long a session may take to begin.
+const PATIENCE: Duration = Duration::from_secs(10);
+/// Sessions without work are closed after this.
+const IDLE: Duration = Duration::from_secs(300);
+/// After so many failures in a row a server is left alone for a while.
+const FAILURES: u32 = 5;
+const LEFT_ALONE: Duration = Duration::from_secs(15);
+
+/// Which server, and with whose secret.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub struct ServerKey {
+    pub tenant_id: Arc<str>,
+    pub name: Arc<str>,
+    pub url: Arc<str>,
+    pub bearer: Option<Arc<str>>,
+}
+
+/// What a server asks of a human in the middle of a call.
+pub struct Question {
+    pub message: String,
+    /// JSON Schema of the answer.
+    pub schema: Value,
+    /// Takes the answer; `None` declines.
+    pub reply: oneshot::Sender<Option<Value>>,
+}
+
+/// Tells which server's list of tools has changed: tenant and name.
+pub type Changes = mpsc::UnboundedSender<(Arc<str>, Arc<str>)>;
+
+/// Our side of a session.
+pub struct Handler {
+    key: ServerKey,
+    changes: Changes,
+    /// Who hears the questions of the call under way.
+    asked: Mutex<Option<mpsc::Sender<Question>>>,
+    /// Questions that wait for their answer.
+    asking: AtomicUsize,
+}
+
+impl ClientHandler for Handler {
+    fn get_info(&self) -> ClientConfig {
+        let us = Implementation::new("smithgate", env!("CARGO_PKG_VERSION"));
+        let capabilities = ClientCapabilities::builder().enable_elicitation().build();
+        ClientConfig::new(capabilities, us)
+    }
+
+    async fn create_elicitation(
+        &self,
+        request: ElicitRequestParams,
+        _context: RequestContext<RoleClient>,
+    ) -> Result<ElicitResult, ErrorData> {
+        let declined = || ElicitResult::new(ElicitationAction::Decline);
+        let ElicitRequestParams::FormElicitationParams {
+            message,
+            requested_schema,
+            ..
+        } = request
+        else {
+            return Ok(declined());
+        };
+        let Some(asked) = self.asked.lock().clone() else {
+            return Ok(declined());
+        };
+        let (reply, answer) = oneshot::channel();
+        let schema = serde_json::to_value(requested_schema).unwrap_or_default();
+        let question = Question {
+            message,
+            schema,
+            reply,
+        };
+        if asked.send(question).await.is_err() {
+            return Ok(declined());
+        }
+        self.asking.fetch_add(1, Ordering::Relaxed);
+        let answer = answer.await;
+        self.asking.fetch_sub(1, Ordering::Relaxed);
+        Ok(match answer {
+            Ok(Some(content)) => ElicitResult::new(ElicitationAction::Accept).with_content(content),
+            _ => declined(),
+        })
+    }
+
+    async fn on_tool_list_changed(&self, _context: NotificationContext<RoleClient>) {
+        let changed = (self.key.tenant_id.clone(), self.key.name.clone());
+        // Nobody listens when the gateway goes down.
+        let _ = self.changes.send(changed);
+    }
+}
+
+/// A session that carries a call.
+pub struct Session {
+    pub service: RunningService<RoleClient, Handler>,
+    used_at: Instant,
+}
+
+impl Session {
+    /// Sends questions of the next call to `asked`.
+    pub fn ask(&self, asked: Option<mpsc::Sender<Question>>) {
+        *self.service.service().asked.lock() = asked;
+    }
+
+    /// Whether the server waits for an answer of ours.
+    pub fn is_asking(&self) -> bool {
+        self.service.service().asking.load(Ordering::Relaxed) > 0
+    }
+}
+
+#[derive(Default)]
+struct Breaker {
+    failures: u32,
+    until: Option<Instant>,
+}
+
+struct Pool {
+    idle: Mutex<Vec<Session>>,
+    room: Arc<Semaphore>,
+    breaker: Mutex<Breaker>,
+}
+
+/// All sessions of this node.
+pub struct Sessions {
+    models: Arc<Models>,
+    changes: Changes,
+    /// Calls to one server at a time.
+    concurrency: usize,
+    pools: Mutex<HashMap<ServerKey, Arc<Pool>>>,
+}
+
+/// A session taken out for a call.
+pub struct Taken {
+    pub session: Session,
+    /// Whether it was open before, and so may have been closed by the server since.
+    pub reused: bool,
+    pool: Arc<Pool>,
+    _room: OwnedSemaphorePermit,
+}
+
+impl Sessions {
+    /// Without sessions yet.
+    pub fn new(models: Arc<Models>, changes: Changes, concurrency: usize) -> Self {
+        Self {
+            models,
+            changes,
+            concurrency: concurrency.max(1),
+            pools: Mutex::default(),
+        }
+    }
+
+    fn pool(&self, key: &ServerKey) -> Arc<Pool> {
+        let mut pools = self.pools.lock();
+        let pool = pools.entry(key.clone()).or_insert_with(|| {
+            Arc::new(Pool {
+                idle: Mutex::default(),
+                room: Arc::new(Semaphore::new(self.concurrency)),
+                breaker: Mutex::default(),
+            })
+        });
+        pool.clone()
+    }
+
+    /// Takes a session, an idle one if there is one and `fresh` is not asked. The error says for
+    /// people why there is none.
+    pub async fn take(&self, key: &ServerKey, fresh: bool) -> Result<Taken, String> {
+        let pool = self.pool(key);
+        if pool
+            .breaker
+            .lock()
+            .until
+            .is_some_and(|t| t > Instant::now())
+        {
+            return Err("the server failed several times and is left alone for a moment".into());
+        }
+        let room = pool.room.clone().acquire_owned().await;
+        let room = room.map_err(|error| error.to_string())?;
+        let idle = match fresh {
+            true => None,
+            false => loop {
+                let next = pool.idle.lock().pop();
+                match next {
+                    Some(session) if session.service.is_closed() => {}
+                    Some(session) if session.used_at.elapsed() > IDLE => {}
+                    other => break other,
+                }
+            },
+        };
+        let reused = idle.is_some();
+        let session = match idle {
+            Some(session) => session,
+            None => match self.open(key).await {
+                Ok(session) => session,
+                Err(why) => {
+                    pool.failed();
+                    return Err(why);
+                }
+            },
+        };
+        Ok(Taken {
+            session,
+            reused,
+            pool,
+            _room: room,
+        })
+    }
+
+    /// Opens a session: over Streamable HTTP, else over the older transport.
+    pub async fn open(&self, key: &ServerKey) -> Result<Session, String> {
+        let opened = tokio::time::timeout(PATIENCE, self.connect(key)).await;
+        let late = || {
+            format!(
+                "the server began no session within {} s",
+                PATIENCE.as_secs()
+            )
+        };
+        let service = opened.unwrap_or_else(|_| Err(late()))?;
+        Ok(Session {
+            service,
+            used_at: Instant::now(),
+        })
+    }
+
+    async fn connect(
+        &self,
+        key: &ServerKey,
+    ) -> Result<RunningService<RoleClient, Handler>, String> {
+        let handler = || Handler {
+            key: key.clone(),
+            changes: self.changes.clone(),
+            asked: Mutex::default(),
+            asking: AtomicUsize::new(0),
+        };
+        let http = GuardedHttp::new(self.models.clone());
+        let mut config = StreamableHttpClientTransportConfig::with_uri(&*key.url);
+        let bearer = key.bearer.as_deref().map(str::to_owned);
+        config.auth_header.clone_from(&bearer);
+        let transport = StreamableHttpClientTransport::with_client(http.clone(), config);
+        let error = match handler().serve(transport).await {
+            Ok(service) => return Ok(service),
+            Err(error) => error,
+        };
+        let why = told(&error);
+        if error.is_authorization_required() {
+            return Err(why);
+        }
+        match LegacySse::connect(http, &key.url, bearer).await {
+            Ok(legacy) => handler().serve(legacy).await.map_err(|e| told(&e)),
+            Err(_) => Err(why),
+        }
+    }
+
+    /// Closes the sessions with a server that has been changed or removed.
+    pub fn forget(&self, tenant_id: &str, name: &str) {
+        self.pools
+            .lock()
+            .retain(|key, _| *key.tenant_id != *tenant_id || *key.name != *name);
+    }
+
+    /// Closes what has been idle for long.
+    pub fn tidy(&self) {
+        self.pools.lock().retain(|_, pool| {
+            let mut idle = pool.idle.lock();
+            idle.retain(|s| s.used_at.elapsed() < IDLE && !s.service.is_closed());
+            let busy = Arc::strong_count(pool) > 1;
+            let failing = pool.breaker.lock().failures > 0;
+            busy || failing || !idle.is_empty()
+        });
+    }
+}
+
+impl Pool {
+    fn failed(&self) {
+        let mut breaker = self.breaker.lock();
+        breaker.failures += 1;
+        if breaker.failures >= FAILURES {
+            breaker.until = Some(Instant::now() + LEFT_ALONE);
+            // One failure more and it is left alone again.
+            breaker.failures = FAILURES - 1;
+        }
+    }
+}
+
+impl Taken {
+    /// Gives the session back; `works` tells whether the server answered.
+    pub fn give_back(mut self, works: bool) {
+        self.session.ask(None);
+        if !works {
+            self.pool.failed();
+            return;
+        }
+        *self.pool.breaker.lock() = Breaker::default();
+        self.session.used_at = Instant::now();
+        self.pool.idle.lock().push(self.session);
+    }
+}

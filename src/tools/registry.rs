@@ -1,0 +1,596 @@
+//! Which tools a smith has, and how each is called. Routing is looked up in memory: no run waits
+//! for a server's list of tools.
+
+use std::collections::{BTreeMap, HashMap};
+use std::sync::Arc;
+use std::time::Duration;
+
+use globset::Glob;
+use serde_json::{Map, Value, json};
+use tokio::sync::mpsc;
+
+use super::hosted::{Caller, HOSTED, Hosted, Parts, cut, hosted};
+use super::mcp::{
+    CallError, CallRequest, McpCall, Question, ServerKey, Sessions, Step, content_of, discover,
+};
+use crate::connection::Connections;
+use crate::error::ApiError;
+use crate::model::{Part, ToolDef};
+use crate::secrets::Vault;
+use crate::store::{
+    AgentConfig, McpAuth, McpServerRow, McpSettings, McpTool, McpTools, now_micros,
+};
+
+/// Other nodes' changes are seen after this.
+const TTL: Duration = Duration::from_secs(3);
+/// A list of tools is asked for again when it is older.
+const LIST_AGE_MICROS: i64 = 3600 * 1_000_000;
+/// What a model is told of a result, in bytes (`tools.md`).
+const MAX_RESULT: usize = 256 * 1024;
+/// The longest function name that all providers take.
+const MAX_NAME: usize = 64;
+/// Servers of one tenant that a smith may use.
+const MAX_SERVERS: i64 = 1000;
+/// The server of hosted tools, for clients.
+pub const HOSTED_SERVER: &str = "hosted";
+
+/// How a tool is called.
+#[derive(Clone)]
+enum Kind {
+    Hosted(&'static dyn Hosted),
+    Mcp(Arc<McpServerRow>),
+}
+
+/// A tool as a model sees it.
+#[derive(Clone)]
+pub struct Tool {
+    /// As its server names it.
+    pub name: String,
+    /// The MCP server's name, or [`HOSTED_SERVER`].
+    pub server: String,
+    /// Whether a human must approve its calls.
+    pub needs_approval: bool,
+    /// Whether a second call does no harm.
+    pub repeatable: bool,
+    kind: Kind,
+    validator: Option<Arc<jsonschema::Validator>>,
+}
+
+/// The tools of a smith, by the names that its model knows.
+#[derive(Default)]
+pub struct ToolSet {
+    pub defs: Vec<ToolDef>,
+    pub tools: HashMap<String, Tool>,
+    /// `{code, message}` each: sources that are lost.
+    pub warnings: Vec<Value>,
+}
+
+/// One call of a tool.
+pub struct ToolCall {
+    pub caller: Caller,
+    pub run_id: String,
+    pub tool_call_id: String,
+    /// The same for each attempt of this call, and for no other call.
+    pub idempotency_key: String,
+    pub arguments: Map<String, Value>,
+}
+
+/// What a tool answered.
+#[derive(Debug, Default)]
+pub struct Output {
+    pub content: Vec<Part>,
+    pub is_error: bool,
+    pub suggested_replies: Option<Vec<String>>,
+    /// The OAuth provider whose grant the smith lacks.
+    pub lacks_connection: Option<String>,
+}
+
+impl Output {
+    /// A failure, as the model is told it.
+    pub fn error(why: impl Into<String>) -> Self {
+        Self {
+            content: vec![Part::Text { text: why.into() }],
+            is_error: true,
+            ..Self::default()
+        }
+    }
+}
+
+/// A call under way.
+pub enum Calling {
+    Done(Output),
+    Mcp(McpCall),
+}
+
+/// What happens next in a call.
+pub enum Next {
+    Asks(Question),
+    Done(Output),
+}
+
+/// All tools of the gateway.
+pub struct Toolbox {
+    parts: Parts,
+    vault: Arc<Vault>,
+    connections: Arc<Connections>,
+    sessions: Arc<Sessions>,
+    sets: moka::future::Cache<(Arc<str>, String), Arc<ToolSet>>,
+    changes: super::mcp::Changes,
+}
+
+/// What a bearer secret of an MCP server is sealed for.
+pub fn secret_owner(tenant: &str, name: &str) -> String {
+    format!("mcp_server/{tenant}/{name}")
+}
+
+/// Whether a policy or the server's own hint makes a tool wait for an approval.
+pub fn requires_approval(settings: &McpSettings, tool: &McpTool) -> bool {
+    tool.destructive
+        || settings.approval_policy.iter().any(|rule| {
+            Glob::new(&rule.pattern).is_ok_and(|g| g.compile_matcher().is_match(&tool.name))
+        })
+}
+
+/// Whether the allow-list lets a tool through.
+pub fn is_allowed(settings: &McpSettings, name: &str) -> bool {
+    let list = settings.tool_allowlist.as_ref();
+    list.is_none_or(|list| list.iter().any(|allowed| allowed == name))
+}
+
+impl Toolbox {
+    /// Puts the parts together and starts the task that follows changed lists.
+    pub fn new(parts: Parts, vault: Arc<Vault>, connections: Arc<Connections>) -> Arc<Self> {
+        let (changes, changed) = mpsc::unbounded_channel();
+        let concurrency = parts.config.mcp_concurrency;
+        let sessions = Sessions::new(parts.models.clone(), changes.clone(), concurrency);
+        let toolbox = Arc::new(Self {
+            parts,
+            vault,
+            connections,
+            sessions: Arc::new(sessions),
+            sets: moka::future::Cache::builder()
+                .max_capacity(10_000)
+                .time_to_live(TTL)
+                .build(),
+            changes,
+        });
+        tokio::spawn(follow(Arc::downgrade(&toolbox), changed));
+        toolbox
+    }
+
+    /// Forgets what is cached of a tenant's server, after a change on this node.
+    pub fn forget(&self, tenant_id: &str, name: &str) {
+        self.sessions.forget(tenant_id, name);
+        self.sets.invalidate_all();
+    }
+
+    /// The tools that a configuration gives its smith.
+    pub async fn set(
+        &self,
+        tenant_id: &Arc<str>,
+        config: &AgentConfig,
+    ) -> Result<Arc<ToolSet>, ApiError> {
+        let named = json!([
+            config.enabled_hosted_tools,
+            config.mcp_servers,
+            config.auto_memory,
+        ]);
+        let key = (tenant_id.clone(), named.to_string());
+        self.sets
+            .try_get_with(key, self.build(tenant_id, config))
+            .await
+            .map_err(|error: Arc<ApiError>| ApiError::clone(&error))
+    }
+
+    async fn build(
+        &self,
+        tenant_id: &Arc<str>,
+        config: &AgentConfig,
+    ) -> Result<Arc<ToolSet>, ApiError> {
+        let mut set = ToolSet::default();
+        let mut named: Vec<&str> = config
+            .enabled_hosted_tools
+            .iter()
+            .map(String::as_str)
+            .collect();
+        if config.auto_memory == Some(true) {
+            named.extend(HOSTED.iter().filter(|t| !t.is_listed()).map(|t| t.name()));
+        }
+        for name in named {
+            match hosted(name) {
+                Some(tool) => add_hosted(&mut set, tool),
+                None => set.warnings.push(json!({
+                    "code": "unsupported_tools",
+                    "message": format!("there is no hosted tool '{name}' here"),
+                })),
+            }
+        }
+        let servers = self.servers(tenant_id, config, &mut set.warnings).await?;
+        let mut holders: BTreeMap<&str, usize> = BTreeMap::new();
+        for server in &servers {
+            for tool in &server.tools.0 {
+                *holders.entry(&tool.name).or_default() += 1;
+            }
+        }
+        for server in &servers {
+            for tool in &server.tools.0 {
+                if !is_allowed(&server.settings, &tool.name) {
+                    continue;
+                }
+                let shared = holders.get(tool.name.as_str()).is_some_and(|n| *n > 1);
+                let known = function_name(&match shared || set.tools.contains_key(&tool.name) {
+                    true => format!("{}__{}", server.name, tool.name),
+                    false => tool.name.clone(),
+                });
+                add_mcp(&mut set, known, server, tool);
+            }
+        }
+        Ok(Arc::new(set))
+    }
+
+    async fn servers(
+        &self,
+        tenant_id: &Arc<str>,
+        config: &AgentConfig,
+        warnings: &mut Vec<Value>,
+    ) -> Result<Vec<Arc<McpServerRow>>, ApiError> {
+        let store = &self.parts.store;
+        if config.mcp_servers.as_ref().is_some_and(Vec::is_empty) {
+            return Ok(Vec::new());
+        }
+        let mut rows = store.mcp_servers(tenant_id, None, MAX_SERVERS).await?;
+        rows.sort_by(|a, b| a.name.cmp(&b.name));
+        let lost = |name: &str, why: &str| {
+            json!({ "code": "tool_source_unavailable",
+                "message": format!("the tools of the MCP server '{name}' are missing: {why}") })
+        };
+        if let Some(names) = &config.mcp_servers {
+            for name in names {
+                if !rows.iter().any(|row| row.name == *name) {
+                    warnings.push(lost(name, "it is not registered"));
+                }
+            }
+            rows.retain(|row| names.contains(&row.name));
+        }
+        for row in &rows {
+            let refreshed = row.tools_refreshed_at.unwrap_or(0);
+            if row.settings.auth != McpAuth::Oauth && now_micros() - refreshed > LIST_AGE_MICROS {
+                let _ = self
+                    .changes
+                    .send((tenant_id.clone(), row.name.as_str().into()));
+            }
+            if let Some(why) = row
+                .discovery_error
+                .as_ref()
+                .filter(|_| row.tools.0.is_empty())
+            {
+                warnings.push(lost(&row.name, why));
+            }
+        }
+        Ok(rows.into_iter().map(Arc::new).collect())
+    }
+
+    /// Asks a server for its tools; the bearer is its own secret.
+    pub async fn discover(
+        &self,
+        server: &McpServerRow,
+        secret: Option<String>,
+    ) -> Result<Vec<McpTool>, String> {
+        let key = ServerKey {
+            tenant_id: server.tenant_id.as_str().into(),
+            name: server.name.as_str().into(),
+            url: server.url.as_str().into(),
+            bearer: secret.map(Into::into),
+        };
+        discover(&self.sessions, &key).await
+    }
+
+    /// A server's own secret.
+    pub fn secret(&self, server: &McpServerRow) -> Result<Option<String>, ApiError> {
+        let Some(sealed) = &server.sealed else {
+            return Ok(None);
+        };
+        let owner = secret_owner(&server.tenant_id, &server.name);
+        let opened = self
+            .vault
+            .open(&owner, sealed)
+            .map_err(ApiError::internal)?;
+        Ok(Some(String::from_utf8_lossy(&opened).into_owned()))
+    }
+
+    async fn refresh(&self, tenant_id: &str, name: &str) -> Result<(), ApiError> {
+        let Some(mut server) = self.parts.store.mcp_server(tenant_id, name).await? else {
+            return Ok(());
+        };
+        let secret = self.secret(&server)?;
+        match self.discover(&server, secret).await {
+            Ok(tools) => {
+                server.tools = McpTools(tools);
+                server.discovery_error = None;
+            }
+            Err(why) => server.discovery_error = Some(why),
+        }
+        server.tools_refreshed_at = Some(now_micros());
+        self.parts.store.put_mcp_tools(&server).await?;
+        self.sets.invalidate_all();
+        Ok(())
+    }
+
+    /// Begins a call. Arguments are held against the tool's schema first.
+    pub async fn begin(&self, tool: &Tool, call: &ToolCall) -> Calling {
+        if let Some(validator) = &tool.validator {
+            let arguments = Value::Object(call.arguments.clone());
+            let mut errors = validator.iter_errors(&arguments);
+            if let Some(error) = errors.next() {
+                let why = format!("invalid arguments at '{}': {error}", error.instance_path());
+                return Calling::Done(Output::error(cut(&why, 2000)));
+            }
+        }
+        match &tool.kind {
+            Kind::Hosted(hosted) => {
+                let answer = hosted.call(&tool.name, &call.arguments, &call.caller, &self.parts);
+                Calling::Done(match answer.await {
+                    Ok(answer) => Output {
+                        content: vec![Part::Text { text: answer.text }],
+                        suggested_replies: answer.suggested_replies,
+                        ..Output::default()
+                    },
+                    Err(why) => Output::error(why),
+                })
+            }
+            Kind::Mcp(server) => match self.bearer(server, &call.caller).await {
+                Ok(bearer) => {
+                    let request = CallRequest {
+                        key: ServerKey {
+                            tenant_id: call.caller.tenant_id.clone(),
+                            name: server.name.as_str().into(),
+                            url: server.url.as_str().into(),
+                            bearer: bearer.map(Into::into),
+                        },
+                        tool: tool.name.clone(),
+                        arguments: call.arguments.clone(),
+                        meta: meta(call),
+                        repeatable: tool.repeatable,
+                    };
+                    Calling::Mcp(McpCall::begin(self.sessions.clone(), request))
+                }
+                Err(output) => Calling::Done(output),
+            },
+        }
+    }
+
+    async fn bearer(
+        &self,
+        server: &McpServerRow,
+        caller: &Caller,
+    ) -> Result<Option<String>, Output> {
+        let failed = |error: ApiError| Output::error(error.message);
+        if server.settings.auth != McpAuth::Oauth {
+            return self.secret(server).map_err(failed);
+        }
+        let provider = server.settings.provider.clone().unwrap_or_default();
+        let (tenant, smith) = (&caller.tenant_id, &caller.smith_id);
+        let token = self
+            .connections
+            .access_token(tenant, smith, &provider)
+            .await;
+        match token.map_err(failed)? {
+            Some(token) => Ok(Some(token)),
+            None => Err(Output {
+                lacks_connection: Some(provider.clone()),
+                ..Output::error(format!(
+                    "the person has not connected '{provider}' yet; ask them to"
+                ))
+            }),
+        }
+    }
+
+    /// Waits for what happens next in a call.
+    pub async fn next(&self, tool: &Tool, caller: &Caller, calling: &mut Calling) -> Next {
+        let call = match calling {
+            Calling::Done(output) => return Next::Done(cut_output(std::mem::take(output))),
+            Calling::Mcp(call) => call,
+        };
+        let result = match call.next().await {
+            Step::Asks(question) => return Next::Asks(question),
+            Step::Done(result) => result,
+        };
+        Next::Done(match result {
+            Ok(result) => cut_output(Output {
+                content: content_of(&result),
+                is_error: result.is_error.unwrap_or(false),
+                ..Output::default()
+            }),
+            Err(error) => {
+                let why = error.to_string();
+                tracing::info!(server = %tool.server, tool = %tool.name, error = %why,
+                    "a tool call failed");
+                if let Kind::Mcp(server) = &tool.kind {
+                    let store = &self.parts.store;
+                    let noted = store.note_mcp_error(
+                        &caller.tenant_id,
+                        &server.name,
+                        cut(&why, 500),
+                        now_micros(),
+                    );
+                    if let Err(error) = noted.await {
+                        tracing::warn!(%error, "cannot note a failed call");
+                    }
+                }
+                match error {
+                    CallError::Refused(_) => Output::error(why),
+                    CallError::Unknown(_) => Output::error(format!(
+                        "{why}. The tool may or may not have run: find out before calling it again."
+                    )),
+                }
+            }
+        })
+    }
+}
+
+/// Who is behind a call (`tools.md`), under this project's prefix as MCP wants it.
+fn meta(call: &ToolCall) -> Map<String, Value> {
+    [
+        ("smith_id", &*call.caller.smith_id),
+        ("tenant_id", &*call.caller.tenant_id),
+        ("run_id", call.run_id.as_str()),
+        ("tool_call_id", call.tool_call_id.as_str()),
+        ("idempotency_key", call.idempotency_key.as_str()),
+    ]
+    .into_iter()
+    .map(|(name, value)| (format!("smithgate/{name}"), json!(value)))
+    .collect()
+}
+
+fn cut_output(mut output: Output) -> Output {
+    let mut left = MAX_RESULT;
+    let mut cut_any = false;
+    for part in &mut output.content {
+        match part {
+            Part::Text { text } => {
+                if text.len() > left {
+                    text.truncate(cut(text, left).len());
+                    cut_any = true;
+                }
+                left -= text.len();
+            }
+            Part::Image { source, .. } => {
+                let size = source.to_url().map_or(0, |url| url.len());
+                if size > left {
+                    let text = "[an image that is too large]".to_owned();
+                    *part = Part::Text { text };
+                } else {
+                    left -= size;
+                }
+            }
+            _ => {}
+        }
+    }
+    output
+        .content
+        .retain(|part| !matches!(part, Part::Text { text } if text.is_empty()));
+    if cut_any {
+        output.content.push(Part::Text {
+            text: format!("[cut: the result is larger than {} KiB]", MAX_RESULT / 1024),
+        });
+    }
+    output
+}
+
+fn add_hosted(set: &mut ToolSet, tool: &'static dyn Hosted) {
+    for function in tool.functions() {
+        if set.tools.contains_key(function.name) {
+            continue;
+        }
+        let added = Tool {
+            name: function.name.to_owned(),
+            server: HOSTED_SERVER.to_owned(),
+            needs_approval: false,
+            repeatable: tool.is_repeatable(),
+            kind: Kind::Hosted(tool),
+            validator: jsonschema::validator_for(&function.parameters)
+                .ok()
+                .map(Arc::new),
+        };
+        set.tools.insert(function.name.to_owned(), added);
+        set.defs.push(ToolDef {
+            name: function.name.to_owned(),
+            description: Some(function.description.to_owned()),
+            parameters: function.parameters,
+            strict: None,
+        });
+    }
+}
+
+fn add_mcp(set: &mut ToolSet, known: String, server: &Arc<McpServerRow>, tool: &McpTool) {
+    if set.tools.contains_key(&known) {
+        return;
+    }
+    let mut schema = Value::Object(tool.input_schema.clone());
+    if schema["type"].is_null() {
+        schema["type"] = json!("object");
+    }
+    let added = Tool {
+        name: tool.name.clone(),
+        server: server.name.clone(),
+        needs_approval: requires_approval(&server.settings, tool),
+        repeatable: tool.read_only || tool.idempotent,
+        kind: Kind::Mcp(server.clone()),
+        // A schema that is none cannot refuse anything.
+        validator: jsonschema::validator_for(&schema).ok().map(Arc::new),
+    };
+    set.tools.insert(known.clone(), added);
+    set.defs.push(ToolDef {
+        name: known,
+        description: tool.description.clone(),
+        parameters: schema,
+        strict: None,
+    });
+}
+
+/// A name that all providers take for a function.
+fn function_name(name: &str) -> String {
+    let fit = |c: char| match c {
+        'a'..='z' | 'A'..='Z' | '0'..='9' | '_' | '-' => c,
+        _ => '_',
+    };
+    name.chars().map(fit).take(MAX_NAME).collect()
+}
+
+/// Asks servers for their tools again when they say that these changed, or when the list is old.
+async fn follow(
+    toolbox: std::sync::Weak<Toolbox>,
+    mut changed: mpsc::UnboundedReceiver<(Arc<str>, Arc<str>)>,
+) {
+    const TIDY_EVERY: Duration = Duration::from_secs(60);
+    let mut asked: HashMap<(Arc<str>, Arc<str>), std::time::Instant> = HashMap::new();
+    loop {
+        let next = tokio::time::timeout(TIDY_EVERY, changed.recv()).await;
+        let Some(toolbox) = toolbox.upgrade() else {
+            return;
+        };
+        toolbox.sessions.tidy();
+        asked.retain(|_, at| at.elapsed() < Duration::from_secs(1));
+        match next {
+            Err(_) => {}
+            Ok(None) => return,
+            // A server that says so all the time is asked once a second.
+            Ok(Some(key)) if asked.contains_key(&key) => {}
+            Ok(Some(key)) => {
+                if let Err(error) = toolbox.refresh(&key.0, &key.1).await {
+                    tracing::warn!(%error, "cannot refresh a list of tools");
+                }
+                asked.insert(key, std::time::Instant::now());
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_fit_all_providers() {
+        assert_eq!(function_name("repo/list.all"), "repo_list_all");
+        assert_eq!(function_name(&"x".repeat(100)).len(), MAX_NAME);
+    }
+
+    #[test]
+    fn a_large_result_is_cut_with_a_note() {
+        let long = Output {
+            content: vec![
+                Part::Text {
+                    text: "ä".repeat(MAX_RESULT),
+                },
+                Part::Text {
+                    text: "more".to_owned(),
+                },
+            ],
+            ..Output::default()
+        };
+        let cut = cut_output(long);
+        assert_eq!(cut.content.len(), 2);
+        assert!(matches!(&cut.content[1], Part::Text { text } if text.starts_with("[cut")));
+    }
+}
