@@ -9,6 +9,7 @@ use super::frame_log::FrameLog;
 use super::live::Cancelled;
 use super::state::Progress;
 use super::structured::check_answer;
+use super::tools::lost;
 use super::transcript::Collector;
 use crate::error::ApiError;
 use crate::frame::{Escaped, Frame, StopReason, Usage};
@@ -152,12 +153,21 @@ impl Runs {
         for approval in pending.iter().filter_map(|call| call.approval_id.as_ref()) {
             self.held.lock().remove(approval);
         }
-        if let Err(error) = self.journal.commit(Op::EndRun(Box::new(row))).await {
+        match self.journal.commit(Op::EndRun(Box::new(row))).await {
+            Ok(true) => {}
+            Ok(false) => {
+                tracing::warn!(run_id = %live.run_id, "another node has taken a run of this one");
+                let _ = live.failure.set(lost());
+                // How it ends is told by the node that has it.
+                last.clear();
+            }
             // The client must not take for kept what is not.
-            tracing::error!(run_id = %live.run_id, %error, "the end of a run was not kept");
-            let error = ApiError::from(error);
-            last = vec![failed_frame(&error)];
-            let _ = live.failure.set(error);
+            Err(error) => {
+                tracing::error!(run_id = %live.run_id, %error, "the end of a run was not kept");
+                let error = ApiError::from(error);
+                last = vec![failed_frame(&error)];
+                let _ = live.failure.set(error);
+            }
         }
         live.close(&mut last);
     }

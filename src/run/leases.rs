@@ -54,7 +54,12 @@ impl Runs {
                     Err(error) => tracing::warn!(%error, run_id = %id, "cannot go on with a run"),
                 }
             }
-            self.fail(&run).await?;
+            let error = ApiError::new(
+                StatusCode::INTERNAL_SERVER_ERROR,
+                "run_failed",
+                "the node that ran this turn stopped before its end",
+            );
+            self.fail(&run, &error).await?;
         }
         Ok(taken)
     }
@@ -66,12 +71,8 @@ impl Runs {
         Ok(base.is_some_and(|base| base.detached))
     }
 
-    async fn fail(&self, run: &RunRow) -> Result<(), ApiError> {
-        let error = ApiError::new(
-            StatusCode::INTERNAL_SERVER_ERROR,
-            "run_failed",
-            "the node that ran this turn stopped before its end",
-        );
+    /// Ends a run that this node has taken and cannot go on with.
+    pub(super) async fn fail(&self, run: &RunRow, error: &ApiError) -> Result<(), ApiError> {
         let logged: usize = self
             .store
             .run_frames(&run.tenant_id, &run.id)
@@ -81,7 +82,7 @@ impl Runs {
             .map(|frames| frames.len())
             .sum();
         let mut bytes = BytesMut::new();
-        frame::encode(&failed_frame(&error), &mut bytes);
+        frame::encode(&failed_frame(error), &mut bytes);
         let mut end = RunEnd {
             tenant_id: run.tenant_id.clone(),
             id: run.id.clone(),
@@ -125,6 +126,9 @@ impl Runs {
             if let Err(error) = self.take_left_behind().await {
                 tracing::warn!(%error, "cannot look for approvals that are left behind");
             }
+            if let Err(error) = self.let_go().await {
+                tracing::warn!(%error, "cannot look for calls that are held");
+            }
         }
     }
 
@@ -150,6 +154,27 @@ impl Runs {
         for run in self.store.decided_runs(now - LEFT_BEHIND_MICROS).await? {
             if let Err(error) = self.go_on(&run, None).await {
                 tracing::warn!(%error, run_id = %run.id, "cannot go on with a run");
+            }
+        }
+        Ok(())
+    }
+
+    /// Lets calls go whose questions were answered elsewhere, or by nobody.
+    async fn let_go(&self) -> Result<(), ApiError> {
+        let held: Vec<(String, Arc<str>)> = {
+            let held = self.held.lock();
+            held.iter()
+                .map(|(id, call)| (id.clone(), call.tenant_id.clone()))
+                .collect()
+        };
+        for (id, tenant) in held {
+            let approval = self.store.approval(&tenant, &id).await?;
+            let run_id = approval.as_ref().and_then(|row| row.run_id.clone());
+            let is_live = run_id.is_some_and(|run| self.live(&tenant, &run).is_some());
+            // A call is held a moment before its approval is written.
+            let is_over = approval.is_some_and(|row| row.status != "pending");
+            if is_over && !is_live {
+                self.held.lock().remove(&id);
             }
         }
         Ok(())

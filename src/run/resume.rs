@@ -107,7 +107,14 @@ impl Runs {
             // Another decision of the same moment took it up.
             return Ok(self.live(&run.tenant_id, &run.id));
         }
-        self.revive(run, &approvals, cancel).await.map(Some)
+        match self.revive(run, &approvals, cancel).await {
+            Ok(live) => Ok(Some(live)),
+            Err(error) => {
+                // It is this node's now, and nobody else will ever look after it.
+                self.fail(run, &error).await?;
+                Err(error)
+            }
+        }
     }
 
     /// Goes on with a run that this node has taken.

@@ -22,6 +22,7 @@ const SIDE_BY_SIDE: usize = 8;
 
 /// A call that waits for a human's answer to its tool's question.
 pub(super) struct Held {
+    pub tenant_id: Arc<str>,
     calling: Calling,
     reply: tokio::sync::oneshot::Sender<Option<Value>>,
 }
@@ -253,6 +254,7 @@ impl Runs {
             Next::Asks(question) => {
                 let approval_id = ids::mint(ids::Kind::Approval);
                 let held = Held {
+                    tenant_id: job.caller.tenant_id.clone(),
                     calling: ended.calling,
                     reply: question.reply,
                 };

@@ -57,22 +57,29 @@ async fn write(url: String, token: String, smith: String, writer: usize, kept: A
     }
 }
 
+/// The binary with the scripted provider as `mock`.
+pub fn with_mock(
+    dir: &std::path::Path,
+    mock: &Mock,
+    store: Option<&str>,
+) -> tokio::process::Command {
+    let mut command = smithgate(dir);
+    command.env("SMITHGATE_PROVIDERS__MOCK__WIRE", "openai_chat");
+    command.env(
+        "SMITHGATE_PROVIDERS__MOCK__BASE_URL",
+        mock.url("openai_chat"),
+    );
+    command.env("SMITHGATE_PROVIDERS__MOCK__API_KEY", "key");
+    if let Some(url) = store {
+        command.env("SMITHGATE_STORE__URL", url);
+    }
+    command
+}
+
 async fn nothing_acknowledged_is_lost(store: Option<String>) {
     let dir = tempfile::tempdir().expect("a directory");
     let mock = Mock::start().await;
-    let command = || {
-        let mut command = smithgate(dir.path());
-        command.env("SMITHGATE_PROVIDERS__MOCK__WIRE", "openai_chat");
-        command.env(
-            "SMITHGATE_PROVIDERS__MOCK__BASE_URL",
-            mock.url("openai_chat"),
-        );
-        command.env("SMITHGATE_PROVIDERS__MOCK__API_KEY", "key");
-        if let Some(url) = &store {
-            command.env("SMITHGATE_STORE__URL", url);
-        }
-        command
-    };
+    let command = || with_mock(dir.path(), &mock, store.as_deref());
     let kept = Acknowledged::default();
     let mut token = String::new();
     let mut smith = String::new();

@@ -8,8 +8,9 @@ use reqwest::Method;
 use serde_json::{Value, json};
 
 use crate::assets::{McpServer, clients, program, run_python, run_script};
-use crate::cli::{Running, smithgate, token_in};
+use crate::cli::{Running, token_in};
 use crate::control::on_both_stores;
+use crate::crash::with_mock;
 use crate::mock::Mock;
 use crate::store::postgres_url;
 use crate::support::{Harness, data_lines, ok, refused, text};
@@ -532,18 +533,9 @@ async fn runs_go_on_after_a_crash(store: Option<String>) {
     let mock = Mock::start().await;
     let workshop = Workshop::start().await;
     let command = || {
-        let mut command = smithgate(dir.path());
-        command.env("SMITHGATE_PROVIDERS__MOCK__WIRE", "openai_chat");
-        command.env(
-            "SMITHGATE_PROVIDERS__MOCK__BASE_URL",
-            mock.url("openai_chat"),
-        );
-        command.env("SMITHGATE_PROVIDERS__MOCK__API_KEY", "key");
+        let mut command = with_mock(dir.path(), &mock, store.as_deref());
         command.env("SMITHGATE_EGRESS__ALLOW_NETWORKS", "[\"127.0.0.0/8\"]");
         command.env("SMITHGATE_LIMITS__LEASE_MS", "1500");
-        if let Some(url) = &store {
-            command.env("SMITHGATE_STORE__URL", url);
-        }
         command
     };
     let (mut running, printed) = Running::start(command(), "listens on").await;
@@ -646,4 +638,78 @@ async fn real_clients_decide_on_approvals() {
         .filter(|l| l.starts_with("melt"))
         .count();
     assert_eq!(melted, 5, "what was rejected did not run");
+}
+
+/// Two nodes on one database: one cancels a run of the other, follows another run there, and goes
+/// on with it when its node is killed.
+#[tokio::test(flavor = "multi_thread")]
+async fn another_node_goes_on_with_what_it_is_asked_to_follow() {
+    let store = postgres_url().await;
+    let dir = tempfile::tempdir().expect("a directory");
+    let mock = Mock::start().await;
+    let workshop = Workshop::start().await;
+    let command = || {
+        let mut command = with_mock(dir.path(), &mock, Some(&store));
+        command.env("SMITHGATE_EGRESS__ALLOW_NETWORKS", "[\"127.0.0.0/8\"]");
+        command.env("SMITHGATE_LIMITS__LEASE_MS", "1500");
+        command
+    };
+    let (mut first, printed) = Running::start(command(), "listens on").await;
+    let token = token_in(&printed).expect("a token").to_owned();
+    let (second, _) = Running::start(command(), "listens on").await;
+    let post = |running: &Running, path: &str, body: Value| {
+        let call = running.client.post(running.url(path));
+        call.bearer_auth(&token).json(&body).send()
+    };
+    let put = second.client.put(second.url("/v1/tenant/mcp/workshop"));
+    let put = put.bearer_auth(&token).json(&workshop.settings());
+    assert_eq!(ok(put.send().await).await["status"], "active");
+    let smith = ok(post(&second, "/v1/smiths", json!({ "model": "mock/script" })).await).await;
+    let runs = format!("/v1/smiths/{}/runs", text_in(&smith, "id"));
+    let begin = async |thing: &str| {
+        let before = workshop.ledger().len();
+        let script = format!(
+            "measure {{\"thing\": \"{thing}\"}}\n---\n\
+                              forge {{\"thing\": \"{thing}\", \"seconds\": 60}}"
+        );
+        let input = json!({ "input": [{ "role": "user", "content": script }] });
+        let begun = tokio::spawn(post(&first, &runs, input));
+        for _ in 0..200 {
+            if workshop.ledger().len() > before {
+                break;
+            }
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+        let listed = second.client.get(second.url(&runs)).bearer_auth(&token);
+        let listed = ok(listed.send().await).await;
+        assert_eq!(listed["data"][0]["status"], "running");
+        (begun, text_in(&listed["data"][0], "id").to_owned())
+    };
+    let (begun, run) = begin("a").await;
+    let cancel = json!({ "kind": "cancel", "reason": "no more iron" });
+    let cancelled = post(&second, &format!("{runs}/{run}/submit"), cancel).await;
+    assert_eq!(ok(cancelled).await["status"], "cancelled");
+    let told = begun.await.expect("a task");
+    assert_eq!(ok(told).await["status"], "cancelled");
+
+    let (begun, run) = begin("b").await;
+    let follow = second
+        .client
+        .get(second.url(&format!("{runs}/{run}/events")));
+    let follow = follow.bearer_auth(&token).send().await;
+    let follower = tokio::spawn(text(follow));
+    tokio::time::sleep(Duration::from_millis(600)).await;
+    first.child.kill().await.expect("killed");
+    let _ = begun.await;
+    let events = tokio::time::timeout(Duration::from_secs(30), follower).await;
+    let events = events.expect("an end").expect("a task");
+    let ids: Vec<&str> = events
+        .lines()
+        .filter_map(|l| l.strip_prefix("id: "))
+        .collect();
+    let gapless: Vec<String> = (0..ids.len()).map(|n| n.to_string()).collect();
+    assert_eq!(ids, gapless, "{events}");
+    assert_eq!(kinds(&events).last(), Some(&"run.completed"), "{events}");
+    assert_eq!(events.matches("event: run.started").count(), 1);
+    assert_eq!(workshop.ledger().len(), 2, "nothing was run again");
 }
