@@ -228,7 +228,7 @@ pub async fn decided(
     }
     // Others are still to be decided: they are asked for once more.
     let live = LiveRun::resumed(&run, true, Vec::new());
-    let mut frames: Vec<Frame> = stored_frames(gateway, &run.tenant_id, &run.id).await?;
+    let mut frames = gateway.runs.logged_frames(&run.tenant_id, &run.id).await?;
     let approvals = gateway.store.run_approvals(&run.tenant_id, &run.id).await?;
     frames.retain(|frame| match frame {
         Frame::ApprovalRequired { approval_id, .. } => approvals
@@ -290,7 +290,7 @@ async fn stored(
     let mut silent = Duration::ZERO;
     let mut under_way = is_under_way(&run.status);
     loop {
-        let mut frames = match stored_frames(&gateway, &run.tenant_id, &run.id).await {
+        let mut frames = match gateway.runs.logged_frames(&run.tenant_id, &run.id).await {
             Ok(frames) => frames,
             // The stream ends without a terminal frame: "unknown", which is the truth.
             Err(error) => {
@@ -335,18 +335,6 @@ pub async fn write_frames(
     }
     count_frames(exchange, wire, encoder.written() - before);
     exchange.write(buf.freeze()).await
-}
-
-async fn stored_frames(
-    gateway: &Gateway,
-    tenant_id: &str,
-    run_id: &str,
-) -> Result<Vec<Frame>, ApiError> {
-    let mut frames = Vec::new();
-    for bytes in gateway.store.run_frames(tenant_id, run_id).await? {
-        frames.extend(frame::decode_all(bytes.into()).map_err(ApiError::internal)?);
-    }
-    Ok(frames)
 }
 
 /// A model's answer that is translated, without a smith.

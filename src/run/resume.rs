@@ -9,7 +9,7 @@ use super::engine::{Job, Runs};
 use super::live::{Cancelled, LiveRun};
 use super::state::{Base, CallState, Progress};
 use crate::error::ApiError;
-use crate::frame;
+use crate::frame::{self, Frame};
 use crate::limit::Permit;
 use crate::store::{ApprovalRow, Decision, EventRow, Lease, RunRow, now_micros};
 
@@ -117,6 +117,19 @@ impl Runs {
         }
     }
 
+    /// The frames of a run that are in its log.
+    pub async fn logged_frames(
+        &self,
+        tenant_id: &str,
+        run_id: &str,
+    ) -> Result<Vec<Frame>, ApiError> {
+        let mut frames = Vec::new();
+        for bytes in self.store.run_frames(tenant_id, run_id).await? {
+            frames.extend(frame::decode_all(bytes.into()).map_err(ApiError::internal)?);
+        }
+        Ok(frames)
+    }
+
     /// Goes on with a run that this node has taken.
     pub(super) async fn revive(
         self: &Arc<Self>,
@@ -156,10 +169,7 @@ impl Runs {
                 _ => {}
             }
         }
-        let mut frames = Vec::new();
-        for bytes in self.store.run_frames(&run.tenant_id, &run.id).await? {
-            frames.extend(frame::decode_all(bytes.into()).map_err(ApiError::internal)?);
-        }
+        let frames = self.logged_frames(&run.tenant_id, &run.id).await?;
         let tenant: Arc<str> = run.tenant_id.as_str().into();
         let smith: Arc<str> = run.smith_id.as_str().into();
         let effective = self.smiths.effective(&tenant, &smith).await?;

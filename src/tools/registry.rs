@@ -486,7 +486,8 @@ fn add_hosted(set: &mut ToolSet, tool: &'static dyn Hosted) {
             name: function.name.to_owned(),
             server: HOSTED_SERVER.to_owned(),
             needs_approval: false,
-            repeatable: tool.is_repeatable(),
+            // All of them are: the memory's update replaces the whole text.
+            repeatable: true,
             kind: Kind::Hosted(tool),
             validator: jsonschema::validator_for(&function.parameters)
                 .ok()

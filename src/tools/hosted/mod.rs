@@ -95,10 +95,6 @@ pub trait Hosted: Send + Sync {
     /// What it does, for those who choose tools.
     fn description(&self) -> &'static str;
     fn functions(&self) -> Vec<Function>;
-    /// Whether a second call does no harm.
-    fn is_repeatable(&self) -> bool {
-        true
-    }
     /// Whether it can be enabled; others come by themselves.
     fn is_listed(&self) -> bool {
         true
