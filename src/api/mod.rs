@@ -24,6 +24,7 @@ mod files;
 mod health;
 pub mod idempotency;
 mod mcp;
+mod mcp_ask;
 mod mcp_servers;
 mod mcp_tools;
 mod model_keys;

@@ -640,6 +640,36 @@ async fn real_clients_decide_on_approvals() {
     assert_eq!(melted, 5, "what was rejected did not run");
 }
 
+/// Hosts of both kinds of revision: asked within the call, and by a result that they answer.
+#[tokio::test(flavor = "multi_thread")]
+async fn mcp_hosts_ask_their_human() {
+    let gateway = on(None).await;
+    let workshop = Workshop::start().await;
+    gateway.put_workshop(&workshop).await;
+    let smith = gateway.tool_smith(&[]).await;
+    let body = json!({ "kind": "mcp", "target": { "type": "smith", "id": smith } });
+    let deployment = ok(gateway.post("/v1/deployments", &body).send().await).await;
+    let path = format!("/v1/deployments/{}/mcp", text_in(&deployment, "id"));
+    let url = gateway.url(&path);
+    let token = gateway
+        .smith_token(&smith, &["runs:write", "approvals:write"])
+        .await;
+    let deaf = gateway.smith_token(&smith, &["runs:write"]).await;
+    let env = [
+        ("URL", url.as_str()),
+        ("SMITH_TOKEN", token.as_str()),
+        ("DEAF_TOKEN", deaf.as_str()),
+    ];
+    run_python(&gateway, "mcp_approvals.py", &env).await;
+    run_script(&gateway, "TEST_NODE", "mcp_approvals.mjs", &env).await;
+    let ledger = workshop.ledger();
+    let count = |word: &str| ledger.iter().filter(|l| l.starts_with(word)).count();
+    assert_eq!((count("melt"), count("cut")), (7, 5), "{ledger:?}");
+    // What nobody decided still waits.
+    let waiting = ok(gateway.get("/v1/approvals?status=pending").send().await).await;
+    assert_eq!(waiting["data"].as_array().map(Vec::len), Some(6));
+}
+
 /// Two nodes on one database: one cancels a run of the other, follows another run there, and goes
 /// on with it when its node is killed.
 #[tokio::test(flavor = "multi_thread")]
