@@ -36,6 +36,8 @@ pub enum Kind {
     VectorStore,
     VectorBatch,
     Deployment,
+    ConnectorClient,
+    ConnectorGrant,
 }
 
 impl Kind {
@@ -71,6 +73,8 @@ impl Kind {
             Self::VectorStore => "vs_",
             Self::VectorBatch => "vsfb_",
             Self::Deployment => "dep_",
+            Self::ConnectorClient => "occ_",
+            Self::ConnectorGrant => "ocg_",
         }
     }
 }

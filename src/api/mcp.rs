@@ -78,6 +78,46 @@ fn local_hosts(server: &crate::config::Server) -> Option<Vec<String>> {
     Some(hosts)
 }
 
+/// An MCP deployment of the tenant.
+async fn deployment(gateway: &Gateway, tenant: &str, id: &str) -> Result<DeploymentRow, ApiError> {
+    let deployment = gateway.store.deployment(tenant, id).await?;
+    deployment
+        .filter(|row| row.kind == "mcp")
+        .ok_or_else(|| ApiError::not_found("deployment", id))
+}
+
+/// Checks that this deployment answers for this smith.
+pub(super) async fn answers_for(
+    gateway: &Gateway,
+    tenant: &str,
+    deployment_id: &str,
+    smith_id: &str,
+) -> Result<(), ApiError> {
+    let deployment = deployment(gateway, tenant, deployment_id).await?;
+    check_smith(gateway, &deployment, smith_id).await
+}
+
+async fn check_smith(
+    gateway: &Gateway,
+    deployment: &DeploymentRow,
+    smith_id: &str,
+) -> Result<(), ApiError> {
+    let answers = if deployment.target_type == "smith" {
+        deployment.target_id == smith_id
+    } else {
+        let smith = gateway.store.smith(&deployment.tenant_id, smith_id).await?;
+        let smith = smith.ok_or_else(|| ApiError::not_found("smith", smith_id))?;
+        smith.agent_id == deployment.target_id
+    };
+    match answers {
+        true => Ok(()),
+        false => Err(ApiError::forbidden(
+            "forbidden_target",
+            "this deployment answers for another smith",
+        )),
+    }
+}
+
 /// The smith that a call is answered by.
 async fn smith_of(
     gateway: &Gateway,
@@ -86,30 +126,16 @@ async fn smith_of(
     headers: &HeaderMap,
 ) -> Result<Arc<str>, ApiError> {
     let named = headers.get("ic-smith-id").and_then(|v| v.to_str().ok());
-    let acting = caller.acting_smith(named)?;
-    let target: Arc<str> = deployment.target_id.as_str().into();
-    if deployment.target_type == "smith" {
-        return match acting {
-            None => Ok(target),
-            Some(smith) if smith == target => Ok(target),
-            Some(_) => Err(forbidden()),
-        };
-    }
-    let smith_id = acting
-        .ok_or_else(|| ApiError::bad_request("smith_required", "name a smith with IC-Smith-Id"))?;
-    let smith = gateway.store.smith(&caller.tenant_id, &smith_id).await?;
-    let smith = smith.ok_or_else(|| ApiError::not_found("smith", &smith_id))?;
-    match smith.agent_id == deployment.target_id {
-        true => Ok(smith_id),
-        false => Err(forbidden()),
-    }
-}
-
-fn forbidden() -> ApiError {
-    ApiError::forbidden(
-        "forbidden_target",
-        "this deployment answers for another smith",
-    )
+    let smith_id = match caller.acting_smith(named)? {
+        None if deployment.target_type == "smith" => {
+            return Ok(deployment.target_id.as_str().into());
+        }
+        acting => acting.ok_or_else(|| {
+            ApiError::bad_request("smith_required", "name a smith with IC-Smith-Id")
+        })?,
+    };
+    check_smith(gateway, deployment, &smith_id).await?;
+    Ok(smith_id)
 }
 
 /// Serves the endpoint, whatever the method.
@@ -121,9 +147,7 @@ pub async fn serve(
     mut request: Request,
 ) -> Result<Response, ApiError> {
     caller.require(Scope::RunsWrite)?;
-    let deployment = gateway.store.deployment(&caller.tenant_id, &id).await?;
-    let deployment = deployment.filter(|row| row.kind == "mcp");
-    let deployment = deployment.ok_or_else(|| ApiError::not_found("deployment", &id))?;
+    let deployment = deployment(&gateway, &caller.tenant_id, &id).await?;
     let smith_id = smith_of(&gateway, &caller, &deployment, request.headers()).await?;
     let owner: Arc<str> = format!("{id}/{smith_id}").into();
     let session = |headers: &HeaderMap| {

@@ -131,7 +131,7 @@ impl Waits {
     fn word(&self, answer: ElicitResult) -> Option<Word> {
         let content = answer.content.filter(|content| !content.is_null());
         let (approve, content) = match (answer.action, &self.elicitation) {
-                        (ElicitationAction::Decline, _) => (false, None),
+            (ElicitationAction::Decline, _) => (false, None),
             (ElicitationAction::Accept, Some(_)) => (true, content),
             (ElicitationAction::Accept, None) => {
                 let approve = content.as_ref().map(|content| &content["approve"]);
@@ -428,9 +428,11 @@ impl Ask<'_> {
         match rest {
             Some(true) => Ok(Rest::Completed(collector.finish())),
             Some(false) => Ok(Rest::Waits(waits)),
-            None => Err(run.failure.get().cloned().unwrap_or_else(|| {
-                ApiError::conflict("run_cancelled", "the run was cancelled")
-            })),
+            None => {
+                Err(run.failure.get().cloned().unwrap_or_else(|| {
+                    ApiError::conflict("run_cancelled", "the run was cancelled")
+                }))
+            }
         }
     }
 }
@@ -499,13 +501,19 @@ mod tests {
         let asked = serde_json::to_value(waits(None).question().expect("a question"));
         let asked = asked.expect("JSON");
         let message = asked["message"].as_str().expect("a message");
-        assert!(message.contains("melt") && message.contains("ring"), "{message}");
+        assert!(
+            message.contains("melt") && message.contains("ring"),
+            "{message}"
+        );
         let own = json!({ "message": "How wide?", "requested_schema": {
             "type": "object", "properties": { "width": { "type": "integer" } } } });
         let asked = serde_json::to_value(waits(Some(own)).question().expect("a question"));
         let asked = asked.expect("JSON");
         assert_eq!(asked["message"], "How wide?");
-        assert_eq!(asked["requestedSchema"]["properties"]["width"]["type"], "integer");
+        assert_eq!(
+            asked["requestedSchema"]["properties"]["width"]["type"],
+            "integer"
+        );
         let odd = json!({ "message": "?", "requested_schema": { "type": "array" } });
         assert!(waits(Some(odd)).question().is_none());
     }

@@ -13,6 +13,8 @@ mod budgets;
 mod catalog;
 mod configuration;
 mod connections;
+mod connector;
+mod consent;
 mod conversation_items;
 mod conversations;
 mod customers;
@@ -48,6 +50,7 @@ mod vector_files;
 mod vector_stores;
 mod webhooks;
 
+pub use connector::metadata_url;
 pub use files::Streamed;
 
 use std::sync::Arc;
@@ -104,6 +107,12 @@ fn documented() -> OpenApiRouter<AppState> {
         ))
         .routes(routes!(connections::refresh))
         .routes(routes!(oauth::callback))
+        .routes(routes!(connector::resource))
+        .routes(routes!(connector::server))
+        .routes(routes!(connector::register))
+        .routes(routes!(connector::token))
+        .routes(routes!(connector::revoke))
+        .routes(routes!(consent::page, consent::decide))
         .routes(routes!(oauth::list))
         .routes(routes!(oauth::one, oauth::put, oauth::remove))
         .routes(routes!(runs::list_of_smith))

@@ -208,8 +208,10 @@ pub fn complete(mut document: Document) -> Document {
             operation
                 .responses
                 .responses
-                .insert("default".to_owned(), RefOr::T(error.clone()));
-            if matches!(method, HttpMethod::Post) && path != "/v1/chat/completions" {
+                .entry("default".to_owned())
+                .or_insert_with(|| RefOr::T(error.clone()));
+            let is_kept = path.starts_with("/v1/") && path != "/v1/chat/completions";
+            if matches!(method, HttpMethod::Post) && is_kept {
                 operation
                     .parameters
                     .get_or_insert_default()

@@ -17,14 +17,21 @@ use crate::api::Streamed;
 use crate::error::ApiError;
 
 /// Paths that need no token.
-const OPEN: [&str; 6] = [
+const OPEN: [&str; 11] = [
     "/health",
     "/ready",
     "/.well-known/jwks.json",
     "/openapi.json",
     "/reference",
     "/v1/oauth/callback",
+    "/.well-known/oauth-authorization-server",
+    "/oauth/register",
+    "/oauth/authorize",
+    "/oauth/token",
+    "/oauth/revoke",
 ];
+/// What begins so needs no token either: metadata of endpoints (RFC 9728).
+const OPEN_BELOW: &str = "/.well-known/oauth-protected-resource/";
 /// Answers of REST calls are gathered up to this size, in bytes.
 const MAX_ANSWER: usize = 64 * 1024 * 1024;
 /// How soon a stream that is silent notices that this node goes down.
@@ -185,7 +192,8 @@ async fn respond(exchange: &mut Exchange, answer: http::Response<Body>) -> Resul
 
 /// The request without its body, its caller verified.
 fn head(exchange: &mut Exchange) -> Result<http::Request<Body>, ApiError> {
-    let open = OPEN.contains(&exchange.request().uri.path());
+    let path = exchange.request().uri.path();
+    let open = OPEN.contains(&path) || path.starts_with(OPEN_BELOW);
     let principal = match open {
         true => None,
         false => Some(exchange.principal()?),

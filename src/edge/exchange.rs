@@ -338,9 +338,19 @@ impl Exchange {
             extra.push((header::RETRY_AFTER, HeaderValue::from(seconds)));
         }
         if error.status == StatusCode::UNAUTHORIZED {
-            extra.push((header::WWW_AUTHENTICATE, HeaderValue::from_static("Bearer")));
+            extra.push((header::WWW_AUTHENTICATE, self.how_to_authenticate()));
         }
         self.respond(error.status, &extra, error.body()).await
+    }
+
+    /// MCP hosts learn where to get a token (RFC 9728 5.1).
+    fn how_to_authenticate(&self) -> HeaderValue {
+        let head = self.request();
+        let metadata = crate::api::metadata_url(&self.gateway, head.uri.path(), &head.headers);
+        let challenge = metadata.map(|url| format!("Bearer resource_metadata=\"{url}\""));
+        challenge
+            .and_then(|challenge| HeaderValue::try_from(challenge).ok())
+            .unwrap_or(HeaderValue::from_static("Bearer"))
     }
 
     /// Begins an answer whose body follows in pieces; `extra` tells its length. `false`: only the

@@ -4,6 +4,7 @@
 //! and `frame` types only. Every call on tenants' rows takes the tenant, and every query filters
 //! by it.
 
+mod connectors;
 mod control;
 mod deployments;
 mod journal;
@@ -16,6 +17,7 @@ mod sqlite;
 mod types;
 mod vector_stores;
 
+pub use connectors::*;
 pub use control::*;
 pub use deployments::*;
 pub use journal::{Journal, JournalError, Op};
@@ -371,6 +373,7 @@ pub trait Store:
     + SkillStore
     + VectorStoreStore
     + DeploymentStore
+    + ConnectorStore
 {
 }
 
@@ -396,6 +399,7 @@ impl<S> Store for S where
         + SkillStore
         + VectorStoreStore
         + DeploymentStore
+        + ConnectorStore
 {
 }
 

@@ -285,7 +285,8 @@ fn body_of(path: &str, method: &Method) -> Value {
 
 /// The path with its parameters filled in, when it has any.
 pub fn filled(path: &str, owned: &Owned) -> Option<String> {
-    if !path.contains('{') {
+    // Metadata of endpoints is the same for all, and nobody's.
+    if !path.contains('{') || path.starts_with("/.well-known/") {
         return None;
     }
     let mut found = None;

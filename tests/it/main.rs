@@ -5,6 +5,7 @@ mod api;
 mod assets;
 mod cli;
 mod clients;
+mod connector;
 mod contract;
 mod control;
 mod crash;

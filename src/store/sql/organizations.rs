@@ -172,6 +172,15 @@ macro_rules! impl_organizations {
                     ("DELETE FROM idempotency WHERE created_at < $1", 24 * HOUR),
                     ("DELETE FROM oauth_states WHERE created_at < $1", HOUR),
                     (
+                        "DELETE FROM connector_clients WHERE used_at IS NULL AND created_at < $1",
+                        24 * HOUR,
+                    ),
+                    ("DELETE FROM connector_codes WHERE created_at < $1", HOUR),
+                    (
+                        "DELETE FROM connector_grants WHERE expires_at < $1",
+                        24 * HOUR,
+                    ),
+                    (
                         "DELETE FROM files WHERE NOT complete AND created_at < $1",
                         24 * HOUR,
                     ),
