@@ -96,7 +96,8 @@ pub(super) fn is_name(name: &str) -> bool {
         && bytes.all(|b| word(b) || b == b'_' || b == b'-')
 }
 
-fn resources(stored: &[Value]) -> Vec<UiResource> {
+/// The templates that a configuration holds.
+pub(super) fn resources(stored: &[Value]) -> Vec<UiResource> {
     stored
         .iter()
         .filter_map(|value| serde_json::from_value(value.clone()).ok())

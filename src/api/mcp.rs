@@ -35,6 +35,8 @@ pub struct McpCaller {
     pub principal: Arc<Principal>,
     pub smith_id: Arc<str>,
     pub deployment_id: String,
+    /// Whether the deployment is this smith's alone.
+    pub is_own: bool,
 }
 
 /// The MCP server of all deployments.
@@ -179,6 +181,7 @@ pub async fn serve(
         principal: caller,
         smith_id,
         deployment_id: id,
+        is_own: deployment.target_type == "smith",
     }));
     let answered: Result<_, Infallible> = host.service.clone().call(request).await;
     let Ok(response) = answered;

@@ -148,6 +148,18 @@ impl Waits {
     }
 }
 
+/// A human's leave for a call that no run makes.
+pub enum Leave {
+    Given,
+    /// And why.
+    Refused(&'static str),
+    /// The host must call again with it.
+    Asked(CallToolResponse),
+}
+
+/// The state of a call that waits for leave.
+const LEAVE: &str = "leave";
+
 /// How a run came to rest.
 enum Rest {
     Completed(Collected),
@@ -191,7 +203,8 @@ impl Ask<'_> {
         input: AskIn,
         request: &CallToolRequestParams,
     ) -> Result<CallToolResponse, ApiError> {
-        let (run_id, thread, mut reader) = match &request.request_state {
+        let state = request.request_state.as_ref().filter(|s| *s != LEAVE);
+        let (run_id, thread, mut reader) = match state {
             Some(run_id) => {
                 let run = self.run(run_id).await?;
                 let thread = run.thread_id.clone();
@@ -239,6 +252,71 @@ impl Ask<'_> {
                 None => return Ok(self.waiting(&run_id, &thread).await?.into()),
             };
         }
+    }
+
+    /// Asks for leave to call a tool for the host.
+    pub async fn leave(
+        &self,
+        tool: &str,
+        args: String,
+        request: &CallToolRequestParams,
+    ) -> Result<Leave, ApiError> {
+        let wait = Waits {
+            approval_id: LEAVE.to_owned(),
+            tool: tool.to_owned(),
+            args,
+            elicitation: None,
+        };
+        let said = |word: Option<Word>| match word {
+            Some(word) if word.approve => Leave::Given,
+            _ => Leave::Refused("a human did not allow this call"),
+        };
+        if request.request_state.as_deref() == Some(LEAVE) {
+            self.caller.principal.require(Scope::ApprovalsWrite)?;
+            let answers = request.input_responses.as_ref();
+            let words = words(&[wait], answers.unwrap_or(&BTreeMap::new()))?;
+            return Ok(said(words.into_iter().next()));
+        }
+        let Some(question) = wait.question() else {
+            return Err(ApiError::internal("the question of an approval is no form"));
+        };
+        Ok(match asking(self.caller, self.context) {
+            Asking::Never => {
+                Leave::Refused("this call needs a human's leave, which this host cannot ask for")
+            }
+            Asking::Again => {
+                let question = InputRequest::Elicitation(ElicitRequest::new(question));
+                let questions = BTreeMap::from([(LEAVE.to_owned(), question)]);
+                let required = InputRequiredResult::new(Some(questions), Some(LEAVE.to_owned()));
+                Leave::Asked(CallToolResponse::InputRequired(required))
+            }
+            Asking::Within => {
+                let answer = tokio::select! {
+                    answer = self.context.peer.create_elicitation(question) => answer,
+                    () = self.context.ct.cancelled() => return Err(cancelled()),
+                };
+                said(answer.ok().and_then(|answer| wait.word(answer)))
+            }
+        })
+    }
+
+    /// Passes a tool's own question on to the host; `None` when nobody answers it.
+    pub async fn passed_on(&self, message: String, schema: Value) -> Option<Value> {
+        let wait = Waits {
+            approval_id: String::new(),
+            tool: String::new(),
+            args: String::new(),
+            elicitation: Some(json!({ "message": message, "requested_schema": schema })),
+        };
+        if asking(self.caller, self.context) != Asking::Within {
+            return None;
+        }
+        let answer = tokio::select! {
+            answer = self.context.peer.create_elicitation(wait.question()?) => answer.ok()?,
+            () = self.context.ct.cancelled() => return None,
+        };
+        let word = wait.word(answer)?;
+        word.content.filter(|_| word.approve)
     }
 
     async fn start(&self, input: AskIn) -> Result<(String, String, Reader), ApiError> {

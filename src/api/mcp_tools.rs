@@ -1,11 +1,14 @@
-//! What a smith offers to an MCP host: the tool `ask`.
+//! What a smith offers to an MCP host: the tool `ask`, its own tools (`mcp_own`), and its agent's
+//! templates (`mcp_ui`).
 
 use std::sync::Arc;
 
 use http::request::Parts;
 use rmcp::model::{
     CallToolRequestParams, CallToolResponse, CallToolResult, ContentBlock, Implementation,
-    JsonObject, ListToolsResult, PaginatedRequestParams, ServerCapabilities, ServerConfig, Tool,
+    JsonObject, ListResourcesResult, ListToolsResult, PaginatedRequestParams,
+    ReadResourceRequestParams, ReadResourceResponse, ReadResourceResult, ServerCapabilities,
+    ServerConfig, Tool,
 };
 use rmcp::service::RequestContext;
 use rmcp::{ErrorData, RoleServer, ServerHandler};
@@ -13,8 +16,10 @@ use serde_json::{Value, json};
 
 use super::mcp::McpCaller;
 use super::mcp_ask::{Ask, AskIn};
+use super::{mcp_own, mcp_ui};
 use crate::error::ApiError;
 use crate::gateway::Gateway;
+use crate::run::Effective;
 
 const ASK: &str = "ask";
 
@@ -23,7 +28,8 @@ pub struct SmithServer {
     gateway: Arc<Gateway>,
 }
 
-fn schema(value: Value) -> Arc<JsonObject> {
+/// A schema of a tool.
+pub(super) fn schema(value: Value) -> Arc<JsonObject> {
     match value {
         Value::Object(object) => Arc::new(object),
         _ => Arc::default(),
@@ -78,11 +84,50 @@ impl SmithServer {
     pub fn new(gateway: Arc<Gateway>) -> Self {
         Self { gateway }
     }
+
+    async fn smith(&self, caller: &McpCaller) -> Result<Arc<Effective>, ApiError> {
+        let tenant = &caller.principal.tenant_id;
+        let smith = self.gateway.smiths.effective(tenant, &caller.smith_id);
+        smith.await
+    }
+
+    /// A call of a tool that is not `ask`; `None` when there is none of that name.
+    async fn other(
+        &self,
+        ask: &Ask<'_>,
+        request: &CallToolRequestParams,
+    ) -> Result<Option<CallToolResponse>, ApiError> {
+        let smith = self.smith(ask.caller).await?;
+        smith.require_published()?;
+        match mcp_ui::call(ask, &smith, request).await? {
+            Some(answer) => Ok(Some(answer)),
+            None => mcp_own::call(ask, &smith, request).await,
+        }
+    }
+}
+
+/// Whom a call is for, as the endpoint found out.
+fn caller(context: &RequestContext<RoleServer>) -> Result<Arc<McpCaller>, ErrorData> {
+    let parts = context.extensions.get::<Parts>();
+    let caller = parts.and_then(|parts| parts.extensions.get::<Arc<McpCaller>>().cloned());
+    caller.ok_or_else(|| ErrorData::internal_error("the call has no caller", None))
+}
+
+/// A failure of something that is no tool call.
+fn failed(error: &ApiError) -> ErrorData {
+    match error.status.is_client_error() {
+        true => ErrorData::invalid_params(error.message.to_string(), None),
+        false => ErrorData::internal_error("an internal error", None),
+    }
 }
 
 impl ServerHandler for SmithServer {
     fn get_info(&self) -> ServerConfig {
-        let mut info = ServerConfig::new(ServerCapabilities::builder().enable_tools().build());
+        let capabilities = ServerCapabilities::builder()
+            .enable_tools()
+            .enable_resources()
+            .build();
+        let mut info = ServerConfig::new(capabilities);
         info.server_info = Implementation::new("smithgate", env!("CARGO_PKG_VERSION"));
         info.instructions =
             Some("One assistant with instructions and a memory of its own: ask it.".to_owned());
@@ -92,9 +137,20 @@ impl ServerHandler for SmithServer {
     async fn list_tools(
         &self,
         _request: Option<PaginatedRequestParams>,
-        _context: RequestContext<RoleServer>,
+        context: RequestContext<RoleServer>,
     ) -> Result<ListToolsResult, ErrorData> {
-        Ok(ListToolsResult::with_all_items(vec![ask_tool()]))
+        let caller = caller(&context)?;
+        let smith = self.smith(&caller).await.map_err(|e| failed(&e))?;
+        let mut tools = vec![ask_tool()];
+        tools.extend(mcp_ui::tools(&smith));
+        let own = mcp_own::tools(&self.gateway, &caller, &smith).await;
+        for tool in own.map_err(|e| failed(&e))? {
+            // Ours come first: a host that knows `ask` finds it under its name.
+            if !tools.iter().any(|known| known.name == tool.name) {
+                tools.push(tool);
+            }
+        }
+        Ok(ListToolsResult::with_all_items(tools))
     }
 
     fn get_tool(&self, name: &str) -> Option<Tool> {
@@ -106,23 +162,55 @@ impl ServerHandler for SmithServer {
         request: CallToolRequestParams,
         context: RequestContext<RoleServer>,
     ) -> Result<CallToolResponse, ErrorData> {
-        if request.name != ASK {
-            let message = format!("there is no tool '{}'", request.name);
-            return Err(ErrorData::invalid_params(message, None));
-        }
-        let parts = context.extensions.get::<Parts>();
-        let caller = parts.and_then(|parts| parts.extensions.get::<Arc<McpCaller>>().cloned());
-        let caller =
-            caller.ok_or_else(|| ErrorData::internal_error("the call has no caller", None))?;
-        let arguments = Value::Object(request.arguments.clone().unwrap_or_default());
-        let input: AskIn = serde_json::from_value(arguments)
-            .map_err(|e| ErrorData::invalid_params(e.to_string(), None))?;
+        let caller = caller(&context)?;
         let ask = Ask {
             gateway: &self.gateway,
             caller: &caller,
             context: &context,
         };
-        let answered = ask.answer(input, &request).await;
-        Ok(answered.unwrap_or_else(|error| told(&error).into()))
+        let answered = if request.name == ASK {
+            let arguments = Value::Object(request.arguments.clone().unwrap_or_default());
+            let input: AskIn = serde_json::from_value(arguments)
+                .map_err(|e| ErrorData::invalid_params(e.to_string(), None))?;
+            ask.answer(input, &request).await.map(Some)
+        } else {
+            self.other(&ask, &request).await
+        };
+        match answered {
+            Ok(Some(answer)) => Ok(answer),
+            Ok(None) => {
+                let message = format!("there is no tool '{}'", request.name);
+                Err(ErrorData::invalid_params(message, None))
+            }
+            Err(error) => Ok(told(&error).into()),
+        }
+    }
+
+    async fn list_resources(
+        &self,
+        _request: Option<PaginatedRequestParams>,
+        context: RequestContext<RoleServer>,
+    ) -> Result<ListResourcesResult, ErrorData> {
+        let caller = caller(&context)?;
+        let smith = self.smith(&caller).await.map_err(|e| failed(&e))?;
+        let resources = mcp_ui::resources(&smith);
+        Ok(ListResourcesResult::with_all_items(resources))
+    }
+
+    async fn read_resource(
+        &self,
+        request: ReadResourceRequestParams,
+        context: RequestContext<RoleServer>,
+    ) -> Result<ReadResourceResponse, ErrorData> {
+        let caller = caller(&context)?;
+        let smith = self.smith(&caller).await.map_err(|e| failed(&e))?;
+        let read = mcp_ui::read(&self.gateway, &smith, &request.uri).await;
+        match read.map_err(|e| failed(&e))? {
+            Some(contents) => Ok(ReadResourceResult::new(vec![contents]).into()),
+            None => {
+                let message = format!("there is no resource '{}'", request.uri);
+                Err(ErrorData::resource_not_found(message, None))
+            }
+        }
     }
 }

@@ -127,15 +127,6 @@ enum Turned {
     Rejected,
 }
 
-fn caller(effective: &Effective) -> Caller {
-    Caller {
-        tenant_id: effective.smith.tenant_id.as_str().into(),
-        smith_id: effective.smith.id.as_str().into(),
-        timezone: effective.smith.profile.timezone.clone(),
-        vector_store_ids: effective.config.vector_store_ids.clone(),
-    }
-}
-
 impl Job {
     /// Of a run that goes on from what was written of it.
     #[allow(
@@ -167,7 +158,7 @@ impl Job {
             warnings: base.warnings,
             spender: effective.spender(),
             tools,
-            caller: caller(effective),
+            caller: effective.caller(),
             progress,
             base: None,
             has_state: true,
@@ -503,7 +494,7 @@ impl Runs {
             warnings,
             spender,
             tools,
-            caller: caller(effective),
+            caller: effective.caller(),
             progress: Progress::default(),
             base,
             has_state: false,

@@ -12,6 +12,7 @@ use super::accounting::Spender;
 use crate::error::ApiError;
 use crate::metrics::Metrics;
 use crate::store::{AgentConfig, AgentRow, AgentVariable, SmithProfile, SmithRow, Store};
+use crate::tools::hosted::Caller;
 
 const TTL: Duration = Duration::from_secs(3);
 
@@ -167,6 +168,16 @@ impl Smiths {
 }
 
 impl Effective {
+    /// In whose name its tools are called.
+    pub fn caller(&self) -> Caller {
+        Caller {
+            tenant_id: self.smith.tenant_id.as_str().into(),
+            smith_id: self.smith.id.as_str().into(),
+            timezone: self.smith.profile.timezone.clone(),
+            vector_store_ids: self.config.vector_store_ids.clone(),
+        }
+    }
+
     /// On whose account a run of the smith is.
     pub fn spender(&self) -> Spender {
         Spender {

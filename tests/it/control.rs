@@ -840,17 +840,7 @@ async fn agents_have_templates(url: Option<String>) {
     let harness = start_on(url, |_| {}).await;
     let agent = harness.made("/v1/agents", json!({ "name": "A" })).await;
     let path = format!("/v1/agents/{}/ui", id(&agent));
-    let upload = |html: &str, metadata: Value| {
-        let body = format!(
-            "--b\r\nContent-Disposition: form-data; name=\"file\"; filename=\"a.html\"\r\n\r\n\
-             {html}\r\n--b\r\nContent-Disposition: form-data; name=\"metadata\"\r\n\r\n\
-             {metadata}\r\n--b--\r\n"
-        );
-        harness
-            .request(Method::POST, &path)
-            .header("content-type", "multipart/form-data; boundary=b")
-            .body(body)
-    };
+    let upload = |html: &str, metadata: Value| harness.put_panel(&id(&agent), html, &metadata);
     let metadata = json!({ "name": "panel", "csp": { "connectDomains": ["https://x.example"] },
         "tool": { "description": "Shows it", "mutating": true } });
     let made = ok(upload("<p>one</p>", metadata.clone()).send().await).await;

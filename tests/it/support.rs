@@ -188,6 +188,18 @@ impl Harness {
         made["id"].as_str().expect("an id").to_owned()
     }
 
+    /// Uploads a template of an agent.
+    pub fn put_panel(&self, agent: &str, html: &str, metadata: &Value) -> reqwest::RequestBuilder {
+        let body = format!(
+            "--b\r\nContent-Disposition: form-data; name=\"file\"; filename=\"a.html\"\r\n\r\n\
+             {html}\r\n--b\r\nContent-Disposition: form-data; name=\"metadata\"\r\n\r\n\
+             {metadata}\r\n--b--\r\n"
+        );
+        self.request(reqwest::Method::POST, &format!("/v1/agents/{agent}/ui"))
+            .header("content-type", "multipart/form-data; boundary=b")
+            .body(body)
+    }
+
     /// A smith token.
     pub async fn smith_token(&self, smith: &str, permissions: &[&str]) -> String {
         let body = json!({ "smith_id": smith, "permissions": permissions });

@@ -670,6 +670,61 @@ async fn mcp_hosts_ask_their_human() {
     assert_eq!(waiting["data"].as_array().map(Vec::len), Some(6));
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn mcp_hosts_use_a_smiths_tools_and_panels() {
+    let gateway = on(None).await;
+    let workshop = Workshop::start().await;
+    gateway.put_workshop(&workshop).await;
+    let smith = gateway.tool_smith(&["calculator"]).await;
+    let deploy = async |kind: &str, id: &str| {
+        let body = json!({ "kind": "mcp", "target": { "type": kind, "id": id } });
+        let made = ok(gateway.post("/v1/deployments", &body).send().await).await;
+        gateway.url(&format!("/v1/deployments/{}/mcp", text_in(&made, "id")))
+    };
+    let url = deploy("smith", &smith).await;
+    let token = gateway
+        .smith_token(&smith, &["runs:write", "approvals:write"])
+        .await;
+
+    let body = json!({ "name": "Shop", "model": "openai-chat/script", "mcp_servers": [],
+        "enabled_hosted_tools": ["calculator"] });
+    let agent = ok(gateway.post("/v1/agents", &body).send().await).await;
+    let agent = text_in(&agent, "id");
+    let metadata = json!({ "name": "order", "csp": { "connectDomains": ["https://shop.test"] },
+        "tool": { "description": "Orders an item.", "instruction": "add {\"a\": 40, \"b\": 2}",
+            "mutating": true, "input_schema": { "type": "object", "required": ["item"],
+                "properties": { "item": { "type": "string" } } } } });
+    let kept = gateway.put_panel(agent, "<p>Order</p>", &metadata);
+    ok(kept.send().await).await;
+    let publish = format!("/v1/agents/{agent}/versions");
+    ok(gateway.post(&publish, &json!({})).send().await).await;
+    let body = json!({ "agent_id": agent });
+    let shopper = ok(gateway.post("/v1/smiths", &body).send().await).await;
+    let panel_url = deploy("agent", agent).await;
+    let panel_token = gateway
+        .smith_token(text_in(&shopper, "id"), &["runs:write", "approvals:write"])
+        .await;
+    let env = [
+        ("URL", url.as_str()),
+        ("SMITH_TOKEN", token.as_str()),
+        ("PANEL_URL", panel_url.as_str()),
+        ("PANEL_TOKEN", panel_token.as_str()),
+    ];
+    run_python(&gateway, "mcp_own.py", &env).await;
+    let ledger = workshop.ledger();
+    assert!(
+        !ledger.iter().any(|line| line.contains("gold")),
+        "{ledger:?}"
+    );
+    assert_eq!(ledger.len(), 3, "{ledger:?}");
+    let events = ok(gateway.get("/v1/events?type=tool.completed").send().await).await;
+    let events = events["data"].as_array().expect("events").clone();
+    assert!(
+        events.iter().any(|event| event["data"]["tool"] == "melt"),
+        "{events:?}"
+    );
+}
+
 /// Two nodes on one database: one cancels a run of the other, follows another run there, and goes
 /// on with it when its node is killed.
 #[tokio::test(flavor = "multi_thread")]
