@@ -12,7 +12,7 @@ use super::turn::{Followed, RunTurn, check_thread_id, decided};
 use crate::auth::Scope;
 use crate::error::ApiError;
 use crate::ids;
-use crate::run::{RunRequest, Thread};
+use crate::run::{RunRequest, Thread, Word};
 use crate::wire::parse;
 use crate::wire::ui::{Encoder, UiRequest, decode};
 
@@ -47,12 +47,12 @@ fn smith_required() -> ApiError {
 /// Serves `POST /v1/ui/chat`.
 pub async fn create(exchange: &mut Exchange) -> Result<(), Gone> {
     match begin(exchange).await {
-        Ok(Some((turn, goes_on))) => {
+        Ok(Some((turn, denied))) => {
             let mut encoder = encoder(&turn.run().run_id);
             exchange.start_stream(&headers()).await?;
-            if goes_on {
+            if let Some(denied) = denied {
                 let mut buf = BytesMut::new();
-                encoder.going_on(&turn.run().thread_id, &mut buf);
+                encoder.going_on(&turn.run().thread_id, &denied, &mut buf);
                 exchange.write(buf.freeze()).await?;
             }
             turn.stream(exchange, &mut encoder, WIRE).await
@@ -62,8 +62,10 @@ pub async fn create(exchange: &mut Exchange) -> Result<(), Gone> {
     }
 }
 
-/// The turn, and whether it goes on with one that waited.
-async fn begin(exchange: &mut Exchange) -> Result<Option<(RunTurn, bool)>, ApiError> {
+/// The turn, and for one that goes on with a run that waited, the calls that will never run.
+async fn begin(
+    exchange: &mut Exchange,
+) -> Result<Option<(RunTurn, Option<Vec<String>>)>, ApiError> {
     let principal = exchange.principal()?;
     principal.require(Scope::RunsWrite)?;
     let smith = principal.acting_smith(exchange.header("ic-smith-id"))?;
@@ -80,9 +82,17 @@ async fn begin(exchange: &mut Exchange) -> Result<Option<(RunTurn, bool)>, ApiEr
             .decisions
             .into_iter()
             .filter(|(run, _)| *run == run_id);
-        let words = of_run.map(|(_, word)| word).collect();
+        let words: Vec<Word> = of_run.map(|(_, word)| word).collect();
+        // One rejection ends the run, and what was approved beside it is not run either.
+        let denied = match words.iter().any(|word| !word.approve) {
+            true => words
+                .iter()
+                .filter_map(|word| word.tool_call_id.clone())
+                .collect(),
+            false => Vec::new(),
+        };
         let turn = decided(exchange, &principal, &smith_id, &run_id, words).await?;
-        return Ok(Some((turn, true)));
+        return Ok(Some((turn, Some(denied))));
     }
     let mut turns = decoded.turns;
     // With a thread the history is here, and only the newest words count.
@@ -125,7 +135,7 @@ async fn begin(exchange: &mut Exchange) -> Result<Option<(RunTurn, bool)>, ApiEr
         })
         .await?;
     let begun = RunTurn::new(started.reader).begun(exchange).await?;
-    Ok(begun.map(|turn| (turn, false)))
+    Ok(begun.map(|turn| (turn, None)))
 }
 
 /// Serves `GET /v1/ui/chat/{id}/stream`: the answer under way, from its first part on.

@@ -1,6 +1,7 @@
 // `useChat` of @ai-sdk/react, unmodified, in headless Chromium, with a smith's own token.
 //
-// Environment: BASE_URL, SMITH_TOKEN, CHROMIUM (its path).
+// Environment: BASE_URL, SMITH_TOKEN, CHROMIUM (its path), SCENARIO: with `approvals` the smith
+// has the tools of mcp_workshop.py.
 
 import assert from "node:assert/strict";
 import { readFileSync } from "node:fs";
@@ -49,7 +50,7 @@ async function say(tab, text) {
   await tab.keyboard.press("Enter");
 }
 
-try {
+async function chats() {
   // Text streams in, and the page hears of it piece by piece.
   const tab = await open("streams", "anthropic/fault-slow");
   await say(tab, "hi");
@@ -96,6 +97,29 @@ try {
   await say(fails, "hi");
   await fails.waitForFunction(() => document.getElementById("error")?.textContent, { timeout: 10_000 });
   check(await fails.$eval("#status", (one) => one.textContent), "error");
+}
+
+// A tool's step shows, another one asks, and the answer is given on the page.
+async function approvals() {
+  for (const [word, expected] of [["yes", /rod is molten/], ["no", /^(?!.*rod is molten)/s]]) {
+    const tab = await open(`asks-${word}`, "");
+    await say(tab, 'measure {"thing": "rod"}');
+    await tab.waitForSelector(".done", { timeout: 10_000 });
+    await settled(tab);
+    check(await tab.$$eval(".done", (all) => all.map((one) => one.textContent)), ["tool-measure rod: 12 cm"]);
+    await say(tab, 'melt {"thing": "rod"}');
+    await tab.waitForSelector(".asks", { timeout: 10_000 });
+    check(await tab.$eval(".asks", (one) => one.textContent), 'tool-melt {"thing":"rod"}?YesNo');
+    await tab.click(`.${word}`);
+    await tab.waitForFunction(() => !document.querySelector(".asks"), { timeout: 10_000 });
+    await settled(tab);
+    check(await tab.$eval("#error", (one) => one.textContent), "");
+    assert.match((await said(tab)).at(-1), expected);
+  }
+}
+
+try {
+  await (process.env.SCENARIO === "approvals" ? approvals() : chats());
 } finally {
   await browser.close();
   server.close();

@@ -2,7 +2,7 @@
 // was said is kept in the tab, so that the page can be loaded again.
 
 import { useChat } from "@ai-sdk/react";
-import { DefaultChatTransport } from "ai";
+import { DefaultChatTransport, lastAssistantMessageIsCompleteWithApprovalResponses } from "ai";
 import { useEffect, useState } from "react";
 import { createRoot } from "react-dom/client";
 
@@ -10,14 +10,28 @@ const { api, token, chat, model } = window.settings;
 const kept = JSON.parse(sessionStorage.getItem(chat) ?? "[]");
 const transport = new DefaultChatTransport({ api, headers: { authorization: `Bearer ${token}` }, body: { model } });
 
-function Part({ part }) {
+function Part({ part, decide }) {
   if (part.type === "text") return <span className="text">{part.text}</span>;
+  if (part.state === "approval-requested") {
+    const answer = (approved) => () => decide({ id: part.approval.id, approved });
+    return (
+      <span className="asks">
+        {`${part.type} ${JSON.stringify(part.input)}?`}
+        <button type="button" className="yes" onClick={answer(true)}>Yes</button>
+        <button type="button" className="no" onClick={answer(false)}>No</button>
+      </span>
+    );
+  }
+  if (part.state === "output-available") return <span className="done">{`${part.type} ${part.output}`}</span>;
   if (part.type.startsWith("tool-")) return <span className="tool">{`${part.type} ${part.state} ${JSON.stringify(part.input)}`}</span>;
   return null;
 }
 
 function Chat() {
-  const { messages, sendMessage, status, error } = useChat({ id: chat, messages: kept, transport, resume: true });
+  const { messages, sendMessage, status, error, addToolApprovalResponse } = useChat({
+    id: chat, messages: kept, transport, resume: true,
+    sendAutomaticallyWhen: lastAssistantMessageIsCompleteWithApprovalResponses,
+  });
   const [input, setInput] = useState("");
   useEffect(() => {
     // The answer under way is not kept: it comes again.
@@ -30,7 +44,7 @@ function Chat() {
   return (
     <form onSubmit={(event) => { event.preventDefault(); sendMessage({ text: input }); setInput(""); }}>
       {messages.map((message) => (
-        <p key={message.id} className={message.role}>{message.parts.map((part, at) => <Part key={at} part={part} />)}</p>
+        <p key={message.id} className={message.role}>{message.parts.map((part, at) => <Part key={at} part={part} decide={addToolApprovalResponse} />)}</p>
       ))}
       <input value={input} onChange={(event) => setInput(event.target.value)} />
       <output id="status">{status}</output>

@@ -74,6 +74,11 @@ async fn openai_for_node() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn openai_for_node_on_responses() {
+    drive("TEST_NODE", &["responses.mjs"]).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn the_ai_sdk() {
     drive("TEST_NODE", &["ai_sdk.mjs"]).await;
 }

@@ -632,12 +632,19 @@ async fn real_clients_decide_on_approvals() {
     let env = [("SMITH_TOKEN", token.as_str())];
     run_python(&gateway, "approvals.py", &env).await;
     run_script(&gateway, "TEST_NODE", "approvals.mjs", &env).await;
+    let chromium = std::env::var("TEST_CHROMIUM").expect("`.ci/test` names a browser");
+    let env = [
+        env[0],
+        ("SCENARIO", "approvals"),
+        ("CHROMIUM", chromium.as_str()),
+    ];
+    run_script(&gateway, "TEST_NODE", "use_chat.mjs", &env).await;
     let melted = workshop
         .ledger()
         .iter()
         .filter(|l| l.starts_with("melt"))
         .count();
-    assert_eq!(melted, 5, "what was rejected did not run");
+    assert_eq!(melted, 6, "what was rejected did not run");
 }
 
 /// Hosts of both kinds of revision: asked within the call, and by a result that they answer.

@@ -71,8 +71,9 @@ fn finish_reason(stop: StopReason) -> &'static str {
 }
 
 impl Encoder {
-    /// For a run that goes on: the message that was begun before.
-    pub fn going_on(&mut self, thread_id: &str, buf: &mut BytesMut) {
+    /// For a run that goes on: the message that was begun before, in which the `denied` calls will
+    /// never have an output. Without that word `useChat` takes them for undecided, and asks again.
+    pub fn going_on(&mut self, thread_id: &str, denied: &[String], buf: &mut BytesMut) {
         let thread_id = Bytes::copy_from_slice(thread_id.as_bytes());
         let smith_id = Bytes::new();
         self.frame(
@@ -82,6 +83,12 @@ impl Encoder {
             },
             buf,
         );
+        for id in denied {
+            self.part(
+                buf,
+                &json!({ "type": "tool-output-denied", "toolCallId": id }),
+            );
+        }
     }
 
     /// For the run with this id; `message_id` is the one of its answer.
