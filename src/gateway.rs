@@ -6,9 +6,10 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::Duration;
 
-use tokio::sync::Notify;
+use tokio::sync::{Notify, mpsc};
 
 use crate::auth::{Auth, KeyError, Mint, MintedScope, SigningKeys};
+use crate::bus::{Bus, Notice, RedisError};
 use crate::config::Config;
 use crate::connection::Connections;
 use crate::error::ApiError;
@@ -28,6 +29,8 @@ use crate::webhook::{Sender, Webhooks};
 pub enum StartError {
     #[error("store: {0}")]
     Store(#[from] StoreError),
+    #[error("bus.redis_url: {0}")]
+    Bus(#[from] RedisError),
     #[error("keys: {0}")]
     Keys(#[from] KeyError),
     #[error("secrets.master_key: {0}")]
@@ -64,6 +67,7 @@ pub struct Gateway {
     pub retrieval: Arc<Retrieval>,
     pub gate: Arc<Gate>,
     pub metrics: Metrics,
+    pub bus: Bus,
     draining: AtomicBool,
     in_flight: AtomicUsize,
     request_ended: Notify,
@@ -100,8 +104,16 @@ impl Gateway {
         let vault = Arc::new(vault(&config)?);
         let metrics = Metrics::new();
         let keys = SigningKeys::load(&store, &vault).await?;
-        let auth = Arc::new(Auth::new(keys, &config.auth, store.clone()).await?);
-        for counter in [&auth.cache_hits, &auth.cache_misses] {
+        let node_id: Arc<str> = ids::mint(ids::Kind::Node).into();
+        let (heard, changes) = mpsc::unbounded_channel();
+        let bus = match &config.bus.redis_url {
+            Some(url) => Bus::connect(url, node_id.clone(), heard).await?,
+            None => Bus::default(),
+        };
+        let auth = Auth::new(keys, &config.auth, store.clone(), bus.clone()).await?;
+        let auth = Arc::new(auth);
+        let counters = [&auth.cache_hits, &auth.cache_misses];
+        for counter in counters.into_iter().chain(bus.lost()) {
             metrics
                 .registry
                 .register(Box::new(counter.clone()))
@@ -134,6 +146,8 @@ impl Gateway {
         };
         let tools = Toolbox::new(parts, vault.clone(), connections.clone());
         let parts = RunParts {
+            node_id,
+            bus: bus.clone(),
             tools: tools.clone(),
             approval_timeout: Duration::from_secs(config.tools.approval_timeout_s),
             store: store.clone(),
@@ -172,13 +186,37 @@ impl Gateway {
             retrieval,
             gate,
             metrics,
+            bus,
             draining: AtomicBool::new(false),
             in_flight: AtomicUsize::new(0),
             request_ended: Notify::new(),
             data_dir_lock: parking_lot::Mutex::new(None),
             tasks: parking_lot::Mutex::new(tasks),
         });
+        let follow = follow_changes(Arc::downgrade(&gateway), changes);
+        gateway.tasks.lock().push(tokio::spawn(follow));
         Ok((gateway, first))
+    }
+
+    /// Forgets what is remembered of something that was changed, here at once and on other nodes
+    /// as soon as they hear of it.
+    pub async fn changed(&self, change: Notice) {
+        self.forget(&change).await;
+        self.bus.change(change);
+    }
+
+    async fn forget(&self, change: &Notice) {
+        match change {
+            Notice::Revoked { tokens } => self.auth.heard_of(tokens.clone()),
+            Notice::Smith {
+                tenant_id,
+                smith_id,
+            } => self.smiths.forget(tenant_id, smith_id).await,
+            Notice::Smiths => self.smiths.forget_all(),
+            Notice::McpServer { tenant_id, name } => self.tools.forget(tenant_id, name),
+            Notice::ModelKeys => self.models.routing.forget_keys(),
+            Notice::Budgets => self.budgets.forget_all(),
+        }
     }
 
     /// Makes this process one that runs turns: it takes the embedded store for itself, ends what a
@@ -331,6 +369,19 @@ fn lock_data_dir(data_dir: &Path) -> Result<std::fs::File, StartError> {
             Err(refused("another smithgate serves from it".to_owned()))
         }
         Err(std::fs::TryLockError::Error(error)) => Err(refused(error.to_string())),
+    }
+}
+
+/// Takes in what other nodes have changed, until the gateway ends.
+async fn follow_changes(
+    gateway: std::sync::Weak<Gateway>,
+    mut changes: mpsc::UnboundedReceiver<Notice>,
+) {
+    while let Some(change) = changes.recv().await {
+        let Some(gateway) = gateway.upgrade() else {
+            return;
+        };
+        gateway.forget(&change).await;
     }
 }
 

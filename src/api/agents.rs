@@ -11,6 +11,7 @@ use super::configuration::{AgentDraft, ConfigPatch, Variable, with_configuration
 use super::extract::{Caller, Input, check_text, name, sent};
 use super::page::{Page, PageParams, PageQuery};
 use super::time::Time;
+use crate::bus::Notice;
 use crate::error::ApiError;
 use crate::ids;
 use crate::store::{
@@ -416,7 +417,7 @@ pub async fn publish(
             ));
         }
     };
-    gateway.smiths.forget_all();
+    gateway.changed(Notice::Smiths).await;
     Ok((StatusCode::CREATED, Json(version_out(*version))))
 }
 
@@ -461,7 +462,7 @@ pub async fn rollout(
     {
         return Err(ApiError::not_found("agent", &id));
     }
-    gateway.smiths.forget_all();
+    gateway.changed(Notice::Smiths).await;
     agent.active_version = rollout.active_version;
     agent.rollout_version = rollout.rollout_version;
     agent.rollout_percent = rollout.percent;

@@ -10,6 +10,7 @@ use super::AppState;
 use super::agents::{AgentOut, counted, found, insert, new_agent};
 use super::configuration::differing;
 use super::extract::{Caller, Input, name};
+use crate::bus::Notice;
 use crate::error::ApiError;
 use crate::store::{
     AgentConfig, AgentRow, Change, Overrides, SmithChange, SmithFilter, SmithRow, now_micros,
@@ -137,7 +138,7 @@ pub async fn attach(
             }
         }
     }
-    gateway.smiths.forget_all();
+    gateway.changed(Notice::Smiths).await;
     let count = attached.len();
     Ok(Json(AttachOut { attached, count }))
 }

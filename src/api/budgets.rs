@@ -10,6 +10,7 @@ use super::AppState;
 use super::extract::{Caller, Input};
 use super::page::{Page, PageParams, PageQuery};
 use super::time::Time;
+use crate::bus::Notice;
 use crate::error::ApiError;
 use crate::ids;
 use crate::run::{NANOS, percent, this_period};
@@ -200,7 +201,7 @@ pub async fn create(
             ApiError::conflict("budget_exists", "this scope has a budget already").param("scope"),
         );
     }
-    gateway.budgets.forget_all();
+    gateway.changed(Notice::Budgets).await;
     Ok((StatusCode::CREATED, Json(budget_out(budget))))
 }
 
@@ -241,7 +242,7 @@ pub async fn update(
     if !gateway.store.update_budget(&budget).await? {
         return Err(ApiError::not_found("budget", &id));
     }
-    gateway.budgets.forget_all();
+    gateway.changed(Notice::Budgets).await;
     Ok(Json(budget_out(budget)))
 }
 
@@ -257,7 +258,7 @@ pub async fn remove(
     if !gateway.store.delete_budget(&caller.tenant_id, &id).await? {
         return Err(ApiError::not_found("budget", &id));
     }
-    gateway.budgets.forget_all();
+    gateway.changed(Notice::Budgets).await;
     Ok(StatusCode::NO_CONTENT)
 }
 

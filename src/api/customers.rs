@@ -13,6 +13,7 @@ use super::extract::{Caller, Input, check_text, name};
 use super::page::{Page, PageParams, PageQuery};
 use super::smiths::check_metadata;
 use super::time::Time;
+use crate::bus::Notice;
 use crate::error::ApiError;
 use crate::ids;
 use crate::store::{CustomerRow, ExternalIds, Metadata, now_micros};
@@ -197,6 +198,6 @@ pub async fn remove(
     {
         return Err(ApiError::not_found("customer", &id));
     }
-    gateway.smiths.forget_all();
+    gateway.changed(Notice::Smiths).await;
     Ok(StatusCode::NO_CONTENT)
 }

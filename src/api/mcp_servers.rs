@@ -13,6 +13,7 @@ use super::agent_ui::is_name;
 use super::extract::{Caller, Input, check_text};
 use super::page::{Page, PageParams, PageQuery};
 use super::time::Time;
+use crate::bus::Notice;
 use crate::config::is_provider_name;
 use crate::error::ApiError;
 use crate::ids;
@@ -416,7 +417,9 @@ pub async fn put(
     };
     discover(&gateway, &mut server, secret).await;
     let kept = gateway.store.put_mcp_server(&server).await?;
-    gateway.tools.forget(&kept.tenant_id, &kept.name);
+    gateway
+        .changed(Notice::mcp_server(&kept.tenant_id, &kept.name))
+        .await;
     Ok(Json(server_out(kept)))
 }
 
@@ -435,7 +438,9 @@ pub async fn refresh(
     if !gateway.store.put_mcp_tools(&server).await? {
         return Err(ApiError::not_found("MCP server", &name));
     }
-    gateway.tools.forget(&caller.tenant_id, &name);
+    gateway
+        .changed(Notice::mcp_server(&caller.tenant_id, &name))
+        .await;
     match &server.discovery_error {
         None => Ok(Json(server_out(server))),
         Some(why) => Err(ApiError::new(
@@ -461,7 +466,9 @@ pub async fn remove(
         .await?
     {
         true => {
-            gateway.tools.forget(&caller.tenant_id, &name);
+            gateway
+                .changed(Notice::mcp_server(&caller.tenant_id, &name))
+                .await;
             Ok(StatusCode::NO_CONTENT)
         }
         false => Err(ApiError::not_found("MCP server", &name)),

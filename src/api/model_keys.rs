@@ -12,6 +12,7 @@ use super::page::List;
 use super::smiths::permitted;
 use super::time::Time;
 use crate::auth::Scope;
+use crate::bus::Notice;
 use crate::config::is_provider_name;
 use crate::error::ApiError;
 use crate::model::Endpoint;
@@ -101,6 +102,7 @@ async fn stored(
     routing
         .put_key(tenant, smith, provider, api_key, base_url.clone())
         .await?;
+    gateway.bus.change(Notice::ModelKeys);
     Ok(Json(ModelKeyStored {
         provider: provider.to_owned(),
         configured: true,
@@ -138,6 +140,7 @@ async fn removed(
         .routing
         .forget_key(tenant, smith, provider)
         .await;
+    gateway.bus.change(Notice::ModelKeys);
     if found {
         Ok(StatusCode::NO_CONTENT)
     } else {

@@ -14,6 +14,7 @@ use super::extract::{Caller, Input, check_text, sent};
 use super::page::{Page, PageParams, PageQuery};
 use super::time::Time;
 use crate::auth::{Principal, Scope};
+use crate::bus::Notice;
 use crate::error::ApiError;
 use crate::ids;
 use crate::run::Effective;
@@ -421,7 +422,9 @@ pub(super) async fn written(
     };
     match gateway.store.update_smith(smith, change).await? {
         SmithChange::Done => {
-            gateway.smiths.forget(&smith.tenant_id, &smith.id).await;
+            gateway
+                .changed(Notice::smith(&smith.tenant_id, &smith.id))
+                .await;
             Ok(())
         }
         SmithChange::Missing => Err(ApiError::not_found("smith", &smith.id)),
@@ -446,7 +449,7 @@ pub async fn remove(
     let found = store
         .delete_smith(&caller.tenant_id, &id, now_micros())
         .await?;
-    gateway.smiths.forget(&caller.tenant_id, &id).await;
+    gateway.changed(Notice::smith(&caller.tenant_id, &id)).await;
     match found {
         true => Ok(StatusCode::NO_CONTENT),
         false => Err(ApiError::not_found("smith", &id)),

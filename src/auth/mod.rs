@@ -1,7 +1,8 @@
 //! Who is calling: tokens minted here, verified here, revoked here (`conventions.md`, "Tokens").
 //!
 //! Lives here: scopes, signing keys and JWKS, minting, verification with its cache, revocation;
-//! what comes out is a [`Principal`]. May import `store`, `secrets`, `ids`, `error`.
+//! what comes out is a [`Principal`]. May import `store`, `bus`, `secrets`, `ids`,
+//! `error`.
 
 mod keys;
 mod principal;

@@ -11,6 +11,7 @@ use prometheus::IntCounter;
 use serde::{Deserialize, Serialize};
 
 use super::*;
+use crate::bus::{Bus, Notice};
 use crate::error::ApiError;
 use crate::ids;
 use crate::store::{OrganizationKeyRow, Store, TokenRow, now_micros, now_seconds};
@@ -60,6 +61,7 @@ pub struct Auth {
     keys: SigningKeys,
     issuer: String,
     store: Arc<dyn Store>,
+    bus: Bus,
     verified: moka::sync::Cache<[u8; 32], Arc<Principal>>,
     revoked: ArcSwap<HashSet<String>>,
     validation: Validation,
@@ -79,6 +81,7 @@ impl Auth {
         keys: SigningKeys,
         config: &crate::config::Auth,
         store: Arc<dyn Store>,
+        bus: Bus,
     ) -> Result<Self, crate::store::StoreError> {
         let revoked = store.revoked_since(0).await?;
         let mut validation = Validation::new(Algorithm::RS256);
@@ -91,6 +94,7 @@ impl Auth {
             keys,
             issuer: config.issuer.clone(),
             store,
+            bus,
             verified: moka::sync::Cache::builder()
                 .max_capacity(config.cache_entries)
                 .time_to_idle(Duration::from_secs(3600))
@@ -287,6 +291,12 @@ impl Auth {
     /// Notes tokens that the store has marked as revoked: at once here, within
     /// [`REVOCATION_POLL`] on other nodes.
     pub fn forget(&self, revoked: Vec<String>) {
+        self.add_revoked(revoked.clone());
+        self.bus.change(Notice::Revoked { tokens: revoked });
+    }
+
+    /// Notes what another node has revoked.
+    pub fn heard_of(&self, revoked: Vec<String>) {
         self.add_revoked(revoked);
     }
 
@@ -294,7 +304,7 @@ impl Auth {
     pub async fn revoke(&self, tenant_id: &str, id: &str) -> Result<bool, ApiError> {
         let found = self.store.revoke_token(tenant_id, id, now_micros()).await?;
         if found {
-            self.add_revoked([id.to_owned()]);
+            self.forget(vec![id.to_owned()]);
         }
         Ok(found)
     }

@@ -25,6 +25,7 @@ pub struct Config {
     pub server: Server,
     pub metrics: Metrics,
     pub store: Store,
+    pub bus: Bus,
     pub secrets: Secrets,
     pub auth: Auth,
     pub egress: Egress,
@@ -88,6 +89,14 @@ pub struct Store {
     pub url: Option<String>,
     /// Connections to PostgreSQL, or readers of SQLite; 0 means a default by engine.
     pub connections: u32,
+}
+
+/// The way between nodes.
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Bus {
+    /// `redis://…` or `rediss://…`; absent: nodes see each other's work in the store.
+    pub redis_url: Option<String>,
 }
 
 /// Encryption at rest.
@@ -314,6 +323,7 @@ fn yes() -> bool {
 impl Default for Config {
     fn default() -> Self {
         Self {
+            bus: Bus::default(),
             data_dir: PathBuf::from("data"),
             server: Server::default(),
             metrics: Metrics::default(),

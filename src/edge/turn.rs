@@ -2,7 +2,7 @@
 //! one answer, for as long as the client is there.
 
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use bytes::{Bytes, BytesMut};
 
@@ -286,11 +286,19 @@ async fn stored(
     wire: &str,
 ) -> Result<(), Gone> {
     let gateway = exchange.gateway.clone();
-    let mut seen = 0;
-    let mut silent = Duration::ZERO;
+    let (tenant, id) = (&run.tenant_id, &run.id);
+    let bus = &gateway.bus;
     let mut under_way = is_under_way(&run.status);
+    // Before the first look, so that nothing falls between.
+    let mut told = bus.follow(id).filter(|_| follow && under_way);
+    let look_every = match told {
+        Some(_) => LOOK_EVERY * 8,
+        None => LOOK_EVERY,
+    };
+    let mut seen = 0;
+    let mut heard = Instant::now();
     loop {
-        let mut frames = match gateway.runs.logged_frames(&run.tenant_id, &run.id).await {
+        let mut frames = match gateway.runs.logged_frames(tenant, id).await {
             Ok(frames) => frames,
             // The stream ends without a terminal frame: "unknown", which is the truth.
             Err(error) => {
@@ -298,22 +306,50 @@ async fn stored(
                 return Err(Gone);
             }
         };
+        if told.is_some() {
+            frames.extend(bus.tail(id, frames.len()).await);
+        }
         let new = frames.split_off(seen.min(frames.len()));
         seen += new.len();
         let ended = new.last().is_some_and(Frame::is_rest);
-        if new.is_empty() && silent >= KEEP_ALIVE_EVERY {
-            exchange.write(Bytes::from_static(KEEP_ALIVE)).await?;
-            silent = Duration::ZERO;
-        }
         write_frames(exchange, &new, encoder, wire).await?;
         if ended || !under_way || !follow {
             return Ok(());
         }
-        tokio::select! {
-            () = tokio::time::sleep(LOOK_EVERY) => silent += LOOK_EVERY,
-            () = exchange.client_gone() => return Err(Gone),
+        let looked = Instant::now();
+        if !new.is_empty() {
+            heard = looked;
         }
-        under_way = match gateway.store.run(&run.tenant_id, &run.id).await {
+        // What another node tells is written at once; the store is looked at when that has a gap,
+        // and now and then.
+        loop {
+            let next = async {
+                match &mut told {
+                    Some(follower) => follower.next().await,
+                    None => std::future::pending().await,
+                }
+            };
+            let piece = tokio::select! {
+                piece = next => piece,
+                () = tokio::time::sleep_until((looked + look_every).into()) => None,
+                () = exchange.client_gone() => return Err(Gone),
+            };
+            let Some(frames) = piece.and_then(|piece| piece.after(seen)) else {
+                break;
+            };
+            seen += frames.len();
+            heard = Instant::now();
+            let ended = frames.last().is_some_and(Frame::is_rest);
+            write_frames(exchange, &frames, encoder, wire).await?;
+            if ended {
+                return Ok(());
+            }
+        }
+        if heard.elapsed() >= KEEP_ALIVE_EVERY {
+            exchange.write(Bytes::from_static(KEEP_ALIVE)).await?;
+            heard = Instant::now();
+        }
+        under_way = match gateway.store.run(tenant, id).await {
             Ok(Some(run)) => is_under_way(&run.status),
             Ok(None) => false,
             Err(_) => true,

@@ -384,6 +384,11 @@ impl Routing {
         Ok(())
     }
 
+    /// Drops all keys from the cache of this node.
+    pub fn forget_keys(&self) {
+        self.keys.invalidate_all();
+    }
+
     /// Drops a key from the cache of this node.
     pub async fn forget_key(&self, tenant_id: &str, smith_id: &str, provider: &str) {
         let id: KeyId = (tenant_id.into(), smith_id.into(), provider.into());

@@ -26,6 +26,7 @@ use super::state::{Base, Progress};
 use super::structured::check_format;
 use super::tools::{Called, Held, calls_of, lost, mark, mark_approved};
 use super::transcript::{Collected, Collector};
+use crate::bus::Bus;
 use crate::config::Limits;
 use crate::error::ApiError;
 use crate::frame::{Escaped, Frame, Usage};
@@ -51,6 +52,7 @@ pub struct Runs {
     pub(super) limits: Limits,
     metrics: Metrics,
     pub(super) node_id: Arc<str>,
+    pub bus: Bus,
     pub(super) tools: Arc<Toolbox>,
     /// Calls whose tools asked something, by the approval that waits.
     pub(super) held: Mutex<HashMap<String, Held>>,
@@ -61,6 +63,8 @@ pub struct Runs {
 
 /// What runs work with.
 pub struct RunParts {
+    pub node_id: Arc<str>,
+    pub bus: Bus,
     pub tools: Arc<Toolbox>,
     /// How long a human may take for an approval.
     pub approval_timeout: Duration,
@@ -188,7 +192,8 @@ impl Runs {
             budgets: parts.budgets,
             limits,
             metrics: parts.metrics,
-            node_id: ids::mint(ids::Kind::Node).into(),
+            node_id: parts.node_id,
+            bus: parts.bus,
             tools: parts.tools,
             held: Mutex::default(),
             approval_timeout: parts.approval_timeout,
@@ -504,7 +509,7 @@ impl Runs {
 
     async fn run(self: Arc<Self>, mut job: Job) {
         let live = job.live.clone();
-        let mut log = FrameLog::new(&live, self.node_id.clone());
+        let mut log = FrameLog::new(&live, self.node_id.clone(), &self.bus);
         let mut collector = Collector::default();
         let turned = tokio::select! {
             biased;

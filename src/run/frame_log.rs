@@ -6,6 +6,7 @@ use std::time::Duration;
 use bytes::BytesMut;
 
 use super::live::LiveRun;
+use crate::bus::Bus;
 use crate::frame::{self, Frame};
 use crate::store::{Journal, Op};
 
@@ -18,6 +19,7 @@ pub(super) struct FrameLog {
     tenant_id: Arc<str>,
     run_id: Arc<str>,
     node_id: Arc<str>,
+    bus: Bus,
     first: i64,
     count: i64,
     bytes: BytesMut,
@@ -26,10 +28,15 @@ pub(super) struct FrameLog {
 
 impl FrameLog {
     /// Of a run whose frames so far, if any, are in the journal.
-    pub(super) fn new(live: &LiveRun, node_id: Arc<str>) -> Self {
+    pub(super) fn new(live: &LiveRun, node_id: Arc<str>, bus: &Bus) -> Self {
         let logged = live.resumed_at() as i64;
         Self {
             node_id,
+            // Nobody can follow a run that ends with its client.
+            bus: match live.is_detached() {
+                true => bus.clone(),
+                false => Bus::default(),
+            },
             tenant_id: live.tenant_id.clone(),
             run_id: live.run_id.clone(),
             first: logged,
@@ -46,8 +53,14 @@ impl FrameLog {
 
     /// Takes frames in.
     pub(super) fn add(&mut self, frames: &[Frame]) {
+        let before = self.bytes.len();
         for frame in frames {
             frame::encode(frame, &mut self.bytes);
+        }
+        if self.bus.is_on() && !frames.is_empty() {
+            let first = self.count as usize;
+            let told = &self.bytes[before..];
+            self.bus.frames(&self.run_id, first, frames.len(), told);
         }
         self.count += frames.len() as i64;
     }

@@ -73,14 +73,7 @@ impl Runs {
 
     /// Ends a run that this node has taken and cannot go on with.
     pub(super) async fn fail(&self, run: &RunRow, error: &ApiError) -> Result<(), ApiError> {
-        let logged: usize = self
-            .store
-            .run_frames(&run.tenant_id, &run.id)
-            .await?
-            .into_iter()
-            .filter_map(|bytes| frame::decode_all(bytes.into()).ok())
-            .map(|frames| frames.len())
-            .sum();
+        let logged = self.frames_so_far(run).await?.len();
         let mut bytes = BytesMut::new();
         frame::encode(&failed_frame(error), &mut bytes);
         let mut end = RunEnd {

@@ -92,6 +92,11 @@ impl LiveRun {
         live
     }
 
+    /// Whether it goes on without its client.
+    pub fn is_detached(&self) -> bool {
+        self.detached
+    }
+
     /// How many frames there were before it went on.
     pub fn resumed_at(&self) -> usize {
         self.resumed_at.load(Ordering::Acquire)

@@ -2,7 +2,7 @@
 //!
 //! Lives here: what a run is asked ([`RunRequest`]), the smith's effective configuration, the loop
 //! that calls the model (`engine`) and the tools (`tools`), how it pauses and goes on (`resume`,
-//! `leases`, `state`), the live frames that clients follow, the record. May import `model`,
+//! `leases`, `state`), the live frames that clients follow, the record. May import `bus`, `model`,
 //! `tools`, `store`, `frame`, `auth`'s types, `metrics`, `ids`, `error`.
 
 mod account;

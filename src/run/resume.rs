@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use bytes::BytesMut;
 use http::StatusCode;
 use serde_json::{Value, json};
 
@@ -11,7 +12,7 @@ use super::state::{Base, CallState, Progress};
 use crate::error::ApiError;
 use crate::frame::{self, Frame};
 use crate::limit::Permit;
-use crate::store::{ApprovalRow, Decision, EventRow, Lease, RunRow, now_micros};
+use crate::store::{ApprovalRow, Decision, EventRow, Lease, Op, RunRow, now_micros};
 
 /// A human's word on one approval.
 #[derive(Debug, Clone, Default, PartialEq)]
@@ -130,6 +131,29 @@ impl Runs {
         Ok(frames)
     }
 
+    /// All frames of a run that this node has taken. What its last node told others and could not
+    /// write is written now, so that nobody sees other frames under the same numbers.
+    pub(super) async fn frames_so_far(&self, run: &RunRow) -> Result<Vec<Frame>, ApiError> {
+        let mut frames = self.logged_frames(&run.tenant_id, &run.id).await?;
+        let first = frames.len();
+        let more = self.bus.claim(&run.id, first).await;
+        if !more.is_empty() {
+            let mut bytes = BytesMut::new();
+            for frame in &more {
+                frame::encode(frame, &mut bytes);
+            }
+            self.journal.append(Op::Frames {
+                tenant_id: run.tenant_id.as_str().into(),
+                run_id: run.id.as_str().into(),
+                node_id: self.node_id.clone(),
+                first: first as i64,
+                frames: bytes.to_vec(),
+            });
+            frames.extend(more);
+        }
+        Ok(frames)
+    }
+
     /// Goes on with a run that this node has taken.
     pub(super) async fn revive(
         self: &Arc<Self>,
@@ -169,7 +193,7 @@ impl Runs {
                 _ => {}
             }
         }
-        let frames = self.logged_frames(&run.tenant_id, &run.id).await?;
+        let frames = self.frames_so_far(run).await?;
         let tenant: Arc<str> = run.tenant_id.as_str().into();
         let smith: Arc<str> = run.smith_id.as_str().into();
         let effective = self.smiths.effective(&tenant, &smith).await?;

@@ -14,6 +14,7 @@ mod edge;
 mod faults;
 mod mcp_host;
 mod mock;
+mod nodes;
 mod packages;
 mod plans;
 mod requests;

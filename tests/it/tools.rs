@@ -12,6 +12,7 @@ use crate::cli::{Running, token_in};
 use crate::control::on_both_stores;
 use crate::crash::with_mock;
 use crate::mock::Mock;
+use crate::nodes::Redis;
 use crate::store::postgres_url;
 use crate::support::{Harness, data_lines, ok, refused, text};
 
@@ -734,8 +735,7 @@ async fn mcp_hosts_use_a_smiths_tools_and_panels() {
 
 /// Two nodes on one database: one cancels a run of the other, follows another run there, and goes
 /// on with it when its node is killed.
-#[tokio::test(flavor = "multi_thread")]
-async fn another_node_goes_on_with_what_it_is_asked_to_follow() {
+async fn another_node_goes_on(redis: Option<&str>) {
     let store = postgres_url().await;
     let dir = tempfile::tempdir().expect("a directory");
     let mock = Mock::start().await;
@@ -744,6 +744,9 @@ async fn another_node_goes_on_with_what_it_is_asked_to_follow() {
         let mut command = with_mock(dir.path(), &mock, Some(&store));
         command.env("SMITHGATE_EGRESS__ALLOW_NETWORKS", "[\"127.0.0.0/8\"]");
         command.env("SMITHGATE_LIMITS__LEASE_MS", "1500");
+        if let Some(url) = redis {
+            command.env("SMITHGATE_BUS__REDIS_URL", url);
+        }
         command
     };
     let (mut first, printed) = Running::start(command(), "listens on").await;
@@ -804,4 +807,15 @@ async fn another_node_goes_on_with_what_it_is_asked_to_follow() {
     assert_eq!(kinds(&events).last(), Some(&"run.completed"), "{events}");
     assert_eq!(events.matches("event: run.started").count(), 1);
     assert_eq!(workshop.ledger().len(), 2, "nothing was run again");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn another_node_goes_on_with_what_it_is_asked_to_follow() {
+    another_node_goes_on(None).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn another_node_goes_on_over_redis() {
+    let redis = Redis::start().await;
+    another_node_goes_on(Some(&redis.url())).await;
 }
