@@ -3,6 +3,7 @@
 
 mod api;
 mod assets;
+mod chaos;
 mod cli;
 mod clients;
 mod connector;
