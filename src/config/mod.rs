@@ -137,6 +137,8 @@ pub struct Tools {
     pub approval_timeout_s: u64,
     /// Calls to one MCP server at a time, on each node.
     pub mcp_concurrency: usize,
+    /// How long a call to an MCP server may take, in seconds; waiting for a human does not count.
+    pub call_timeout_s: u64,
 }
 
 impl Default for Tools {
@@ -146,6 +148,7 @@ impl Default for Tools {
             web_search_key: None,
             approval_timeout_s: 7 * 24 * 3600,
             mcp_concurrency: 16,
+            call_timeout_s: 60,
         }
     }
 }

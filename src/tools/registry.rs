@@ -141,8 +141,7 @@ impl Toolbox {
     /// Puts the parts together and starts the task that follows changed lists.
     pub fn new(parts: Parts, vault: Arc<Vault>, connections: Arc<Connections>) -> Arc<Self> {
         let (changes, changed) = mpsc::unbounded_channel();
-        let concurrency = parts.config.mcp_concurrency;
-        let sessions = Sessions::new(parts.models.clone(), changes.clone(), concurrency);
+        let sessions = Sessions::new(parts.models.clone(), changes.clone(), &parts.config);
         let toolbox = Arc::new(Self {
             parts,
             vault,

@@ -16,8 +16,6 @@ use super::told;
 use super::transport::HttpError;
 use crate::model::{ModelError, Part, Source};
 
-/// A tool's time limit (`tools.md`), without the time that a human takes to answer.
-const TIME_LIMIT: Duration = Duration::from_secs(60);
 const TICK: Duration = Duration::from_millis(250);
 /// Rounds of questions in one call.
 const MAX_ROUNDS: usize = 8;
@@ -97,7 +95,7 @@ async fn call(
         let taken = sessions.take(&request.key, fresh).await;
         let taken = taken.map_err(CallError::Refused)?;
         taken.session.ask(Some(asked.clone()));
-        let answer = timed(&taken, params.clone()).await;
+        let answer = timed(&taken, params.clone(), sessions.time_limit).await;
         let reused = taken.reused;
         match answer {
             Ok(CallToolResponse::Complete(result)) => {
@@ -146,11 +144,12 @@ async fn call(
 async fn timed(
     taken: &Taken,
     params: CallToolRequestParams,
+    limit: Duration,
 ) -> Result<CallToolResponse, ServiceError> {
     let peer = taken.session.service.peer();
     let called = peer.call_tool_once(params);
     tokio::pin!(called);
-    let mut left = TIME_LIMIT;
+    let mut left = limit;
     loop {
         match tokio::time::timeout(TICK.min(left), &mut called).await {
             Ok(answer) => return answer,
@@ -158,9 +157,7 @@ async fn timed(
             Err(_) => left = left.saturating_sub(TICK),
         }
         if left.is_zero() {
-            return Err(ServiceError::Timeout {
-                timeout: TIME_LIMIT,
-            });
+            return Err(ServiceError::Timeout { timeout: limit });
         }
     }
 }

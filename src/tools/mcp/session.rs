@@ -23,6 +23,7 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot};
 use super::legacy::LegacySse;
 use super::told;
 use super::transport::GuardedHttp;
+use crate::config::Tools;
 use crate::model::Models;
 
 /// How long a session may take to begin.
@@ -150,6 +151,8 @@ pub struct Sessions {
     changes: Changes,
     /// Calls to one server at a time.
     concurrency: usize,
+    /// How long a call may take.
+    pub(super) time_limit: Duration,
     pools: Mutex<HashMap<ServerKey, Arc<Pool>>>,
 }
 
@@ -164,11 +167,12 @@ pub struct Taken {
 
 impl Sessions {
     /// Without sessions yet.
-    pub fn new(models: Arc<Models>, changes: Changes, concurrency: usize) -> Self {
+    pub fn new(models: Arc<Models>, changes: Changes, config: &Tools) -> Self {
         Self {
             models,
             changes,
-            concurrency: concurrency.max(1),
+            concurrency: config.mcp_concurrency.max(1),
+            time_limit: Duration::from_secs(config.call_timeout_s.max(1)),
             pools: Mutex::default(),
         }
     }
