@@ -272,6 +272,23 @@ async fn a_smiths_own_grant_is_the_bearer() {
     ok(gateway.post(&connect, &grant).send().await).await;
     assert_eq!(gateway.says(&smith, "who {}").await, "Results: somebody");
     assert_eq!(*state.bearers.lock(), ["Bearer of-the-smith"]);
+
+    // One that has expired is refreshed on the way.
+    let granted = || async {
+        axum::Json(json!({ "access_token": "fresh", "token_type": "Bearer", "expires_in": 3600 }))
+    };
+    let token = axum::Router::new().route("/token", axum::routing::post(granted));
+    let token_uri = format!("http://{}/token", serve(token).await);
+    let smith = gateway
+        .scripted(json!({ "mcp_servers": ["hostile"] }))
+        .await;
+    let connect = format!("/v1/smiths/{smith}/connections");
+    let grant = json!({ "provider": "acme", "credential": { "access_token": "stale",
+        "refresh_token": "r", "expires_at": "2020-01-01T00:00:00Z", "token_uri": token_uri } });
+    ok(gateway.post(&connect, &grant).send().await).await;
+    assert_eq!(gateway.says(&smith, "who {}").await, "Results: somebody");
+    let newest = state.bearers.lock().last().cloned();
+    assert_eq!(newest.as_deref(), Some("Bearer fresh"));
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -13,6 +13,7 @@ use crate::crash::with_mock;
 use crate::mock::Mock;
 use crate::store::postgres_url;
 use crate::support::{free_address, ok};
+use crate::tools::Workshop;
 
 /// A Redis of a test's own, from Debian's package.
 pub struct Redis {
@@ -68,7 +69,7 @@ struct Pair {
     token: String,
     redis: Redis,
     _dir: tempfile::TempDir,
-    _mock: Mock,
+    mock: Mock,
 }
 
 impl Pair {
@@ -80,6 +81,7 @@ impl Pair {
         let command = || {
             let mut command = with_mock(dir.path(), &mock, Some(&store));
             command.env("SMITHGATE_BUS__REDIS_URL", redis.url());
+            command.env("SMITHGATE_EGRESS__ALLOW_NETWORKS", "[\"127.0.0.0/8\"]");
             command
         };
         let (first, printed) = Running::start(command(), "listens on").await;
@@ -91,7 +93,7 @@ impl Pair {
             token,
             redis,
             _dir: dir,
-            _mock: mock,
+            mock,
         }
     }
 
@@ -218,6 +220,8 @@ async fn what_is_revoked_or_changed_on_one_node_is_so_on_the_other() {
             tokio::time::sleep(Duration::from_millis(10)).await;
         }
     }
+    let runs = format!("/v1/smiths/{smith}/runs");
+    let input = |text: &str| json!({ "input": [{ "role": "user", "content": text }] });
     // A smith's configuration, which the second node remembers for three seconds.
     for (model, answer) in [
         ("text", "Hello"),
@@ -233,10 +237,41 @@ async fn what_is_revoked_or_changed_on_one_node_is_so_on_the_other() {
             .await)
         .await;
         tokio::time::sleep(Duration::from_millis(100)).await;
-        let run = pair.call(&pair.second, Method::POST, &format!("{path}/runs"));
-        let body = json!({ "input": [{ "role": "user", "content": "hi" }] });
-        let run: Value = ok(run.json(&body).send().await).await;
+        let run = pair.call(&pair.second, Method::POST, &runs);
+        let run: Value = ok(run.json(&input("hi")).send().await).await;
         let content = run["output"]["content"].to_string();
         assert!(content.contains(answer), "{run}");
+    }
+
+    // A tenant's key, and a server's tools.
+    for key in ["key-1", "key-2", "key-3"] {
+        let put = pair.call(&pair.first, Method::PUT, "/v1/tenant/model_keys/mock");
+        ok(put.json(&json!({ "api_key": key })).send().await).await;
+        tokio::time::sleep(Duration::from_millis(100)).await;
+        let run = pair.call(&pair.second, Method::POST, &runs);
+        ok(run.json(&input("hi")).send().await).await;
+        let used = pair.mock.last();
+        assert_eq!(
+            used.header("authorization"),
+            Some(&*format!("Bearer {key}"))
+        );
+    }
+    let workshop = Workshop::start().await;
+    let path = format!("/v1/smiths/{smith}");
+    let change = pair.call(&pair.first, Method::PATCH, &path);
+    ok(change.json(&json!({ "model": "mock/script" })).send().await).await;
+    for is_allowed in [true, false, true] {
+        let mut settings = workshop.settings();
+        if !is_allowed {
+            settings["tool_allowlist"] = json!([]);
+        }
+        let put = pair.call(&pair.first, Method::PUT, "/v1/tenant/mcp/workshop");
+        ok(put.json(&settings).send().await).await;
+        tokio::time::sleep(Duration::from_millis(100)).await;
+        let run = pair.call(&pair.second, Method::POST, &runs);
+        let run = run.json(&input("measure {\"thing\": \"rod\"}"));
+        let run: Value = ok(run.send().await).await;
+        let content = run["output"]["content"].to_string();
+        assert_eq!(content.contains("rod: 12 cm"), is_allowed, "{run}");
     }
 }

@@ -17,13 +17,13 @@ use crate::store::postgres_url;
 use crate::support::{Harness, data_lines, ok, refused, text};
 
 /// A server with side effects, and the file that they leave traces in.
-struct Workshop {
+pub struct Workshop {
     server: McpServer,
     dir: tempfile::TempDir,
 }
 
 impl Workshop {
-    async fn start() -> Self {
+    pub async fn start() -> Self {
         let dir = tempfile::tempdir().expect("a directory");
         let mut command = tokio::process::Command::new(program("TEST_PYTHON"));
         command
@@ -39,7 +39,7 @@ impl Workshop {
         text.lines().map(str::to_owned).collect()
     }
 
-    fn settings(&self) -> Value {
+    pub fn settings(&self) -> Value {
         json!({ "url": self.server.url, "auth": { "kind": "none" } })
     }
 }
