@@ -161,7 +161,7 @@ mod tests {
         let found = frames_of(pieces, from).into_iter();
         found
             .map(|frame| match frame {
-                Frame::Text(text) => text.unescape().into_owned(),
+                Frame::Text(text) => text.unescape(),
                 other => panic!("{other:?}"),
             })
             .collect()

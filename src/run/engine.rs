@@ -607,6 +607,7 @@ impl Runs {
             let content = Escaped::escape(&text);
             let mut said = vec![Frame::MessageCompleted { content }];
             log.add(&said);
+            log.tell();
             live.write(&mut said);
         }
         job.progress.usage.add(&answer.usage);
@@ -648,6 +649,7 @@ impl Runs {
         }
         let mut call = if job.committed {
             log.add(&frames);
+            log.tell();
             live.write(&mut frames);
             model_call.await?
         } else {
@@ -657,6 +659,7 @@ impl Runs {
                     .commit(Op::CreateRun(job.row.clone(), None))
                     .await?;
                 log.add(&frames);
+                log.tell();
                 live.write(&mut frames);
                 Ok::<_, ApiError>(())
             };
@@ -671,6 +674,7 @@ impl Runs {
                 collector.add(frame);
             }
             log.add(&frames);
+            log.tell();
             live.write(&mut frames);
             log.flush_if_due(&self.journal);
             if !more? {

@@ -154,7 +154,7 @@ impl Runs {
             self.held.lock().remove(approval);
         }
         match self.journal.commit(Op::EndRun(Box::new(row))).await {
-            Ok(true) => {}
+            Ok(true) => log.tell(),
             Ok(false) => {
                 tracing::warn!(run_id = %live.run_id, "another node has taken a run of this one");
                 let _ = live.failure.set(lost());

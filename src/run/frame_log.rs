@@ -20,6 +20,9 @@ pub(super) struct FrameLog {
     run_id: Arc<str>,
     node_id: Arc<str>,
     bus: Bus,
+    /// What other nodes are not told yet, and the number of its first frame.
+    untold: BytesMut,
+    told: i64,
     first: i64,
     count: i64,
     bytes: BytesMut,
@@ -39,6 +42,8 @@ impl FrameLog {
             },
             tenant_id: live.tenant_id.clone(),
             run_id: live.run_id.clone(),
+            untold: BytesMut::new(),
+            told: logged,
             first: logged,
             count: logged,
             bytes: BytesMut::new(),
@@ -57,12 +62,22 @@ impl FrameLog {
         for frame in frames {
             frame::encode(frame, &mut self.bytes);
         }
-        if self.bus.is_on() && !frames.is_empty() {
-            let first = self.count as usize;
-            let told = &self.bytes[before..];
-            self.bus.frames(&self.run_id, first, frames.len(), told);
+        if self.bus.is_on() {
+            self.untold.extend_from_slice(&self.bytes[before..]);
         }
         self.count += frames.len() as i64;
+    }
+
+    /// Tells other nodes what was taken in. Frames that are shown only when they are kept are told
+    /// only then: a node that goes on with the run takes what was told for what happened.
+    pub(super) fn tell(&mut self) {
+        if !self.untold.is_empty() {
+            let count = (self.count - self.told) as usize;
+            let first = self.told as usize;
+            self.bus.frames(&self.run_id, first, count, &self.untold);
+            self.untold.clear();
+        }
+        self.told = self.count;
     }
 
     /// The number of the first frame since the last time, and all since then, encoded.

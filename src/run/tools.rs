@@ -346,6 +346,7 @@ impl Runs {
         } else if !self.journal.commit(op).await? {
             return Err(lost());
         }
+        log.tell();
         job.live.write(&mut frames);
         Ok(())
     }
@@ -471,6 +472,7 @@ impl Runs {
         if !self.journal.commit(Op::Checkpoint(Box::new(point))).await? {
             return Err(lost());
         }
+        log.tell();
         job.live.close(&mut frames);
         Ok(())
     }

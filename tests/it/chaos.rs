@@ -592,6 +592,14 @@ async fn nothing_is_lost_doubled_or_stuck() {
             "{id} is {status}, its log ends with {:?}",
             seen.names.last()
         );
+        let ends = ["run.completed", "run.failed", "run.cancelled"];
+        let is_end = |name: &&String| ends.contains(&name.as_str());
+        assert_eq!(
+            seen.names.iter().filter(is_end).count(),
+            1,
+            "{id}: {:?}",
+            seen.names
+        );
         // One run for one thing, however often it was asked for.
         let script = run["input"][0]["content"].as_str().expect("a script");
         let thing = script.split('"').nth(3).expect("a thing").to_owned();
