@@ -15,7 +15,7 @@ use crate::ids;
 use crate::model::joined_text;
 use crate::run::Effective;
 use crate::store::{EventRow, Op};
-use crate::tools::{Next, Output, ToolCall};
+use crate::tools::{News, Next, Output, ToolCall};
 
 /// What a host may call.
 pub async fn tools(
@@ -98,16 +98,23 @@ pub async fn call(
     // Dropped with the host's request, which ends the call at its server, too.
     let mut calling = gateway.tools.begin(tool, &call).await;
     let output = loop {
-        let next = tokio::select! {
-            next = gateway.tools.next(tool, &who, &mut calling) => next,
+        let news = tokio::select! {
+            news = gateway.tools.news(tool, &who, &mut calling) => news,
             () = ask.context.ct.cancelled() => {
                 tell("tool.completed", &data(Some(true)));
                 return Err(ApiError::conflict("run_cancelled", "the call was cancelled"));
             }
         };
-        match next {
-            Next::Done(output) => break output,
-            Next::Asks(question) => {
+        match news {
+            News::Next(Next::Done(output)) => break output,
+            News::Progress(mut progress) => {
+                if let Some(token) = ask.context.meta.get_progress_token() {
+                    progress.progress_token = token;
+                    // A host that does not listen misses nothing but this.
+                    let _ = ask.context.peer.notify_progress(progress).await;
+                }
+            }
+            News::Next(Next::Asks(question)) => {
                 let answer = ask.passed_on(question.message, question.schema).await;
                 // The call may have ended meanwhile, which its next step tells.
                 let _ = question.reply.send(answer);

@@ -11,6 +11,6 @@ pub mod mcp;
 mod registry;
 
 pub use registry::{
-    Calling, HOSTED_SERVER, Next, Output, Tool, ToolCall, ToolSet, Toolbox, is_allowed,
+    Calling, HOSTED_SERVER, News, Next, Output, Tool, ToolCall, ToolSet, Toolbox, is_allowed,
     requires_approval, secret_owner,
 };

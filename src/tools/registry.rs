@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use globset::Glob;
+use rmcp::model::ProgressNotificationParam;
 use serde_json::{Map, Value, json};
 use tokio::sync::mpsc;
 
@@ -106,6 +107,12 @@ pub enum Calling {
 pub enum Next {
     Asks(Question),
     Done(Output),
+}
+
+/// What is heard of a call.
+pub enum News {
+    Progress(ProgressNotificationParam),
+    Next(Next),
 }
 
 /// All tools of the gateway.
@@ -384,17 +391,29 @@ impl Toolbox {
         }
     }
 
-    /// Waits for what happens next in a call.
+    /// Waits for what happens next in a call, whatever its progress.
     pub async fn next(&self, tool: &Tool, caller: &Caller, calling: &mut Calling) -> Next {
+        loop {
+            if let News::Next(next) = self.news(tool, caller, calling).await {
+                return next;
+            }
+        }
+    }
+
+    /// Waits for what is heard next of a call.
+    pub async fn news(&self, tool: &Tool, caller: &Caller, calling: &mut Calling) -> News {
         let call = match calling {
-            Calling::Done(output) => return Next::Done(cut_output(std::mem::take(output))),
+            Calling::Done(output) => {
+                return News::Next(Next::Done(cut_output(std::mem::take(output))));
+            }
             Calling::Mcp(call) => call,
         };
         let result = match call.next().await {
-            Step::Asks(question) => return Next::Asks(question),
+            Step::Asks(question) => return News::Next(Next::Asks(question)),
+            Step::Progress(progress) => return News::Progress(progress),
             Step::Done(result) => result,
         };
-        Next::Done(match result {
+        News::Next(Next::Done(match result {
             Ok(result) => cut_output(Output {
                 content: content_of(&result),
                 is_error: result.is_error.unwrap_or(false),
@@ -423,7 +442,7 @@ impl Toolbox {
                     )),
                 }
             }
-        })
+        }))
     }
 }
 

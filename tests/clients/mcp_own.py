@@ -52,6 +52,14 @@ async def own(client, seen):
     check(tools["measure"].input_schema["required"] == ["thing"], tools["measure"])
     check(text(await client.call_tool("measure", {"thing": "rod"})) == "rod: 12 cm", "measure")
     check(seen == [], seen)
+    steps = []
+
+    async def tell(done, total, message):
+        steps.append((done, total, message))
+
+    forged = await client.call_tool("forge", {"thing": "hook", "seconds": 0.3}, progress_callback=tell)
+    check(text(forged) == "hook is forged", forged)
+    check(steps == [(1, 3, "heat 1"), (2, 3, "heat 2"), (3, 3, "heat 3")], steps)
     wrong = await client.call_tool("measure", {"thong": "rod"})
     check(wrong.is_error and "thing" in text(wrong), wrong)
     melted = await client.call_tool("melt", {"thing": "rod"})

@@ -34,7 +34,9 @@ def measure(thing: str) -> str:
 async def forge(ctx: Context, thing: str, seconds: float = 0) -> str:
     """Forges a thing."""
     note(f"begin {thing} {meta(ctx).get('smithgate/idempotency_key')}")
-    await asyncio.sleep(seconds)
+    for step in range(3):
+        await ctx.report_progress(step + 1, 3, f"heat {step + 1}")
+        await asyncio.sleep(seconds / 3)
     note(f"end {thing}")
     return f"{thing} is forged"
 

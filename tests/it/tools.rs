@@ -300,6 +300,77 @@ async fn a_tool_asks_and_is_answered(store: Option<String>) {
     assert_eq!(workshop.ledger(), ["cut bar 7"]);
 }
 
+/// A tool's question, answered on the wires that only know approvals by what they carry besides.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_tools_question_is_answered_on_every_wire() {
+    let gateway = on(None).await;
+    let workshop = Workshop::start().await;
+    gateway.put_workshop(&workshop).await;
+    let smith = gateway.tool_smith(&[]).await;
+    let send = async |path: &str, body: Value| {
+        let call = gateway.post(path, &body);
+        call.header("ic-smith-id", &smith).send().await
+    };
+    let content = json!({ "width": 5 });
+
+    let mut messages = vec![json!({ "role": "user", "content": "cut {\"thing\": \"chat\"}" })];
+    let chat = "/v1/chat/completions";
+    let asked = ok(send(chat, json!({ "messages": messages })).await).await;
+    let message = asked["choices"][0]["message"].clone();
+    let id = message["tool_calls"][0]["id"].clone();
+    messages.push(message);
+    let answer = json!({ "decision": "approve", "content": content }).to_string();
+    messages.push(json!({ "role": "tool", "tool_call_id": id, "content": answer }));
+    let told = ok(send(chat, json!({ "messages": messages })).await).await;
+    let told = text_in(&told["choices"][0]["message"], "content");
+    assert!(told.contains("chat is 5 wide"), "{told}");
+
+    let responses = "/v1/responses";
+    let body = json!({ "input": "cut {\"thing\": \"item\"}" });
+    let asked = ok(send(responses, body).await).await;
+    let items = asked["output"].as_array().expect("items");
+    let request = items
+        .iter()
+        .find(|item| item["type"] == "mcp_approval_request")
+        .expect("a request");
+    let answer = json!({ "type": "mcp_approval_response", "approve": true,
+        "approval_request_id": request["id"], "content": content });
+    let body = json!({ "input": [answer], "previous_response_id": asked["id"] });
+    let told = ok(send(responses, body).await).await;
+    assert!(
+        told["output"].to_string().contains("item is 5 wide"),
+        "{told}"
+    );
+
+    let text_part = json!({ "type": "text", "text": "cut {\"thing\": \"page\"}" });
+    let said = json!({ "id": "1", "role": "user", "parts": [text_part] });
+    let chat =
+        |messages: Value| json!({ "id": "c", "trigger": "submit-message", "messages": messages });
+    let ui = "/v1/ui/chat";
+    let streamed = text(send(ui, chat(json!([said]))).await).await;
+    let parts: Vec<Value> = data_lines(&streamed)
+        .into_iter()
+        .filter_map(|line| serde_json::from_str(line).ok())
+        .collect();
+    let of = |kind: &str| {
+        parts
+            .iter()
+            .find(|part| part["type"] == kind)
+            .expect("a part")
+    };
+    let request = of("tool-approval-request");
+    let answered = json!({ "id": of("start")["messageId"], "role": "assistant", "parts": [
+        { "type": "tool-cut", "toolCallId": request["toolCallId"], "input": { "thing": "page" },
+          "state": "approval-responded", "approval": { "id": request["approvalId"],
+            "approved": true, "content": content } } ] });
+    let told = text(send(ui, chat(json!([said, answered]))).await).await;
+    assert!(told.contains("page is 5 wide"), "{told}");
+    assert_eq!(
+        workshop.ledger(),
+        ["cut chat 5", "cut item 5", "cut page 5"]
+    );
+}
+
 async fn chat_completions_asks_by_a_call(store: Option<String>) {
     let gateway = on(store).await;
     let workshop = Workshop::start().await;
@@ -724,7 +795,7 @@ async fn mcp_hosts_use_a_smiths_tools_and_panels() {
         !ledger.iter().any(|line| line.contains("gold")),
         "{ledger:?}"
     );
-    assert_eq!(ledger.len(), 3, "{ledger:?}");
+    assert_eq!(ledger.len(), 7, "{ledger:?}");
     let events = ok(gateway.get("/v1/events?type=tool.completed").send().await).await;
     let events = events["data"].as_array().expect("events").clone();
     assert!(

@@ -5,13 +5,13 @@ use std::time::Duration;
 
 use rmcp::model::{
     CallToolRequestParams, CallToolResponse, CallToolResult, ContentBlock, ElicitRequestParams,
-    InputRequest, InputRequiredResult, ResourceContents,
+    InputRequest, InputRequiredResult, ProgressNotificationParam, ResourceContents,
 };
 use rmcp::service::ServiceError;
 use serde_json::{Map, Value, json};
 use tokio::sync::{mpsc, oneshot};
 
-use super::session::{Question, ServerKey, Sessions, Taken};
+use super::session::{Heard, Question, ServerKey, Sessions, Taken};
 use super::told;
 use super::transport::HttpError;
 use crate::model::{ModelError, Part, Source};
@@ -44,12 +44,13 @@ pub struct CallRequest {
 /// What happens next in a call.
 pub enum Step {
     Asks(Question),
+    Progress(ProgressNotificationParam),
     Done(Result<CallToolResult, CallError>),
 }
 
 /// A call under way; dropping it cancels it.
 pub struct McpCall {
-    questions: mpsc::Receiver<Question>,
+    heard: mpsc::Receiver<Heard>,
     task: tokio::task::JoinHandle<Result<CallToolResult, CallError>>,
 }
 
@@ -62,16 +63,19 @@ impl Drop for McpCall {
 impl McpCall {
     /// Begins a call.
     pub fn begin(sessions: Arc<Sessions>, request: CallRequest) -> Self {
-        let (asked, questions) = mpsc::channel(1);
-        let task = tokio::spawn(async move { call(&sessions, request, asked).await });
-        Self { questions, task }
+        let (hearer, heard) = mpsc::channel(4);
+        let task = tokio::spawn(async move { call(&sessions, request, hearer).await });
+        Self { heard, task }
     }
 
-    /// Waits for a question or the end.
+    /// Waits for a question, for progress or for the end.
     pub async fn next(&mut self) -> Step {
         tokio::select! {
             biased;
-            Some(question) = self.questions.recv() => Step::Asks(question),
+            Some(heard) = self.heard.recv() => match heard {
+                Heard::Question(question) => Step::Asks(question),
+                Heard::Progress(progress) => Step::Progress(progress),
+            },
             done = &mut self.task => Step::Done(done.unwrap_or_else(|error| {
                 Err(CallError::Unknown(error.to_string()))
             })),
@@ -82,7 +86,7 @@ impl McpCall {
 async fn call(
     sessions: &Sessions,
     request: CallRequest,
-    asked: mpsc::Sender<Question>,
+    hearer: mpsc::Sender<Heard>,
 ) -> Result<CallToolResult, CallError> {
     let mut params = CallToolRequestParams::new(request.tool.clone());
     params = params.with_arguments(request.arguments.clone());
@@ -94,7 +98,7 @@ async fn call(
     loop {
         let taken = sessions.take(&request.key, fresh).await;
         let taken = taken.map_err(CallError::Refused)?;
-        taken.session.ask(Some(asked.clone()));
+        taken.session.tell(Some(hearer.clone()));
         let answer = timed(&taken, params.clone(), sessions.time_limit).await;
         let reused = taken.reused;
         match answer {
@@ -107,7 +111,7 @@ async fn call(
                 // The server keeps nothing of the call, and others may use the session meanwhile.
                 taken.give_back(true);
                 params.request_state.clone_from(&required.request_state);
-                params.input_responses = Some(answers(required, &asked).await);
+                params.input_responses = Some(answers(required, &hearer).await);
             }
             Ok(_) => {
                 taken.give_back(true);
@@ -187,7 +191,7 @@ fn may_have_run(error: &ServiceError) -> bool {
 /// Asks what a server wants to know before it goes on.
 async fn answers(
     required: InputRequiredResult,
-    asked: &mpsc::Sender<Question>,
+    hearer: &mpsc::Sender<Heard>,
 ) -> std::collections::BTreeMap<String, Value> {
     let mut answers = std::collections::BTreeMap::new();
     for (key, request) in required.input_requests.unwrap_or_default() {
@@ -208,7 +212,7 @@ async fn answers(
                     schema,
                     reply,
                 };
-                match asked.send(question).await {
+                match hearer.send(Heard::Question(question)).await {
                     Ok(()) => answer.await.ok().flatten(),
                     Err(_) => None,
                 }

@@ -10,7 +10,7 @@ use parking_lot::Mutex;
 use rmcp::handler::client::ClientHandler;
 use rmcp::model::{
     ClientCapabilities, ClientConfig, ElicitRequestParams, ElicitResult, ElicitationAction,
-    Implementation,
+    Implementation, ProgressNotificationParam,
 };
 use rmcp::service::{NotificationContext, RequestContext, RunningService, ServiceExt};
 use rmcp::transport::streamable_http_client::{
@@ -52,6 +52,12 @@ pub struct Question {
     pub reply: oneshot::Sender<Option<Value>>,
 }
 
+/// What a server says in the middle of a call.
+pub enum Heard {
+    Question(Question),
+    Progress(ProgressNotificationParam),
+}
+
 /// Tells which server's list of tools has changed: tenant and name.
 pub type Changes = mpsc::UnboundedSender<(Arc<str>, Arc<str>)>;
 
@@ -59,8 +65,8 @@ pub type Changes = mpsc::UnboundedSender<(Arc<str>, Arc<str>)>;
 pub struct Handler {
     key: ServerKey,
     changes: Changes,
-    /// Who hears the questions of the call under way.
-    asked: Mutex<Option<mpsc::Sender<Question>>>,
+    /// Who hears what the server says of the call under way.
+    hearer: Mutex<Option<mpsc::Sender<Heard>>>,
     /// Questions that wait for their answer.
     asking: AtomicUsize,
 }
@@ -86,7 +92,7 @@ impl ClientHandler for Handler {
         else {
             return Ok(declined());
         };
-        let Some(asked) = self.asked.lock().clone() else {
+        let Some(hearer) = self.hearer.lock().clone() else {
             return Ok(declined());
         };
         let (reply, answer) = oneshot::channel();
@@ -96,7 +102,7 @@ impl ClientHandler for Handler {
             schema,
             reply,
         };
-        if asked.send(question).await.is_err() {
+        if hearer.send(Heard::Question(question)).await.is_err() {
             return Ok(declined());
         }
         self.asking.fetch_add(1, Ordering::Relaxed);
@@ -106,6 +112,16 @@ impl ClientHandler for Handler {
             Ok(Some(content)) => ElicitResult::new(ElicitationAction::Accept).with_content(content),
             _ => declined(),
         })
+    }
+
+    async fn on_progress(
+        &self,
+        progress: ProgressNotificationParam,
+        _context: NotificationContext<RoleClient>,
+    ) {
+        let hearer = self.hearer.lock().clone();
+        // What nobody takes at once is superseded by the next.
+        let _ = hearer.map(|hearer| hearer.try_send(Heard::Progress(progress)));
     }
 
     async fn on_tool_list_changed(&self, _context: NotificationContext<RoleClient>) {
@@ -122,9 +138,9 @@ pub struct Session {
 }
 
 impl Session {
-    /// Sends questions of the next call to `asked`.
-    pub fn ask(&self, asked: Option<mpsc::Sender<Question>>) {
-        *self.service.service().asked.lock() = asked;
+    /// Sends what is said of the next call to `hearer`.
+    pub fn tell(&self, hearer: Option<mpsc::Sender<Heard>>) {
+        *self.service.service().hearer.lock() = hearer;
     }
 
     /// Whether the server waits for an answer of ours.
@@ -256,7 +272,7 @@ impl Sessions {
         let handler = || Handler {
             key: key.clone(),
             changes: self.changes.clone(),
-            asked: Mutex::default(),
+            hearer: Mutex::default(),
             asking: AtomicUsize::new(0),
         };
         let http = GuardedHttp::new(self.models.clone());
@@ -312,7 +328,7 @@ impl Pool {
 impl Taken {
     /// Gives the session back; `works` tells whether the server answered.
     pub fn give_back(mut self, works: bool) {
-        self.session.ask(None);
+        self.session.tell(None);
         if !works {
             self.pool.failed();
             return;

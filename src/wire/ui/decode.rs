@@ -104,6 +104,11 @@ fn decisions(message: &UiMessage) -> Vec<(String, Word)> {
         let word = Word {
             tool_call_id: Some(call.to_owned()),
             approve: part["approval"]["approved"].as_bool()?,
+            // Beside what the AI SDK knows: what a tool's question is answered with.
+            content: part["approval"]
+                .get("content")
+                .filter(|content| content.is_object())
+                .cloned(),
             reason: part["approval"]["reason"].as_str().map(str::to_owned),
             ..Word::default()
         };
