@@ -23,7 +23,9 @@ use crate::frame::Frame;
 use crate::gateway::Gateway;
 use crate::ids;
 use crate::model::{Params, Role, Turn};
-use crate::run::{Cancelled, Collected, Collector, LiveRun, Reader, RunRequest, Thread, Word};
+use crate::run::{
+    Cancelled, Collected, Collector, LiveRun, Reader, RunRequest, Thread, Word, that_count,
+};
 use crate::store::RunRow;
 
 /// A host hears of progress no more often.
@@ -96,6 +98,15 @@ struct Waits {
 }
 
 impl Waits {
+    /// The call's arguments, as far as a human is shown them.
+    fn shown(&self) -> String {
+        let mut shown: String = self.args.chars().take(MAX_SHOWN).collect();
+        if shown.len() < self.args.len() {
+            shown.push('…');
+        }
+        shown
+    }
+
     /// What the host shows; `None` for a question that MCP's forms cannot carry.
     fn question(&self) -> Option<ElicitRequestParams> {
         let (message, schema) = match &self.elicitation {
@@ -104,10 +115,7 @@ impl Waits {
                 (message, asked["requested_schema"].clone())
             }
             None => {
-                let mut shown: String = self.args.chars().take(MAX_SHOWN).collect();
-                if shown.len() < self.args.len() {
-                    shown.push('…');
-                }
+                let shown = self.shown();
                 let message = format!("May the assistant run '{}' with {shown}?", self.tool);
                 let schema = json!({
                     "type": "object",
@@ -163,7 +171,7 @@ const LEAVE: &str = "leave";
 /// How a run came to rest.
 enum Rest {
     Completed(Collected),
-    Waits(Vec<Waits>),
+    Waits,
 }
 
 /// How a host takes questions.
@@ -227,7 +235,7 @@ impl Ask<'_> {
                         Some(json!({ "reply": reply, "thread_id": thread, "run_id": run_id }));
                     return Ok(result.into());
                 }
-                Rest::Waits(waits) => waits,
+                Rest::Waits => self.pending(&self.run(&run_id).await?).await?,
             };
             let asking = asking(self.caller, self.context);
             if asking == Asking::Again {
@@ -291,13 +299,19 @@ impl Ask<'_> {
                 Leave::Asked(CallToolResponse::InputRequired(required))
             }
             Asking::Within => {
-                let answer = tokio::select! {
-                    answer = self.context.peer.create_elicitation(question) => answer,
-                    () = self.context.ct.cancelled() => return Err(cancelled()),
-                };
-                said(answer.ok().and_then(|answer| wait.word(answer)))
+                let answer = self.put(question).await?;
+                said(answer.and_then(|answer| wait.word(answer)))
             }
         })
+    }
+
+    /// Puts a question to the host within the call; `None` when it fails to ask, which leaves the
+    /// question open. The error: the host gave the call up.
+    async fn put(&self, question: ElicitRequestParams) -> Result<Option<ElicitResult>, ApiError> {
+        tokio::select! {
+            answer = self.context.peer.create_elicitation(question) => Ok(answer.ok()),
+            () = self.context.ct.cancelled() => Err(cancelled()),
+        }
     }
 
     /// Passes a tool's own question on to the host; `None` when nobody answers it.
@@ -311,10 +325,7 @@ impl Ask<'_> {
         if asking(self.caller, self.context) != Asking::Within {
             return None;
         }
-        let answer = tokio::select! {
-            answer = self.context.peer.create_elicitation(wait.question()?) => answer.ok()?,
-            () = self.context.ct.cancelled() => return None,
-        };
+        let answer = self.put(wait.question()?).await.ok()??;
         let word = wait.word(answer)?;
         word.content.filter(|_| word.approve)
     }
@@ -396,16 +407,12 @@ impl Ask<'_> {
             let Some(question) = wait.question() else {
                 return Ok(words);
             };
-            let answer = tokio::select! {
-                answer = self.context.peer.create_elicitation(question) => answer,
-                () = self.context.ct.cancelled() => {
-                    let run = self.run(run_id).await?;
-                    self.gateway.runs.go_on(&run, Some(given_up())).await?;
-                    return Err(cancelled());
-                }
+            let Ok(answer) = self.put(question).await else {
+                let run = self.run(run_id).await?;
+                self.gateway.runs.go_on(&run, Some(given_up())).await?;
+                return Err(cancelled());
             };
-            // A host that fails to ask leaves the question open.
-            let word = answer.ok().and_then(|answer| wait.word(answer));
+            let word = answer.and_then(|answer| wait.word(answer));
             let Some(word) = word else {
                 return Ok(words);
             };
@@ -426,14 +433,8 @@ impl Ask<'_> {
         let principal = &self.caller.principal;
         principal.require(Scope::ApprovalsWrite)?;
         let run = self.run(run_id).await?;
-        let mut going_on = None;
-        for word in words {
-            let word = Word {
-                actor: Some(principal.actor()),
-                ..word
-            };
-            going_on = self.gateway.runs.decide(&run, &word).await?;
-        }
+        let actor = principal.actor();
+        let going_on = self.gateway.runs.decide_all(&run, words, &actor).await?;
         Ok(going_on.map(|live| live.later_reader()))
     }
 
@@ -443,8 +444,8 @@ impl Ask<'_> {
         let waits = self.pending(&run).await?;
         let mut text = "The assistant waits for a decision on:".to_owned();
         for wait in &waits {
-            let shown: String = wait.args.chars().take(MAX_SHOWN).collect();
-            text += &format!("\n- {} ({}) with {shown}", wait.tool, wait.approval_id);
+            let (tool, id, shown) = (&wait.tool, &wait.approval_id, wait.shown());
+            text += &format!("\n- {tool} ({id}) with {shown}");
         }
         let approvals: Vec<Value> = waits
             .iter()
@@ -469,7 +470,6 @@ impl Ask<'_> {
         let mut guard = Guard(Some(run.clone()));
         let mut collector = Collector::default();
         let mut frames = Vec::new();
-        let mut waits = Vec::new();
         let mut rest = None;
         loop {
             tokio::select! {
@@ -480,18 +480,6 @@ impl Ask<'_> {
             for frame in &frames {
                 collector.add(frame);
                 match frame {
-                    Frame::ApprovalRequired {
-                        approval_id,
-                        name,
-                        args,
-                        elicitation,
-                        ..
-                    } => waits.push(Waits {
-                        approval_id: String::from_utf8_lossy(approval_id).into_owned(),
-                        tool: String::from_utf8_lossy(name).into_owned(),
-                        args: String::from_utf8_lossy(args).into_owned(),
-                        elicitation: serde_json::from_slice(elicitation).ok(),
-                    }),
                     Frame::RunCompleted { .. } => rest = Some(true),
                     Frame::RunPaused { .. } => rest = Some(false),
                     _ => {}
@@ -505,7 +493,7 @@ impl Ask<'_> {
         guard.0 = None;
         match rest {
             Some(true) => Ok(Rest::Completed(collector.finish())),
-            Some(false) => Ok(Rest::Waits(waits)),
+            Some(false) => Ok(Rest::Waits),
             None => {
                 Err(run.failure.get().cloned().unwrap_or_else(|| {
                     ApiError::conflict("run_cancelled", "the run was cancelled")
@@ -515,7 +503,7 @@ impl Ask<'_> {
     }
 }
 
-/// The words in a second call's answers. A rejection ends the run, so nothing counts beside it.
+/// The words in a second call's answers that count.
 fn words(waits: &[Waits], answers: &InputResponses) -> Result<Vec<Word>, ApiError> {
     let mut words = Vec::new();
     for (id, answer) in answers {
@@ -529,10 +517,7 @@ fn words(waits: &[Waits], answers: &InputResponses) -> Result<Vec<Word>, ApiErro
             .map_err(|e| ApiError::invalid("inputResponses", e.to_string()))?;
         words.extend(wait.word(answer));
     }
-    if let Some(at) = words.iter().position(|word| !word.approve) {
-        words = vec![words.swap_remove(at)];
-    }
-    Ok(words)
+    Ok(that_count(words))
 }
 
 #[cfg(test)]

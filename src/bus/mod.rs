@@ -14,7 +14,8 @@ use bytes::Bytes;
 use prometheus::IntCounter;
 use tokio::sync::mpsc;
 
-pub use message::{Notice, Piece, Told};
+pub use message::Notice;
+use message::Told;
 pub use redis::{Follower, RedisError};
 
 use crate::frame::Frame;
@@ -45,18 +46,13 @@ impl Bus {
     }
 
     /// Tells frames of a run, from number `first` on, encoded. Never waits.
-    pub fn frames(&self, run_id: &Arc<str>, first: usize, count: usize, frames: &[u8]) {
+    pub fn frames(&self, run_id: &Arc<str>, first: usize, count: usize, frames: Bytes) {
         if let Some(link) = &self.0 {
-            link.send(redis::Outgoing::Run {
+            link.send(redis::Outgoing::Frames {
                 run_id: run_id.clone(),
+                first,
                 count,
-                piece: Piece {
-                    node_id: link.node_id(),
-                    told: Told::Frames {
-                        first,
-                        frames: Bytes::copy_from_slice(frames),
-                    },
-                },
+                frames,
             });
         }
     }

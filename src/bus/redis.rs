@@ -36,10 +36,12 @@ const BEHIND: usize = 1024;
 
 /// What goes out.
 pub enum Outgoing {
-    Run {
+    /// Frames of a run, `count` of them from number `first` on, encoded.
+    Frames {
         run_id: Arc<str>,
+        first: usize,
         count: usize,
-        piece: Piece,
+        frames: Bytes,
     },
     Notice(Notice),
 }
@@ -159,10 +161,6 @@ impl Link {
         Ok(link)
     }
 
-    pub fn node_id(&self) -> Arc<str> {
-        self.node_id.clone()
-    }
-
     pub fn lost(&self) -> &IntCounter {
         &self.lost
     }
@@ -258,25 +256,24 @@ async fn write(
     while inbox.recv_many(&mut gathered, AT_ONCE).await > 0 {
         let mut batch = redis::pipe();
         let pieces = gathered.len() as u64;
-        let mut changes = Vec::new();
-        let mut runs = Vec::new();
-        for outgoing in gathered.drain(..) {
-            match outgoing {
-                Outgoing::Notice(change) => changes.push(change),
-                Outgoing::Run {
+        for told in joined(gathered.drain(..)) {
+            match told {
+                Outgoing::Frames {
                     run_id,
-                    count,
-                    piece,
-                } => runs.push((run_id, count, piece)),
-            }
-        }
-        for (run_id, piece) in joined(runs) {
-            add(&mut batch, &run_id, &piece);
-        }
-        for change in changes {
-            let node_id = node_id.to_string();
-            if let Ok(text) = serde_json::to_string(&Changed { node_id, change }) {
-                batch.publish(CHANGES, text).ignore();
+                    first,
+                    frames,
+                    ..
+                } => {
+                    let node_id = node_id.clone();
+                    let told = Told::Frames { first, frames };
+                    add(&mut batch, &run_id, &Piece { node_id, told });
+                }
+                Outgoing::Notice(change) => {
+                    let node_id = node_id.to_string();
+                    if let Ok(text) = serde_json::to_string(&Changed { node_id, change }) {
+                        batch.publish(CHANGES, text).ignore();
+                    }
+                }
             }
         }
         let sent: Result<(), RedisError> = batch.query_async(&mut manager).await;
@@ -288,51 +285,37 @@ async fn write(
 }
 
 /// Joins the frames of each run that follow each other.
-fn joined(runs: Vec<(Arc<str>, usize, Piece)>) -> Vec<(Arc<str>, Piece)> {
-    struct Group {
-        run_id: Arc<str>,
-        node_id: Arc<str>,
-        first: usize,
-        next: usize,
-        bytes: BytesMut,
-    }
+fn joined(gathered: impl Iterator<Item = Outgoing>) -> Vec<Outgoing> {
     let mut newest: HashMap<Arc<str>, usize> = HashMap::new();
-    let mut groups: Vec<Group> = Vec::new();
-    for (run_id, count, piece) in runs {
-        // Claims are told by themselves.
-        let Told::Frames { first, frames } = piece.told else {
-            continue;
-        };
-        let known = newest.get(&run_id).map(|at| &mut groups[*at]);
-        match known.filter(|group| group.next == first) {
-            Some(group) => {
-                group.next += count;
-                group.bytes.extend_from_slice(&frames);
+    let mut joined: Vec<Outgoing> = Vec::new();
+    for outgoing in gathered {
+        if let Outgoing::Frames {
+            run_id,
+            first,
+            count,
+            frames,
+        } = &outgoing
+        {
+            let known = newest.get(run_id).map(|at| &mut joined[*at]);
+            if let Some(Outgoing::Frames {
+                first: begun,
+                count: held,
+                frames: bytes,
+                ..
+            }) = known
+                && *begun + *held == *first
+            {
+                let mut both = BytesMut::from(std::mem::take(bytes));
+                both.extend_from_slice(frames);
+                *bytes = both.freeze();
+                *held += count;
+                continue;
             }
-            None => {
-                newest.insert(run_id.clone(), groups.len());
-                groups.push(Group {
-                    run_id,
-                    node_id: piece.node_id,
-                    first,
-                    next: first + count,
-                    bytes: BytesMut::from(&frames[..]),
-                });
-            }
+            newest.insert(run_id.clone(), joined.len());
         }
+        joined.push(outgoing);
     }
-    let pieces = groups.into_iter().map(|group| {
-        let told = Told::Frames {
-            first: group.first,
-            frames: group.bytes.freeze(),
-        };
-        let piece = Piece {
-            node_id: group.node_id,
-            told,
-        };
-        (group.run_id, piece)
-    });
-    pieces.collect()
+    joined
 }
 
 struct Listener {
@@ -428,5 +411,47 @@ impl Listener {
         for followers in self.followers.lock().values_mut() {
             followers.retain(|(_, sender)| sender.try_send(None).is_ok());
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn frames(run: &str, first: usize, bytes: &'static [u8]) -> Outgoing {
+        Outgoing::Frames {
+            run_id: run.into(),
+            first,
+            count: bytes.len(),
+            frames: Bytes::from_static(bytes),
+        }
+    }
+
+    #[test]
+    fn frames_of_a_run_that_follow_each_other_go_together() {
+        let gathered = vec![
+            frames("a", 0, b"01"),
+            frames("b", 7, b"7"),
+            frames("a", 2, b"2"),
+            Outgoing::Notice(Notice::Smiths),
+            frames("a", 9, b"9"),
+            frames("a", 10, b"x"),
+        ];
+        let told: Vec<String> = joined(gathered.into_iter())
+            .iter()
+            .map(|outgoing| match outgoing {
+                Outgoing::Frames {
+                    run_id,
+                    first,
+                    count,
+                    frames,
+                } => format!(
+                    "{run_id} {first} {count} {}",
+                    String::from_utf8_lossy(frames)
+                ),
+                Outgoing::Notice(notice) => format!("{notice:?}"),
+            })
+            .collect();
+        assert_eq!(told, ["a 0 3 012", "b 7 1 7", "Smiths", "a 9 2 9x"]);
     }
 }

@@ -14,7 +14,7 @@ use crate::gateway::Gateway;
 use crate::ids;
 use crate::limit::Permit;
 use crate::model::{ModelCall, ModelRequest, Route};
-use crate::run::{Collected, Collector, LiveRun, Reader, Spender, Word};
+use crate::run::{Collected, Collector, LiveRun, Reader, Spender, Word, that_count};
 use crate::sse::KEEP_ALIVE;
 use crate::store::RunRow;
 use crate::wire::{AnswerEncoder, FrameEncoder, Plain};
@@ -135,6 +135,22 @@ impl RunTurn {
         Ok(())
     }
 
+    /// Hands all frames to `take`, while the client is there.
+    async fn each(
+        &mut self,
+        exchange: &mut Exchange,
+        mut take: impl FnMut(Frame),
+    ) -> Result<(), Gone> {
+        loop {
+            self.frames.drain(..).for_each(&mut take);
+            tokio::select! {
+                biased;
+                more = self.reader.next(&mut self.frames) => if !more { return Ok(()) },
+                () = exchange.client_gone() => return Err(Gone),
+            }
+        }
+    }
+
     /// Lets `encoder` have all frames without writing them, and tells how the run came to rest.
     pub async fn through(
         mut self,
@@ -143,22 +159,16 @@ impl RunTurn {
     ) -> Result<Result<(StopReason, frame::Usage), ApiError>, Gone> {
         let mut scratch = BytesMut::new();
         let mut end = None;
-        loop {
-            for frame in self.frames.drain(..) {
-                encoder.frame(&frame, &mut scratch);
-                scratch.clear();
-                match frame {
-                    Frame::RunCompleted { stop, usage, .. } => end = Some((stop, usage)),
-                    Frame::RunPaused { usage, .. } => end = Some((StopReason::EndTurn, usage)),
-                    _ => {}
-                }
+        self.each(exchange, |frame| {
+            encoder.frame(&frame, &mut scratch);
+            scratch.clear();
+            match frame {
+                Frame::RunCompleted { stop, usage, .. } => end = Some((stop, usage)),
+                Frame::RunPaused { usage, .. } => end = Some((StopReason::EndTurn, usage)),
+                _ => {}
             }
-            tokio::select! {
-                biased;
-                more = self.reader.next(&mut self.frames) => if !more { break },
-                () = exchange.client_gone() => return Err(Gone),
-            }
-        }
+        })
+        .await?;
         Ok(end.ok_or_else(|| self.failure()))
     }
 
@@ -170,21 +180,15 @@ impl RunTurn {
     ) -> Result<Result<Collected, ApiError>, Gone> {
         let mut collector = Collector::default();
         let mut end = None;
-        loop {
-            for frame in self.frames.drain(..) {
-                plain.say(&frame, |frame| {
-                    collector.add(frame);
-                    if let Frame::RunCompleted { stop, usage, .. } = frame {
-                        end = Some((*stop, *usage));
-                    }
-                });
-            }
-            tokio::select! {
-                biased;
-                more = self.reader.next(&mut self.frames) => if !more { break },
-                () = exchange.client_gone() => return Err(Gone),
-            }
-        }
+        self.each(exchange, |frame| {
+            plain.say(&frame, |frame| {
+                collector.add(frame);
+                if let Frame::RunCompleted { stop, usage, .. } = frame {
+                    end = Some((*stop, *usage));
+                }
+            });
+        })
+        .await?;
         let Some((stop, usage)) = end else {
             return Ok(Err(self.failure()));
         };
@@ -195,8 +199,7 @@ impl RunTurn {
     }
 }
 
-/// Writes humans' decisions on a run that waits, and follows what comes of them. A rejection ends
-/// the run, so nothing else counts beside it.
+/// Writes humans' decisions on a run that waits, and follows what comes of them.
 pub async fn decided(
     exchange: &Exchange,
     principal: &Principal,
@@ -210,19 +213,8 @@ pub async fn decided(
     let run = run
         .filter(|run| run.smith_id == smith_id)
         .ok_or_else(|| ApiError::not_found("run", run_id))?;
-    let rejection = words.iter().position(|word| !word.approve);
-    let words = match rejection {
-        Some(at) => &words[at..=at],
-        None => &words[..],
-    };
-    let mut going_on = None;
-    for word in words {
-        let word = Word {
-            actor: Some(principal.actor()),
-            ..word.clone()
-        };
-        going_on = gateway.runs.decide(&run, &word).await?;
-    }
+    let (words, actor) = (that_count(words), principal.actor());
+    let going_on = gateway.runs.decide_all(&run, words, &actor).await?;
     if let Some(live) = going_on {
         return Ok(RunTurn::new(live.later_reader()));
     }
@@ -290,7 +282,10 @@ async fn stored(
     let bus = &gateway.bus;
     let mut under_way = is_under_way(&run.status);
     // Before the first look, so that nothing falls between.
-    let mut told = bus.follow(id).filter(|_| follow && under_way);
+    let mut told = match follow && under_way {
+        true => bus.follow(id),
+        false => None,
+    };
     let look_every = match told {
         Some(_) => LOOK_EVERY * 8,
         None => LOOK_EVERY,

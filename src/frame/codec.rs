@@ -366,6 +366,13 @@ pub fn decode(buf: &mut Bytes) -> Result<Frame, CodecError> {
     })
 }
 
+/// Appends frames to `buf`.
+pub fn encode_all(frames: &[Frame], buf: &mut BytesMut) {
+    for frame in frames {
+        encode(frame, buf);
+    }
+}
+
 /// All frames of `bytes`.
 pub fn decode_all(mut bytes: Bytes) -> Result<Vec<Frame>, CodecError> {
     let mut frames = Vec::new();

@@ -6,7 +6,7 @@
 mod codec;
 mod escaped;
 
-pub use codec::{CodecError, decode, decode_all, encode};
+pub use codec::{CodecError, decode, decode_all, encode, encode_all};
 pub use escaped::Escaped;
 
 use bytes::Bytes;

@@ -59,9 +59,7 @@ impl FrameLog {
     /// Takes frames in.
     pub(super) fn add(&mut self, frames: &[Frame]) {
         let before = self.bytes.len();
-        for frame in frames {
-            frame::encode(frame, &mut self.bytes);
-        }
+        frame::encode_all(frames, &mut self.bytes);
         if self.bus.is_on() {
             self.untold.extend_from_slice(&self.bytes[before..]);
         }
@@ -74,8 +72,8 @@ impl FrameLog {
         if !self.untold.is_empty() {
             let count = (self.count - self.told) as usize;
             let first = self.told as usize;
-            self.bus.frames(&self.run_id, first, count, &self.untold);
-            self.untold.clear();
+            let told = self.untold.split().freeze();
+            self.bus.frames(&self.run_id, first, count, told);
         }
         self.told = self.count;
     }

@@ -30,5 +30,5 @@ pub use live::{Cancelled, LiveRun, Reader};
 pub use record::{rfc3339, run_out, run_status, usage_of};
 pub use request::{INCLUDE_REASONING, INCLUDE_TOOL_ARGS, Link, ResponseRecord, RunRequest, Thread};
 pub use resolve::{Effective, Smiths, render_instructions};
-pub use resume::{Word, not_paused};
+pub use resume::{Word, not_paused, that_count};
 pub use transcript::{Collected, Collector};

@@ -27,6 +27,14 @@ pub struct Word {
     pub actor: Option<Value>,
 }
 
+/// Of the words on one run, those that count: one rejection ends it, so nothing counts beside that.
+pub fn that_count(mut words: Vec<Word>) -> Vec<Word> {
+    match words.iter().position(|word| !word.approve) {
+        Some(at) => vec![words.swap_remove(at)],
+        None => words,
+    }
+}
+
 /// 409 for a run that waits for nothing.
 pub fn not_paused(run: &RunRow) -> ApiError {
     ApiError::conflict(
@@ -90,6 +98,24 @@ impl Runs {
         self.go_on(run, None).await
     }
 
+    /// Writes what `actor` decided, word for word. Answers the run when it goes on with that.
+    pub async fn decide_all(
+        self: &Arc<Self>,
+        run: &RunRow,
+        words: Vec<Word>,
+        actor: &Value,
+    ) -> Result<Option<Arc<LiveRun>>, ApiError> {
+        let mut going_on = None;
+        for word in words {
+            let word = Word {
+                actor: Some(actor.clone()),
+                ..word
+            };
+            going_on = self.decide(run, &word).await?;
+        }
+        Ok(going_on)
+    }
+
     /// Takes a paused run up again when all that it waits for is decided, or to cancel it.
     pub async fn go_on(
         self: &Arc<Self>,
@@ -139,9 +165,7 @@ impl Runs {
         let more = self.bus.claim(&run.id, first).await;
         if !more.is_empty() {
             let mut bytes = BytesMut::new();
-            for frame in &more {
-                frame::encode(frame, &mut bytes);
-            }
+            frame::encode_all(&more, &mut bytes);
             self.journal.append(Op::Frames {
                 tenant_id: run.tenant_id.as_str().into(),
                 run_id: run.id.as_str().into(),

@@ -20,7 +20,7 @@ use crate::cli::{Running, token_in};
 use crate::crash::with_mock;
 use crate::mock::Mock;
 use crate::nodes::Redis;
-use crate::support::free_address;
+use crate::support::{check_gapless, free_address};
 
 const WORKERS: u64 = 12;
 const NODES: usize = 2;
@@ -384,8 +384,7 @@ impl Site {
             tokio::time::sleep(Duration::from_millis(100)).await;
         }
         assert!(seen.rests(), "{run} never rests: {:?}", seen.names);
-        let gapless: Vec<u64> = (0..seen.ids.len() as u64).collect();
-        assert_eq!(seen.ids, gapless, "{run}: {:?}", seen.names);
+        check_gapless(&seen.ids, &format!("{run}: {:?}", seen.names));
         self.counts.followed.fetch_add(1, Ordering::Relaxed);
     }
 
@@ -585,8 +584,7 @@ async fn nothing_is_lost_doubled_or_stuck() {
         let log = site.call(&dice, Method::GET, &path).send().await;
         let mut seen = Seen::default();
         seen.read(log.expect("a log")).await;
-        let gapless: Vec<u64> = (0..seen.ids.len() as u64).collect();
-        assert_eq!(seen.ids, gapless, "{id}: {:?}", seen.names);
+        check_gapless(&seen.ids, &format!("{id}: {:?}", seen.names));
         assert!(
             seen.rests(),
             "{id} is {status}, its log ends with {:?}",

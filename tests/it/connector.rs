@@ -26,8 +26,7 @@ impl Scene {
     async fn set(store: Option<String>) -> Self {
         let gateway = start_on(store, |_| {}).await;
         let smith = gateway.smith("anthropic/text").await;
-        let body = json!({ "kind": "mcp", "target": { "type": "smith", "id": smith } });
-        let made = ok(gateway.post("/v1/deployments", &body).send().await).await;
+        let made = gateway.deploy("smith", &smith).await;
         let token = gateway
             .smith_token(&smith, &["runs:write", "approvals:write"])
             .await;

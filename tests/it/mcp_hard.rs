@@ -59,14 +59,8 @@ impl Harness {
         made["id"].as_str().expect("an id").to_owned()
     }
 
-    async fn play(&self, smith: &str, script: &str) -> Value {
-        let body = json!({ "input": [{ "role": "user", "content": script }] });
-        let path = format!("/v1/smiths/{smith}/runs");
-        ok(self.post(&path, &body).send().await).await
-    }
-
     async fn says(&self, smith: &str, script: &str) -> String {
-        let run = self.play(smith, script).await;
+        let run = self.run(smith, script).await;
         assert_eq!(run["status"], "completed", "{run}");
         run["output"]["content"].as_str().expect("text").to_owned()
     }
@@ -306,7 +300,7 @@ async fn an_approval_expires() {
     let smith = gateway
         .scripted(json!({ "mcp_servers": ["hostile"] }))
         .await;
-    let run = gateway.play(&smith, "who {}").await;
+    let run = gateway.run(&smith, "who {}").await;
     assert_eq!(run["status"], "paused_for_approval", "{run}");
     let path = format!(
         "/v1/smiths/{smith}/runs/{}",

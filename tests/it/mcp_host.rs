@@ -15,7 +15,7 @@ on_both_stores! {
 }
 
 impl Harness {
-    async fn deploy(&self, kind: &str, target: &str) -> Value {
+    pub async fn deploy(&self, kind: &str, target: &str) -> Value {
         let body = json!({ "kind": "mcp", "target": { "type": kind, "id": target } });
         ok(self.post("/v1/deployments", &body).send().await).await
     }

@@ -12,7 +12,7 @@ use crate::cli::{Running, token_in};
 use crate::crash::with_mock;
 use crate::mock::Mock;
 use crate::store::postgres_url;
-use crate::support::{free_address, ok};
+use crate::support::{check_gapless, free_address, ok};
 use crate::tools::Workshop;
 
 /// A Redis of a test's own, from Debian's package.
@@ -152,8 +152,7 @@ fn id_in(head: &[u8]) -> String {
 }
 
 fn check_whole(ids: &[String], names: &[String]) {
-    let gapless: Vec<String> = (0..ids.len()).map(|n| n.to_string()).collect();
-    assert_eq!(ids, gapless);
+    check_gapless(ids, "");
     assert_eq!(
         names.last().map(String::as_str),
         Some("run.completed"),

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use serde_json::{Value, json};
 
-use crate::support::{Harness, data_lines, ok, refused, text};
+use crate::support::{Harness, check_gapless, data_lines, ok, refused, text};
 
 fn input(text: &str) -> Value {
     json!([{ "role": "user", "content": text }])
@@ -391,8 +391,7 @@ async fn runs_that_a_dead_node_left_go_on_or_are_failed_with_their_client_gone()
         .lines()
         .filter_map(|l| l.strip_prefix("id: "))
         .collect();
-    let gapless: Vec<String> = (0..ids.len()).map(|n| n.to_string()).collect();
-    assert_eq!(ids, gapless);
+    check_gapless(&ids, "");
     let failed = ok(crashed.get("/v1/runs?status=failed").send().await).await;
     assert_eq!(failed["data"].as_array().map(Vec::len), Some(1));
     assert_eq!(failed["data"][0]["error"]["code"], "run_failed");

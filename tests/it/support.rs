@@ -254,6 +254,13 @@ pub async fn text(answer: reqwest::Result<Response>) -> String {
     answer.expect("an answer").text().await.expect("a body")
 }
 
+/// Checks that the ids of a stream's events count up from nought; `about` is told when they do not.
+pub fn check_gapless<T: ToString>(ids: &[T], about: &str) {
+    let ids: Vec<String> = ids.iter().map(ToString::to_string).collect();
+    let gapless: Vec<String> = (0..ids.len()).map(|n| n.to_string()).collect();
+    assert_eq!(ids, gapless, "{about}");
+}
+
 /// The `data:` payloads of an event stream.
 pub fn data_lines(stream: &str) -> Vec<&str> {
     stream

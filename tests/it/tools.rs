@@ -14,7 +14,7 @@ use crate::crash::with_mock;
 use crate::mock::Mock;
 use crate::nodes::Redis;
 use crate::store::postgres_url;
-use crate::support::{Harness, data_lines, ok, refused, text};
+use crate::support::{Harness, check_gapless, data_lines, ok, refused, text};
 
 /// A server with side effects, and the file that they leave traces in.
 pub struct Workshop {
@@ -65,7 +65,7 @@ impl Harness {
         made["id"].as_str().expect("an id").to_owned()
     }
 
-    async fn run(&self, smith: &str, script: &str) -> Value {
+    pub async fn run(&self, smith: &str, script: &str) -> Value {
         let body = json!({ "input": [{ "role": "user", "content": script }] });
         let path = format!("/v1/smiths/{smith}/runs");
         ok(self.post(&path, &body).send().await).await
@@ -244,8 +244,7 @@ async fn approvals_pause_and_go_on(store: Option<String>) {
         .lines()
         .filter_map(|l| l.strip_prefix("id: "))
         .collect();
-    let gapless: Vec<String> = (0..ids.len()).map(|n| n.to_string()).collect();
-    assert_eq!(ids, gapless);
+    check_gapless(&ids, "");
     let feed = ok(gateway.get("/v1/events?type=approval").send().await).await;
     let feed: Vec<&str> = feed["data"]
         .as_array()
@@ -677,8 +676,7 @@ async fn runs_go_on_after_a_crash(store: Option<String>) {
         .lines()
         .filter_map(|l| l.strip_prefix("id: "))
         .collect();
-    let gapless: Vec<String> = (0..ids.len()).map(|n| n.to_string()).collect();
-    assert_eq!(ids, gapless, "{events}");
+    check_gapless(&ids, &events);
     assert_eq!(kinds(&events).last(), Some(&"run.completed"));
 }
 
@@ -726,8 +724,7 @@ async fn mcp_hosts_ask_their_human() {
     let workshop = Workshop::start().await;
     gateway.put_workshop(&workshop).await;
     let smith = gateway.tool_smith(&[]).await;
-    let body = json!({ "kind": "mcp", "target": { "type": "smith", "id": smith } });
-    let deployment = ok(gateway.post("/v1/deployments", &body).send().await).await;
+    let deployment = gateway.deploy("smith", &smith).await;
     let path = format!("/v1/deployments/{}/mcp", text_in(&deployment, "id"));
     let url = gateway.url(&path);
     let token = gateway
@@ -756,8 +753,7 @@ async fn mcp_hosts_use_a_smiths_tools_and_panels() {
     gateway.put_workshop(&workshop).await;
     let smith = gateway.tool_smith(&["calculator"]).await;
     let deploy = async |kind: &str, id: &str| {
-        let body = json!({ "kind": "mcp", "target": { "type": kind, "id": id } });
-        let made = ok(gateway.post("/v1/deployments", &body).send().await).await;
+        let made = gateway.deploy(kind, id).await;
         gateway.url(&format!("/v1/deployments/{}/mcp", text_in(&made, "id")))
     };
     let url = deploy("smith", &smith).await;
@@ -873,8 +869,7 @@ async fn another_node_goes_on(redis: Option<&str>) {
         .lines()
         .filter_map(|l| l.strip_prefix("id: "))
         .collect();
-    let gapless: Vec<String> = (0..ids.len()).map(|n| n.to_string()).collect();
-    assert_eq!(ids, gapless, "{events}");
+    check_gapless(&ids, &events);
     assert_eq!(kinds(&events).last(), Some(&"run.completed"), "{events}");
     assert_eq!(events.matches("event: run.started").count(), 1);
     assert_eq!(workshop.ledger().len(), 2, "nothing was run again");
