@@ -17,6 +17,7 @@ use crate::ids;
 use crate::limit::Gate;
 use crate::metrics::Metrics;
 use crate::model::{Models, Routing};
+use crate::overload::Overload;
 use crate::retrieval::Retrieval;
 use crate::run::{Accounting, Budgets, RunParts, Runs, Smiths, Spender};
 use crate::secrets::{Vault, VaultError};
@@ -55,6 +56,7 @@ pub struct Gateway {
     pub store: Arc<dyn Store>,
     pub journal: Journal,
     pub auth: Arc<Auth>,
+    pub overload: Arc<Overload>,
     pub models: Arc<Models>,
     pub smiths: Arc<Smiths>,
     pub runs: Arc<Runs>,
@@ -112,6 +114,13 @@ impl Gateway {
         };
         let auth = Auth::new(keys, &config.auth, store.clone(), bus.clone()).await?;
         let auth = Arc::new(auth);
+        let overload = Overload::new(Duration::from_millis(config.limits.max_worker_lag_ms));
+        for metric in overload.metrics() {
+            metrics
+                .registry
+                .register(metric)
+                .map_err(|e| StartError::Config(e.to_string()))?;
+        }
         let counters = [&auth.cache_hits, &auth.cache_misses];
         for counter in counters.into_iter().chain(bus.lost()) {
             metrics
@@ -162,6 +171,7 @@ impl Gateway {
         let tasks = vec![
             writer,
             tokio::spawn(auth.clone().follow_revocations()),
+            tokio::spawn(overload.clone().watch()),
             tokio::spawn(
                 accounting
                     .clone()
@@ -174,6 +184,7 @@ impl Gateway {
             store,
             journal,
             auth,
+            overload,
             models,
             smiths,
             runs,

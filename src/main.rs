@@ -10,6 +10,11 @@ use smithgate::edge::Server;
 use smithgate::gateway::{Gateway, write_private};
 use smithgate::{demo, store};
 
+/// Every request makes and drops some hundred small pieces on whichever worker it is on, which the
+/// system's allocator serializes and mimalloc does not.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
 type Failure = Box<dyn std::error::Error>;
 
 /// A self-hosted gateway for AI agents.

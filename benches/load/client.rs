@@ -2,6 +2,7 @@
 //! measures.
 
 use std::net::SocketAddr;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -87,24 +88,28 @@ pub async fn once(address: SocketAddr, request: &[u8]) -> std::io::Result<(u16, 
     Ok((status, String::from_utf8_lossy(&buf).into_owned()))
 }
 
-/// Answers per second over `connections`, for `time`.
+/// Answers per second over `connections`, for `time`. Each connection goes through all requests,
+/// from a place of its own.
 pub async fn throughput(
     address: SocketAddr,
-    request: &[u8],
+    requests: &[Vec<u8>],
     connections: usize,
     time: Duration,
 ) -> std::io::Result<f64> {
     let started = Instant::now();
     let mut tasks = Vec::new();
-    for _ in 0..connections {
-        let request = request.to_vec();
+    let requests: Arc<[Vec<u8>]> = requests.into();
+    for n in 0..connections {
+        let requests = requests.clone();
         tasks.push(tokio::spawn(async move {
             let mut socket = TcpStream::connect(address).await?;
             socket.set_nodelay(true)?;
             let mut buf = Vec::with_capacity(64 * 1024);
             let mut answered = 0u64;
+            let mut at = n * requests.len() / connections;
             while started.elapsed() < time {
-                socket.write_all(&request).await?;
+                socket.write_all(&requests[at % requests.len()]).await?;
+                at += 1;
                 let status = answer(&mut socket, &mut buf).await?;
                 if status != 200 {
                     return Err(std::io::Error::other(format!("status {status}")));
@@ -121,12 +126,33 @@ pub async fn throughput(
     Ok(answered as f64 / started.elapsed().as_secs_f64())
 }
 
+/// How long each request takes, in milliseconds, one after the other on one connection.
+pub async fn timed(address: SocketAddr, requests: &[Vec<u8>]) -> std::io::Result<Vec<f64>> {
+    let mut socket = TcpStream::connect(address).await?;
+    socket.set_nodelay(true)?;
+    let (mut buf, mut times) = (Vec::new(), Vec::new());
+    for request in requests {
+        let begun = Instant::now();
+        socket.write_all(request).await?;
+        match answer(&mut socket, &mut buf).await? {
+            200 => times.push(begun.elapsed().as_secs_f64() * 1e3),
+            _ => {
+                let text = String::from_utf8_lossy(&buf).into_owned();
+                return Err(std::io::Error::other(text));
+            }
+        }
+    }
+    Ok(times)
+}
+
 /// What many slow streams at once saw, in milliseconds, sorted.
 pub struct Paced {
     /// From the request to the first chunk.
     pub first_chunk: Vec<f64>,
     /// From a chunk's sending to its arrival.
     pub late: Vec<f64>,
+    /// Streams that were answered 503 with `Retry-After`.
+    pub refused: usize,
 }
 
 /// Follows `streams` slow streams from start to end.
@@ -147,6 +173,13 @@ pub async fn paced(address: SocketAddr, request: &[u8], streams: usize) -> std::
                 if socket.read_buf(&mut buf).await? == 0 {
                     return Err(cut());
                 }
+                if buf.starts_with(b"HTTP/1.1 503") {
+                    let text = String::from_utf8_lossy(&buf).to_ascii_lowercase();
+                    return match text.contains("retry-after") {
+                        true => Ok(None),
+                        false => Err(std::io::Error::other(text)),
+                    };
+                }
                 let now = now_nanos();
                 while let Some(at) = memchr::memmem::find(&buf[seen..], SENT_AT.as_bytes()) {
                     let from = seen + at + SENT_AT.len();
@@ -162,18 +195,26 @@ pub async fn paced(address: SocketAddr, request: &[u8], streams: usize) -> std::
                     seen = from + length;
                 }
             }
-            Ok((first.unwrap_or(f64::NAN), late))
+            Ok(Some((first.unwrap_or(f64::NAN), late)))
         }));
     }
-    let (mut first_chunk, mut late) = (Vec::new(), Vec::new());
+    let (mut first_chunk, mut late, mut refused) = (Vec::new(), Vec::new(), 0);
     for task in tasks {
-        let (first, chunks) = task.await.map_err(std::io::Error::other)??;
-        first_chunk.push(first);
-        late.extend(chunks);
+        match task.await.map_err(std::io::Error::other)?? {
+            Some((first, chunks)) => {
+                first_chunk.push(first);
+                late.extend(chunks);
+            }
+            None => refused += 1,
+        }
     }
     first_chunk.sort_by(f64::total_cmp);
     late.sort_by(f64::total_cmp);
-    Ok(Paced { first_chunk, late })
+    Ok(Paced {
+        first_chunk,
+        late,
+        refused,
+    })
 }
 
 /// The value that `share` of the sorted `values` do not exceed.

@@ -1,8 +1,8 @@
 //! A provider that costs next to nothing: answers are made once; a stream's chunks are written one
 //! by one, back to back, as a provider does that writes each token when it has it.
 //!
-//! The path's first segment is the wire. The model `slow` gets a chunk every 20 ms, each with the
-//! time at which it was sent; `idle` gets one chunk and silence. `GET /hung-up` tells when a client
+//! The path's first segment is the wire. The model `slow-20` gets a chunk every 20 ms for five
+//! seconds, each with the time at which it was sent; `idle` gets one chunk and silence. `GET /hung-up` tells when a client
 //! last closed a connection in mid-stream.
 
 use std::sync::Arc;
@@ -16,15 +16,16 @@ use crate::client::{content_length, now_nanos};
 
 /// Chunks of a streamed answer.
 pub const CHUNKS: usize = 100;
-/// Time between two chunks of a slow stream.
-pub const PACE: Duration = Duration::from_millis(20);
-/// Chunks of a slow stream.
-pub const SLOW_CHUNKS: usize = 150;
+/// How long a slow stream goes on.
+const SLOW_TIME: Duration = Duration::from_secs(5);
 /// Marks the time in a slow chunk.
 pub const SENT_AT: &str = "sent-at-";
 
 const STREAM_HEAD: &[u8] =
     b"HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\ntransfer-encoding: chunked\r\n\r\n";
+
+/// The model of a slow stream, in a request.
+const SLOW: &[u8] = b"\"model\":\"slow-";
 
 struct Answers {
     whole: Vec<u8>,
@@ -166,8 +167,10 @@ async fn connection(mut socket: TcpStream, answers: &Answers) -> Option<()> {
                 at.len()
             );
             socket.write_all(answer.as_bytes()).await.ok()?;
-        } else if has("\"model\":\"slow\"") {
-            slow(&mut socket, answers).await?;
+        } else if let Some(at) = memchr::memmem::find(request, SLOW) {
+            let digits = request[at + SLOW.len()..].split(|b| *b == b'"').next()?;
+            let pace = std::str::from_utf8(digits).ok()?.parse().ok()?;
+            slow(&mut socket, answers, Duration::from_millis(pace)).await?;
         } else if has("\"model\":\"idle\"") {
             idle(&mut socket, answers).await?;
         } else if has("\"stream\":true") || has("streamGenerateContent") {
@@ -186,10 +189,10 @@ async fn connection(mut socket: TcpStream, answers: &Answers) -> Option<()> {
     }
 }
 
-async fn slow(socket: &mut TcpStream, answers: &Answers) -> Option<()> {
-    let mut ticks = tokio::time::interval(PACE);
+async fn slow(socket: &mut TcpStream, answers: &Answers, pace: Duration) -> Option<()> {
+    let mut ticks = tokio::time::interval(pace);
     let mut out = STREAM_HEAD.to_vec();
-    for _ in 0..SLOW_CHUNKS {
+    for _ in 0..SLOW_TIME.as_millis() / pace.as_millis() {
         ticks.tick().await;
         chunk(
             &mut out,

@@ -179,19 +179,11 @@ pub async fn create(
     if routes.iter().all(Route::embeds_as_openai) {
         let mut bodies = Vec::with_capacity(routes.len());
         for route in &routes {
-            bodies.push((
-                route.target(),
-                body_for(&body, route, input.model.is_some())?,
-            ));
+            bodies.push(body_for(&body, route, input.model.is_some())?);
         }
-        let (route, mut response) = gateway
-            .models
-            .forward(routes, "/embeddings", |route| {
-                let target = route.target();
-                let found = bodies.iter().find(|(of, _)| *of == target);
-                found.map(|(_, body)| body.clone()).unwrap_or_default()
-            })
-            .await?;
+        let sent = gateway.models.forward(&routes, "/embeddings", &bodies);
+        let (at, mut response) = sent.await?;
+        let route = &routes[at];
         let answer = response
             .body(gateway.config.limits.max_answer_bytes)
             .await?;

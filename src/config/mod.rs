@@ -175,6 +175,9 @@ pub struct Limits {
     pub max_file_bytes: usize,
     /// Runs at once on this node; more are answered 503 `service_overloaded`.
     pub max_concurrent_runs: usize,
+    /// New model calls and runs are answered 503 `service_overloaded` while what is ready waits
+    /// longer than this for a worker, in milliseconds; 0: never.
+    pub max_worker_lag_ms: u64,
     /// A node that shows no life for this long loses its runs to others, in milliseconds.
     pub lease_ms: u64,
     pub rate: Rates,
@@ -400,6 +403,7 @@ impl Default for Limits {
             thread_turns: 50,
             max_file_bytes: 512 * 1024 * 1024,
             max_concurrent_runs: 20_000,
+            max_worker_lag_ms: 40,
             lease_ms: 30_000,
             rate: Rates::default(),
             concurrency: Concurrency::default(),

@@ -43,6 +43,8 @@ impl App {
         }
     }
 
+    /// All but the one that must be fastest are boxed: a future is as large as its largest branch, and
+    /// is moved whole when it is made.
     async fn serve(&self, exchange: &mut Exchange) -> Result<(), Gone> {
         let method = exchange.request().method.clone();
         let path = exchange.request().uri.path().to_owned();
@@ -50,13 +52,20 @@ impl App {
             exchange.route = "preflight";
             return preflight(exchange).await;
         }
+        if method == Method::POST
+            && begins_work(&path)
+            && let Err(error) = self.gateway.overload.check()
+        {
+            exchange.route = "overload";
+            return exchange.respond_error(&error).await;
+        }
         if path == "/v1/chat/completions" && method == Method::POST {
             exchange.route = "/v1/chat/completions";
             return chat::serve(exchange).await;
         }
         if path == "/v1/responses" && method == Method::POST {
             exchange.route = "/v1/responses";
-            return responses::create(exchange).await;
+            return Box::pin(responses::create(exchange)).await;
         }
         if let Some(id) = path.strip_prefix("/v1/responses/")
             && method == Method::GET
@@ -64,39 +73,54 @@ impl App {
             && responses::wants_stream(exchange.request().uri.query().unwrap_or_default())
         {
             exchange.route = "/v1/responses/{id}";
-            return responses::resume(exchange, id).await;
+            return Box::pin(responses::resume(exchange, id)).await;
         }
         if path == "/v1/ui/chat" && method == Method::POST {
             exchange.route = "/v1/ui/chat";
-            return ui::create(exchange).await;
+            return Box::pin(ui::create(exchange)).await;
         }
         if let Some(chat) = path.strip_prefix("/v1/ui/chat/")
             && let Some(chat) = chat.strip_suffix("/stream")
             && method == Method::GET
         {
             exchange.route = "/v1/ui/chat/{id}/stream";
-            return ui::resume(exchange, chat).await;
+            return Box::pin(ui::resume(exchange, chat)).await;
         }
         if let Some(rest) = path.strip_prefix("/v1/smiths/") {
             let segments: Vec<&str> = rest.split('/').collect();
             match (segments.as_slice(), &method) {
                 ([smith, "runs"], &Method::POST) => {
                     exchange.route = "/v1/smiths/{id}/runs";
-                    return native::create(exchange, smith).await;
+                    return Box::pin(native::create(exchange, smith)).await;
                 }
                 ([smith, "runs", run, "replay"], &Method::POST) => {
                     exchange.route = "/v1/smiths/{id}/runs/{run}/replay";
-                    return native::replay(exchange, smith, run).await;
+                    return Box::pin(native::replay(exchange, smith, run)).await;
                 }
                 ([smith, "runs", run, "events"], &Method::GET) => {
                     exchange.route = "/v1/smiths/{id}/runs/{run}/events";
-                    return native::events(exchange, smith, run).await;
+                    return Box::pin(native::events(exchange, smith, run)).await;
                 }
                 _ => {}
             }
         }
-        bridge::serve(exchange, &self.router).await
+        Box::pin(bridge::serve(exchange, &self.router)).await
     }
+}
+
+/// Whether a POST to `path` asks a model for something.
+fn begins_work(path: &str) -> bool {
+    const ASKING: [&str; 4] = [
+        "/v1/chat/completions",
+        "/v1/responses",
+        "/v1/ui/chat",
+        "/v1/embeddings",
+    ];
+    let of_a_smith = || {
+        let rest = path.strip_prefix("/v1/smiths/")?;
+        rest.split_once('/').map(|(_, what)| what)
+    };
+    ASKING.contains(&path) || of_a_smith().is_some_and(|what| what == "runs")
 }
 
 /// Answers a CORS preflight: tokens are bearers, so any origin may ask.
@@ -176,5 +200,20 @@ impl HttpServerApp for App {
 
     fn server_options(&self) -> Option<&HttpServerOptions> {
         Some(&self.options)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A future is moved whole when it is made, and boxed whole by Pingora's traits.
+    #[test]
+    fn what_serves_a_chat_call_stays_small() {
+        fn size<'a, F: Future>(_: fn(&'a mut Exchange) -> F) -> usize {
+            std::mem::size_of::<F>()
+        }
+        let size = size(chat::serve);
+        assert!(size <= 6 * 1024, "{size} bytes");
     }
 }

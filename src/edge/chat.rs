@@ -33,9 +33,9 @@ static PASSAGE: Passage = Passage {
 /// Serves one call.
 pub async fn serve(exchange: &mut Exchange) -> Result<(), Gone> {
     match begin(exchange).await {
-        Ok(Plan::Run(run)) => run.answer(exchange).await,
+        Ok(Plan::Run(run)) => Box::pin(run.answer(exchange)).await,
         Ok(Plan::Forward(forward)) => forward.answer(exchange).await,
-        Ok(Plan::Translate(translate)) => translate.answer(exchange).await,
+        Ok(Plan::Translate(translate)) => Box::pin(translate.answer(exchange)).await,
         Ok(Plan::ClientLeft) => Err(Gone),
         Err(error) => exchange.respond_error(&error).await,
     }
@@ -56,7 +56,7 @@ async fn begin(exchange: &mut Exchange) -> Result<Plan, ApiError> {
     let thread = exchange.header("ic-thread-id").map(str::to_owned);
     let body = exchange.body().await?;
     if let Some(smith_id) = smith {
-        return smith_turn(exchange, &principal, smith_id, thread, &body).await;
+        return Box::pin(smith_turn(exchange, &principal, smith_id, thread, &body)).await;
     }
     let peek: Peek<'_> = parse_peek(&body)?;
     let model = peek.model.as_deref().unwrap_or_default();
@@ -98,7 +98,8 @@ async fn begin(exchange: &mut Exchange) -> Result<Plan, ApiError> {
     let decoded = decode(parse::<ChatRequest>(&body)?)?;
     let include_usage = decoded.include_usage;
     let request = decoded.into_request();
-    let answer = Answer::begin(exchange, &tenant_id, routes, &request, stream).await?;
+    let begun = Answer::begin(exchange, &tenant_id, routes, &request, stream);
+    let answer = Box::pin(begun).await?;
     let Some(answer) = answer else {
         return Ok(Plan::ClientLeft);
     };
@@ -154,7 +155,8 @@ async fn smith_turn(
     let own_tools = decoded.tools.is_empty();
     let (stream, include_usage) = (decoded.stream, decoded.include_usage);
     if let Some((run_id, words)) = chat::decisions(&decoded.turns)? {
-        let turn = decided(exchange, principal, &smith_id, &run_id, words).await?;
+        let going_on = decided(exchange, principal, &smith_id, &run_id, words);
+        let turn = Box::pin(going_on).await?;
         return Ok(Plan::Run(Box::new(SmithTurn {
             turn,
             model: decoded.model.unwrap_or_default(),

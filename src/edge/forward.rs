@@ -1,9 +1,9 @@
 //! A call that is passed on to a provider of the client's own wire: bytes stay as they are.
 
+use std::pin::pin;
 use std::sync::Arc;
 
 use bytes::{Bytes, BytesMut};
-use futures_util::FutureExt;
 
 use super::exchange::{Exchange, Gone};
 use super::turn::{count_frames, while_client_waits};
@@ -13,9 +13,6 @@ use crate::limit::Permit;
 use crate::model::{ModelError, Route, UpstreamResponse};
 use crate::run::Spender;
 use crate::wire::Gate;
-
-/// Events that are ready together leave in one write of at most about this size.
-const WRITE_BYTES: usize = 64 * 1024;
 
 /// What passing on needs to know of a wire.
 pub struct Passage {
@@ -55,27 +52,28 @@ impl Forward {
         permit: Permit,
         prepare: impl Fn(&Route) -> Result<Prepared, ApiError>,
     ) -> Result<Option<Self>, ApiError> {
-        let mut prepared = Vec::with_capacity(routes.len());
+        let mut bodies = Vec::with_capacity(routes.len());
+        let mut gates = Vec::with_capacity(routes.len());
         for route in &routes {
-            prepared.push((route.target(), prepare(route)?));
+            let prepared = prepare(route)?;
+            bodies.push(prepared.body);
+            gates.push(prepared.gate);
         }
         let models = exchange.gateway.models.clone();
-        let sent = models.forward(routes, passage.path, |route| {
-            let target = route.target();
-            let found = prepared.iter().find(|(of, _)| *of == target);
-            found.map(|(_, p)| p.body.clone()).unwrap_or_default()
-        });
-        let Some(answer) = while_client_waits(exchange, sent).await else {
+        let answer = {
+            let sent = pin!(models.forward(&routes, passage.path, &bodies));
+            while_client_waits(exchange, sent).await
+        };
+        let Some(answer) = answer else {
             return Ok(None);
         };
-        let (route, response) = answer?;
-        let target = route.target();
-        let found = prepared.into_iter().find(|(of, _)| *of == target);
-        let gate = found.map(|(_, prepared)| prepared.gate);
+        let (at, response) = answer?;
+        let (mut routes, mut gates) = (routes, gates);
+        let (route, gate) = (routes.swap_remove(at), gates.swap_remove(at));
         Ok(Some(Self {
             tenant_id,
             passage,
-            gate: gate.filter(|_| stream && response.is_event_stream()),
+            gate: (stream && response.is_event_stream()).then_some(gate),
             route,
             response,
             _permit: permit,
@@ -83,17 +81,20 @@ impl Forward {
     }
 
     /// Passes the answer on.
-    pub async fn answer(mut self, exchange: &mut Exchange) -> Result<(), Gone> {
+    pub async fn answer(mut self: Box<Self>, exchange: &mut Exchange) -> Result<(), Gone> {
         match self.gate.take() {
             Some(gate) => self.stream(exchange, gate).await,
             None => self.whole(exchange).await,
         }
     }
 
-    async fn whole(mut self, exchange: &mut Exchange) -> Result<(), Gone> {
+    async fn whole(mut self: Box<Self>, exchange: &mut Exchange) -> Result<(), Gone> {
         let limit = exchange.gateway.config.limits.max_answer_bytes;
-        let read = self.response.body(limit);
-        match while_client_waits(exchange, read).await {
+        let read = {
+            let read = pin!(self.response.body(limit));
+            while_client_waits(exchange, read).await
+        };
+        match read {
             None => Err(Gone),
             Some(Ok(body)) => {
                 let usage = (self.passage.usage_of_answer)(&body).unwrap_or_default();
@@ -125,7 +126,7 @@ impl Forward {
     }
 
     async fn stream(
-        mut self,
+        mut self: Box<Self>,
         exchange: &mut Exchange,
         mut gate: Box<dyn Gate>,
     ) -> Result<(), Gone> {
@@ -147,54 +148,38 @@ impl Forward {
         }
     }
 
-    /// Passes events on until the end; `Some` is the error that the client must be told.
+    /// Passes events on until the end; `Some` is the error that the client must be told. What is
+    /// ready together leaves in one write.
     async fn pass_on(
         &mut self,
         exchange: &mut Exchange,
         gate: &mut dyn Gate,
     ) -> Result<Option<ModelError>, Gone> {
+        let mut read = BytesMut::new();
         while !gate.is_done() {
-            let read = tokio::select! {
+            let more = tokio::select! {
                 biased;
-                read = self.response.chunk() => read,
+                more = self.response.fill(&mut read) => more,
                 () = exchange.client_gone() => {
                     exchange.gateway.metrics.cancelled_calls.inc();
                     return Err(Gone);
                 }
             };
-            let chunk = match read {
-                Ok(Some(chunk)) => self.coalesce(chunk),
-                Ok(None) => {
+            match more {
+                Ok(true) => {}
+                Ok(false) => {
                     return match gate.end() {
                         Some(rest) => exchange.write(rest).await.map(|()| None),
                         None => Ok(Some(ModelError::Cut)),
                     };
                 }
                 Err(error) => return Ok(Some(error)),
-            };
-            match gate.pass(chunk) {
+            }
+            match gate.pass(read.split().freeze()) {
                 Ok(events) => exchange.write(events).await?,
                 Err(error) => return Ok(Some(ModelError::Malformed(error.to_string()))),
             }
         }
         Ok(None)
-    }
-
-    /// Takes what else has come already, so that it leaves in the same write.
-    fn coalesce(&mut self, first: Bytes) -> Bytes {
-        let Some(Ok(Some(second))) = self.response.chunk().now_or_never() else {
-            return first;
-        };
-        let mut both = BytesMut::with_capacity(WRITE_BYTES);
-        both.extend_from_slice(&first);
-        both.extend_from_slice(&second);
-        while both.len() < WRITE_BYTES {
-            match self.response.chunk().now_or_never() {
-                Some(Ok(Some(more))) => both.extend_from_slice(&more),
-                // An end or an error is found again by the next read.
-                _ => break,
-            }
-        }
-        both.freeze()
     }
 }

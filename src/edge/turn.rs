@@ -1,6 +1,7 @@
 //! What the client wires share: following a run or a model call, in the wire's own events or as
 //! one answer, for as long as the client is there.
 
+use std::pin::{Pin, pin};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -15,17 +16,21 @@ use crate::ids;
 use crate::limit::Permit;
 use crate::model::{ModelCall, ModelRequest, Route};
 use crate::run::{Collected, Collector, LiveRun, Reader, Spender, Word, that_count};
+use crate::silence::Silence;
 use crate::sse::KEEP_ALIVE;
 use crate::store::RunRow;
 use crate::wire::{AnswerEncoder, FrameEncoder, Plain};
 
+/// Room for what is written at once, in bytes; grows when more is ready.
+const WRITE_BYTES: usize = 4096;
 /// How often a run that lives on another node is looked at.
 const LOOK_EVERY: Duration = Duration::from_millis(250);
 
-/// Runs `work` while the client waits; `None` when it left first, which drops the work.
+/// Runs `work` while the client waits; `None` when it left first. Pinned by the caller, as a future
+/// that is handed over is held twice.
 pub async fn while_client_waits<T>(
     exchange: &mut Exchange,
-    work: impl Future<Output = T>,
+    work: Pin<&mut impl Future<Output = T>>,
 ) -> Option<T> {
     let gateway = exchange.gateway.clone();
     tokio::select! {
@@ -119,17 +124,19 @@ impl RunTurn {
         exchange: &mut Exchange,
         encoder: &mut impl FrameEncoder,
     ) -> Result<(), Gone> {
-        let mut buf = BytesMut::with_capacity(4096);
+        let mut buf = BytesMut::with_capacity(WRITE_BYTES);
+        let mut silence = Silence::new(KEEP_ALIVE_EVERY);
         loop {
             for frame in self.frames.drain(..) {
                 encoder.frame(&frame, &mut buf);
             }
             exchange.write(buf.split().freeze()).await?;
+            silence.broken();
             tokio::select! {
                 biased;
                 more = self.reader.next(&mut self.frames) => if !more { break },
                 () = exchange.client_gone() => return Err(Gone),
-                () = tokio::time::sleep(KEEP_ALIVE_EVERY) => buf.extend_from_slice(KEEP_ALIVE),
+                () = silence.lasts() => buf.extend_from_slice(KEEP_ALIVE),
             }
         }
         Ok(())
@@ -385,11 +392,11 @@ impl Answer {
     ) -> Result<Option<Self>, ApiError> {
         let models = exchange.gateway.models.clone();
         if stream {
-            let started = models.stream(tenant_id, routes, request);
+            let started = pin!(models.stream(tenant_id, routes, request));
             let call = while_client_waits(exchange, started).await.transpose()?;
             return Ok(call.map(|call| Self::Stream(Box::new(call))));
         }
-        let whole = models.complete(tenant_id, routes, request);
+        let whole = pin!(models.complete(tenant_id, routes, request));
         let answer = while_client_waits(exchange, whole).await.transpose()?;
         Ok(answer.map(|(route, frames)| Self::Whole(Box::new(route), frames)))
     }
@@ -481,7 +488,8 @@ async fn write_call(
 ) -> Result<(), Gone> {
     exchange.start_stream(&[]).await?;
     let mut frames = Vec::new();
-    let mut buf = BytesMut::with_capacity(4096);
+    let mut buf = BytesMut::with_capacity(WRITE_BYTES);
+    let mut silence = Silence::new(KEEP_ALIVE_EVERY);
     while !encoder.is_ended() {
         let read = tokio::select! {
             biased;
@@ -490,8 +498,9 @@ async fn write_call(
                 exchange.gateway.metrics.cancelled_calls.inc();
                 return Err(Gone);
             }
-            () = tokio::time::sleep(KEEP_ALIVE_EVERY) => {
+            () = silence.lasts() => {
                 exchange.write(Bytes::from_static(KEEP_ALIVE)).await?;
+                silence.broken();
                 continue;
             }
         };
@@ -514,6 +523,7 @@ async fn write_call(
             }
         }
         exchange.write(buf.split().freeze()).await?;
+        silence.broken();
     }
     Ok(())
 }

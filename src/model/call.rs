@@ -4,7 +4,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use bytes::Bytes;
+use bytes::{Bytes, BytesMut};
 use http::Method;
 
 use super::address::AddressGuard;
@@ -38,6 +38,7 @@ pub struct Models {
 pub struct ModelCall {
     pub route: Route,
     response: Option<UpstreamResponse>,
+    read: BytesMut,
     splitter: Splitter,
     decoder: Box<dyn StreamDecoder>,
     pending: Vec<Frame>,
@@ -100,21 +101,21 @@ impl Models {
         })
     }
 
-    /// Tries `attempt` on each route and its retries until one answers.
+    /// Calls `attempt` with the place of each route and for its retries, until one answers.
     pub(super) async fn try_routes<T, F, A>(
         &self,
-        routes: Vec<Route>,
+        routes: &[Route],
         mut attempt: A,
     ) -> Result<T, ModelError>
     where
-        A: FnMut(Route) -> F,
+        A: FnMut(usize) -> F,
         F: Future<Output = Result<T, ModelError>>,
     {
         let mut last = None;
-        for route in routes {
+        for (at, route) in routes.iter().enumerate() {
             let mut pause = FIRST_PAUSE;
             for tried in 0..=route.retries {
-                let error = match attempt(route.clone()).await {
+                let error = match attempt(at).await {
                     Ok(answer) => return Ok(answer),
                     Err(error) => error,
                 };
@@ -152,19 +153,17 @@ impl Models {
         Err(last.unwrap_or_else(|| ModelError::UnknownModel("the model has no target".into())))
     }
 
-    /// A body of the route's own wire, forwarded as it is: `body` makes it for a target.
+    /// Bodies of the routes' own wires, forwarded as they are; `bodies` are in the order of
+    /// `routes`. Answers the place of the route that answered.
     pub async fn forward(
         &self,
-        routes: Vec<Route>,
+        routes: &[Route],
         path: &str,
-        body: impl Fn(&Route) -> Bytes,
-    ) -> Result<(Route, UpstreamResponse), ModelError> {
-        self.try_routes(routes, |route| {
-            let body = body(&route);
-            async move {
-                let response = self.send(&route, path, body).await?;
-                Ok((route, response))
-            }
+        bodies: &[Bytes],
+    ) -> Result<(usize, UpstreamResponse), ModelError> {
+        self.try_routes(routes, |at| async move {
+            let body = bodies.get(at).cloned().unwrap_or_default();
+            Ok((at, self.send(&routes[at], path, body).await?))
         })
         .await
     }
@@ -190,11 +189,13 @@ impl Models {
         routes: Vec<Route>,
         request: &ModelRequest,
     ) -> Result<ModelCall, ModelError> {
-        self.try_routes(routes, |route| async move {
-            let body = self.encode(tenant_id, &route, request, true)?;
+        let routes = routes.as_slice();
+        self.try_routes(routes, |at| async move {
+            let route = &routes[at];
+            let body = self.encode(tenant_id, route, request, true)?;
             let api = provider::api(route.wire);
             let path = api.path(&route.model, true);
-            let mut response = self.send(&route, &path, body).await?;
+            let mut response = self.send(route, &path, body).await?;
             let mut pending = Vec::new();
             let streamed = response.is_event_stream();
             if !streamed {
@@ -203,8 +204,9 @@ impl Models {
                 pending = api.decode_full(&body)?;
             }
             let mut call = ModelCall {
-                route,
+                route: route.clone(),
                 response: streamed.then_some(response),
+                read: BytesMut::new(),
                 splitter: Splitter::new(self.limits.max_event_bytes),
                 decoder: api.decoder(),
                 pending,
@@ -229,14 +231,16 @@ impl Models {
         routes: Vec<Route>,
         request: &ModelRequest,
     ) -> Result<(Route, Vec<Frame>), ModelError> {
-        self.try_routes(routes, |route| async move {
-            let body = self.encode(tenant_id, &route, request, false)?;
+        let routes = routes.as_slice();
+        self.try_routes(routes, |at| async move {
+            let route = &routes[at];
+            let body = self.encode(tenant_id, route, request, false)?;
             let api = provider::api(route.wire);
             let path = api.path(&route.model, false);
-            let mut response = self.send(&route, &path, body).await?;
+            let mut response = self.send(route, &path, body).await?;
             let body = response.body(self.limits.max_answer_bytes).await?;
             let frames = api.decode_full(&body)?;
-            Ok((route, frames))
+            Ok((route.clone(), frames))
         })
         .await
     }
@@ -257,19 +261,20 @@ impl ModelCall {
     }
 
     async fn read(&mut self, out: &mut Vec<Frame>) -> Result<(), ModelError> {
-        let chunk = match &mut self.response {
-            Some(response) => response.chunk().await?,
-            None => None,
+        let more = match &mut self.response {
+            Some(response) => response.fill(&mut self.read).await?,
+            None => false,
         };
-        let Some(chunk) = chunk else {
+        if !more {
             return self.end(out);
-        };
-        self.received += chunk.len();
+        }
+        self.received += self.read.len();
         if self.received > self.limit {
             self.response = None;
             return Err(ModelError::TooLarge(self.limit));
         }
-        self.splitter.push(chunk);
+        // Frames share this memory; what they have let go of is read into again.
+        self.splitter.push(self.read.split().freeze());
         loop {
             match self.splitter.next_event() {
                 Ok(Some(event)) => self.decoder.event(&event, out)?,

@@ -138,23 +138,25 @@ impl Models {
         texts: &[String],
         dimensions: Option<u32>,
     ) -> Result<(Route, Embedded), ModelError> {
-        self.try_routes(routes, |route| async move {
+        let routes = routes.as_slice();
+        self.try_routes(routes, |at| async move {
+            let route = &routes[at];
             let embedded = if route.embeds_as_openai() {
                 let mut body = json!({ "model": route.model, "input": texts });
                 if let Some(dimensions) = dimensions {
                     body["dimensions"] = dimensions.into();
                 }
-                let answer = self.post(&route, "/embeddings", body.to_string()).await?;
+                let answer = self.post(route, "/embeddings", body.to_string()).await?;
                 decode_openai(&answer, texts.len())?
             } else if route.wire == ProviderWire::Gemini {
-                self.embed_gemini(&route, texts, dimensions).await?
+                self.embed_gemini(route, texts, dimensions).await?
             } else {
                 return Err(ModelError::Unsupported(format!(
                     "the provider '{}' has no embeddings",
                     route.provider
                 )));
             };
-            Ok((route, embedded))
+            Ok((route.clone(), embedded))
         })
         .await
     }

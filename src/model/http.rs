@@ -1,5 +1,5 @@
-//! The upstream HTTP client: Pingora's pooled connectors, with the address guard in front of
-//! every connection. Dropping a response closes its connection, which is how a provider learns
+//! The upstream HTTP client: Pingora's sessions, with the address guard in front of every
+//! connection. Dropping a response closes its connection, which is how a provider learns
 //! that nobody listens any more.
 
 use std::net::{IpAddr, SocketAddr};
@@ -13,12 +13,15 @@ use pingora_core::connectors::ConnectorOptions;
 use pingora_core::connectors::http::Connector;
 use pingora_core::protocols::ALPN;
 use pingora_core::protocols::http::client::HttpSession;
+use pingora_core::protocols::http::v1::client::HttpSession as Http1Session;
 use pingora_core::upstreams::peer::HttpPeer;
 use pingora_core::{Error as PingoraError, ErrorType};
 use pingora_http::RequestHeader;
 
 use super::address::AddressGuard;
 use super::error::ModelError;
+use super::plain::{Place, PlainPool, PlainStream};
+use crate::silence::Silence;
 
 const POOL_SIZE: usize = 1024;
 const POOL_IDLE: Duration = Duration::from_secs(60);
@@ -31,7 +34,7 @@ pub struct Endpoint {
     tls: bool,
     host: String,
     port: u16,
-    authority: String,
+    authority: Arc<str>,
     /// Without a trailing slash.
     base_path: String,
     /// Named by the operator: the address guard does not apply.
@@ -62,7 +65,7 @@ impl Endpoint {
             tls,
             host: host.trim_matches(['[', ']']).to_owned(),
             port: url.port_or_known_default().ok_or("names no port")?,
-            authority,
+            authority: authority.into(),
             base_path: url.path().trim_end_matches('/').to_owned(),
             trusted,
         })
@@ -106,7 +109,10 @@ fn system_names(host: String, port: u16) -> Looked {
 
 /// The client. One for the whole gateway.
 pub struct Upstream {
+    /// With TLS, on HTTP/2 where it is offered.
     connector: Arc<Connector>,
+    /// Without TLS.
+    plain: Arc<PlainPool>,
     guard: AddressGuard,
     names: arc_swap::ArcSwap<Names>,
     addresses: moka::future::Cache<(String, u16), Arc<[SocketAddr]>>,
@@ -117,6 +123,7 @@ impl Upstream {
     pub fn new(guard: AddressGuard) -> Self {
         Self {
             connector: Arc::new(Connector::new(Some(ConnectorOptions::new(POOL_SIZE)))),
+            plain: PlainPool::new(POOL_IDLE),
             guard,
             names: arc_swap::ArcSwap::from_pointee(Names(Box::new(system_names))),
             addresses: moka::future::Cache::builder()
@@ -148,12 +155,12 @@ impl Upstream {
             Some(ip) => Arc::from([SocketAddr::new(ip, endpoint.port)].as_slice()),
             None => {
                 let key = (endpoint.host.clone(), endpoint.port);
-                self.addresses
-                    .try_get_with(key, async {
-                        let names = self.names.load_full();
-                        let found = (names.0)(endpoint.host.clone(), endpoint.port).await?;
-                        Ok::<_, std::io::Error>(found.into())
-                    })
+                let looked = self.addresses.try_get_with(key, async {
+                    let names = self.names.load_full();
+                    let found = (names.0)(endpoint.host.clone(), endpoint.port).await?;
+                    Ok::<_, std::io::Error>(found.into())
+                });
+                Box::pin(looked)
                     .await
                     .map_err(|e| ModelError::Connect(format!("{}: {e}", endpoint.host)))?
             }
@@ -212,38 +219,99 @@ impl Upstream {
         request: &UpstreamRequest<'_>,
         timeouts: Timeouts,
     ) -> Result<UpstreamResponse, ModelError> {
-        let mut peer = HttpPeer::new(address, endpoint.tls, endpoint.host.clone());
-        peer.options.connection_timeout = Some(timeouts.connect);
-        peer.options.total_connection_timeout = Some(timeouts.connect * 2);
-        peer.options.max_h2_streams = MAX_STREAMS_PER_CONNECTION;
-        if endpoint.tls {
-            peer.options.alpn = ALPN::H2H1;
-        }
+        let origin = self.origin(address, endpoint, timeouts);
         // A pooled connection may have been closed by the provider in the meantime.
         const STALE_TRIES: usize = 3;
         let mut tried = 0;
         loop {
             tried += 1;
-            let (mut session, reused) = self
-                .connector
-                .get_http_session(&peer)
-                .await
-                .map_err(|e| connect_error(&e))?;
+            let (mut session, reused) = origin.session(timeouts).await?;
             session.set_read_timeout(Some(timeouts.first_byte));
             session.set_write_timeout(Some(timeouts.first_byte));
             match exchange(&mut session, endpoint, request).await {
                 Ok((status, headers)) => {
-                    session.set_read_timeout(Some(timeouts.idle));
+                    // The silence keeps the time from here on: Pingora's timeout makes a timer for
+                    // every read that has to wait.
+                    session.set_read_timeout(None);
                     return Ok(UpstreamResponse {
                         status,
                         headers,
                         session: Some(session),
-                        peer,
-                        connector: self.connector.clone(),
+                        silence: Silence::new(timeouts.idle),
+                        is_waiting: false,
+                        failed: None,
+                        origin,
                     });
                 }
                 Err(error) if reused && tried < STALE_TRIES && is_stale(&error) => {}
                 Err(error) => return Err(read_error(&error, "response header")),
+            }
+        }
+    }
+
+    fn origin(&self, address: SocketAddr, endpoint: &Endpoint, timeouts: Timeouts) -> Origin {
+        if !endpoint.tls {
+            let place = (address, endpoint.authority.clone());
+            return Origin::Plain(place, self.plain.clone());
+        }
+        let mut peer = HttpPeer::new(address, true, endpoint.host.clone());
+        peer.options.connection_timeout = Some(timeouts.connect);
+        peer.options.total_connection_timeout = Some(timeouts.connect * 2);
+        peer.options.max_h2_streams = MAX_STREAMS_PER_CONNECTION;
+        peer.options.alpn = ALPN::H2H1;
+        Origin::Tls(Box::new(peer), self.connector.clone())
+    }
+}
+
+/// Where a request goes, and where its connection is kept.
+enum Origin {
+    Plain(Place, Arc<PlainPool>),
+    Tls(Box<HttpPeer>, Arc<Connector>),
+}
+
+impl Origin {
+    /// A connection, and whether it was used before.
+    async fn session(&self, timeouts: Timeouts) -> Result<(Box<HttpSession>, bool), ModelError> {
+        let (place, pool) = match self {
+            Self::Plain(place, pool) => (place, pool),
+            Self::Tls(peer, connector) => {
+                // Boxed, as a handshake's state is large and most calls need none of it.
+                let session = Box::pin(connector.get_http_session(&**peer)).await;
+                return match session {
+                    Ok((session, reused)) => Ok((Box::new(session), reused)),
+                    Err(error) => Err(connect_error(&error)),
+                };
+            }
+        };
+        let (stream, reused) = match pool.take(place) {
+            Some(stream) => (stream, true),
+            None => {
+                let made = tokio::time::timeout(timeouts.connect, PlainStream::connect(place.0));
+                match Box::pin(made).await {
+                    Ok(Ok(stream)) => (Box::new(stream), false),
+                    Ok(Err(error)) => return Err(ModelError::Connect(error.to_string())),
+                    Err(_) => return Err(ModelError::Timeout("connecting")),
+                }
+            }
+        };
+        let session = HttpSession::H1(Http1Session::new(stream));
+        Ok((Box::new(session), reused))
+    }
+
+    /// Takes a connection back whose answer was read to its end.
+    async fn release(&self, session: HttpSession) {
+        match (self, session) {
+            (Self::Plain(place, pool), HttpSession::H1(mut session)) => {
+                session.respect_keepalive();
+                let stream = session.reuse().await.map(|stream| stream.into_any());
+                if let Some(Ok(stream)) = stream.map(|s| s.downcast::<PlainStream>()) {
+                    pool.put(place.clone(), stream);
+                }
+            }
+            (Self::Plain(..), _) => {}
+            (Self::Tls(peer, connector), session) => {
+                let kept = connector.release_http_session(session, &**peer, Some(POOL_IDLE));
+                Box::pin(kept).await;
             }
         }
     }
@@ -260,7 +328,7 @@ async fn exchange(
         path.as_bytes(),
         Some(request.headers.len() + 4),
     )?;
-    header.insert_header(http::header::HOST, &endpoint.authority)?;
+    header.insert_header(http::header::HOST, &*endpoint.authority)?;
     for (name, value) in request.headers {
         header.insert_header(name.clone(), value.clone())?;
     }
@@ -313,56 +381,112 @@ fn read_error(error: &PingoraError, what: &'static str) -> ModelError {
     }
 }
 
+/// Pieces that are ready together are taken together, up to about this many bytes.
+const READ_BYTES: usize = 64 * 1024;
+/// With less room than a token's event takes, memory is made for several of them.
+const ROOM_BYTES: usize = 256;
+
 /// A response whose body is still being read.
 pub struct UpstreamResponse {
     pub status: StatusCode,
     pub headers: HeaderMap,
-    session: Option<HttpSession>,
-    peer: HttpPeer,
-    connector: Arc<Connector>,
+    session: Option<Box<HttpSession>>,
+    silence: Silence,
+    /// The next piece is being waited for.
+    is_waiting: bool,
+    /// What ended the body behind pieces that were still good.
+    failed: Option<ModelError>,
+    origin: Origin,
+}
+
+/// Appends the next piece of the body to `into`; `false` at its end.
+async fn piece(session: &mut HttpSession, into: &mut BytesMut) -> Result<bool, Box<PingoraError>> {
+    match session {
+        // Out of the session's own buffer, without a copy in between.
+        HttpSession::H1(session) => match session.read_body_ref().await? {
+            Some(piece) => into.extend_from_slice(piece),
+            None => return Ok(false),
+        },
+        session => match session.read_response_body().await? {
+            Some(piece) => into.extend_from_slice(&piece),
+            None => return Ok(false),
+        },
+    }
+    Ok(true)
 }
 
 impl UpstreamResponse {
-    /// The next piece of the body; `None` at its end, when the connection goes back to the pool.
-    /// May be dropped while waiting without losing bytes.
-    pub async fn chunk(&mut self) -> Result<Option<Bytes>, ModelError> {
+    /// Appends what has come of the body, waiting for at least one piece; `false` at its end, when
+    /// the connection goes back to the pool. May be dropped while waiting without losing bytes.
+    pub async fn fill(&mut self, into: &mut BytesMut) -> Result<bool, ModelError> {
         let Some(session) = &mut self.session else {
-            return Ok(None);
+            return match self.failed.take() {
+                Some(error) => Err(error),
+                None => Ok(false),
+            };
         };
-        match session.read_response_body().await {
-            Ok(Some(bytes)) => Ok(Some(bytes)),
-            Ok(None) => {
-                if let Some(session) = self.session.take() {
-                    self.connector
-                        .release_http_session(session, &self.peer, Some(POOL_IDLE))
-                        .await;
-                }
-                Ok(None)
-            }
-            Err(error) => {
+        if !self.is_waiting {
+            // A wait that was dropped and begun again is one wait.
+            self.is_waiting = true;
+            self.silence.broken();
+        }
+        if into.capacity() - into.len() < ROOM_BYTES {
+            into.reserve(ROOM_BYTES * 8);
+        }
+        let before = into.len();
+        let mut read = tokio::select! {
+            biased;
+            read = piece(session, into) => read,
+            () = self.silence.lasts() => {
                 self.session = None;
-                Err(read_error(&error, "response body"))
+                return Err(ModelError::Timeout("response body"));
+            }
+        };
+        self.is_waiting = false;
+        while matches!(read, Ok(true)) && into.len() - before < READ_BYTES {
+            match piece(session, into).now_or_never() {
+                Some(more) => read = more,
+                None => break,
             }
         }
+        let error = match read {
+            Ok(true) => return Ok(true),
+            Ok(false) => {
+                if let Some(session) = self.session.take() {
+                    self.origin.release(*session).await;
+                }
+                return Ok(into.len() > before);
+            }
+            Err(error) => read_error(&error, "response body"),
+        };
+        self.session = None;
+        match into.len() > before {
+            // What came before is told first.
+            true => {
+                self.failed = Some(error);
+                Ok(true)
+            }
+            false => Err(error),
+        }
+    }
+
+    /// The next part of the body; `None` at its end. As [`Self::fill`].
+    pub async fn chunk(&mut self) -> Result<Option<Bytes>, ModelError> {
+        let mut chunk = BytesMut::new();
+        let more = self.fill(&mut chunk).await?;
+        Ok(more.then(|| chunk.freeze()))
     }
 
     /// The whole body, of at most `limit` bytes.
     pub async fn body(&mut self, limit: usize) -> Result<Bytes, ModelError> {
-        let Some(first) = self.chunk().await? else {
-            return Ok(Bytes::new());
-        };
-        let Some(second) = self.chunk().await? else {
-            return Ok(first);
-        };
-        let mut whole = BytesMut::from(&first[..]);
-        let mut next = Some(second);
-        while let Some(piece) = next {
-            if whole.len() + piece.len() > limit {
+        let declared = self.headers.get(http::header::CONTENT_LENGTH);
+        let declared = declared.and_then(|v| v.to_str().ok()?.parse().ok());
+        let mut whole = BytesMut::with_capacity(declared.unwrap_or(0).min(READ_BYTES));
+        while self.fill(&mut whole).await? {
+            if whole.len() > limit {
                 self.session = None;
                 return Err(ModelError::TooLarge(limit));
             }
-            whole.extend_from_slice(&piece);
-            next = self.chunk().await?;
         }
         Ok(whole.freeze())
     }
@@ -412,10 +536,10 @@ mod tests {
         let endpoint = Endpoint::parse("https://api.openai.com/v1/", false).expect("valid");
         assert_eq!(endpoint.base_path, "/v1");
         assert_eq!((endpoint.port, endpoint.tls), (443, true));
-        assert_eq!(endpoint.authority, "api.openai.com");
+        assert_eq!(&*endpoint.authority, "api.openai.com");
         let endpoint = Endpoint::parse("http://[::1]:9000", false).expect("valid");
         assert_eq!(endpoint.literal_address(), "::1".parse().ok());
-        assert_eq!(endpoint.authority, "[::1]:9000");
+        assert_eq!(&*endpoint.authority, "[::1]:9000");
         for bad in [
             "ftp://x",
             "nope",

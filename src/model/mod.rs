@@ -11,6 +11,7 @@ mod continuity;
 mod embeddings;
 mod error;
 mod http;
+mod plain;
 pub mod provider;
 mod request;
 mod routing;

@@ -35,13 +35,6 @@ pub struct Route {
     pub timeout: Option<Duration>,
 }
 
-impl Route {
-    /// What tells routes of one model name apart.
-    pub fn target(&self) -> (Arc<str>, String) {
-        (self.provider.clone(), self.model.clone())
-    }
-}
-
 struct Known {
     config: Provider,
     endpoint: Arc<Endpoint>,

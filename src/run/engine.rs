@@ -95,7 +95,7 @@ const MAX_MODEL_CALLS: usize = 32;
 /// What the task of a run works on.
 pub(super) struct Job {
     pub live: Arc<LiveRun>,
-    pub row: Box<RunRow>,
+    pub row: Arc<RunRow>,
     /// The row is already committed.
     pub committed: bool,
     pub routes: Vec<Route>,
@@ -139,7 +139,7 @@ impl Job {
     )]
     pub fn revived(
         live: Arc<LiveRun>,
-        row: Box<RunRow>,
+        row: Arc<RunRow>,
         base: Base,
         progress: Progress,
         effective: &Effective,
@@ -432,7 +432,7 @@ impl Runs {
             request.include_mask,
             request.detached,
         );
-        let row = Box::new(RunRow {
+        let row = Arc::new(RunRow {
             id: request.run_id,
             tenant_id: request.tenant_id.to_string(),
             smith_id: request.smith_id.to_string(),

@@ -228,11 +228,11 @@ impl Runs {
         if let Some(why) = cancel {
             live.cancel(why);
         }
-        let mut row = Box::new(run.clone());
+        let mut row = run.clone();
         row.node_id = self.node_id.to_string();
         let job = Job::revived(
             live.clone(),
-            row,
+            Arc::new(row),
             base,
             progress,
             &effective,

@@ -14,7 +14,7 @@ use super::{Checkpoint, EventRow, RunEnd, RunRow, SmithUsage, Store};
 pub enum Op {
     /// A new run, and what it takes to begin it again after a crash; takes `false` when its thread
     /// is held by another.
-    CreateRun(Box<RunRow>, Option<String>),
+    CreateRun(Arc<RunRow>, Option<String>),
     /// Encoded frames of a run, from frame number `first` on.
     Frames {
         tenant_id: Arc<str>,

@@ -1,5 +1,6 @@
 //! The embedded engine: SQLite with a write-ahead log and full sync. One connection writes, so
-//! that writers queue here instead of failing as busy; several read.
+//! that writers queue here instead of failing as busy; several read; one takes the log over into
+//! the database while the writer goes on.
 
 use std::path::Path;
 use std::time::Duration;
@@ -15,7 +16,17 @@ use super::*;
 pub struct SqliteStore {
     read: SqlitePool,
     write: SqlitePool,
+    checkpoints: tokio::task::JoinHandle<()>,
 }
+
+/// Between two takings over of the log, under load and at rest.
+const CHECKPOINT_EVERY: Duration = Duration::from_millis(200);
+const CHECKPOINT_AT_REST: Duration = Duration::from_secs(2);
+/// Pages of the log at which the writer itself takes the rest over, which lets the log begin again:
+/// under steady load nobody else finds its end.
+const LOG_PAGES: &str = "8192";
+/// What a log that has begun again may keep of the disk, in bytes.
+const LOG_BYTES: &str = "67108864";
 
 impl SqliteStore {
     /// Opens or makes `file`, readable by its owner only.
@@ -28,6 +39,10 @@ impl SqliteStore {
             .foreign_keys(true)
             .busy_timeout(Duration::from_secs(10))
             .pragma("cache_size", "-16384")
+            // Statements of many rows keep what undoes them; in files, they make one each.
+            .pragma("temp_store", "MEMORY")
+            .pragma("wal_autocheckpoint", LOG_PAGES)
+            .pragma("journal_size_limit", LOG_BYTES)
             .statement_cache_capacity(200);
         let write = SqlitePoolOptions::new()
             .max_connections(1)
@@ -42,9 +57,51 @@ impl SqliteStore {
         owner_only(file)?;
         let read = SqlitePoolOptions::new()
             .max_connections(readers.max(1))
-            .connect_with(options.read_only(true).create_if_missing(false))
+            .connect_with(options.clone().read_only(true).create_if_missing(false))
             .await?;
-        Ok(Self { read, write })
+        let checkpoints = SqlitePoolOptions::new()
+            .max_connections(1)
+            .idle_timeout(None)
+            .max_lifetime(None)
+            .connect_with(options)
+            .await?;
+        Ok(Self {
+            read,
+            write,
+            checkpoints: tokio::spawn(take_over(checkpoints)),
+        })
+    }
+}
+
+impl Drop for SqliteStore {
+    fn drop(&mut self) {
+        self.checkpoints.abort();
+    }
+}
+
+/// Takes the log over into the database, again and again: a commit that has to do it by itself makes
+/// all runs wait for it.
+async fn take_over(pool: SqlitePool) {
+    let mut pause = CHECKPOINT_EVERY;
+    let mut last = (0, 0);
+    loop {
+        tokio::time::sleep(pause).await;
+        let taken: sqlx::Result<(i64, i64, i64)> = sqlx::query_as("PRAGMA wal_checkpoint(PASSIVE)")
+            .fetch_one(&pool)
+            .await;
+        match taken {
+            Ok((_, log, taken)) => {
+                pause = match (log, taken) == last {
+                    true => CHECKPOINT_AT_REST,
+                    false => CHECKPOINT_EVERY,
+                };
+                last = (log, taken);
+            }
+            Err(error) => {
+                tracing::warn!(%error, "the log was not taken over into the database");
+                pause = CHECKPOINT_AT_REST;
+            }
+        }
     }
 }
 

@@ -225,6 +225,7 @@ impl Site {
                 .current_dir(&home);
             command.env("SMITHGATE_EGRESS__ALLOW_NETWORKS", "[\"127.0.0.0/8\"]");
             command.env("SMITHGATE_LIMITS__LEASE_MS", "1500");
+            command.env("SMITHGATE_LIMITS__MAX_WORKER_LAG_MS", "0");
             command.env("SMITHGATE_BUS__REDIS_URL", &redis);
             command.env("SMITHGATE_SERVER__LISTEN", address.to_string());
             command.env("SMITHGATE_METRICS__LISTEN", free_address().to_string());

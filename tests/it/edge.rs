@@ -7,6 +7,7 @@ use serde_json::{Value, json};
 use smithgate::config::Tls;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
+use tokio_util::sync::CancellationToken;
 
 use crate::support::{Harness, free_address, ok, refused, said, text};
 
@@ -387,6 +388,77 @@ async fn draining_ends_streams_and_refuses_new_work() {
         .await
         .expect("runs");
     assert_eq!(run[0].status, "failed");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn overload_refuses_new_work_before_what_runs_is_late() {
+    let harness = Harness::start_with(|config, _| config.limits.max_worker_lag_ms = 20).await;
+    let smith = harness.smith("openai-chat/text").await;
+    let call = || harness.chat("openai-chat/text", false).send();
+    // More that is ready than the workers can do, each for a long time.
+    let busy = CancellationToken::new();
+    let load: Vec<_> = (0..16)
+        .map(|_| {
+            let busy = busy.clone();
+            tokio::spawn(async move {
+                while !busy.is_cancelled() {
+                    std::thread::sleep(Duration::from_millis(30));
+                    tokio::task::yield_now().await;
+                }
+            })
+        })
+        .collect();
+    let begun = Instant::now();
+    let refusal = loop {
+        let answer = call().await.expect("an answer");
+        match answer.status().as_u16() {
+            503 => break answer,
+            status => assert_eq!(status, 200),
+        }
+        assert!(begun.elapsed() < Duration::from_secs(20), "all were taken");
+    };
+    assert_eq!(refusal.headers()["retry-after"], "1");
+    let (_, error) = refused(Ok(refusal)).await;
+    assert_eq!(error["code"], "service_overloaded");
+    for path in ["/v1/responses", "/v1/ui/chat", "/v1/embeddings"] {
+        let (status, error) = refused(harness.post(path, &json!({})).send().await).await;
+        assert_eq!(
+            (status, &error["code"]),
+            (503, &json!("service_overloaded"))
+        );
+    }
+    let run = json!({ "input": [{ "role": "user", "content": "hi" }] });
+    let path = format!("/v1/smiths/{smith}/runs");
+    let (status, _) = refused(harness.post(&path, &run).send().await).await;
+    assert_eq!(status, 503);
+    // Whoever looks at what there is, or watches over the node, is answered.
+    ok(harness.get(&format!("/v1/smiths/{smith}")).send().await).await;
+    ok(harness.get("/health").send().await).await;
+    busy.cancel();
+    for task in load {
+        task.await.expect("ended");
+    }
+    let begun = Instant::now();
+    while call().await.expect("an answer").status() != 200 {
+        assert!(
+            begun.elapsed() < Duration::from_secs(20),
+            "it stays refused"
+        );
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    let text = harness.metrics_text().await;
+    let told = |name: &str| {
+        let line = text
+            .lines()
+            .find(|line| line.starts_with(name))
+            .expect(name);
+        line.rsplit(' ')
+            .next()
+            .and_then(|n| n.parse().ok())
+            .unwrap_or(0.0)
+    };
+    assert!(told("smithgate_overload_refused_total") >= 5.0);
+    assert!(text.contains("smithgate_worker_lag_seconds "));
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -577,7 +577,7 @@ async fn runs_and_their_frames(store: Arc<dyn Store>) {
     };
     let taken = store
         .apply(&[
-            Op::CreateRun(Box::new(run(HERE, "run_1", "smt_1", "t")), None),
+            Op::CreateRun(Arc::new(run(HERE, "run_1", "smt_1", "t")), None),
             frames_op(HERE, "run_1", 0, &said[..2]),
             frames_op(HERE, "run_1", 2, &said[2..3]),
             Op::EndRun(Box::new(ended)),
@@ -631,7 +631,7 @@ async fn runs_and_their_frames(store: Arc<dyn Store>) {
     let mut ops = Vec::new();
     for n in 2..=4 {
         let id = format!("run_{n}");
-        ops.push(Op::CreateRun(Box::new(run(HERE, &id, "smt_1", "t")), None));
+        ops.push(Op::CreateRun(Arc::new(run(HERE, &id, "smt_1", "t")), None));
         let (status, turns) = match n {
             3 => ("failed", None),
             _ => ("completed", Some(format!(r#"[{{"turn":{n}}}]"#))),
@@ -644,7 +644,7 @@ async fn runs_and_their_frames(store: Arc<dyn Store>) {
         ))));
     }
     ops.push(Op::CreateRun(
-        Box::new(run(HERE, "run_5", "smt_2", "t")),
+        Arc::new(run(HERE, "run_5", "smt_2", "t")),
         None,
     ));
     assert!(
@@ -731,7 +731,7 @@ async fn a_thread_is_held_by_one_run(store: Arc<dyn Store>) {
     two_tenants(&store).await;
     let create = |tenant: &str, id: &str, thread: &str, exclusive: bool| {
         let row = run(tenant, id, "smt_1", thread);
-        Op::CreateRun(Box::new(RunRow { exclusive, ..row }), None)
+        Op::CreateRun(Arc::new(RunRow { exclusive, ..row }), None)
     };
     let taken = store
         .apply(&[
@@ -760,7 +760,7 @@ async fn leases_lapse(store: Arc<dyn Store>) {
     let leased = |tenant: &str, id: &str, node: &str| {
         let row = run(tenant, id, "smt_1", id);
         Op::CreateRun(
-            Box::new(RunRow {
+            Arc::new(RunRow {
                 node_id: node.into(),
                 ..row
             }),
@@ -934,7 +934,7 @@ async fn idempotency_keys_are_claimed_once(store: Arc<dyn Store>) {
     // A claim that came to nothing is given up, one that has a run is not.
     assert_eq!(begin(THERE, "other", 30_000_000).await, busy);
     assert_eq!(begin(THERE, "other", 61_000_001).await, Idempotency::New);
-    let started = Op::CreateRun(Box::new(run(THERE, "run_1", "smt_1", "t")), None);
+    let started = Op::CreateRun(Arc::new(run(THERE, "run_1", "smt_1", "t")), None);
     store.apply(&[started]).await.expect("applied");
     assert_eq!(begin(THERE, "other", HOUR).await, busy);
     assert_eq!(begin(HERE, "new", 25 * HOUR).await, Idempotency::New);
@@ -945,8 +945,8 @@ async fn a_failed_batch_leaves_nothing(store: Arc<dyn Store>) {
     let orphan = run("proj_none", "run_2", "smt_1", "t");
     let failed = store
         .apply(&[
-            Op::CreateRun(Box::new(run(HERE, "run_1", "smt_1", "t")), None),
-            Op::CreateRun(Box::new(orphan), None),
+            Op::CreateRun(Arc::new(run(HERE, "run_1", "smt_1", "t")), None),
+            Op::CreateRun(Arc::new(orphan), None),
         ])
         .await;
     assert!(matches!(failed, Err(StoreError::Database(_))), "{failed:?}");
@@ -976,7 +976,7 @@ async fn concurrent_writers_agree(store: Arc<dyn Store>) {
                 let default = store.default_agent(&default).await.expect("found");
                 let held = run(HERE, &format!("run_{n:02}"), "smt_1", "t");
                 let held = store
-                    .apply(&[Op::CreateRun(Box::new(held), None)])
+                    .apply(&[Op::CreateRun(Arc::new(held), None)])
                     .await
                     .expect("applied");
                 (

@@ -10,6 +10,7 @@ use serde_json::{Value, json};
 use smithgate::config::{Config, Provider, ProviderWire};
 use smithgate::edge::Server;
 use smithgate::gateway::Gateway;
+use sqlx::{Connection, SqliteConnection};
 
 use crate::mock::Mock;
 
@@ -63,6 +64,8 @@ pub fn config(mock: &Mock, dir: &std::path::Path) -> Config {
     config.limits.first_byte_timeout_ms = 1_500;
     config.limits.idle_timeout_ms = 700;
     config.limits.max_event_bytes = 1 << 20;
+    // Many gateways share the machine, and are behind together.
+    config.limits.max_worker_lag_ms = 0;
     for (name, wire) in WIRES {
         config.providers.insert(
             name.replace('_', "-"),
@@ -141,6 +144,13 @@ impl Harness {
     /// Another gateway on a copy of this one's embedded store, as a crash would leave it.
     pub async fn crash_copy(&self) -> Self {
         let dir = Arc::new(tempfile::tempdir().expect("a directory"));
+        // A reader keeps the log from beginning again while it is copied.
+        let url = format!("sqlite://{}/smithgate.db", self.config.data_dir.display());
+        let mut reader = SqliteConnection::connect(&url).await.expect("opened");
+        sqlx::raw_sql("BEGIN; SELECT count(*) FROM sqlite_master")
+            .execute(&mut reader)
+            .await
+            .expect("begun");
         for entry in std::fs::read_dir(&self.config.data_dir).expect("the data directory") {
             let from = entry.expect("an entry").path();
             let name = from.file_name().expect("a name").to_owned();

@@ -295,7 +295,7 @@ struct Message<'a> {
     model: Cow<'a, str>,
     #[serde(borrow, default)]
     content: Vec<Block<'a>>,
-    #[serde(borrow, default)]
+    #[serde(borrow, default, deserialize_with = "borrowed")]
     stop_reason: Option<Cow<'a, str>>,
     #[serde(default)]
     usage: Option<WireUsage>,
@@ -329,9 +329,9 @@ struct Delta<'a> {
     thinking: Option<&'a RawValue>,
     #[serde(borrow, default)]
     partial_json: Option<&'a RawValue>,
-    #[serde(borrow, default)]
+    #[serde(borrow, default, deserialize_with = "borrowed")]
     signature: Option<Cow<'a, str>>,
-    #[serde(borrow, default)]
+    #[serde(borrow, default, deserialize_with = "borrowed")]
     stop_reason: Option<Cow<'a, str>>,
 }
 

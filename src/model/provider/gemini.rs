@@ -254,12 +254,12 @@ fn data_part(source: &Source, guess: &str) -> Result<Value, ModelError> {
 #[serde(rename_all = "camelCase")]
 struct Chunk<'a> {
     #[serde(borrow, default)]
-    candidates: Vec<Candidate<'a>>,
+    candidates: Few<Candidate<'a>>,
     #[serde(default)]
     usage_metadata: Option<WireUsage>,
-    #[serde(borrow, default)]
+    #[serde(borrow, default, deserialize_with = "borrowed")]
     model_version: Option<Cow<'a, str>>,
-    #[serde(borrow, default)]
+    #[serde(borrow, default, deserialize_with = "borrowed")]
     response_id: Option<Cow<'a, str>>,
     #[serde(borrow, default)]
     prompt_feedback: Option<PromptFeedback<'a>>,
@@ -270,7 +270,7 @@ struct Chunk<'a> {
 #[derive(Deserialize)]
 #[serde(rename_all = "camelCase")]
 struct PromptFeedback<'a> {
-    #[serde(borrow, default)]
+    #[serde(borrow, default, deserialize_with = "borrowed")]
     block_reason: Option<Cow<'a, str>>,
 }
 
@@ -287,14 +287,14 @@ struct WireError<'a> {
 struct Candidate<'a> {
     #[serde(borrow, default)]
     content: Option<Content<'a>>,
-    #[serde(borrow, default)]
+    #[serde(borrow, default, deserialize_with = "borrowed")]
     finish_reason: Option<Cow<'a, str>>,
 }
 
 #[derive(Deserialize)]
 struct Content<'a> {
     #[serde(borrow, default)]
-    parts: Vec<WirePart<'a>>,
+    parts: Few<WirePart<'a>>,
 }
 
 #[derive(Deserialize)]
@@ -304,7 +304,7 @@ struct WirePart<'a> {
     text: Option<&'a RawValue>,
     #[serde(default)]
     thought: bool,
-    #[serde(borrow, default)]
+    #[serde(borrow, default, deserialize_with = "borrowed")]
     thought_signature: Option<Cow<'a, str>>,
     #[serde(borrow, default)]
     function_call: Option<FunctionCall<'a>>,
@@ -312,7 +312,7 @@ struct WirePart<'a> {
 
 #[derive(Deserialize)]
 struct FunctionCall<'a> {
-    #[serde(borrow, default)]
+    #[serde(borrow, default, deserialize_with = "borrowed")]
     id: Option<Cow<'a, str>>,
     #[serde(borrow, default)]
     name: Cow<'a, str>,

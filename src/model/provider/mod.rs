@@ -9,7 +9,9 @@ mod gemini;
 mod openai_chat;
 mod openai_responses;
 
-pub use openai_chat::map_finish_reason;
+pub use openai_chat::{ChatUsage, map_finish_reason};
+
+use std::borrow::Cow;
 
 use bytes::Bytes;
 use http::{HeaderName, HeaderValue};
@@ -113,6 +115,19 @@ fn malformed(event: &Event, error: &serde_json::Error) -> ModelError {
 fn text_of(source: &Bytes, raw: Option<&serde_json::value::RawValue>) -> Option<Escaped> {
     let text = Escaped::from_token(source, raw?.get())?;
     (!text.is_empty()).then_some(text)
+}
+
+/// Mostly one: then it needs no memory of its own.
+type Few<T> = smallvec::SmallVec<[T; 1]>;
+
+/// Text that is borrowed where it holds no escape; serde borrows a `Cow`, but not one in an `Option`.
+fn borrowed<'de: 'a, 'a, D: serde::Deserializer<'de>>(
+    from: D,
+) -> Result<Option<Cow<'a, str>>, D::Error> {
+    #[derive(serde::Deserialize)]
+    struct Text<'a>(#[serde(borrow)] Cow<'a, str>);
+    let text = <Option<Text<'a>> as serde::Deserialize>::deserialize(from)?;
+    Ok(text.map(|text| text.0))
 }
 
 fn shared(text: &str) -> Bytes {

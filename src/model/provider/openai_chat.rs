@@ -246,14 +246,14 @@ fn content(parts: &[Part]) -> Result<Value, ModelError> {
 
 #[derive(Deserialize)]
 struct Chunk<'a> {
-    #[serde(borrow, default)]
+    #[serde(borrow, default, deserialize_with = "borrowed")]
     id: Option<Cow<'a, str>>,
-    #[serde(borrow, default)]
+    #[serde(borrow, default, deserialize_with = "borrowed")]
     model: Option<Cow<'a, str>>,
     #[serde(borrow, default)]
-    choices: Option<Vec<Choice<'a>>>,
+    choices: Option<Few<Choice<'a>>>,
     #[serde(default)]
-    usage: Option<WireUsage>,
+    usage: Option<ChatUsage>,
     #[serde(borrow, default)]
     error: Option<&'a RawValue>,
 }
@@ -265,7 +265,7 @@ struct Choice<'a> {
     /// `message` in an answer that was not streamed.
     #[serde(borrow, default, alias = "message")]
     delta: Option<Delta<'a>>,
-    #[serde(borrow, default)]
+    #[serde(borrow, default, deserialize_with = "borrowed")]
     finish_reason: Option<Cow<'a, str>>,
 }
 
@@ -287,7 +287,7 @@ struct Delta<'a> {
 struct ToolDelta<'a> {
     #[serde(default)]
     index: Option<u32>,
-    #[serde(borrow, default)]
+    #[serde(borrow, default, deserialize_with = "borrowed")]
     id: Option<Cow<'a, str>>,
     #[serde(borrow, default)]
     function: Option<FunctionDelta<'a>>,
@@ -297,19 +297,19 @@ struct ToolDelta<'a> {
 
 #[derive(Deserialize)]
 struct FunctionDelta<'a> {
-    #[serde(borrow, default)]
+    #[serde(borrow, default, deserialize_with = "borrowed")]
     name: Option<Cow<'a, str>>,
     #[serde(borrow, default)]
     arguments: Option<&'a RawValue>,
 }
 
-/// The `usage` member.
+/// The `usage` member of Chat Completions.
 #[derive(Debug, Default, Deserialize)]
-struct WireUsage {
+pub struct ChatUsage {
     #[serde(default)]
-    prompt_tokens: u64,
+    prompt_tokens: Option<u64>,
     #[serde(default)]
-    completion_tokens: u64,
+    completion_tokens: Option<u64>,
     #[serde(default)]
     prompt_tokens_details: Option<PromptDetails>,
     #[serde(default)]
@@ -328,11 +328,11 @@ struct CompletionDetails {
     reasoning_tokens: Option<u64>,
 }
 
-impl From<WireUsage> for Usage {
-    fn from(wire: WireUsage) -> Self {
+impl From<ChatUsage> for Usage {
+    fn from(wire: ChatUsage) -> Self {
         Self {
-            input: wire.prompt_tokens,
-            output: wire.completion_tokens,
+            input: wire.prompt_tokens.unwrap_or(0),
+            output: wire.completion_tokens.unwrap_or(0),
             cache_read: wire
                 .prompt_tokens_details
                 .and_then(|d| d.cached_tokens)

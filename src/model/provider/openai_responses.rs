@@ -259,9 +259,9 @@ struct StreamEvent<'a> {
     item: Option<Item<'a>>,
     #[serde(borrow, default)]
     response: Option<Response<'a>>,
-    #[serde(borrow, default)]
+    #[serde(borrow, default, deserialize_with = "borrowed")]
     code: Option<Cow<'a, str>>,
-    #[serde(borrow, default)]
+    #[serde(borrow, default, deserialize_with = "borrowed")]
     message: Option<Cow<'a, str>>,
     #[serde(borrow, default)]
     error: Option<WireError<'a>>,
@@ -273,7 +273,7 @@ struct Response<'a> {
     id: Cow<'a, str>,
     #[serde(borrow, default)]
     model: Cow<'a, str>,
-    #[serde(borrow, default)]
+    #[serde(borrow, default, deserialize_with = "borrowed")]
     status: Option<Cow<'a, str>>,
     #[serde(borrow, default)]
     output: Vec<Item<'a>>,
@@ -302,9 +302,9 @@ struct Incomplete<'a> {
 
 #[derive(Deserialize)]
 struct WireError<'a> {
-    #[serde(borrow, default)]
+    #[serde(borrow, default, deserialize_with = "borrowed")]
     code: Option<Cow<'a, str>>,
-    #[serde(borrow, default)]
+    #[serde(borrow, default, deserialize_with = "borrowed")]
     message: Option<Cow<'a, str>>,
 }
 
@@ -312,15 +312,15 @@ struct WireError<'a> {
 struct Item<'a> {
     #[serde(borrow, default, rename = "type")]
     kind: Cow<'a, str>,
-    #[serde(borrow, default)]
+    #[serde(borrow, default, deserialize_with = "borrowed")]
     id: Option<Cow<'a, str>>,
-    #[serde(borrow, default)]
+    #[serde(borrow, default, deserialize_with = "borrowed")]
     call_id: Option<Cow<'a, str>>,
-    #[serde(borrow, default)]
+    #[serde(borrow, default, deserialize_with = "borrowed")]
     name: Option<Cow<'a, str>>,
     #[serde(borrow, default)]
     arguments: Option<&'a RawValue>,
-    #[serde(borrow, default)]
+    #[serde(borrow, default, deserialize_with = "borrowed")]
     encrypted_content: Option<Cow<'a, str>>,
     #[serde(borrow, default)]
     content: Option<Vec<ContentPart<'a>>>,

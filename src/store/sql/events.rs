@@ -43,6 +43,49 @@ macro_rules! add_event {
     }};
 }
 
+/// Deliveries as [`INSERT_DELIVERIES`], of all events whose ids follow.
+pub(in crate::store) const INSERT_ALL_DELIVERIES: &str = "INSERT INTO webhook_deliveries (id, \
+     tenant_id, webhook_id, event_id, event_type, status, attempts, next_attempt_at, created_at) \
+     SELECT 'whd_' || substr(e.id, 5) || substr(w.id, 4), e.tenant_id, w.id, e.id, e.type, \
+     'pending', 0, e.created_at, e.created_at FROM events e \
+     JOIN webhooks w ON w.tenant_id = e.tenant_id AND w.active WHERE (NOT EXISTS \
+     (SELECT 1 FROM webhook_patterns p WHERE p.webhook_id = w.id) OR EXISTS \
+     (SELECT 1 FROM webhook_patterns p WHERE p.webhook_id = w.id \
+     AND p.pattern IN (e.type, e.family))) AND e.id IN (";
+
+/// Writes events and their deliveries into a transaction, in few statements.
+macro_rules! add_events {
+    ($tx:expr, $events:expr) => {{
+        $crate::store::sql::journal::insert_many!(
+            $tx,
+            $events,
+            "events (id, tenant_id, type, family, smith_id, data, actor, created_at)",
+            "",
+            |values, event| {
+                values
+                    .push_bind(&event.id)
+                    .push_bind(&event.tenant_id)
+                    .push_bind(&event.kind)
+                    .push_bind(&event.family)
+                    .push_bind(&event.smith_id)
+                    .push_bind(&event.data)
+                    .push_bind(&event.actor)
+                    .push_bind(event.created_at);
+            }
+        );
+        for events in $crate::store::sql::journal::chunks(&$events) {
+            let mut query =
+                sqlx::QueryBuilder::new($crate::store::sql::events::INSERT_ALL_DELIVERIES);
+            let mut ids = query.separated(", ");
+            for event in events {
+                ids.push_bind(&event.id);
+            }
+            query.push(")");
+            query.build().execute(&mut *$tx).await?;
+        }
+    }};
+}
+
 /// Writes what a webhook wants into a transaction that holds its row.
 macro_rules! put_patterns {
     ($tx:expr, $webhook:expr, $patterns:expr) => {
@@ -59,7 +102,7 @@ macro_rules! put_patterns {
     };
 }
 
-pub(in crate::store) use {add_event, insert_event, put_patterns};
+pub(in crate::store) use {add_event, add_events, insert_event, put_patterns};
 
 macro_rules! impl_events {
     ($store:ty) => {

@@ -1,57 +1,60 @@
 //! Queries: traces and their spans.
 
 /// Writes a trace and its spans into a transaction; what is there already is kept.
-macro_rules! add_trace {
-    ($tx:expr, $record:expr) => {{
-        let trace = &$record.trace;
-        sqlx::query(
-            "INSERT INTO traces (id, tenant_id, run_id, smith_id, agent_id, name, status, \
-             started_at, ended_at, model, input, output, cost, created_at) VALUES ($1, $2, $3, \
-             $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14) ON CONFLICT DO NOTHING",
-        )
-        .bind(&trace.id)
-        .bind(&trace.tenant_id)
-        .bind(&trace.run_id)
-        .bind(&trace.smith_id)
-        .bind(&trace.agent_id)
-        .bind(&trace.name)
-        .bind(&trace.status)
-        .bind(trace.started_at)
-        .bind(trace.ended_at)
-        .bind(&trace.model)
-        .bind(trace.input)
-        .bind(trace.output)
-        .bind(trace.cost)
-        .bind(trace.created_at)
-        .execute(&mut *$tx)
-        .await?;
-        for span in &$record.spans {
-            sqlx::query(
-                "INSERT INTO spans (tenant_id, trace_id, id, parent_id, kind, name, status, \
-                 started_at, ended_at, model, input, output, cost, attributes) VALUES ($1, $2, \
-                 $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14) ON CONFLICT DO NOTHING",
-            )
-            .bind(&span.tenant_id)
-            .bind(&span.trace_id)
-            .bind(&span.id)
-            .bind(&span.parent_id)
-            .bind(&span.kind)
-            .bind(&span.name)
-            .bind(&span.status)
-            .bind(span.started_at)
-            .bind(span.ended_at)
-            .bind(&span.model)
-            .bind(span.input)
-            .bind(span.output)
-            .bind(span.cost)
-            .bind(&span.attributes)
-            .execute(&mut *$tx)
-            .await?;
-        }
+macro_rules! add_traces {
+    ($tx:expr, $traces:expr, $spans:expr) => {{
+        $crate::store::sql::journal::insert_many!(
+            $tx,
+            $traces,
+            "traces (id, tenant_id, run_id, smith_id, agent_id, name, status, started_at, \
+             ended_at, model, input, output, cost, created_at)",
+            " ON CONFLICT DO NOTHING",
+            |values, trace| {
+                values
+                    .push_bind(&trace.id)
+                    .push_bind(&trace.tenant_id)
+                    .push_bind(&trace.run_id)
+                    .push_bind(&trace.smith_id)
+                    .push_bind(&trace.agent_id)
+                    .push_bind(&trace.name)
+                    .push_bind(&trace.status)
+                    .push_bind(trace.started_at)
+                    .push_bind(trace.ended_at)
+                    .push_bind(&trace.model)
+                    .push_bind(trace.input)
+                    .push_bind(trace.output)
+                    .push_bind(trace.cost)
+                    .push_bind(trace.created_at);
+            }
+        );
+        $crate::store::sql::journal::insert_many!(
+            $tx,
+            $spans,
+            "spans (tenant_id, trace_id, id, parent_id, kind, name, status, started_at, \
+             ended_at, model, input, output, cost, attributes)",
+            " ON CONFLICT DO NOTHING",
+            |values, span| {
+                values
+                    .push_bind(&span.tenant_id)
+                    .push_bind(&span.trace_id)
+                    .push_bind(&span.id)
+                    .push_bind(&span.parent_id)
+                    .push_bind(&span.kind)
+                    .push_bind(&span.name)
+                    .push_bind(&span.status)
+                    .push_bind(span.started_at)
+                    .push_bind(span.ended_at)
+                    .push_bind(&span.model)
+                    .push_bind(span.input)
+                    .push_bind(span.output)
+                    .push_bind(span.cost)
+                    .push_bind(&span.attributes);
+            }
+        );
     }};
 }
 
-pub(in crate::store) use add_trace;
+pub(in crate::store) use add_traces;
 
 macro_rules! impl_traces {
     ($store:ty) => {
@@ -105,9 +108,9 @@ macro_rules! impl_traces {
 
             async fn ingest_traces(&self, traces: &[TraceRecord]) -> Result<()> {
                 let mut tx = self.write.begin().await?;
-                for record in traces {
-                    $crate::store::sql::traces::add_trace!(tx, record);
-                }
+                let rows: Vec<_> = traces.iter().map(|record| &record.trace).collect();
+                let spans: Vec<_> = traces.iter().flat_map(|record| &record.spans).collect();
+                $crate::store::sql::traces::add_traces!(tx, rows, spans);
                 tx.commit().await?;
                 Ok(())
             }

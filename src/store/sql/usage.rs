@@ -1,37 +1,40 @@
 //! Queries: budgets, spending, usage groups and the ledger.
 
-macro_rules! insert_usage_event {
-    ($tx:expr, $event:expr) => {
-        sqlx::query(
-            "INSERT INTO usage_events (id, tenant_id, kind, run_id, smith_id, agent_id, \
-             customer_id, provider, model, input, output, cache_read, cache_write, reasoning, \
-             cost, meter, quantity, created_at) VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, \
-             $11, $12, $13, $14, $15, $16, $17, $18)",
-        )
-        .bind(&$event.id)
-        .bind(&$event.tenant_id)
-        .bind(&$event.kind)
-        .bind(&$event.run_id)
-        .bind(&$event.smith_id)
-        .bind(&$event.agent_id)
-        .bind(&$event.customer_id)
-        .bind(&$event.provider)
-        .bind(&$event.model)
-        .bind($event.input)
-        .bind($event.output)
-        .bind($event.cache_read)
-        .bind($event.cache_write)
-        .bind($event.reasoning)
-        .bind($event.cost)
-        .bind(&$event.meter)
-        .bind($event.quantity)
-        .bind($event.created_at)
-        .execute($tx)
-        .await?
+macro_rules! insert_usage_events {
+    ($tx:expr, $entries:expr) => {
+        $crate::store::sql::journal::insert_many!(
+            $tx,
+            $entries,
+            "usage_events (id, tenant_id, kind, run_id, smith_id, agent_id, customer_id, \
+             provider, model, input, output, cache_read, cache_write, reasoning, cost, meter, \
+             quantity, created_at)",
+            "",
+            |values, entry| {
+                values
+                    .push_bind(&entry.id)
+                    .push_bind(&entry.tenant_id)
+                    .push_bind(&entry.kind)
+                    .push_bind(&entry.run_id)
+                    .push_bind(&entry.smith_id)
+                    .push_bind(&entry.agent_id)
+                    .push_bind(&entry.customer_id)
+                    .push_bind(&entry.provider)
+                    .push_bind(&entry.model)
+                    .push_bind(entry.input)
+                    .push_bind(entry.output)
+                    .push_bind(entry.cache_read)
+                    .push_bind(entry.cache_write)
+                    .push_bind(entry.reasoning)
+                    .push_bind(entry.cost)
+                    .push_bind(&entry.meter)
+                    .push_bind(entry.quantity)
+                    .push_bind(entry.created_at);
+            }
+        );
     };
 }
 
-pub(in crate::store) use insert_usage_event;
+pub(in crate::store) use insert_usage_events;
 
 macro_rules! impl_usage {
     ($store:ty) => {
@@ -248,7 +251,9 @@ macro_rules! impl_usage {
             }
 
             async fn insert_usage_event(&self, event: &UsageEventRow) -> Result<()> {
-                $crate::store::sql::usage::insert_usage_event!(&self.write, event);
+                let mut tx = self.write.begin().await?;
+                $crate::store::sql::usage::insert_usage_events!(tx, [event]);
+                tx.commit().await?;
                 Ok(())
             }
 

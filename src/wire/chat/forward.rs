@@ -8,7 +8,7 @@ use serde_json::value::RawValue;
 
 use crate::error::ApiError;
 use crate::frame::Usage;
-use crate::model::provider;
+use crate::model::provider::ChatUsage;
 use crate::sse::{EventTooLarge, WholeEvents, first_event_end};
 use crate::wire::Gate;
 
@@ -94,14 +94,13 @@ pub fn rewrite(body: &[u8], model: &str, ask_usage: bool) -> Result<Forwarded, A
 
 /// The usage in a whole answer, if it tells.
 pub fn usage_of_answer(body: &Bytes) -> Option<Usage> {
-    provider::api(crate::config::ProviderWire::OpenaiChat)
-        .decode_full(body)
-        .ok()?
-        .into_iter()
-        .find_map(|frame| match frame {
-            crate::frame::Frame::ModelUsage(usage) => Some(usage),
-            _ => None,
-        })
+    #[derive(Deserialize)]
+    struct Probe {
+        #[serde(default)]
+        usage: Option<ChatUsage>,
+    }
+    let probe: Probe = serde_json::from_slice(body).ok()?;
+    probe.usage.map(Usage::from)
 }
 
 /// Lets whole events through and reads the usage on the way.
@@ -210,23 +209,13 @@ fn usage_of_event(event: &[u8]) -> Option<(Usage, bool)> {
         #[serde(borrow, default)]
         choices: Option<Vec<&'a RawValue>>,
         #[serde(default)]
-        usage: Option<serde_json::Value>,
+        usage: Option<ChatUsage>,
     }
     let at = memmem::find(event, b"data:")? + 5;
     let data = event[at..].trim_ascii();
     let probe: Probe<'_> = serde_json::from_slice(data).ok()?;
-    let usage = probe.usage.filter(serde_json::Value::is_object)?;
-    let count = |value: &serde_json::Value| value.as_u64().unwrap_or(0);
-    Some((
-        Usage {
-            input: count(&usage["prompt_tokens"]),
-            output: count(&usage["completion_tokens"]),
-            cache_read: count(&usage["prompt_tokens_details"]["cached_tokens"]),
-            cache_write: 0,
-            reasoning: count(&usage["completion_tokens_details"]["reasoning_tokens"]),
-        },
-        probe.choices.is_none_or(|c| c.is_empty()),
-    ))
+    let usage = Usage::from(probe.usage?);
+    Some((usage, probe.choices.is_none_or(|c| c.is_empty())))
 }
 
 #[cfg(test)]

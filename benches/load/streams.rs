@@ -1,0 +1,157 @@
+//! Many slow streams at once: when their chunks arrive, what they hold in memory, and what becomes
+//! of them when there are more than the machine can serve.
+
+use std::time::Duration;
+
+use tokio::io::AsyncWriteExt;
+use tokio::net::TcpStream;
+
+use crate::Bench;
+use crate::client::{self, Paced, once, paced, percentile};
+use crate::gateway::{Smithgate, chat_body};
+use crate::roles::Failure;
+
+fn paced_row(what: &str, seen: &Paced) {
+    let refused = match seen.refused {
+        0 => String::new(),
+        n => format!(", {n} refused"),
+    };
+    println!(
+        "| {what:<42} | {:>7.2} | {:>8.2} | {:>7.2} | {:>8.2} | {:>8.2} | {}{refused} |",
+        percentile(&seen.first_chunk, 0.5),
+        percentile(&seen.first_chunk, 0.99),
+        percentile(&seen.late, 0.5),
+        percentile(&seen.late, 0.99),
+        percentile(&seen.late, 1.0),
+        seen.first_chunk.len(),
+    );
+}
+
+fn head() {
+    println!(
+        "| {:<42} | first   | first    | late    | late     | late     | streams |",
+        "milliseconds"
+    );
+    println!(
+        "| {:<42} | p50     | p99      | p50     | p99      | max      |         |",
+        ""
+    );
+    println!(
+        "| {:-<42} | ------: | -------: | ------: | -------: | -------: | :------ |",
+        ""
+    );
+}
+
+/// 500, 2,000 and 5,000 streams.
+pub async fn paces(bench: &Bench, gateway: &Smithgate) -> Result<(), Failure> {
+    head();
+    for (streams, pace) in [(500, 20), (2000, 80), (5000, 200)] {
+        let model = format!("slow-{pace}");
+        let name = |what: &str| format!("{streams} every {pace} ms, {what}");
+        let bare = client::post("/chat/chat/completions", &[], &chat_body(&model, true));
+        let base = paced(bench.bare, &bare, streams).await?;
+        paced_row(&name("bare Pingora"), &base);
+        let model = format!("chat-mock/{model}");
+        let forwarded = gateway.chat(&model, true, &[]);
+        let seen = paced(gateway.address, &forwarded, streams).await?;
+        paced_row(&name("forwarded"), &seen);
+        let added = percentile(&seen.first_chunk, 0.99) - percentile(&base.first_chunk, 0.99);
+        let smith = gateway.smith(&model).await?;
+        let run = gateway.chat("", true, &[("IC-Smith-Id", &smith)]);
+        paced_row(
+            &name("smith run"),
+            &paced(gateway.address, &run, streams).await?,
+        );
+        if streams == 500 {
+            println!("| first chunk p99, added to bare Pingora's: {added:.2} ms, target 2 ms");
+        }
+    }
+    println!();
+    Ok(())
+}
+
+/// More than the machine can serve.
+pub async fn overload(bench: &Bench, gateway: &Smithgate) -> Result<(), Failure> {
+    head();
+    let bare = client::post("/chat/chat/completions", &[], &chat_body("slow-20", true));
+    let model = "chat-mock/slow-20";
+    let smith = gateway.smith(model).await?;
+    for (what, address, request) in [
+        ("bare Pingora", bench.bare, bare),
+        ("forwarded", gateway.address, gateway.chat(model, true, &[])),
+        (
+            "smith run",
+            gateway.address,
+            gateway.chat("", true, &[("IC-Smith-Id", &smith)]),
+        ),
+    ] {
+        let name = format!("5000 every 20 ms, {what}");
+        paced_row(&name, &paced(address, &request, 5000).await?);
+        tokio::time::sleep(Duration::from_secs(2)).await;
+    }
+    println!();
+    Ok(())
+}
+
+/// What open streams that say nothing hold.
+pub async fn memory(bench: &Bench, gateway: &Smithgate) -> Result<(), Failure> {
+    let smith = gateway.smith("chat-mock/idle").await?;
+    for (what, request) in [
+        ("forwarded", gateway.chat("chat-mock/idle", true, &[])),
+        (
+            "smith run",
+            gateway.chat("", true, &[("IC-Smith-Id", &smith)]),
+        ),
+    ] {
+        for streams in [500, 2000, 5000] {
+            let before = gateway.process.resident();
+            let mut open = Vec::new();
+            for _ in 0..streams {
+                let mut socket = TcpStream::connect(gateway.address).await?;
+                socket.write_all(&request).await?;
+                open.push(socket);
+            }
+            tokio::time::sleep(Duration::from_secs(2)).await;
+            let held = gateway.process.resident().saturating_sub(before) as f64;
+            println!(
+                "{what}: {:.1} KiB for each of {streams} idle open streams, target 24 KiB",
+                held / streams as f64
+            );
+            drop(open);
+            tokio::time::sleep(Duration::from_secs(2)).await;
+        }
+    }
+    let bare = bench.passthrough.resident();
+    println!(
+        "resident after it: {} KiB; bare Pingora {bare} KiB\n",
+        gateway.process.resident()
+    );
+    Ok(())
+}
+
+async fn hung_up_at(bench: &Bench) -> Result<u64, Failure> {
+    let (_, text) = once(bench.provider, b"GET /hung-up HTTP/1.1\r\nhost: m\r\n\r\n").await?;
+    Ok(text.rsplit('\n').next().unwrap_or_default().parse()?)
+}
+
+/// How soon a provider learns that the client has gone.
+pub async fn cancelled(bench: &Bench, gateway: &Smithgate) -> Result<(), Failure> {
+    let mut cancelled = Vec::new();
+    for _ in 0..20 {
+        let mut socket = TcpStream::connect(gateway.address).await?;
+        let request = gateway.chat("chat-mock/idle", true, &[]);
+        socket.write_all(&request).await?;
+        tokio::time::sleep(Duration::from_millis(50)).await;
+        let left = client::now_nanos();
+        drop(socket);
+        tokio::time::sleep(Duration::from_millis(100)).await;
+        cancelled.push(hung_up_at(bench).await?.saturating_sub(left) as f64 / 1e6);
+    }
+    cancelled.sort_by(f64::total_cmp);
+    println!(
+        "client gone to provider call cancelled: p50 {:.2} ms, max {:.2} ms, target 50 ms",
+        percentile(&cancelled, 0.5),
+        percentile(&cancelled, 1.0)
+    );
+    Ok(())
+}

@@ -1,0 +1,122 @@
+//! Sheds load before latency collapses: when the workers fall behind, new model calls and runs are
+//! refused, so that those under way keep their pace. May import `error` and `metrics`' crate.
+//!
+//! How far the workers are behind is told by a timer: what it rings late by, everything that is
+//! ready waits for, a token's delta as well. That sees all causes alike, be it our own work or
+//! another process's on the same cores, and has no number of streams to be tuned.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
+use std::time::Duration;
+
+use prometheus::{Gauge, IntCounter};
+use tokio::time::Instant;
+
+use crate::error::ApiError;
+
+/// Between two looks.
+const EVERY: Duration = Duration::from_millis(10);
+/// So many looks in a row must agree before it begins or ends to refuse: one hiccup is no overload,
+/// and one free moment is no end of it.
+const LOOKS: u32 = 5;
+
+/// How far this node's workers are behind.
+pub struct Overload {
+    /// Behind above it; zero: never.
+    limit: Duration,
+    /// Looks in a row that were of another opinion than `refuses`.
+    against: AtomicU32,
+    refuses: AtomicBool,
+    shown: Gauge,
+    refused: IntCounter,
+}
+
+impl Overload {
+    /// Refuses above `limit`; never, when that is zero.
+    pub fn new(limit: Duration) -> Arc<Self> {
+        Arc::new(Self {
+            limit,
+            against: AtomicU32::new(0),
+            refuses: AtomicBool::new(false),
+            shown: Gauge::new(
+                "smithgate_worker_lag_seconds",
+                "How long what is ready waits for a worker",
+            )
+            .expect("a valid metric"),
+            refused: IntCounter::new(
+                "smithgate_overload_refused_total",
+                "Model calls and runs that were refused because the workers were behind",
+            )
+            .expect("a valid metric"),
+        })
+    }
+
+    /// What it tells of itself.
+    pub fn metrics(&self) -> [Box<dyn prometheus::core::Collector>; 2] {
+        [Box::new(self.shown.clone()), Box::new(self.refused.clone())]
+    }
+
+    /// Looks for as long as the gateway lives.
+    pub async fn watch(self: Arc<Self>) {
+        let mut last = Instant::now();
+        loop {
+            tokio::time::sleep(EVERY).await;
+            let now = Instant::now();
+            self.note(now.duration_since(last).saturating_sub(EVERY));
+            last = now;
+        }
+    }
+
+    fn note(&self, late: Duration) {
+        self.shown.set(late.as_secs_f64());
+        let refuses = self.refuses.load(Ordering::Relaxed);
+        let is_behind = !self.limit.is_zero() && late > self.limit;
+        if is_behind == refuses {
+            self.against.store(0, Ordering::Relaxed);
+        } else if self.against.fetch_add(1, Ordering::Relaxed) + 1 == LOOKS {
+            self.against.store(0, Ordering::Relaxed);
+            self.refuses.store(is_behind, Ordering::Relaxed);
+        }
+    }
+
+    /// 503 `service_overloaded` when new work would make what is under way late.
+    pub fn check(&self) -> Result<(), ApiError> {
+        if !self.refuses.load(Ordering::Relaxed) {
+            return Ok(());
+        }
+        self.refused.inc();
+        Err(ApiError::unavailable(
+            "service_overloaded",
+            "this node has as much to do as it can; try again soon",
+            1,
+        ))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn looks_in_a_row_begin_and_end_it() {
+        let ms = Duration::from_millis;
+        let overload = Overload::new(ms(20));
+        let look = |late: &[u64]| late.iter().for_each(|late| overload.note(ms(*late)));
+        look(&[500, 0, 30, 30, 30, 30]);
+        assert!(overload.check().is_ok());
+        look(&[30]);
+        let refusal = overload.check().expect_err("behind");
+        assert_eq!(
+            (refusal.status.as_u16(), refusal.retry_after),
+            (503, Some(1))
+        );
+        assert_eq!(overload.refused.get(), 1);
+        look(&[0, 0, 0, 0, 21, 0, 0, 0, 0]);
+        assert!(overload.check().is_err());
+        look(&[20]);
+        assert!(overload.check().is_ok());
+        let never = Overload::new(ms(0));
+        (0..10).for_each(|_| never.note(ms(1000)));
+        assert!(never.check().is_ok());
+    }
+}
