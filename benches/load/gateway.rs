@@ -41,8 +41,16 @@ pub fn configure(dir: &Path, provider: SocketAddr, workers: usize) -> Result<Pat
     Ok(file)
 }
 
+/// Where the gateway of this configuration listens.
+fn listen_of(file: &Path) -> Result<SocketAddr, Failure> {
+    let config = std::fs::read_to_string(file)?;
+    let listen = config.split("listen = \"").nth(1);
+    let address = listen.and_then(|rest| rest.split('"').next());
+    Ok(address.ok_or("no address")?.parse()?)
+}
+
 /// Starts the binary; the token is there at the first start on an empty store.
-fn launch(file: &Path) -> Result<(Process, SocketAddr, Option<String>), Failure> {
+fn launch(file: &Path) -> Result<(Process, Option<String>), Failure> {
     // Another build can be measured by the same bench.
     let binary = std::env::var("BENCH_SMITHGATE");
     let binary = binary.unwrap_or_else(|_| env!("CARGO_BIN_EXE_smithgate").to_owned());
@@ -60,10 +68,8 @@ fn launch(file: &Path) -> Result<(Process, SocketAddr, Option<String>), Failure>
         let line = line?;
         if line.starts_with("tha_live_") {
             token = Some(line);
-        } else if let Some((_, address)) = line.split_once("listens on ") {
-            let address = address.split_whitespace().next().unwrap_or_default();
-            let address = address.trim_start_matches("http://");
-            return Ok((process, address.parse()?, token));
+        } else if line.contains("listens on") {
+            return Ok((process, token));
         }
     }
     Err(std::fs::read_to_string(file.with_extension("log"))?.into())
@@ -74,7 +80,7 @@ impl Smithgate {
     pub async fn start(dir: &Path, provider: SocketAddr, workers: usize) -> Result<Self, Failure> {
         let file = configure(dir, provider, workers)?;
         // The first start makes keys; the second is the one that a restart sees.
-        let (first, _, token) = launch(&file)?;
+        let (first, token) = launch(&file)?;
         drop(first);
         Self::restart(&file, token.ok_or("no token at the first start")?).await
     }
@@ -82,10 +88,10 @@ impl Smithgate {
     /// Starts on the store that `file` names, whose tenant has `token`.
     pub async fn restart(file: &Path, token: String) -> Result<Self, Failure> {
         let started = Instant::now();
-        let (process, address, _) = launch(file)?;
+        let (process, _) = launch(file)?;
         let mut this = Self {
             process,
-            address,
+            address: listen_of(file)?,
             token,
             cold_start: Duration::ZERO,
         };
