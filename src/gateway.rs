@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::Duration;
 
+use prometheus::core::Collector;
 use tokio::sync::{Notify, mpsc};
 
 use crate::auth::{Auth, KeyError, Mint, MintedScope, SigningKeys};
@@ -115,17 +116,15 @@ impl Gateway {
         let auth = Auth::new(keys, &config.auth, store.clone(), bus.clone()).await?;
         let auth = Arc::new(auth);
         let overload = Overload::new(Duration::from_millis(config.limits.max_worker_lag_ms));
-        for metric in overload.metrics() {
+        let counters = [&auth.cache_hits, &auth.cache_misses].into_iter();
+        let counters = counters.chain(bus.lost());
+        let collectors = counters
+            .map(|counter| Box::new(counter.clone()) as Box<dyn Collector>)
+            .chain(overload.metrics());
+        for collector in collectors {
             metrics
                 .registry
-                .register(metric)
-                .map_err(|e| StartError::Config(e.to_string()))?;
-        }
-        let counters = [&auth.cache_hits, &auth.cache_misses];
-        for counter in counters.into_iter().chain(bus.lost()) {
-            metrics
-                .registry
-                .register(Box::new(counter.clone()))
+                .register(collector)
                 .map_err(|e| StartError::Config(e.to_string()))?;
         }
         let routing = Routing::new(&config, store.clone(), vault.clone(), metrics.clone())

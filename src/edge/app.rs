@@ -120,7 +120,7 @@ fn begins_work(path: &str) -> bool {
         let rest = path.strip_prefix("/v1/smiths/")?;
         rest.split_once('/').map(|(_, what)| what)
     };
-    ASKING.contains(&path) || of_a_smith().is_some_and(|what| what == "runs")
+    ASKING.contains(&path) || of_a_smith() == Some("runs")
 }
 
 /// Answers a CORS preflight: tokens are bearers, so any origin may ask.

@@ -383,8 +383,8 @@ fn read_error(error: &PingoraError, what: &'static str) -> ModelError {
 
 /// Pieces that are ready together are taken together, up to about this many bytes.
 const READ_BYTES: usize = 64 * 1024;
-/// With less room than a token's event takes, memory is made for several of them.
-const ROOM_BYTES: usize = 256;
+/// Where a piece finds no room, memory is made for several tokens' events.
+const ROOM_BYTES: usize = 2048;
 
 /// A response whose body is still being read.
 pub struct UpstreamResponse {
@@ -399,16 +399,23 @@ pub struct UpstreamResponse {
     origin: Origin,
 }
 
+fn append(into: &mut BytesMut, piece: &[u8]) {
+    if into.capacity() - into.len() < piece.len() {
+        into.reserve(piece.len().max(ROOM_BYTES));
+    }
+    into.extend_from_slice(piece);
+}
+
 /// Appends the next piece of the body to `into`; `false` at its end.
 async fn piece(session: &mut HttpSession, into: &mut BytesMut) -> Result<bool, Box<PingoraError>> {
     match session {
         // Out of the session's own buffer, without a copy in between.
         HttpSession::H1(session) => match session.read_body_ref().await? {
-            Some(piece) => into.extend_from_slice(piece),
+            Some(piece) => append(into, piece),
             None => return Ok(false),
         },
         session => match session.read_response_body().await? {
-            Some(piece) => into.extend_from_slice(&piece),
+            Some(piece) => append(into, &piece),
             None => return Ok(false),
         },
     }
@@ -429,9 +436,6 @@ impl UpstreamResponse {
             // A wait that was dropped and begun again is one wait.
             self.is_waiting = true;
             self.silence.broken();
-        }
-        if into.capacity() - into.len() < ROOM_BYTES {
-            into.reserve(ROOM_BYTES * 8);
         }
         let before = into.len();
         let mut read = tokio::select! {

@@ -98,7 +98,7 @@ macro_rules! impl_approvals {
                 if done.rows_affected() == 0 {
                     return Ok(false);
                 }
-                $crate::store::sql::events::add_event!(&mut *tx, decision.event);
+                $crate::store::sql::events::add_events!(tx, [&decision.event]);
                 tx.commit().await?;
                 Ok(true)
             }

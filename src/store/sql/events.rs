@@ -1,50 +1,8 @@
 //! Queries: the event feed, webhooks and their outbox.
 
-pub(in crate::store) const INSERT_EVENT: &str = "INSERT INTO events (id, tenant_id, type, family, \
-     smith_id, data, actor, created_at) VALUES ($1, $2, $3, $4, $5, $6, $7, $8)";
-
-/// A delivery for each webhook that wants the event; its id is the event's body and the webhook's.
+/// A delivery for each webhook that wants an event, of all events whose ids follow; its id is the
+/// event's body and the webhook's.
 pub(in crate::store) const INSERT_DELIVERIES: &str = "INSERT INTO webhook_deliveries (id, \
-     tenant_id, webhook_id, event_id, event_type, status, attempts, next_attempt_at, created_at) \
-     SELECT 'whd_' || substr($2, 5) || substr(w.id, 4), $1, w.id, $2, $3, 'pending', 0, $5, $5 \
-     FROM webhooks w WHERE w.tenant_id = $1 AND w.active AND (NOT EXISTS \
-     (SELECT 1 FROM webhook_patterns p WHERE p.webhook_id = w.id) OR EXISTS \
-     (SELECT 1 FROM webhook_patterns p WHERE p.webhook_id = w.id AND p.pattern IN ($3, $4)))";
-
-/// Writes an event into a transaction.
-macro_rules! insert_event {
-    ($tx:expr, $event:expr) => {
-        sqlx::query($crate::store::sql::events::INSERT_EVENT)
-            .bind(&$event.id)
-            .bind(&$event.tenant_id)
-            .bind(&$event.kind)
-            .bind(&$event.family)
-            .bind(&$event.smith_id)
-            .bind(&$event.data)
-            .bind(&$event.actor)
-            .bind($event.created_at)
-            .execute($tx)
-            .await?
-    };
-}
-
-/// Writes an event and its deliveries into a transaction.
-macro_rules! add_event {
-    ($tx:expr, $event:expr) => {{
-        $crate::store::sql::events::insert_event!($tx, $event);
-        sqlx::query($crate::store::sql::events::INSERT_DELIVERIES)
-            .bind(&$event.tenant_id)
-            .bind(&$event.id)
-            .bind(&$event.kind)
-            .bind(&$event.family)
-            .bind($event.created_at)
-            .execute($tx)
-            .await?
-    }};
-}
-
-/// Deliveries as [`INSERT_DELIVERIES`], of all events whose ids follow.
-pub(in crate::store) const INSERT_ALL_DELIVERIES: &str = "INSERT INTO webhook_deliveries (id, \
      tenant_id, webhook_id, event_id, event_type, status, attempts, next_attempt_at, created_at) \
      SELECT 'whd_' || substr(e.id, 5) || substr(w.id, 4), e.tenant_id, w.id, e.id, e.type, \
      'pending', 0, e.created_at, e.created_at FROM events e \
@@ -53,9 +11,9 @@ pub(in crate::store) const INSERT_ALL_DELIVERIES: &str = "INSERT INTO webhook_de
      (SELECT 1 FROM webhook_patterns p WHERE p.webhook_id = w.id \
      AND p.pattern IN (e.type, e.family))) AND e.id IN (";
 
-/// Writes events and their deliveries into a transaction, in few statements.
-macro_rules! add_events {
-    ($tx:expr, $events:expr) => {{
+/// Writes events into a transaction.
+macro_rules! insert_events {
+    ($tx:expr, $events:expr) => {
         $crate::store::sql::journal::insert_many!(
             $tx,
             $events,
@@ -73,9 +31,15 @@ macro_rules! add_events {
                     .push_bind(event.created_at);
             }
         );
+    };
+}
+
+/// Writes events and their deliveries into a transaction.
+macro_rules! add_events {
+    ($tx:expr, $events:expr) => {{
+        $crate::store::sql::events::insert_events!($tx, $events);
         for events in $crate::store::sql::journal::chunks(&$events) {
-            let mut query =
-                sqlx::QueryBuilder::new($crate::store::sql::events::INSERT_ALL_DELIVERIES);
+            let mut query = sqlx::QueryBuilder::new($crate::store::sql::events::INSERT_DELIVERIES);
             let mut ids = query.separated(", ");
             for event in events {
                 ids.push_bind(&event.id);
@@ -102,7 +66,7 @@ macro_rules! put_patterns {
     };
 }
 
-pub(in crate::store) use {add_event, add_events, insert_event, put_patterns};
+pub(in crate::store) use {add_events, insert_events, put_patterns};
 
 macro_rules! impl_events {
     ($store:ty) => {
@@ -110,7 +74,7 @@ macro_rules! impl_events {
         impl $crate::store::EventStore for $store {
             async fn append_event(&self, event: &EventRow) -> Result<()> {
                 let mut tx = self.write.begin().await?;
-                $crate::store::sql::events::add_event!(&mut *tx, event);
+                $crate::store::sql::events::add_events!(tx, [event]);
                 tx.commit().await?;
                 Ok(())
             }
@@ -293,7 +257,7 @@ macro_rules! impl_events {
                 hold_until: i64,
             ) -> Result<DeliveryRow> {
                 let mut tx = self.write.begin().await?;
-                $crate::store::sql::events::insert_event!(&mut *tx, event);
+                $crate::store::sql::events::insert_events!(tx, [event]);
                 let delivery = sqlx::query_as(
                     "INSERT INTO webhook_deliveries (id, tenant_id, webhook_id, event_id, \
                      event_type, status, attempts, next_attempt_at, created_at) \

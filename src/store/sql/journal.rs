@@ -324,9 +324,7 @@ macro_rules! checkpoint {
                     frames
                 );
             }
-            for event in &$point.events {
-                $crate::store::sql::events::add_event!(&mut *$tx, event);
-            }
+            $crate::store::sql::events::add_events!($tx, $point.events);
             for approval in $point.pause.iter().flat_map(|pause| &pause.approvals) {
                 $crate::store::sql::approvals::add_approval!(&mut *$tx, approval);
             }

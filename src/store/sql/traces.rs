@@ -1,6 +1,6 @@
 //! Queries: traces and their spans.
 
-/// Writes a trace and its spans into a transaction; what is there already is kept.
+/// Writes traces and spans into a transaction; what is there already is kept.
 macro_rules! add_traces {
     ($tx:expr, $traces:expr, $spans:expr) => {{
         $crate::store::sql::journal::insert_many!(

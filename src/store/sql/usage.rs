@@ -177,7 +177,7 @@ macro_rules! impl_usage {
                 if done.rows_affected() == 0 {
                     return Ok(false);
                 }
-                $crate::store::sql::events::add_event!(&mut *tx, event);
+                $crate::store::sql::events::add_events!(tx, [event]);
                 tx.commit().await?;
                 Ok(true)
             }
