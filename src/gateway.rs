@@ -133,7 +133,7 @@ impl Gateway {
         let smiths = Arc::new(Smiths::new(store.clone(), metrics.clone()));
         let accounting = Arc::new(Accounting::new(&config.prices, metrics.clone()));
         let budgets = Arc::new(Budgets::new(store.clone()));
-        let (journal, writer) = Journal::start(store.clone());
+        let (journal, writer) = Journal::start(store.clone(), metrics.clone());
         let sender = Sender::new(store.clone(), vault.clone(), models.clone());
         let webhooks = Webhooks::new(sender);
         let gate = Arc::new(Gate::new(&config.limits.rate, &config.limits.concurrency));

@@ -2,7 +2,8 @@
 //! ours. Handles for hot labels are looked up once a request, not once a frame.
 
 use prometheus::{
-    HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge, Opts, Registry, TextEncoder,
+    Histogram, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge, Opts, Registry,
+    TextEncoder,
 };
 
 /// All metrics of a gateway.
@@ -27,6 +28,10 @@ pub struct Metrics {
     pub cache_hits: IntCounterVec,
     /// Look-ups that asked the store, by cache.
     pub cache_misses: IntCounterVec,
+    /// Seconds of one commit of the journal, with its retries.
+    pub journal_commit: Histogram,
+    /// Entries that those commits held.
+    pub journal_entries: IntCounter,
 }
 
 fn counters(registry: &Registry, name: &str, help: &str, labels: &[&str]) -> IntCounterVec {
@@ -60,10 +65,27 @@ impl Metrics {
             &["route"],
         )
         .expect("a valid metric");
+        let journal_commit = Histogram::with_opts(
+            HistogramOpts::new(
+                "smithgate_journal_commit_seconds",
+                "One commit of what runs write, with its retries",
+            )
+            .buckets(vec![
+                0.0005, 0.001, 0.002, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 1.0, 5.0, 60.0,
+            ]),
+        )
+        .expect("a valid metric");
+        let journal_entries = IntCounter::new(
+            "smithgate_journal_entries_total",
+            "Entries written by commits of the journal",
+        )
+        .expect("a valid metric");
         for metric in [
             Box::new(streams_open.clone()) as Box<dyn prometheus::core::Collector>,
             Box::new(cancelled_calls.clone()),
             Box::new(time_to_first_byte.clone()),
+            Box::new(journal_commit.clone()),
+            Box::new(journal_entries.clone()),
         ] {
             registry.register(metric).expect("a new metric");
         }
@@ -99,6 +121,8 @@ impl Metrics {
                 "Look-ups that asked the store",
                 &["cache"],
             ),
+            journal_commit,
+            journal_entries,
             registry,
         }
     }

@@ -8,6 +8,7 @@ use std::time::Duration;
 use tokio::sync::{mpsc, oneshot};
 
 use super::{Checkpoint, EventRow, RunEnd, RunRow, SmithUsage, Store};
+use crate::metrics::Metrics;
 
 /// One journal entry.
 #[derive(Debug, Clone)]
@@ -88,10 +89,10 @@ const RETRY_FOR: Duration = Duration::from_secs(60);
 
 impl Journal {
     /// Starts the task. It ends when the last clone is gone and all is written.
-    pub fn start(store: Arc<dyn Store>) -> (Self, tokio::task::JoinHandle<()>) {
+    pub fn start(store: Arc<dyn Store>, metrics: Metrics) -> (Self, tokio::task::JoinHandle<()>) {
         let (entries, inbox) = mpsc::unbounded_channel();
         let backlog = Arc::new(AtomicUsize::new(0));
-        let task = tokio::spawn(write_all(store, inbox, backlog.clone()));
+        let task = tokio::spawn(write_all(store, inbox, backlog.clone(), metrics));
         (Self { entries, backlog }, task)
     }
 
@@ -130,13 +131,17 @@ async fn write_all(
     store: Arc<dyn Store>,
     mut inbox: mpsc::UnboundedReceiver<Entry>,
     backlog: Arc<AtomicUsize>,
+    metrics: Metrics,
 ) {
     let mut batch = Vec::new();
     while inbox.recv_many(&mut batch, MAX_BATCH).await > 0 {
         let weight: usize = batch.iter().map(|entry| entry.op.weight()).sum();
         let (ops, waiters): (Vec<_>, Vec<_>) =
             batch.drain(..).map(|entry| (entry.op, entry.done)).unzip();
+        let timer = metrics.journal_commit.start_timer();
         let results = apply_patiently(store.as_ref(), &ops).await;
+        timer.observe_duration();
+        metrics.journal_entries.inc_by(ops.len() as u64);
         backlog.fetch_sub(weight, Ordering::Relaxed);
         for (at, waiter) in waiters.into_iter().enumerate() {
             if let Some(waiter) = waiter {

@@ -45,6 +45,8 @@ impl SqliteStore {
             .pragma("journal_size_limit", LOG_BYTES)
             .statement_cache_capacity(200);
         let write = SqlitePoolOptions::new()
+            // A file does not hang up, and each look would be a way to the connection's thread.
+            .test_before_acquire(false)
             .max_connections(1)
             .min_connections(1)
             .idle_timeout(None)
@@ -56,6 +58,7 @@ impl SqliteStore {
             .await?;
         owner_only(file)?;
         let read = SqlitePoolOptions::new()
+            .test_before_acquire(false)
             .max_connections(readers.max(1))
             .connect_with(options.clone().read_only(true).create_if_missing(false))
             .await?;

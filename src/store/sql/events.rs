@@ -11,11 +11,12 @@ pub(in crate::store) const INSERT_DELIVERIES: &str = "INSERT INTO webhook_delive
      (SELECT 1 FROM webhook_patterns p WHERE p.webhook_id = w.id \
      AND p.pattern IN (e.type, e.family))) AND e.id IN (";
 
-/// Writes events into a transaction.
+/// Adds events to a script.
 macro_rules! insert_events {
-    ($tx:expr, $events:expr) => {
-        $crate::store::sql::journal::insert_many!(
+    ($tx:expr, $script:expr, $events:expr) => {
+        $crate::store::sql::script::insert_many!(
             $tx,
+            $script,
             $events,
             "events (id, tenant_id, type, family, smith_id, data, actor, created_at)",
             "",
@@ -34,20 +35,29 @@ macro_rules! insert_events {
     };
 }
 
-/// Writes events and their deliveries into a transaction.
-macro_rules! add_events {
-    ($tx:expr, $events:expr) => {{
-        $crate::store::sql::events::insert_events!($tx, $events);
-        for events in $crate::store::sql::journal::chunks(&$events) {
-            let mut query = sqlx::QueryBuilder::new($crate::store::sql::events::INSERT_DELIVERIES);
+/// Adds events and their deliveries to a script.
+macro_rules! write_events {
+    ($tx:expr, $script:expr, $events:expr) => {
+        $crate::store::sql::events::insert_events!($tx, $script, $events);
+        for events in $script.chunks(&$events) {
+            let query = $script.statement($crate::store::sql::events::INSERT_DELIVERIES);
             let mut ids = query.separated(", ");
             for event in events {
                 ids.push_bind(&event.id);
             }
             query.push(")");
-            query.build().execute(&mut *$tx).await?;
+            $crate::store::sql::script::send!($tx, $script, false);
         }
-    }};
+    };
+}
+
+/// Writes events and their deliveries into a transaction.
+macro_rules! add_events {
+    ($tx:expr, $events:expr) => {
+        let mut script = $crate::store::sql::script::Script::default();
+        $crate::store::sql::events::write_events!($tx, script, $events);
+        $crate::store::sql::script::send!($tx, script, true);
+    };
 }
 
 /// Writes what a webhook wants into a transaction that holds its row.
@@ -66,7 +76,7 @@ macro_rules! put_patterns {
     };
 }
 
-pub(in crate::store) use {add_events, insert_events, put_patterns};
+pub(in crate::store) use {add_events, insert_events, put_patterns, write_events};
 
 macro_rules! impl_events {
     ($store:ty) => {
@@ -257,7 +267,9 @@ macro_rules! impl_events {
                 hold_until: i64,
             ) -> Result<DeliveryRow> {
                 let mut tx = self.write.begin().await?;
-                $crate::store::sql::events::insert_events!(tx, [event]);
+                let mut script = $crate::store::sql::script::Script::default();
+                $crate::store::sql::events::insert_events!(tx, script, [event]);
+                $crate::store::sql::script::send!(tx, script, true);
                 let delivery = sqlx::query_as(
                     "INSERT INTO webhook_deliveries (id, tenant_id, webhook_id, event_id, \
                      event_type, status, attempts, next_attempt_at, created_at) \

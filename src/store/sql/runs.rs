@@ -262,12 +262,12 @@ macro_rules! impl_runs {
             async fn apply(&self, ops: &[Op]) -> Result<Vec<bool>> {
                 let mut tx = self.write.begin().await?;
                 let mut taken = Vec::with_capacity(ops.len());
-                let mut late = $crate::store::sql::journal::Late::default();
+                let mut late = $crate::store::sql::late::Late::default();
                 for op in ops {
                     let took = $crate::store::sql::journal::apply_op!(tx, late, taken, op);
                     taken.push(took);
                 }
-                $crate::store::sql::journal::write_late!(tx, late, taken);
+                $crate::store::sql::late::write_late!(tx, late, taken);
                 tx.commit().await?;
                 Ok(taken)
             }

@@ -1,10 +1,11 @@
 //! Queries: traces and their spans.
 
 /// Writes traces and spans into a transaction; what is there already is kept.
-macro_rules! add_traces {
-    ($tx:expr, $traces:expr, $spans:expr) => {{
-        $crate::store::sql::journal::insert_many!(
+macro_rules! write_traces {
+    ($tx:expr, $script:expr, $traces:expr, $spans:expr) => {{
+        $crate::store::sql::script::insert_many!(
             $tx,
+            $script,
             $traces,
             "traces (id, tenant_id, run_id, smith_id, agent_id, name, status, started_at, \
              ended_at, model, input, output, cost, created_at)",
@@ -27,8 +28,9 @@ macro_rules! add_traces {
                     .push_bind(trace.created_at);
             }
         );
-        $crate::store::sql::journal::insert_many!(
+        $crate::store::sql::script::insert_many!(
             $tx,
+            $script,
             $spans,
             "spans (tenant_id, trace_id, id, parent_id, kind, name, status, started_at, \
              ended_at, model, input, output, cost, attributes)",
@@ -54,7 +56,7 @@ macro_rules! add_traces {
     }};
 }
 
-pub(in crate::store) use add_traces;
+pub(in crate::store) use write_traces;
 
 macro_rules! impl_traces {
     ($store:ty) => {
@@ -110,7 +112,9 @@ macro_rules! impl_traces {
                 let mut tx = self.write.begin().await?;
                 let rows: Vec<_> = traces.iter().map(|record| &record.trace).collect();
                 let spans: Vec<_> = traces.iter().flat_map(|record| &record.spans).collect();
-                $crate::store::sql::traces::add_traces!(tx, rows, spans);
+                let mut script = $crate::store::sql::script::Script::default();
+                $crate::store::sql::traces::write_traces!(tx, script, rows, spans);
+                $crate::store::sql::script::send!(tx, script, true);
                 tx.commit().await?;
                 Ok(())
             }

@@ -1,9 +1,10 @@
 //! Queries: budgets, spending, usage groups and the ledger.
 
-macro_rules! insert_usage_events {
-    ($tx:expr, $entries:expr) => {
-        $crate::store::sql::journal::insert_many!(
+macro_rules! write_usage_events {
+    ($tx:expr, $script:expr, $entries:expr) => {
+        $crate::store::sql::script::insert_many!(
             $tx,
+            $script,
             $entries,
             "usage_events (id, tenant_id, kind, run_id, smith_id, agent_id, customer_id, \
              provider, model, input, output, cache_read, cache_write, reasoning, cost, meter, \
@@ -34,7 +35,7 @@ macro_rules! insert_usage_events {
     };
 }
 
-pub(in crate::store) use insert_usage_events;
+pub(in crate::store) use write_usage_events;
 
 macro_rules! impl_usage {
     ($store:ty) => {
@@ -252,7 +253,9 @@ macro_rules! impl_usage {
 
             async fn insert_usage_event(&self, event: &UsageEventRow) -> Result<()> {
                 let mut tx = self.write.begin().await?;
-                $crate::store::sql::usage::insert_usage_events!(tx, [event]);
+                let mut script = $crate::store::sql::script::Script::default();
+                $crate::store::sql::usage::write_usage_events!(tx, script, [event]);
+                $crate::store::sql::script::send!(tx, script, true);
                 tx.commit().await?;
                 Ok(())
             }
