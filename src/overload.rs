@@ -1,15 +1,19 @@
 //! Sheds load before latency collapses: when the workers fall behind, new model calls and runs are
 //! refused, so that those under way keep their pace. May import `error` and `metrics`' crate.
 //!
-//! How far the workers are behind is told by a timer: what it rings late by, everything that is
-//! ready waits for, a token's delta as well. That sees all causes alike, be it our own work or
-//! another process's on the same cores, and has no number of streams to be tuned.
+//! How far the workers are behind is told by a timer and by a byte that is sent to ourselves: what
+//! the timer rings late by and what the byte needs, everything that is ready waits for, a token's
+//! delta as well. The timer alone would not see the sockets that are ready and were not yet looked
+//! at, which under load are most. That sees all causes alike, be it our own work or another
+//! process's on the same cores, and has no number of streams to be tuned.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::time::Duration;
 
 use prometheus::{Gauge, IntCounter};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::UnixStream;
 use tokio::time::Instant;
 
 use crate::error::ApiError;
@@ -58,12 +62,20 @@ impl Overload {
 
     /// Looks for as long as the gateway lives.
     pub async fn watch(self: Arc<Self>) {
-        let mut last = Instant::now();
+        let mut probe = UnixStream::pair();
         loop {
-            tokio::time::sleep(EVERY).await;
-            let now = Instant::now();
-            self.note(now.duration_since(last).saturating_sub(EVERY));
-            last = now;
+            let due = Instant::now() + EVERY;
+            tokio::time::sleep_until(due).await;
+            if let Ok((near, far)) = &mut probe
+                && let Err(error) = pass(near, far).await
+            {
+                probe = Err(error);
+            }
+            if let Err(error) = &probe {
+                tracing::warn!(%error, "cannot send a byte to ourselves");
+                probe = UnixStream::pair();
+            }
+            self.note(due.elapsed());
         }
     }
 
@@ -90,6 +102,16 @@ impl Overload {
             "this node has as much to do as it can; try again soon",
             1,
         ))
+    }
+}
+
+/// A byte through the kernel, which is found ready behind all that became so before it.
+async fn pass(near: &mut UnixStream, far: &mut UnixStream) -> std::io::Result<()> {
+    near.write_all(&[0]).await?;
+    // Only a read that could have taken more makes the next one wait until it is told of a byte.
+    match far.read(&mut [0; 16]).await? {
+        0 => Err(std::io::ErrorKind::UnexpectedEof.into()),
+        _ => Ok(()),
     }
 }
 

@@ -1,10 +1,11 @@
 //! What a token delta allocates in steady state: nothing in our own code, and little in all, counted
-//! by the allocator while a real gateway passes real deltas on, one by one.
+//! by the allocator while a real gateway passes real deltas on, one by one. And what a stream holds
+//! that waits.
 
 use std::alloc::{GlobalAlloc, Layout, System};
 use std::cell::Cell;
 use std::net::SocketAddr;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicIsize, AtomicUsize, Ordering};
 
 use bytes::{Bytes, BytesMut};
 use smithgate::config::{Config, ProviderWire};
@@ -25,6 +26,15 @@ thread_local! {
     static IS_GATEWAY: Cell<bool> = const { Cell::new(false) };
 }
 static OF_GATEWAY: AtomicUsize = AtomicUsize::new(0);
+/// Bytes that all threads hold, without the room of a body's reader, of which little is touched.
+static LIVE: AtomicIsize = AtomicIsize::new(0);
+const READER_BYTES: usize = 64 * 1024;
+
+fn note_live(size: usize, sign: isize) {
+    if size != READER_BYTES {
+        LIVE.fetch_add(sign * size as isize, Ordering::Relaxed);
+    }
+}
 
 fn note() {
     // A thread that ends has neither any more.
@@ -38,17 +48,21 @@ fn note() {
 unsafe impl GlobalAlloc for Counting {
     unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
         note();
+        note_live(layout.size(), 1);
         // SAFETY: the caller keeps the contract of this function, which is that one's.
         unsafe { System.alloc(layout) }
     }
 
     unsafe fn dealloc(&self, at: *mut u8, layout: Layout) {
+        note_live(layout.size(), -1);
         // SAFETY: as above.
         unsafe { System.dealloc(at, layout) }
     }
 
     unsafe fn realloc(&self, at: *mut u8, layout: Layout, size: usize) -> *mut u8 {
         note();
+        note_live(layout.size(), -1);
+        note_live(size, 1);
         // SAFETY: as above.
         unsafe { System.realloc(at, layout, size) }
     }
@@ -192,22 +206,22 @@ fn chunk(event: &str) -> Bytes {
 
 const WARM: usize = 300;
 const COUNT: usize = 1000;
+const STREAMS: usize = 200;
 
-/// Allocations a delta of a stream that `body` asks for; the provider sends a delta when the client
-/// has the one before.
-async fn per_delta(
+/// A stream whose first event has been sent, and its provider's end.
+async fn begun(
     gateway: SocketAddr,
     provider: &TcpListener,
     wire: ProviderWire,
     headers: &str,
     body: &str,
-) -> f64 {
+) -> (TcpStream, TcpStream) {
     let mut client = TcpStream::connect(gateway).await.expect("connected");
     client.set_nodelay(true).expect("set");
     request(&mut client, "/v1/chat/completions", headers, body).await;
     let mut upstream = provider.accept().await.expect("accepted").0;
     upstream.set_nodelay(true).expect("set");
-    let mut buf = Vec::with_capacity(64 * 1024);
+    let mut buf = Vec::with_capacity(2048);
     while !buf.ends_with(b"}") {
         upstream.read_buf(&mut buf).await.expect("read");
     }
@@ -218,6 +232,51 @@ async fn per_delta(
     if !opening.is_empty() {
         upstream.write_all(&chunk(opening)).await.expect("sent");
     }
+    (client, upstream)
+}
+
+/// Bytes that the gateway holds for a stream that waits for its next delta.
+async fn per_stream(
+    gateway: SocketAddr,
+    provider: &TcpListener,
+    wire: ProviderWire,
+    headers: &str,
+    body: &str,
+) -> isize {
+    let settled = || tokio::time::sleep(std::time::Duration::from_millis(500));
+    let mut open = Vec::with_capacity(WARM);
+    let mut before = 0;
+    for n in 0..WARM {
+        if n == WARM - STREAMS {
+            settled().await;
+            before = LIVE.load(Ordering::Relaxed);
+        }
+        let (mut client, mut upstream) = begun(gateway, provider, wire, headers, body).await;
+        upstream
+            .write_all(&chunk(&delta(wire)))
+            .await
+            .expect("sent");
+        let mut seen = Vec::with_capacity(2048);
+        while memchr::memmem::find(&seen, b"tokens flow").is_none() {
+            client.read_buf(&mut seen).await.expect("read");
+        }
+        open.push((client, upstream));
+    }
+    settled().await;
+    (LIVE.load(Ordering::Relaxed) - before) / STREAMS as isize
+}
+
+/// Allocations a delta of a stream that `body` asks for; the provider sends a delta when the client
+/// has the one before.
+async fn per_delta(
+    gateway: SocketAddr,
+    provider: &TcpListener,
+    wire: ProviderWire,
+    headers: &str,
+    body: &str,
+) -> f64 {
+    let (mut client, mut upstream) = begun(gateway, provider, wire, headers, body).await;
+    let mut buf = Vec::with_capacity(64 * 1024);
     let delta = chunk(&delta(wire));
     let mut before = 0;
     for n in 0..WARM + COUNT {
@@ -276,7 +335,7 @@ fn a_delta_through_the_whole_gateway_allocates_little() {
         (server, first.expect("an empty store").admin_token)
     });
     let bearer = format!("authorization: Bearer {token}\r\n");
-    let seen = runtime.block_on(async {
+    let (seen, held) = runtime.block_on(async {
         let mut socket = TcpStream::connect(address).await.expect("connected");
         request(&mut socket, "/v1/smiths", &bearer, "{\"model\":\"chat-mock/m\"}").await;
         let mut made = Vec::new();
@@ -290,13 +349,23 @@ fn a_delta_through_the_whole_gateway_allocates_little() {
         let forwarded = body("chat-mock/m");
         let translated = body("anthropic-mock/m");
         let chat = ProviderWire::OpenaiChat;
-        [
+        let mut held = Vec::new();
+        for (wire, headers, body) in [
+            (chat, &bearer, body("chat-mock/m")),
+            (ProviderWire::Anthropic, &bearer, body("anthropic-mock/m")),
+            (chat, &smith, body("")),
+        ] {
+            held.push(per_stream(address, &provider, wire, headers, &body).await);
+        }
+        let made = [
             per_delta(address, &provider, chat, &bearer, &forwarded).await,
             per_delta(address, &provider, ProviderWire::Anthropic, &bearer, &translated).await,
             per_delta(address, &provider, chat, &smith, &body("")).await,
-        ]
+        ];
+        (made, held)
     });
     gateway_runtime.block_on(server.stop());
+    println!("bytes a stream that waits: forwarded, translated, smith run: {held:?}");
     println!("allocations a delta: forwarded, translated, smith run: {seen:?}");
     // Two are Pingora's, which makes a text of each chunk's length; a run's frames are kept.
     for (what, made, most) in [
@@ -305,5 +374,16 @@ fn a_delta_through_the_whole_gateway_allocates_little() {
         ("smith run", seen[2], 2.5),
     ] {
         assert!(made <= most, "{what}: {made} allocations a delta");
+    }
+    // Half of it is Pingora's: its tasks, the buffers of its headers.
+    for (what, held, most) in [
+        ("forwarded", held[0], 44),
+        ("translated", held[1], 54),
+        ("smith run", held[2], 64),
+    ] {
+        assert!(
+            held <= most * 1024,
+            "{what}: {held} bytes a stream that waits"
+        );
     }
 }

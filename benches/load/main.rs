@@ -25,6 +25,8 @@ use roles::{Failure, Process, free_address, role, wait_for};
 pub struct Bench {
     pub provider: SocketAddr,
     pub bare: SocketAddr,
+    /// As many as there are cores.
+    pub threads: usize,
     pub passthrough: Process,
     _provider: Process,
     /// Of each measurement.
@@ -46,20 +48,14 @@ struct Options {
 
 async fn bench(options: Options) -> Result<(), Failure> {
     let threads = std::thread::available_parallelism().map_or(2, usize::from);
-    let (provider, bare) = (free_address()?, free_address()?);
-    let patience = Duration::from_secs(10);
+    let provider = free_address()?;
     let provider_process = role(&["role-provider".to_owned(), provider.to_string()])?;
-    wait_for(provider, patience)?;
-    let passthrough = role(&[
-        "role-passthrough".to_owned(),
-        bare.to_string(),
-        provider.to_string(),
-        threads.to_string(),
-    ])?;
-    wait_for(bare, patience)?;
+    wait_for(provider, Duration::from_secs(10))?;
+    let (bare, passthrough) = roles::passthrough(provider, threads)?;
     let bench = Bench {
         provider,
         bare,
+        threads,
         passthrough,
         _provider: provider_process,
         seconds: options.seconds,
@@ -100,7 +96,7 @@ async fn bench(options: Options) -> Result<(), Failure> {
                 );
             }
             "streams" => streams::paces(&bench, &gateway).await?,
-            "memory" => streams::memory(&bench, &gateway).await?,
+            "memory" => streams::memory(&bench).await?,
             "cancel" => streams::cancelled(&bench, &gateway).await?,
             "workers" => rates::workers(&bench).await?,
             "overload" => streams::overload(&bench, &gateway).await?,

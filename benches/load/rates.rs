@@ -14,6 +14,8 @@ use crate::{Bench, client};
 pub struct Target {
     pub address: SocketAddr,
     pub requests: Vec<Vec<u8>>,
+    /// Another gateway, which may fail.
+    pub is_peer: bool,
 }
 
 impl Target {
@@ -21,6 +23,7 @@ impl Target {
         Self {
             address,
             requests: vec![request],
+            is_peer: false,
         }
     }
 }
@@ -38,7 +41,16 @@ pub async fn rates(
             // The first round warms up.
             let seconds = if round == 0 { 0.5 } else { bench.seconds };
             let time = Duration::from_secs_f64(seconds);
-            let rate = throughput(target.address, &target.requests, connections, time).await?;
+            let rate = throughput(target.address, &target.requests, connections, time).await;
+            let rate = match rate {
+                Ok(rate) => rate,
+                // A peer that fails under the load is shown without a number.
+                Err(error) if target.is_peer => {
+                    eprintln!("{}: {error}", target.address);
+                    f64::NAN
+                }
+                Err(error) => return Err(error.into()),
+            };
             if round > 0 {
                 rates[at].push(rate);
             }
@@ -116,9 +128,10 @@ pub async fn table(bench: &Bench, gateway: &Smithgate, peers: &[Peer]) -> Result
             ]
         };
         let of_peers = |stream| {
-            peers
-                .iter()
-                .map(move |p| Target::one(p.address, p.chat(stream)))
+            peers.iter().map(move |p| Target {
+                is_peer: true,
+                ..Target::one(p.address, p.chat(stream))
+            })
         };
 
         let mut targets = base(false);

@@ -69,3 +69,16 @@ pub fn role(args: &[String]) -> Result<Process, Failure> {
         Command::new(std::env::current_exe()?).args(args).spawn()?,
     ))
 }
+
+/// A bare Pingora pass-through to `provider`, and where it listens.
+pub fn passthrough(provider: SocketAddr, threads: usize) -> Result<(SocketAddr, Process), Failure> {
+    let listen = free_address()?;
+    let process = role(&[
+        "role-passthrough".to_owned(),
+        listen.to_string(),
+        provider.to_string(),
+        threads.to_string(),
+    ])?;
+    wait_for(listen, Duration::from_secs(10))?;
+    Ok((listen, process))
+}

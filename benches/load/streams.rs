@@ -1,6 +1,7 @@
 //! Many slow streams at once: when their chunks arrive, what they hold in memory, and what becomes
 //! of them when there are more than the machine can serve.
 
+use std::net::SocketAddr;
 use std::time::Duration;
 
 use tokio::io::AsyncWriteExt;
@@ -9,7 +10,7 @@ use tokio::net::TcpStream;
 use crate::Bench;
 use crate::client::{self, Paced, once, paced, percentile};
 use crate::gateway::{Smithgate, chat_body};
-use crate::roles::Failure;
+use crate::roles::{Failure, Process, passthrough};
 
 fn paced_row(what: &str, seen: &Paced) {
     let refused = match seen.refused {
@@ -49,13 +50,20 @@ pub async fn paces(bench: &Bench, gateway: &Smithgate) -> Result<(), Failure> {
         let model = format!("slow-{pace}");
         let name = |what: &str| format!("{streams} every {pace} ms, {what}");
         let bare = client::post("/chat/chat/completions", &[], &chat_body(&model, true));
-        let base = paced(bench.bare, &bare, streams).await?;
-        paced_row(&name("bare Pingora"), &base);
         let model = format!("chat-mock/{model}");
         let forwarded = gateway.chat(&model, true, &[]);
-        let seen = paced(gateway.address, &forwarded, streams).await?;
-        paced_row(&name("forwarded"), &seen);
-        let added = percentile(&seen.first_chunk, 0.99) - percentile(&base.first_chunk, 0.99);
+        // The few slowest of one round are the machine's more than the gateway's.
+        let rounds = if streams == 500 { 5 } else { 1 };
+        let mut added = Vec::new();
+        for _ in 0..rounds {
+            let base = paced(bench.bare, &bare, streams).await?;
+            paced_row(&name("bare Pingora"), &base);
+            let seen = paced(gateway.address, &forwarded, streams).await?;
+            paced_row(&name("forwarded"), &seen);
+            let p99 = |seen: &Paced| percentile(&seen.first_chunk, 0.99);
+            added.push(p99(&seen) - p99(&base));
+        }
+        added.sort_by(f64::total_cmp);
         let smith = gateway.smith(&model).await?;
         let run = gateway.chat("", true, &[("IC-Smith-Id", &smith)]);
         paced_row(
@@ -63,7 +71,10 @@ pub async fn paces(bench: &Bench, gateway: &Smithgate) -> Result<(), Failure> {
             &paced(gateway.address, &run, streams).await?,
         );
         if streams == 500 {
-            println!("| first chunk p99, added to bare Pingora's: {added:.2} ms, target 2 ms");
+            let added = percentile(&added, 0.5);
+            println!(
+                "| first chunk p99, added to bare Pingora's, median of {rounds}: {added:.2} ms, target 2 ms"
+            );
         }
     }
     println!();
@@ -93,39 +104,54 @@ pub async fn overload(bench: &Bench, gateway: &Smithgate) -> Result<(), Failure>
     Ok(())
 }
 
-/// What open streams that say nothing hold.
-pub async fn memory(bench: &Bench, gateway: &Smithgate) -> Result<(), Failure> {
-    let smith = gateway.smith("chat-mock/idle").await?;
-    for (what, request) in [
-        ("forwarded", gateway.chat("chat-mock/idle", true, &[])),
-        (
-            "smith run",
-            gateway.chat("", true, &[("IC-Smith-Id", &smith)]),
-        ),
-    ] {
-        for streams in [500, 2000, 5000] {
-            let before = gateway.process.resident();
-            let mut open = Vec::new();
-            for _ in 0..streams {
-                let mut socket = TcpStream::connect(gateway.address).await?;
-                socket.write_all(&request).await?;
-                open.push(socket);
-            }
-            tokio::time::sleep(Duration::from_secs(2)).await;
-            let held = gateway.process.resident().saturating_sub(before) as f64;
-            println!(
-                "{what}: {:.1} KiB for each of {streams} idle open streams, target 24 KiB",
-                held / streams as f64
-            );
-            drop(open);
-            tokio::time::sleep(Duration::from_secs(2)).await;
-        }
-    }
-    let bare = bench.passthrough.resident();
+/// What open streams that say nothing hold, over what their process had before the first.
+pub async fn memory(bench: &Bench) -> Result<(), Failure> {
     println!(
-        "resident after it: {} KiB; bare Pingora {bare} KiB\n",
-        gateway.process.resident()
+        "| KiB for each of so many idle open streams |     500 |    2000 |    5000 | target |"
     );
+    println!(
+        "| ----------------------------------------- | ------: | ------: | ------: | ------ |"
+    );
+    let (bare, process) = passthrough(bench.provider, bench.threads)?;
+    let request = client::post("/chat/chat/completions", &[], &chat_body("idle", true));
+    held("bare Pingora", &process, bare, &request).await?;
+    for (what, model) in [
+        ("forwarded", "chat-mock/idle"),
+        ("Anthropic to chat", "anthropic-mock/idle"),
+        ("smith run", ""),
+    ] {
+        let dir = tempfile::tempdir()?;
+        let gateway = Smithgate::start(dir.path(), bench.provider, 0).await?;
+        let smith = gateway.smith("chat-mock/idle").await?;
+        let headers = [("IC-Smith-Id", smith.as_str())];
+        let headers = if model.is_empty() { &headers[..] } else { &[] };
+        let request = gateway.chat(model, true, headers);
+        held(what, &gateway.process, gateway.address, &request).await?;
+    }
+    println!();
+    Ok(())
+}
+
+async fn held(
+    what: &str,
+    process: &Process,
+    address: SocketAddr,
+    request: &[u8],
+) -> Result<(), Failure> {
+    let before = process.resident();
+    let mut open = Vec::new();
+    print!("| {what:<41} |");
+    for streams in [500, 2000, 5000] {
+        while open.len() < streams {
+            let mut socket = TcpStream::connect(address).await?;
+            socket.write_all(request).await?;
+            open.push(socket);
+        }
+        tokio::time::sleep(Duration::from_secs(2)).await;
+        let held = process.resident().saturating_sub(before) as f64;
+        print!(" {:>7.1} |", held / streams as f64);
+    }
+    println!(" 24     |");
     Ok(())
 }
 

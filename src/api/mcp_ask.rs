@@ -230,7 +230,7 @@ impl Ask<'_> {
             let waits = match self.follow(reader).await? {
                 Rest::Completed(answer) => {
                     let reply = answer.text();
-                    let mut result = CallToolResult::success(vec![ContentBlock::text(&reply)]);
+                    let mut result = CallToolResult::success(vec![ContentBlock::text(&*reply)]);
                     result.structured_content =
                         Some(json!({ "reply": reply, "thread_id": thread, "run_id": run_id }));
                     return Ok(result.into());
@@ -346,6 +346,7 @@ impl Ask<'_> {
         }
         let thread = thread.unwrap_or_else(|| ids::mint(ids::Kind::Thread));
         let (gateway, caller) = (self.gateway, self.caller);
+        gateway.overload.check()?;
         let permit = gateway
             .gate
             .begin_run(&caller.principal, Some(&caller.smith_id))?;

@@ -116,11 +116,14 @@ fn begins_work(path: &str) -> bool {
         "/v1/ui/chat",
         "/v1/embeddings",
     ];
-    let of_a_smith = || {
-        let rest = path.strip_prefix("/v1/smiths/")?;
-        rest.split_once('/').map(|(_, what)| what)
+    let Some(of_a_smith) = path.strip_prefix("/v1/smiths/") else {
+        return ASKING.contains(&path);
     };
-    ASKING.contains(&path) || of_a_smith() == Some("runs")
+    let mut parts = of_a_smith.split('/').skip(1);
+    matches!(
+        [parts.next(), parts.next(), parts.next(), parts.next()],
+        [Some("runs"), None, None, None] | [Some("runs"), Some(_), Some("replay"), None]
+    )
 }
 
 /// Answers a CORS preflight: tokens are bearers, so any origin may ask.
@@ -187,7 +190,7 @@ impl HttpServerApp for App {
         if answered.is_err() {
             tracing::debug!(route = exchange.route, "the client left");
         }
-        exchange.finish().await
+        Box::pin(exchange.finish()).await
     }
 
     fn h2_options(&self) -> Option<H2Options> {

@@ -32,7 +32,8 @@ static PASSAGE: Passage = Passage {
 
 /// Serves one call.
 pub async fn serve(exchange: &mut Exchange) -> Result<(), Gone> {
-    match begin(exchange).await {
+    // What only the beginning needs is not held while the answer streams.
+    match Box::pin(begin(exchange)).await {
         Ok(Plan::Run(run)) => Box::pin(run.answer(exchange)).await,
         Ok(Plan::Forward(forward)) => forward.answer(exchange).await,
         Ok(Plan::Translate(translate)) => Box::pin(translate.answer(exchange)).await,

@@ -178,8 +178,8 @@ impl Translate {
         match self.answer {
             Answer::Whole(route, frames) => {
                 let answer = whole_answer(exchange, &self.tenant_id, &route, &frames);
-                let items = self.numbering.items(&[answer.turn()]);
                 let status = Status::Ended(answer.stop, answer.usage);
+                let items = self.numbering.items(&[answer.into_turn()]);
                 let output = answer_items(items, self.encrypted);
                 let body = self.head.response(&status, output).to_string();
                 exchange.respond_json(StatusCode::OK, body.into()).await

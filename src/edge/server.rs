@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use pingora_core::apps::http_app::HttpServer;
 use pingora_core::listeners::tls::TlsSettings;
+use pingora_core::listeners::{L4BufferSettings, ListenerConfig};
 use pingora_core::services::Service as _;
 use pingora_core::services::listening::Service;
 use tokio::sync::watch;
@@ -15,6 +16,9 @@ use super::app::App;
 use super::metrics::MetricsApp;
 use super::patience::Patience;
 use crate::gateway::{Gateway, StartError};
+
+/// What is read at once of a TLS connection: its largest record.
+const TLS_READ_BYTES: usize = 16 * 1024;
 
 /// Running listeners.
 pub struct Server {
@@ -33,14 +37,22 @@ impl Server {
         let header_time = Duration::from_secs(config.server.keepalive_timeout_s);
         let app = Patience::new(App::new(gateway.clone()), header_time);
         let mut service = Service::new("smithgate".to_owned(), app);
-        service.add_tcp(&config.server.listen.to_string());
+        service.add_listener(
+            ListenerConfig::tcp(config.server.listen.to_string())
+                // What is read goes into the request's own buffers anyway.
+                .l4_buffer(L4BufferSettings::default().read(0)),
+        );
         if let Some(tls) = &config.server.tls {
             check_free("server.tls.listen", tls.listen)?;
             let mut settings =
                 TlsSettings::intermediate(&tls.cert.to_string_lossy(), &tls.key.to_string_lossy())
                     .map_err(|e| StartError::Config(format!("server.tls: {e}")))?;
             settings.enable_h2();
-            service.add_tls_with_settings(&tls.listen.to_string(), None, settings);
+            service.add_listener(
+                ListenerConfig::tcp(tls.listen.to_string())
+                    .tls(settings)
+                    .l4_buffer(L4BufferSettings::default().read(TLS_READ_BYTES)),
+            );
         }
         let mut tasks = Vec::new();
         let app_stopped = stopped.clone();

@@ -21,8 +21,39 @@ use crate::sse::KEEP_ALIVE;
 use crate::store::RunRow;
 use crate::wire::{AnswerEncoder, FrameEncoder, Plain};
 
-/// Room for what is written at once, in bytes; grows when more is ready.
-const WRITE_BYTES: usize = 4096;
+/// What a wire adds to a frame, about; what is not enough costs a longer buffer.
+const ENVELOPE_BYTES: usize = 160;
+/// The least that is made room for, so that deltas of all lengths fit.
+const LEAST_ROOM: usize = 1024;
+/// Room for more is given back once it is written: many streams wait long for little.
+const MOST_ROOM: usize = 16 * 1024;
+
+/// What is to be written at once.
+#[derive(Default)]
+struct Outgoing {
+    bytes: BytesMut,
+    is_large: bool,
+}
+
+impl Outgoing {
+    /// Room for what `frames` become in a client's wire.
+    fn room_for(&mut self, frames: &[Frame]) -> &mut BytesMut {
+        let room = frames.iter().map(|frame| frame.weight() + ENVELOPE_BYTES);
+        let room = room.sum::<usize>().max(LEAST_ROOM);
+        self.is_large |= room > MOST_ROOM;
+        self.bytes.reserve(room);
+        &mut self.bytes
+    }
+
+    fn take(&mut self) -> Bytes {
+        let taken = self.bytes.split().freeze();
+        if std::mem::take(&mut self.is_large) {
+            self.bytes = BytesMut::new();
+        }
+        taken
+    }
+}
+
 /// How often a run that lives on another node is looked at.
 const LOOK_EVERY: Duration = Duration::from_millis(250);
 
@@ -124,19 +155,20 @@ impl RunTurn {
         exchange: &mut Exchange,
         encoder: &mut impl FrameEncoder,
     ) -> Result<(), Gone> {
-        let mut buf = BytesMut::with_capacity(WRITE_BYTES);
+        let mut out = Outgoing::default();
         let mut silence = Silence::new(KEEP_ALIVE_EVERY);
         loop {
+            let buf = out.room_for(&self.frames);
             for frame in self.frames.drain(..) {
-                encoder.frame(&frame, &mut buf);
+                encoder.frame(&frame, buf);
             }
-            exchange.write(buf.split().freeze()).await?;
+            exchange.write(out.take()).await?;
             silence.broken();
             tokio::select! {
                 biased;
                 more = self.reader.next(&mut self.frames) => if !more { break },
                 () = exchange.client_gone() => return Err(Gone),
-                () = silence.lasts() => buf.extend_from_slice(KEEP_ALIVE),
+                () = silence.lasts() => out.bytes.extend_from_slice(KEEP_ALIVE),
             }
         }
         Ok(())
@@ -394,7 +426,7 @@ impl Answer {
         if stream {
             let started = pin!(models.stream(tenant_id, routes, request));
             let call = while_client_waits(exchange, started).await.transpose()?;
-            return Ok(call.map(|call| Self::Stream(Box::new(call))));
+            return Ok(call.map(Self::Stream));
         }
         let whole = pin!(models.complete(tenant_id, routes, request));
         let answer = while_client_waits(exchange, whole).await.transpose()?;
@@ -488,7 +520,7 @@ async fn write_call(
 ) -> Result<(), Gone> {
     exchange.start_stream(&[]).await?;
     let mut frames = Vec::new();
-    let mut buf = BytesMut::with_capacity(WRITE_BYTES);
+    let mut out = Outgoing::default();
     let mut silence = Silence::new(KEEP_ALIVE_EVERY);
     while !encoder.is_ended() {
         let read = tokio::select! {
@@ -504,25 +536,26 @@ async fn write_call(
                 continue;
             }
         };
+        let buf = out.room_for(&frames);
         for frame in frames.drain(..) {
             collector.add(&frame);
-            encoder.frame(&frame, &mut buf);
+            encoder.frame(&frame, buf);
         }
         match read {
             Ok(true) => {}
             Ok(false) => {
                 let stop = collector.stop.unwrap_or(StopReason::EndTurn);
-                encoder.finish(stop, &collector.usage.unwrap_or_default(), &mut buf);
+                encoder.finish(stop, &collector.usage.unwrap_or_default(), buf);
             }
             Err(error) => {
                 let errors = &exchange.gateway.metrics.provider_errors;
                 errors
                     .with_label_values(&[&*call.route.provider, error.kind()])
                     .inc();
-                encoder.fail(&error.into(), &mut buf);
+                encoder.fail(&error.into(), buf);
             }
         }
-        exchange.write(buf.split().freeze()).await?;
+        exchange.write(out.take()).await?;
         silence.broken();
     }
     Ok(())

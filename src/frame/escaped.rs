@@ -1,5 +1,7 @@
 //! Text that stays JSON-escaped from the provider's bytes to the client's.
 
+use std::borrow::Cow;
+
 use bytes::Bytes;
 
 /// The inside of a JSON string literal, without its quotes: valid UTF-8 and valid JSON escapes.
@@ -23,10 +25,15 @@ impl Escaped {
 
     /// Escapes plain text.
     pub fn escape(text: &str) -> Self {
-        if text.bytes().all(|b| b >= 0x20 && b != b'"' && b != b'\\') {
+        // Without a way out in the middle it looks at many bytes at once.
+        let is_special = |b: u8| b < 0x20 || b == b'"' || b == b'\\';
+        if !text.bytes().fold(false, |any, b| any | is_special(b)) {
             return Self(Bytes::copy_from_slice(text.as_bytes()));
         }
-        let quoted = serde_json::to_vec(text).unwrap_or_else(|_| b"\"\"".to_vec());
+        let mut quoted = Vec::with_capacity(text.len() + text.len() / 8 + 8);
+        if serde_json::to_writer(&mut quoted, text).is_err() {
+            return Self::default();
+        }
         let end = quoted.len() - 1;
         Self(Bytes::from(quoted).slice(1..end))
     }
@@ -34,6 +41,11 @@ impl Escaped {
     /// The escaped bytes.
     pub fn as_bytes(&self) -> &[u8] {
         &self.0
+    }
+
+    /// The escaped text.
+    pub fn as_str(&self) -> Cow<'_, str> {
+        String::from_utf8_lossy(&self.0)
     }
 
     /// The escaped bytes, shared.

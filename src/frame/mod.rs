@@ -8,6 +8,7 @@ mod escaped;
 
 pub use codec::{CodecError, decode, decode_all, encode, encode_all};
 pub use escaped::Escaped;
+pub(crate) use escaped::unescape_into;
 
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};

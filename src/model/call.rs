@@ -188,7 +188,7 @@ impl Models {
         tenant_id: &Arc<str>,
         routes: Vec<Route>,
         request: &ModelRequest,
-    ) -> Result<ModelCall, ModelError> {
+    ) -> Result<Box<ModelCall>, ModelError> {
         let routes = routes.as_slice();
         self.try_routes(routes, |at| async move {
             let route = &routes[at];
@@ -203,7 +203,7 @@ impl Models {
                 let body = response.body(self.limits.max_answer_bytes).await?;
                 pending = api.decode_full(&body)?;
             }
-            let mut call = ModelCall {
+            let mut call = Box::new(ModelCall {
                 route: route.clone(),
                 response: streamed.then_some(response),
                 read: BytesMut::new(),
@@ -213,7 +213,7 @@ impl Models {
                 received: 0,
                 limit: self.limits.max_answer_bytes,
                 ended: !streamed,
-            };
+            });
             while call.pending.is_empty() && !call.ended {
                 let mut first = Vec::new();
                 call.read(&mut first).await?;

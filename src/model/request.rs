@@ -1,6 +1,8 @@
 //! The neutral model request, which every client wire decodes to and every provider wire encodes.
 //! Turns are also the form in which a thread's transcript is kept.
 
+use std::borrow::Cow;
+
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
@@ -278,12 +280,14 @@ impl ModelRequest {
 }
 
 /// The texts of `parts`, joined.
-pub fn joined_text(parts: &[Part]) -> String {
-    let mut text = String::new();
-    for part in parts {
-        if let Part::Text { text: piece } = part {
-            text.push_str(piece);
-        }
+pub fn joined_text(parts: &[Part]) -> Cow<'_, str> {
+    let mut pieces = parts.iter().filter_map(|part| match part {
+        Part::Text { text } => Some(text.as_str()),
+        _ => None,
+    });
+    let mut text = Cow::Borrowed(pieces.next().unwrap_or_default());
+    for piece in pieces {
+        text.to_mut().push_str(piece);
     }
     text
 }

@@ -203,7 +203,12 @@ impl Runs {
     }
 
     /// Begins a run. What can be refused is refused here; what goes wrong later is a frame.
-    pub async fn start(self: &Arc<Self>, mut request: RunRequest) -> Result<Started, ApiError> {
+    pub async fn start(self: &Arc<Self>, request: RunRequest) -> Result<Started, ApiError> {
+        // Who answers with a run would hold all this for as long as it streams.
+        Box::pin(self.begin(request)).await
+    }
+
+    async fn begin(self: &Arc<Self>, mut request: RunRequest) -> Result<Started, ApiError> {
         if self.journal.is_full() {
             return Err(ApiError::unavailable(
                 "storage_unavailable",
@@ -517,7 +522,7 @@ impl Runs {
             turned = self.turn(&mut job, &mut log, &mut collector) => turned.map_err(End::Failed),
         };
         let turned = match turned {
-            Ok(Turned::Waiting) => match self.pause(&mut job, &mut log).await {
+            Ok(Turned::Waiting) => match Box::pin(self.pause(&mut job, &mut log)).await {
                 Ok(()) => None,
                 Err(error) => Some(End::Failed(error)),
             },
@@ -551,7 +556,7 @@ impl Runs {
                 // The stream ends without a terminal frame: "unknown", which is the truth here.
                 live.close(&mut Vec::new());
             }
-            Some(end) => self.finish(job, log, collector, end).await,
+            Some(end) => Box::pin(self.finish(job, log, collector, end)).await,
         }
         self.live.write().remove(&live.run_id);
         self.count.fetch_sub(1, Ordering::Relaxed);
@@ -566,7 +571,7 @@ impl Runs {
     ) -> Result<Turned, ApiError> {
         loop {
             if !job.progress.pending.is_empty() {
-                match self.call_tools(job, log).await? {
+                match Box::pin(self.call_tools(job, log)).await? {
                     Called::Waiting => return Ok(Turned::Waiting),
                     Called::Rejected => return Ok(Turned::Rejected),
                     Called::All => {}
@@ -613,8 +618,9 @@ impl Runs {
         job.progress.usage.add(&answer.usage);
         job.progress.pending = calls_of(&answer.parts);
         mark(&mut answer.parts, &job.tools);
-        job.request.turns.push(answer.turn());
-        job.progress.steps.push(answer.turn());
+        let turn = answer.into_turn();
+        job.request.turns.push(turn.clone());
+        job.progress.steps.push(turn);
         // What the caller forced was for the first call.
         job.request.tool_choice = None;
     }
@@ -639,7 +645,7 @@ impl Runs {
                 error: None,
             });
         }
-        let model_call = self.models.stream(&live.tenant_id, routes, &job.request);
+        let model_call = Box::pin(self.models.stream(&live.tenant_id, routes, &job.request));
         let mut frames = Vec::new();
         if log.is_empty() {
             frames.push(Frame::RunStarted {
@@ -670,9 +676,7 @@ impl Runs {
         };
         loop {
             let more = call.frames(&mut frames).await;
-            for frame in &frames {
-                collector.add(frame);
-            }
+            collector.add_all(&frames);
             log.add(&frames);
             log.tell();
             live.write(&mut frames);

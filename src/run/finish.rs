@@ -13,7 +13,7 @@ use super::tools::lost;
 use super::transcript::Collector;
 use crate::error::ApiError;
 use crate::frame::{Escaped, Frame, StopReason, Usage};
-use crate::model::joined_text;
+use crate::model::{Turn, joined_text};
 use crate::store::{Op, RunEnd, now_micros};
 
 impl Runs {
@@ -68,10 +68,10 @@ impl Runs {
                 self.models
                     .continuity
                     .remember(&live.tenant_id, &answer.parts);
-                let text = answer.text();
-                if !text.is_empty() {
+                let said = Escaped::escape(&answer.text());
+                if !said.is_empty() {
                     last.push(Frame::MessageCompleted {
-                        content: Escaped::escape(&text),
+                        content: said.clone(),
                     });
                 }
                 used.add(&answer.usage);
@@ -82,15 +82,12 @@ impl Runs {
                 });
                 let mut turns = std::mem::take(&mut job.new_turns);
                 turns.append(&mut job.progress.steps);
-                turns.push(answer.turn());
-                row.transcript = serde_json::to_string(&turns).ok();
                 let is_json = job.request.response_format.is_some();
-                let mut output = answer.output(is_json);
-                if let Some(replies) = job.progress.suggested_replies.take() {
-                    output["suggested_replies"] = json!(replies);
-                }
-                row.output = Some(output.to_string());
+                let replies = job.progress.suggested_replies.take();
+                row.output = Some(answer.output(&said, is_json, replies.as_deref()));
                 row.stop_reason = Some(answer.stop.as_str());
+                turns.push(answer.into_turn());
+                row.transcript = transcript(&turns, said.as_bytes().len());
             }
             End::Rejected => {
                 let stop = StopReason::ApprovalRejected;
@@ -101,13 +98,13 @@ impl Runs {
                 });
                 let said = job.progress.steps.last();
                 let text = said
-                    .map(|turn| joined_text(&turn.parts))
+                    .map(|turn| joined_text(&turn.parts).into_owned())
                     .unwrap_or_default();
                 let mut turns = std::mem::take(&mut job.new_turns);
                 let results = job.progress.results();
                 turns.append(&mut job.progress.steps);
                 turns.push(results);
-                row.transcript = serde_json::to_string(&turns).ok();
+                row.transcript = transcript(&turns, 0);
                 let output = json!({ "content": text, "content_type": "text/plain" });
                 row.output = Some(output.to_string());
                 row.stop_reason = Some(stop.as_str());
@@ -179,6 +176,13 @@ fn partial_output(collector: Collector, used: &mut Usage) -> Option<String> {
         used.add(usage);
     }
     let answer = collector.finish();
-    let said = !answer.text().is_empty();
-    said.then(|| answer.output(false).to_string())
+    let said = Escaped::escape(&answer.text());
+    (!said.is_empty()).then(|| answer.output(&said, false, None))
+}
+
+/// The turns of a run as JSON text, of which `about` bytes are known of.
+fn transcript(turns: &[Turn], about: usize) -> Option<String> {
+    let mut text = Vec::with_capacity(about + 512);
+    serde_json::to_writer(&mut text, turns).ok()?;
+    String::from_utf8(text).ok()
 }

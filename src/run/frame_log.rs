@@ -10,9 +10,12 @@ use crate::bus::Bus;
 use crate::frame::{self, Frame};
 use crate::store::{Journal, Op};
 
-/// Frames are handed to the journal at this size, or after [`LOG_EVERY`].
+/// Frames are handed to the journal at this size, or after a while: soon, where others may follow the
+/// run or go on with it; for the record alone it has time, as thousands of slow streams would make
+/// an entry each.
 const LOG_BYTES: usize = 32 * 1024;
-const LOG_EVERY: Duration = Duration::from_millis(200);
+const LOG_SOON: Duration = Duration::from_millis(200);
+const LOG_LATER: Duration = Duration::from_secs(2);
 
 /// Frames on their way to the journal.
 pub(super) struct FrameLog {
@@ -26,6 +29,7 @@ pub(super) struct FrameLog {
     first: i64,
     count: i64,
     bytes: BytesMut,
+    every: Duration,
     flushed_at: tokio::time::Instant,
 }
 
@@ -47,6 +51,10 @@ impl FrameLog {
             first: logged,
             count: logged,
             bytes: BytesMut::new(),
+            every: match live.is_detached() {
+                true => LOG_SOON,
+                false => LOG_LATER,
+            },
             flushed_at: tokio::time::Instant::now(),
         }
     }
@@ -59,6 +67,7 @@ impl FrameLog {
     /// Takes frames in.
     pub(super) fn add(&mut self, frames: &[Frame]) {
         let before = self.bytes.len();
+        self.bytes.reserve(frames.iter().map(Frame::weight).sum());
         frame::encode_all(frames, &mut self.bytes);
         if self.bus.is_on() {
             self.untold.extend_from_slice(&self.bytes[before..]);
@@ -83,12 +92,12 @@ impl FrameLog {
         let first = self.first;
         self.first = self.count;
         self.flushed_at = tokio::time::Instant::now();
-        (first, self.bytes.split().to_vec())
+        (first, std::mem::take(&mut self.bytes).into())
     }
 
     /// Hands over what has gathered, when it is much or old.
     pub(super) fn flush_if_due(&mut self, journal: &Journal) {
-        if self.bytes.len() >= LOG_BYTES || self.flushed_at.elapsed() >= LOG_EVERY {
+        if self.bytes.len() >= LOG_BYTES || self.flushed_at.elapsed() >= self.every {
             let (first, frames) = self.take();
             journal.append(Op::Frames {
                 tenant_id: self.tenant_id.clone(),

@@ -1,10 +1,12 @@
 //! What a model said, put together from its frames: the assistant turn for the thread, the output
 //! for the record.
 
+use std::borrow::Cow;
+
 use bytes::Bytes;
 use serde_json::{Value, json};
 
-use crate::frame::{Escaped, Frame, StopReason, Usage};
+use crate::frame::{Escaped, Frame, StopReason, Usage, unescape_into};
 use crate::model::{Part, Role, Signature, Turn};
 
 struct OpenCall {
@@ -27,6 +29,8 @@ pub struct Collector {
     pub started: Option<(Bytes, Bytes)>,
     parts: Vec<Part>,
     open: Piece,
+    /// What the text that comes may take.
+    room: usize,
     refusal: Vec<u8>,
     calls: Vec<OpenCall>,
     /// How many of them are of answers before the last.
@@ -46,7 +50,9 @@ pub struct Collected {
 }
 
 fn plain(escaped: &[u8]) -> String {
-    Escaped::from_valid(Bytes::copy_from_slice(escaped)).unescape()
+    let mut text = String::with_capacity(escaped.len());
+    unescape_into(escaped, &mut text);
+    text
 }
 
 fn utf8(bytes: &Bytes) -> String {
@@ -87,6 +93,16 @@ impl Collector {
         }
     }
 
+    /// Takes frames in that came together.
+    pub fn add_all(&mut self, frames: &[Frame]) {
+        if let Piece::None = self.open {
+            self.room = frames.iter().map(Frame::weight).sum();
+        }
+        for frame in frames {
+            self.add(frame);
+        }
+    }
+
     /// Takes one frame in.
     pub fn add(&mut self, frame: &Frame) {
         match frame {
@@ -99,7 +115,7 @@ impl Collector {
             Frame::Text(text) => {
                 if !matches!(self.open, Piece::Text(_)) {
                     self.close_piece(None, false);
-                    self.open = Piece::Text(Vec::with_capacity(1024));
+                    self.open = Piece::Text(Vec::with_capacity(self.room.max(1024)));
                 }
                 if let Piece::Text(all) = &mut self.open {
                     all.extend_from_slice(text.as_bytes());
@@ -202,15 +218,15 @@ impl Collector {
 
 impl Collected {
     /// The visible text.
-    pub fn text(&self) -> String {
+    pub fn text(&self) -> Cow<'_, str> {
         crate::model::joined_text(&self.parts)
     }
 
     /// As a turn of the thread.
-    pub fn turn(&self) -> Turn {
+    pub fn into_turn(self) -> Turn {
         Turn {
             role: Role::Assistant,
-            parts: self.parts.clone(),
+            parts: self.parts,
         }
     }
 
@@ -242,24 +258,36 @@ impl Collected {
             .collect()
     }
 
-    /// The `output` member of the run's record.
-    pub fn output(&self, is_json: bool) -> Value {
-        let mut output = serde_json::Map::new();
-        let text = self.text();
+    /// As JSON text, for the run's record; `said` is the text, escaped.
+    pub fn output(
+        &self,
+        said: &Escaped,
+        is_json: bool,
+        suggested_replies: Option<&[String]>,
+    ) -> String {
         let calls = self.tool_calls();
-        if !text.is_empty() || calls.is_empty() {
-            output.insert("content".into(), json!(text));
+        let with_text = !said.is_empty() || calls.is_empty();
+        let mut rest = serde_json::Map::new();
+        if with_text {
             let kind = if is_json {
                 "application/json"
             } else {
                 "text/plain"
             };
-            output.insert("content_type".into(), json!(kind));
+            rest.insert("content_type".into(), json!(kind));
         }
         if !calls.is_empty() {
-            output.insert("tool_calls".into(), Value::Array(calls));
+            rest.insert("tool_calls".into(), Value::Array(calls));
         }
-        Value::Object(output)
+        if let Some(replies) = suggested_replies {
+            rest.insert("suggested_replies".into(), json!(replies));
+        }
+        let rest = Value::Object(rest).to_string();
+        match with_text {
+            // The text is long, and was escaped once.
+            true => ["{\"content\":\"", &said.as_str(), "\",", &rest[1..]].concat(),
+            false => rest,
+        }
     }
 }
 

@@ -9,6 +9,8 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio_util::sync::CancellationToken;
 
+use crate::control::id;
+use crate::mcp_host::initialize;
 use crate::support::{Harness, free_address, ok, refused, said, text};
 
 /// Reads one answer with a content-length from a raw connection.
@@ -395,6 +397,9 @@ async fn overload_refuses_new_work_before_what_runs_is_late() {
     let harness = Harness::start_with(|config, _| config.limits.max_worker_lag_ms = 20).await;
     let smith = harness.smith("openai-chat/text").await;
     let call = || harness.chat("openai-chat/text", false).send();
+    let deployment = id(&harness.deploy("smith", &smith).await);
+    let session = harness.rpc(&deployment, &harness.token, &initialize());
+    let session = session.send().await.expect("an answer").headers()["mcp-session-id"].clone();
     // More that is ready than the workers can do, each for a long time.
     let busy = CancellationToken::new();
     let load: Vec<_> = (0..16)
@@ -431,6 +436,15 @@ async fn overload_refuses_new_work_before_what_runs_is_late() {
     let path = format!("/v1/smiths/{smith}/runs");
     let (status, _) = refused(harness.post(&path, &run).send().await).await;
     assert_eq!(status, 503);
+    let replay = format!("{path}/run_x/replay");
+    let (status, _) = refused(harness.post(&replay, &json!({})).send().await).await;
+    assert_eq!(status, 503);
+    let ask = json!({ "jsonrpc": "2.0", "id": 2, "method": "tools/call",
+        "params": { "name": "ask", "arguments": { "message": "hi" } } });
+    let ask = harness.rpc(&deployment, &harness.token, &ask);
+    let told = ask.header("mcp-session-id", session).send().await;
+    let told = told.expect("an answer").text().await.expect("text");
+    assert!(told.contains("service_overloaded"), "{told}");
     // Whoever looks at what there is, or watches over the node, is answered.
     ok(harness.get(&format!("/v1/smiths/{smith}")).send().await).await;
     ok(harness.get("/health").send().await).await;

@@ -20,7 +20,7 @@ impl Harness {
         ok(self.post("/v1/deployments", &body).send().await).await
     }
 
-    fn rpc(&self, deployment: &str, token: &str, body: &Value) -> reqwest::RequestBuilder {
+    pub fn rpc(&self, deployment: &str, token: &str, body: &Value) -> reqwest::RequestBuilder {
         let url = self.url(&format!("/v1/deployments/{deployment}/mcp"));
         let call = self.client.post(url).bearer_auth(token).json(body);
         call.header("accept", "application/json, text/event-stream")
@@ -28,7 +28,7 @@ impl Harness {
     }
 }
 
-fn initialize() -> Value {
+pub fn initialize() -> Value {
     json!({ "jsonrpc": "2.0", "id": 1, "method": "initialize", "params": {
         "protocolVersion": "2025-06-18", "capabilities": {},
         "clientInfo": { "name": "t", "version": "1" } } })

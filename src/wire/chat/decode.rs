@@ -204,7 +204,7 @@ fn decode_message(
     let field = |name: &str| format!("messages[{at}].{name}");
     let parts = content_parts(&message.content, &field("content"))?;
     match message.role.as_str() {
-        "system" | "developer" => system.push(crate::model::joined_text(&parts)),
+        "system" | "developer" => system.push(crate::model::joined_text(&parts).into_owned()),
         "user" => {
             if parts.is_empty() {
                 return Err(ApiError::invalid(field("content"), "is missing"));

@@ -328,7 +328,7 @@ fn decode_input(input: &Value, system: &mut Vec<String>) -> Result<Vec<Input>, A
             (Some("message") | None, Some("system" | "developer")) => {
                 let parts = super::items::parts_of(&item["content"])
                     .map_err(|why| ApiError::invalid(field, why))?;
-                system.push(crate::model::joined_text(&parts));
+                system.push(crate::model::joined_text(&parts).into_owned());
             }
             _ => {
                 let turn = turn_of(members).map_err(|why| ApiError::invalid(field, why))?;

@@ -138,7 +138,7 @@ impl Numbering {
                         let call = own.remove(tool_call_id.as_str()).unwrap_or_default();
                         (
                             "mcp_call",
-                            call.members(Some((joined_text(content), *is_error))),
+                            call.members(Some((joined_text(content).into_owned(), *is_error))),
                         )
                     }
                     Part::ToolCall {
