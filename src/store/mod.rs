@@ -1,8 +1,8 @@
 //! What is kept: one trait per aggregate, and two engines that pass the same tests.
 //!
 //! Lives here: the row types, the traits, opening a store. May import `ids`, `error`, `secrets`,
-//! `metrics` and `frame` types only. Every call on tenants' rows takes the tenant, and every query filters
-//! by it.
+//! `metrics` and `frame` types only. Every call on tenants' rows takes the tenant, and every query
+//! filters by it.
 
 mod connectors;
 mod control;

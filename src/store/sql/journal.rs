@@ -1,22 +1,5 @@
 //! Entries of the journal, a batch of them in one transaction. What many runs do alike is in `late`.
 
-pub(in crate::store) const INSERT_FRAMES: &str = "INSERT INTO run_frames (tenant_id, run_id, \
-     first_frame, frames) SELECT $1, $2, $3, $4 WHERE EXISTS (SELECT 1 FROM runs \
-     WHERE tenant_id = $1 AND id = $2 AND node_id = $5) ON CONFLICT DO NOTHING";
-
-macro_rules! insert_frames {
-    ($tx:expr, $tenant:expr, $run:expr, $node:expr, $first:expr, $frames:expr) => {
-        sqlx::query($crate::store::sql::journal::INSERT_FRAMES)
-            .bind($tenant)
-            .bind($run)
-            .bind($first)
-            .bind($frames)
-            .bind($node)
-            .execute(&mut *$tx)
-            .await?
-    };
-}
-
 macro_rules! put_state {
     ($tx:expr, $run:expr, $tenant:expr, $base:expr, $progress:expr) => {
         sqlx::query(
@@ -34,7 +17,7 @@ macro_rules! put_state {
 
 /// How far a run is, with all that goes with it; affects nothing when the run is another node's.
 macro_rules! checkpoint {
-    ($tx:expr, $point:expr) => {{
+    ($tx:expr, $late:expr, $point:expr) => {{
         let touched =
             match &$point.pause {
                 None => {
@@ -88,17 +71,8 @@ macro_rules! checkpoint {
                     .await?;
                 }
             }
-            if let Some((first, frames)) = &$point.frames {
-                $crate::store::sql::journal::insert_frames!(
-                    $tx,
-                    &$point.tenant_id,
-                    &$point.run_id,
-                    &*$point.node_id,
-                    first,
-                    frames
-                );
-            }
-            $crate::store::sql::events::add_events!($tx, $point.events);
+            $late.add_frames(&$point.tenant_id, &$point.run_id, &$point.frames);
+            $late.events.extend(&$point.events);
             for approval in $point.pause.iter().flat_map(|pause| &pause.approvals) {
                 $crate::store::sql::approvals::add_approval!(&mut *$tx, approval);
             }
@@ -202,7 +176,7 @@ macro_rules! apply_op {
                 $late.create($taken.len(), run, base.as_deref());
                 None
             }
-            Op::Checkpoint(point) => Some(journal::checkpoint!($tx, point)),
+            Op::Checkpoint(point) => Some(journal::checkpoint!($tx, $late, point)),
             Op::Frames {
                 tenant_id,
                 run_id,
@@ -210,7 +184,7 @@ macro_rules! apply_op {
                 first,
                 frames,
             } => {
-                let part = late::LastFrames {
+                let part = late::Frames {
                     tenant_id,
                     run_id,
                     first: *first,
@@ -233,4 +207,4 @@ macro_rules! apply_op {
     }};
 }
 
-pub(in crate::store) use {add_usage, apply_op, checkpoint, insert_frames, put_state};
+pub(in crate::store) use {add_usage, apply_op, checkpoint, put_state};

@@ -1,12 +1,11 @@
 //! What a batch of the journal writes of many runs alike, in statements of many rows.
 
 use std::collections::HashSet;
-use std::sync::Arc;
 
 use crate::store::{EventRow, Op, RunEnd, RunRow, SpanRow, TraceRow, UsageEventRow};
 
 /// Frames of a run whose row says that it may have them.
-pub(in crate::store) struct LastFrames<'a> {
+pub(in crate::store) struct Frames<'a> {
     pub tenant_id: &'a str,
     pub run_id: &'a str,
     pub first: i64,
@@ -15,8 +14,8 @@ pub(in crate::store) struct LastFrames<'a> {
 
 /// Frames of a run that may be another node's by now.
 pub(in crate::store) struct PartFrames<'a> {
-    pub part: LastFrames<'a>,
-    pub node_id: &'a Arc<str>,
+    pub part: Frames<'a>,
+    pub node_id: &'a str,
 }
 
 /// The place of its entry, a new run, and what it takes to begin it again.
@@ -33,7 +32,7 @@ pub(in crate::store) struct Late<'a> {
     /// Of both.
     ids: HashSet<&'a str>,
     pub parts: Vec<PartFrames<'a>>,
-    pub frames: Vec<LastFrames<'a>>,
+    pub frames: Vec<Frames<'a>>,
     pub events: Vec<&'a EventRow>,
     pub traces: Vec<&'a TraceRow>,
     pub spans: Vec<&'a SpanRow>,
@@ -64,16 +63,26 @@ impl<'a> Late<'a> {
         self.ids.contains(id.as_str())
     }
 
-    /// What goes with the end of a run.
-    pub fn add_end(&mut self, end: &'a RunEnd) {
-        if let Some((first, frames)) = &end.frames {
-            self.frames.push(LastFrames {
-                tenant_id: &end.tenant_id,
-                run_id: &end.id,
+    /// Frames, with the number of the first, of a run that was seen to be this node's.
+    pub fn add_frames(
+        &mut self,
+        tenant_id: &'a str,
+        run_id: &'a str,
+        frames: &'a Option<(i64, Vec<u8>)>,
+    ) {
+        if let Some((first, frames)) = frames {
+            self.frames.push(Frames {
+                tenant_id,
+                run_id,
                 first: *first,
                 frames,
             });
         }
+    }
+
+    /// What goes with the end of a run.
+    pub fn add_end(&mut self, end: &'a RunEnd) {
+        self.add_frames(&end.tenant_id, &end.id, &end.frames);
         self.events.extend(&end.event);
         if let Some(record) = &end.trace {
             self.traces.push(&record.trace);
@@ -241,19 +250,22 @@ macro_rules! write_runs {
 macro_rules! write_parts {
     ($tx:expr, $script:expr, $parts:expr) => {
         for parts in $script.chunks(&$parts) {
-            let query = $script.statement(
-                "WITH parts (tenant_id, run_id, first_frame, frames, node_id) AS (",
-            );
+            let query = $script
+                .statement("WITH parts (tenant_id, run_id, first_frame, frames, node_id) AS (");
             query.push_values(parts, |mut values, row| {
                 values
                     .push_bind(row.part.tenant_id)
                     .push_bind(row.part.run_id)
                     .push_bind(row.part.first)
                     .push_bind(row.part.frames)
-                    .push_bind(&**row.node_id);
+                    .push_bind(row.node_id);
             });
             query.push(
-                ") INSERT INTO run_frames (tenant_id, run_id, first_frame, frames)                  SELECT tenant_id, run_id, first_frame, frames FROM parts                  WHERE EXISTS (SELECT 1 FROM runs WHERE runs.tenant_id = parts.tenant_id                  AND runs.id = parts.run_id AND runs.node_id = parts.node_id)                  ON CONFLICT DO NOTHING",
+                ") INSERT INTO run_frames (tenant_id, run_id, first_frame, frames) \
+                 SELECT tenant_id, run_id, first_frame, frames FROM parts \
+                 WHERE EXISTS (SELECT 1 FROM runs WHERE runs.tenant_id = parts.tenant_id \
+                 AND runs.id = parts.run_id AND runs.node_id = parts.node_id) \
+                 ON CONFLICT DO NOTHING",
             );
             $crate::store::sql::script::send!($tx, $script, false);
         }

@@ -1,6 +1,6 @@
 //! Queries: traces and their spans.
 
-/// Writes traces and spans into a transaction; what is there already is kept.
+/// Adds traces and spans to a script; what is there already is kept.
 macro_rules! write_traces {
     ($tx:expr, $script:expr, $traces:expr, $spans:expr) => {{
         $crate::store::sql::script::insert_many!(
