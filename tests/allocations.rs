@@ -205,7 +205,8 @@ fn chunk(event: &str) -> Bytes {
 }
 
 const WARM: usize = 300;
-const COUNT: usize = 1000;
+const COUNT: usize = 200;
+const WINDOWS: usize = 8;
 const STREAMS: usize = 200;
 
 /// A stream whose first event has been sent, and its provider's end.
@@ -267,7 +268,8 @@ async fn per_stream(
 }
 
 /// Allocations a delta of a stream that `body` asks for; the provider sends a delta when the client
-/// has the one before.
+/// has the one before. The lowest of several windows: what else the gateway does at times, such as
+/// ending the streams of the case before, falls into some of them only.
 async fn per_delta(
     gateway: SocketAddr,
     provider: &TcpListener,
@@ -278,21 +280,21 @@ async fn per_delta(
     let (mut client, mut upstream) = begun(gateway, provider, wire, headers, body).await;
     let mut buf = Vec::with_capacity(64 * 1024);
     let delta = chunk(&delta(wire));
-    let mut before = 0;
-    for n in 0..WARM + COUNT {
-        if n == WARM {
-            before = OF_GATEWAY.load(Ordering::Relaxed);
+    let mut lowest = usize::MAX;
+    for _ in 0..WINDOWS {
+        let before = OF_GATEWAY.load(Ordering::Relaxed);
+        for _ in 0..COUNT {
+            upstream.write_all(&delta).await.expect("sent");
+            let mut seen = false;
+            while !seen {
+                buf.clear();
+                read_until(&mut client, &mut buf, b"\n\n\r\n").await;
+                seen = memchr::memmem::find(&buf, b"tokens flow").is_some();
+            }
         }
-        upstream.write_all(&delta).await.expect("sent");
-        let mut seen = false;
-        while !seen {
-            buf.clear();
-            read_until(&mut client, &mut buf, b"\n\n\r\n").await;
-            seen = memchr::memmem::find(&buf, b"tokens flow").is_some();
-        }
+        lowest = lowest.min(OF_GATEWAY.load(Ordering::Relaxed) - before);
     }
-    let made = OF_GATEWAY.load(Ordering::Relaxed) - before;
-    made as f64 / COUNT as f64
+    lowest as f64 / COUNT as f64
 }
 
 #[test]
