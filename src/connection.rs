@@ -163,6 +163,7 @@ impl Connections {
             path: "",
             headers: &headers,
             body: body.into(),
+            repeatable: true,
         };
         let timeouts = Timeouts {
             connect: PATIENCE / 2,

@@ -4,9 +4,9 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use async_trait::async_trait;
 use axum::Router;
 use bytes::Bytes;
+use futures_util::future::BoxFuture;
 use http::{HeaderValue, Method, StatusCode, header};
 use pingora_core::apps::{HttpServerApp, HttpServerOptions, ReusedHttpStream};
 use pingora_core::protocols::http::ServerSession;
@@ -154,13 +154,9 @@ async fn preflight(exchange: &mut Exchange) -> Result<(), Gone> {
         .await
 }
 
-#[async_trait]
-impl HttpServerApp for App {
-    async fn process_new_http(
-        self: &Arc<Self>,
-        mut session: ServerSession,
-        _shutdown: &ShutdownWatch,
-    ) -> Option<ReusedHttpStream> {
+impl App {
+    /// Reads a request and answers it; what is left is for the next request of its connection.
+    pub async fn answer(&self, mut session: Box<ServerSession>) -> Option<ReusedHttpStream> {
         let keepalive = self.gateway.config.server.keepalive_timeout_s;
         session.set_keepalive(Some(keepalive));
         let header_time = Duration::from_secs(keepalive);
@@ -191,6 +187,23 @@ impl HttpServerApp for App {
             tracing::debug!(route = exchange.route, "the client left");
         }
         Box::pin(exchange.finish()).await
+    }
+}
+
+impl HttpServerApp for App {
+    /// What the trait's `async fn` stands for: written as one, the future would hold the session
+    /// itself, twice.
+    fn process_new_http<'a, 'b, 'f>(
+        self: &'a Arc<Self>,
+        session: ServerSession,
+        _shutdown: &'b ShutdownWatch,
+    ) -> BoxFuture<'f, Option<ReusedHttpStream>>
+    where
+        'a: 'f,
+        'b: 'f,
+    {
+        let session = Box::new(session);
+        Box::pin(self.answer(session))
     }
 
     fn h2_options(&self) -> Option<H2Options> {

@@ -37,7 +37,7 @@ pub struct Gone;
 
 /// A request being answered.
 pub struct Exchange {
-    session: ServerSession,
+    session: Box<ServerSession>,
     pub gateway: Arc<Gateway>,
     request_id: HeaderValue,
     has_origin: bool,
@@ -59,7 +59,7 @@ pub type Extra = (HeaderName, HeaderValue);
 
 impl Exchange {
     /// Takes a session whose request header has been read.
-    pub fn new(session: ServerSession, gateway: Arc<Gateway>) -> Self {
+    pub fn new(session: Box<ServerSession>, gateway: Arc<Gateway>) -> Self {
         let headers = &session.req_header().headers;
         let request_id = headers
             .get("x-request-id")
@@ -224,7 +224,8 @@ impl Exchange {
     }
 
     fn head(&self, status: StatusCode, extra: &[Extra]) -> Box<ResponseHeader> {
-        let mut head = ResponseHeader::build(status, Some(8 + extra.len()))
+        // Without a map of how names are spelled: in lower case, as on HTTP/2.
+        let mut head = ResponseHeader::build_no_case(status, Some(6))
             .unwrap_or_else(|_| unreachable!("a StatusCode is a valid status"));
         // Inserting checked names and values cannot fail.
         let mut set = |name: HeaderName, value: HeaderValue| {
@@ -438,7 +439,7 @@ impl Exchange {
             self.session.set_keepalive(None);
         }
         let settings = HttpPersistentSettings::for_session(&self.session);
-        match self.session.finish().await {
+        match (*self.session).finish().await {
             Ok(reusable) => {
                 reusable.map(|stream| ReusedHttpStream::from_reusable_stream(stream, settings))
             }

@@ -155,27 +155,26 @@ impl Forward {
         exchange: &mut Exchange,
         gate: &mut dyn Gate,
     ) -> Result<Option<ModelError>, Gone> {
-        let mut read = BytesMut::new();
         while !gate.is_done() {
-            let more = tokio::select! {
+            let read = tokio::select! {
                 biased;
-                more = self.response.fill(&mut read) => more,
+                read = self.response.chunk() => read,
                 () = exchange.client_gone() => {
                     exchange.gateway.metrics.cancelled_calls.inc();
                     return Err(Gone);
                 }
             };
-            match more {
-                Ok(true) => {}
-                Ok(false) => {
+            let read = match read {
+                Ok(Some(read)) => read,
+                Ok(None) => {
                     return match gate.end() {
                         Some(rest) => exchange.write(rest).await.map(|()| None),
                         None => Ok(Some(ModelError::Cut)),
                     };
                 }
                 Err(error) => return Ok(Some(error)),
-            }
-            match gate.pass(read.split().freeze()) {
+            };
+            match gate.pass(read) {
                 Ok(events) => exchange.write(events).await?,
                 Err(error) => return Ok(Some(ModelError::Malformed(error.to_string()))),
             }

@@ -5,11 +5,11 @@
 mod app;
 mod bridge;
 mod chat;
+mod connection;
 mod exchange;
 mod forward;
 mod metrics;
 mod native;
-mod patience;
 mod responses;
 mod server;
 mod turn;

@@ -13,8 +13,8 @@ use tokio::sync::watch;
 use tokio::task::JoinHandle;
 
 use super::app::App;
+use super::connection::Connections;
 use super::metrics::MetricsApp;
-use super::patience::Patience;
 use crate::gateway::{Gateway, StartError};
 
 /// What is read at once of a TLS connection: its largest record.
@@ -35,7 +35,7 @@ impl Server {
         check_free("server.listen", config.server.listen)?;
         gateway.begin_serving().await?;
         let header_time = Duration::from_secs(config.server.keepalive_timeout_s);
-        let app = Patience::new(App::new(gateway.clone()), header_time);
+        let app = Connections::new(App::new(gateway.clone()), header_time);
         let mut service = Service::new("smithgate".to_owned(), app);
         service.add_listener(
             ListenerConfig::tcp(config.server.listen.to_string())

@@ -4,7 +4,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use bytes::{Bytes, BytesMut};
+use bytes::Bytes;
 use http::Method;
 
 use super::address::AddressGuard;
@@ -38,7 +38,6 @@ pub struct Models {
 pub struct ModelCall {
     pub route: Route,
     response: Option<UpstreamResponse>,
-    read: BytesMut,
     splitter: Splitter,
     decoder: Box<dyn StreamDecoder>,
     pending: Vec<Frame>,
@@ -83,6 +82,7 @@ impl Models {
             path,
             headers: &headers,
             body,
+            repeatable: true,
         };
         let mut response = self
             .upstream
@@ -206,7 +206,6 @@ impl Models {
             let mut call = Box::new(ModelCall {
                 route: route.clone(),
                 response: streamed.then_some(response),
-                read: BytesMut::new(),
                 splitter: Splitter::new(self.limits.max_event_bytes),
                 decoder: api.decoder(),
                 pending,
@@ -251,7 +250,7 @@ impl ModelCall {
     /// May be dropped while waiting without losing frames.
     pub async fn frames(&mut self, out: &mut Vec<Frame>) -> Result<bool, ModelError> {
         if !self.pending.is_empty() {
-            out.append(&mut self.pending);
+            out.append(&mut std::mem::take(&mut self.pending));
             return Ok(true);
         }
         while out.is_empty() && !self.ended {
@@ -261,20 +260,20 @@ impl ModelCall {
     }
 
     async fn read(&mut self, out: &mut Vec<Frame>) -> Result<(), ModelError> {
-        let more = match &mut self.response {
-            Some(response) => response.fill(&mut self.read).await?,
-            None => false,
+        let read = match &mut self.response {
+            Some(response) => response.chunk().await?,
+            None => None,
         };
-        if !more {
+        let Some(read) = read else {
             return self.end(out);
-        }
-        self.received += self.read.len();
+        };
+        self.received += read.len();
         if self.received > self.limit {
             self.response = None;
             return Err(ModelError::TooLarge(self.limit));
         }
-        // Frames share this memory; what they have let go of is read into again.
-        self.splitter.push(self.read.split().freeze());
+        // Frames share this memory.
+        self.splitter.push(read);
         loop {
             match self.splitter.next_event() {
                 Ok(Some(event)) => self.decoder.event(&event, out)?,

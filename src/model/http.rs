@@ -2,6 +2,7 @@
 //! connection. Dropping a response closes its connection, which is how a provider learns
 //! that nobody listens any more.
 
+use std::cell::Cell;
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
@@ -95,6 +96,9 @@ pub struct UpstreamRequest<'a> {
     pub path: &'a str,
     pub headers: &'a [(HeaderName, HeaderValue)],
     pub body: Bytes,
+    /// Whether it may reach the server twice: a kept connection that breaks before the answer does
+    /// not tell whether the request got through (RFC 9110, section 9.2.2).
+    pub repeatable: bool,
 }
 
 /// The addresses of a host and port.
@@ -187,8 +191,8 @@ impl Upstream {
         }
     }
 
-    /// Sends `request` and waits for the response header. Stale pooled connections are replaced;
-    /// nothing else is repeated here.
+    /// Sends `request` and waits for the response header. Stale pooled connections are replaced,
+    /// unless the request is not repeatable and may have been read; nothing else is repeated here.
     pub async fn send(
         &self,
         endpoint: &Endpoint,
@@ -243,7 +247,10 @@ impl Upstream {
                         origin,
                     });
                 }
-                Err(error) if reused && tried < STALE_TRIES && is_stale(&error) => {}
+                Err(error)
+                    if reused
+                        && tried < STALE_TRIES
+                        && (request.repeatable && is_stale(&error) || is_unsent(&error)) => {}
                 Err(error) => return Err(read_error(&error, "response header")),
             }
         }
@@ -299,8 +306,8 @@ impl Origin {
     }
 
     /// Takes a connection back whose answer was read to its end.
-    async fn release(&self, session: HttpSession) {
-        match (self, session) {
+    async fn release(&self, session: Box<HttpSession>) {
+        match (self, *session) {
             (Self::Plain(place, pool), HttpSession::H1(mut session)) => {
                 session.respect_keepalive();
                 let stream = session.reuse().await.map(|stream| stream.into_any());
@@ -311,7 +318,7 @@ impl Origin {
             (Self::Plain(..), _) => {}
             (Self::Tls(peer, connector), session) => {
                 let kept = connector.release_http_session(session, &**peer, Some(POOL_IDLE));
-                Box::pin(kept).await;
+                kept.await;
             }
         }
     }
@@ -323,10 +330,10 @@ async fn exchange(
     request: &UpstreamRequest<'_>,
 ) -> Result<(StatusCode, HeaderMap), Box<PingoraError>> {
     let path = format!("{}{}", endpoint.base_path, request.path);
-    let mut header = RequestHeader::build(
+    let mut header = RequestHeader::build_no_case(
         request.method.clone(),
         path.as_bytes(),
-        Some(request.headers.len() + 4),
+        Some(request.headers.len() + 2),
     )?;
     header.insert_header(http::header::HOST, &*endpoint.authority)?;
     for (name, value) in request.headers {
@@ -364,6 +371,11 @@ fn is_stale(error: &PingoraError) -> bool {
     )
 }
 
+/// Whether the server cannot have the whole request: some of it was never taken.
+fn is_unsent(error: &PingoraError) -> bool {
+    matches!(error.etype(), ErrorType::WriteError)
+}
+
 fn connect_error(error: &PingoraError) -> ModelError {
     match error.etype() {
         ErrorType::ConnectTimedout | ErrorType::TLSHandshakeTimedout => {
@@ -383,8 +395,14 @@ fn read_error(error: &PingoraError, what: &'static str) -> ModelError {
 
 /// Pieces that are ready together are taken together, up to about this many bytes.
 const READ_BYTES: usize = 64 * 1024;
-/// Where a piece finds no room, memory is made for several tokens' events.
-const ROOM_BYTES: usize = 2048;
+/// A block of the memory that the small pieces of all streams of a thread share.
+const BLOCK_BYTES: usize = 4096;
+
+thread_local! {
+    /// What is left of this thread's block. A stream that waits holds no memory for what may come,
+    /// and a block that nobody refers to any more is used again.
+    static BLOCK: Cell<BytesMut> = Cell::new(BytesMut::new());
+}
 
 /// A response whose body is still being read.
 pub struct UpstreamResponse {
@@ -400,10 +418,26 @@ pub struct UpstreamResponse {
 }
 
 fn append(into: &mut BytesMut, piece: &[u8]) {
-    if into.capacity() - into.len() < piece.len() {
-        into.reserve(piece.len().max(ROOM_BYTES));
+    let room = |into: &BytesMut| into.capacity() - into.len();
+    if room(into) < piece.len() && into.is_empty() && piece.len() <= BLOCK_BYTES {
+        *into = BLOCK.take();
+        if room(into) < piece.len() {
+            into.reserve(BLOCK_BYTES);
+        }
+    }
+    if room(into) < piece.len() {
+        into.reserve(piece.len().max(into.len()));
     }
     into.extend_from_slice(piece);
+}
+
+/// Takes what `filled` holds, and leaves the rest of a block for the next piece.
+fn cut_off(mut filled: BytesMut) -> Bytes {
+    let taken = filled.split().freeze();
+    if filled.capacity() + taken.len() <= BLOCK_BYTES {
+        BLOCK.set(filled);
+    }
+    taken
 }
 
 /// Appends the next piece of the body to `into`; `false` at its end.
@@ -424,8 +458,8 @@ async fn piece(session: &mut HttpSession, into: &mut BytesMut) -> Result<bool, B
 
 impl UpstreamResponse {
     /// Appends what has come of the body, waiting for at least one piece; `false` at its end, when
-    /// the connection goes back to the pool. May be dropped while waiting without losing bytes.
-    pub async fn fill(&mut self, into: &mut BytesMut) -> Result<bool, ModelError> {
+    /// the connection goes back to the pool.
+    async fn fill(&mut self, into: &mut BytesMut) -> Result<bool, ModelError> {
         let Some(session) = &mut self.session else {
             return match self.failed.take() {
                 Some(error) => Err(error),
@@ -455,17 +489,20 @@ impl UpstreamResponse {
         }
         let error = match read {
             Ok(true) => return Ok(true),
+            // What came before is told first, and the end again: nothing is lost by a call that is
+            // dropped while the connection is given back.
+            Ok(false) if into.len() > before => return Ok(true),
             Ok(false) => {
                 if let Some(session) = self.session.take() {
-                    self.origin.release(*session).await;
+                    // Boxed: it is the largest state of a stream, and comes once.
+                    Box::pin(self.origin.release(session)).await;
                 }
-                return Ok(into.len() > before);
+                return Ok(false);
             }
             Err(error) => read_error(&error, "response body"),
         };
         self.session = None;
         match into.len() > before {
-            // What came before is told first.
             true => {
                 self.failed = Some(error);
                 Ok(true)
@@ -474,11 +511,12 @@ impl UpstreamResponse {
         }
     }
 
-    /// The next part of the body; `None` at its end. As [`Self::fill`].
+    /// All that has come of the body, waiting for at least one piece; `None` at its end, when the
+    /// connection goes back to the pool. May be dropped while waiting without losing bytes.
     pub async fn chunk(&mut self) -> Result<Option<Bytes>, ModelError> {
         let mut chunk = BytesMut::new();
         let more = self.fill(&mut chunk).await?;
-        Ok(more.then(|| chunk.freeze()))
+        Ok(more.then(|| cut_off(chunk)))
     }
 
     /// The whole body, of at most `limit` bytes.
@@ -533,7 +571,68 @@ impl UpstreamResponse {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::atomic::{AtomicUsize, Ordering};
+
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+    use tokio::net::TcpListener;
+
     use super::*;
+
+    /// Answers one request on each connection and closes it on the second; tells how many came.
+    async fn breaks_kept_connections(listener: TcpListener, came: Arc<AtomicUsize>) {
+        while let Ok((mut socket, _)) = listener.accept().await {
+            let came = came.clone();
+            tokio::spawn(async move {
+                let mut buf = [0u8; 4096];
+                for answers in [true, false] {
+                    if !matches!(socket.read(&mut buf).await, Ok(1..)) {
+                        return;
+                    }
+                    came.fetch_add(1, Ordering::SeqCst);
+                    if answers {
+                        let answer = b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nok";
+                        let _ = socket.write_all(answer).await;
+                    }
+                }
+            });
+        }
+    }
+
+    #[tokio::test]
+    async fn only_what_is_repeatable_is_sent_again_when_a_kept_connection_breaks() {
+        let listener = TcpListener::bind("127.0.0.1:0").await.expect("bound");
+        let url = format!("http://{}", listener.local_addr().expect("an address"));
+        let came = Arc::new(AtomicUsize::new(0));
+        tokio::spawn(breaks_kept_connections(listener, came.clone()));
+        let endpoint = Endpoint::parse(&url, true).expect("valid");
+        let upstream = Upstream::new(AddressGuard::default());
+        let time = Duration::from_secs(5);
+        let timeouts = Timeouts {
+            connect: time,
+            first_byte: time,
+            idle: time,
+        };
+        for (repeatable, answered, requests) in
+            [(true, true, 1), (true, true, 3), (false, false, 4)]
+        {
+            let request = UpstreamRequest {
+                method: Method::POST,
+                path: "/",
+                headers: &[],
+                body: Bytes::from_static(b"{}"),
+                repeatable,
+            };
+            let sent = upstream.send(&endpoint, &request, timeouts).await;
+            assert_eq!(came.load(Ordering::SeqCst), requests);
+            match sent {
+                Ok(mut response) => {
+                    assert!(answered, "sent again");
+                    assert_eq!(response.body(10).await.expect("a body"), "ok");
+                }
+                Err(error) => assert!(!answered && matches!(error, ModelError::Cut), "{error}"),
+            }
+        }
+    }
 
     #[test]
     fn base_urls_are_taken_apart() {

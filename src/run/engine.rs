@@ -288,7 +288,7 @@ impl Runs {
     }
 
     /// Lets a run run.
-    pub(super) fn spawn(self: &Arc<Self>, job: Job) {
+    pub(super) fn spawn(self: &Arc<Self>, job: Box<Job>) {
         self.live
             .write()
             .insert(job.live.run_id.clone(), job.live.clone());
@@ -395,7 +395,7 @@ impl Runs {
         mut history: Vec<Turn>,
         tools: Arc<ToolSet>,
         model: &str,
-    ) -> Result<Job, ApiError> {
+    ) -> Result<Box<Job>, ApiError> {
         let instructions = effective
             .instructions
             .clone()
@@ -494,7 +494,7 @@ impl Runs {
             own_tools,
             detached: request.detached,
         });
-        Ok(Job {
+        Ok(Box::new(Job {
             live,
             row,
             committed: false,
@@ -509,10 +509,10 @@ impl Runs {
             base,
             has_state: false,
             _permit: request.permit,
-        })
+        }))
     }
 
-    async fn run(self: Arc<Self>, mut job: Job) {
+    async fn run(self: Arc<Self>, mut job: Box<Job>) {
         let live = job.live.clone();
         let mut log = FrameLog::new(&live, self.node_id.clone(), &self.bus);
         let mut collector = Collector::default();

@@ -19,7 +19,7 @@ use crate::store::{Op, RunEnd, now_micros};
 impl Runs {
     pub(super) async fn finish(
         &self,
-        mut job: Job,
+        mut job: Box<Job>,
         mut log: FrameLog,
         collector: Collector,
         end: End,

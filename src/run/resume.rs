@@ -240,7 +240,7 @@ impl Runs {
             tools,
             Permit::default(),
         );
-        self.spawn(job);
+        self.spawn(Box::new(job));
         Ok(live)
     }
 }

@@ -138,6 +138,7 @@ impl Sender {
             path: &path,
             headers: &headers,
             body: body.into(),
+            repeatable: true,
         };
         let timeouts = Timeouts {
             connect: PATIENCE / 2,

@@ -79,6 +79,7 @@ pub(super) async fn get(
         path: &format!("{slash}{}", query.unwrap_or_default()),
         headers,
         body: bytes::Bytes::new(),
+        repeatable: true,
     };
     let timeouts = Timeouts {
         connect: PATIENCE / 4,

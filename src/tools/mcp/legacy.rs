@@ -13,7 +13,7 @@ use rmcp::transport::Transport;
 use rmcp::transport::streamable_http_client::StreamableHttpResponseLimits;
 use sse_stream::{Error as SseError, Sse};
 
-use super::transport::{GuardedHttp, Heads, HttpError, events};
+use super::transport::{GuardedHttp, Heads, HttpError, calls_tool, events};
 
 /// A stream that is open, and where to post.
 pub struct LegacySse {
@@ -68,7 +68,8 @@ impl Transport<RoleClient> for LegacySse {
         message: TxJsonRpcMessage<RoleClient>,
     ) -> impl Future<Output = Result<(), HttpError>> + Send + 'static {
         let (http, post_to) = (self.http.clone(), self.post_to.clone());
-        let heads = Heads::with_bearer(self.bearer.clone());
+        let mut heads = Heads::with_bearer(self.bearer.clone());
+        heads.calls_tool = calls_tool(&message);
         async move {
             let body = serde_json::to_vec(&message).map_err(|e| HttpError::Url(e.to_string()))?;
             let sent = http

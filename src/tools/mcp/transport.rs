@@ -8,7 +8,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use futures_util::stream::{BoxStream, StreamExt};
 use http::{HeaderName, HeaderValue, Method, StatusCode, header};
-use rmcp::model::{ClientJsonRpcMessage, ServerJsonRpcMessage};
+use rmcp::model::{ClientJsonRpcMessage, ClientRequest, ServerJsonRpcMessage};
 use rmcp::transport::streamable_http_client::{
     AuthRequiredError, HttpStatusError, SseError, StreamableHttpClient, StreamableHttpError,
     StreamableHttpPostResponse, StreamableHttpResponseLimits,
@@ -52,6 +52,8 @@ pub(super) struct Heads<'a> {
     bearer: Option<String>,
     custom: Headers,
     last_event_id: Option<String>,
+    /// It calls a tool, which may act: it must not reach the server twice.
+    pub(super) calls_tool: bool,
 }
 
 impl Heads<'_> {
@@ -122,6 +124,7 @@ impl GuardedHttp {
             path: &path,
             headers: &headers,
             body,
+            repeatable: !heads.calls_tool,
         };
         let sent = self.models.upstream.send(&endpoint, &request, TIMEOUTS);
         Ok(sent.await?)
@@ -157,6 +160,14 @@ impl GuardedHttp {
             _ => Ok(response),
         }
     }
+}
+
+/// Whether a message calls a tool.
+pub(super) fn calls_tool(message: &ClientJsonRpcMessage) -> bool {
+    let ClientJsonRpcMessage::Request(request) = message else {
+        return false;
+    };
+    matches!(request.request, ClientRequest::CallToolRequest(_))
 }
 
 fn session_of(response: &UpstreamResponse) -> Option<String> {
@@ -229,6 +240,7 @@ impl StreamableHttpClient for GuardedHttp {
         limits: StreamableHttpResponseLimits,
     ) -> Result<StreamableHttpPostResponse, Failed> {
         let body = Bytes::from(serde_json::to_vec(&message)?);
+        let calls_tool = calls_tool(&message);
         let mut response = self
             .send(
                 Method::POST,
@@ -239,6 +251,7 @@ impl StreamableHttpClient for GuardedHttp {
                     bearer: auth_header,
                     custom: custom_headers,
                     last_event_id: None,
+                    calls_tool,
                 },
             )
             .await?;
@@ -288,6 +301,7 @@ impl StreamableHttpClient for GuardedHttp {
                     bearer: auth_header,
                     custom: custom_headers,
                     last_event_id: None,
+                    calls_tool: false,
                 },
             )
             .await?;
@@ -341,6 +355,7 @@ impl StreamableHttpClient for GuardedHttp {
                     bearer: auth_header,
                     custom: custom_headers,
                     last_event_id,
+                    calls_tool: false,
                 },
             )
             .await?;
