@@ -151,6 +151,8 @@ pub struct Paced {
     pub first_chunk: Vec<f64>,
     /// From a chunk's sending to its arrival.
     pub late: Vec<f64>,
+    /// What a stream's chunks are late by on the average, of the stream that is latest.
+    pub latest_stream: f64,
     /// Streams that were answered 503 with `Retry-After`.
     pub refused: usize,
 }
@@ -199,10 +201,13 @@ pub async fn paced(address: SocketAddr, request: &[u8], streams: usize) -> std::
         }));
     }
     let (mut first_chunk, mut late, mut refused) = (Vec::new(), Vec::new(), 0);
+    let mut latest_stream = 0.0;
     for task in tasks {
         match task.await.map_err(std::io::Error::other)?? {
             Some((first, chunks)) => {
                 first_chunk.push(first);
+                let mean = chunks.iter().sum::<f64>() / chunks.len() as f64;
+                latest_stream = f64::max(latest_stream, mean);
                 late.extend(chunks);
             }
             None => refused += 1,
@@ -213,6 +218,7 @@ pub async fn paced(address: SocketAddr, request: &[u8], streams: usize) -> std::
     Ok(Paced {
         first_chunk,
         late,
+        latest_stream,
         refused,
     })
 }

@@ -2,8 +2,8 @@
 //! by one, back to back, as a provider does that writes each token when it has it.
 //!
 //! The path's first segment is the wire. The model `slow-20` gets a chunk every 20 ms for five
-//! seconds, each with the time at which it was sent; `idle` gets one chunk and silence. `GET /hung-up` tells when a client
-//! last closed a connection in mid-stream.
+//! seconds, each with the time at which it was sent; `idle` gets the first text and
+//! silence. `GET /hung-up` tells when a client last closed a connection in mid-stream.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -31,6 +31,16 @@ struct Answers {
     whole: Vec<u8>,
     streams: [(&'static str, Vec<Vec<u8>>); 4],
     hung_up: AtomicU64,
+}
+
+impl Answers {
+    /// The writes of a streamed answer to `request`, whose path begins with the wire.
+    fn stream_for(&self, request: &[u8]) -> Option<&[Vec<u8>]> {
+        let path = &request[request.iter().position(|b| *b == b'/')? + 1..];
+        let mut streams = self.streams.iter();
+        let (_, writes) = streams.find(|(wire, _)| path.starts_with(wire.as_bytes()))?;
+        Some(writes)
+    }
 }
 
 fn chunk(out: &mut Vec<u8>, event: &str) {
@@ -172,14 +182,9 @@ async fn connection(mut socket: TcpStream, answers: &Answers) -> Option<()> {
             let pace = std::str::from_utf8(digits).ok()?.parse().ok()?;
             slow(&mut socket, answers, Duration::from_millis(pace)).await?;
         } else if has("\"model\":\"idle\"") {
-            idle(&mut socket, answers).await?;
+            idle(&mut socket, answers, request).await?;
         } else if has("\"stream\":true") || has("streamGenerateContent") {
-            let path = &request[request.iter().position(|b| *b == b'/')? + 1..];
-            let (_, answer) = answers
-                .streams
-                .iter()
-                .find(|(wire, _)| path.starts_with(wire.as_bytes()))?;
-            for write in answer {
+            for write in answers.stream_for(request)? {
                 socket.write_all(write).await.ok()?;
             }
         } else {
@@ -209,10 +214,13 @@ async fn slow(socket: &mut TcpStream, answers: &Answers, pace: Duration) -> Opti
     socket.write_all(&out).await.ok()
 }
 
-async fn idle(socket: &mut TcpStream, answers: &Answers) -> Option<()> {
-    let mut out = STREAM_HEAD.to_vec();
-    chunk(&mut out, &chat_event(WORDS));
-    socket.write_all(&out).await.ok()?;
+async fn idle(socket: &mut TcpStream, answers: &Answers, request: &[u8]) -> Option<()> {
+    for write in answers.stream_for(request)? {
+        socket.write_all(write).await.ok()?;
+        if memchr::memmem::find(write, WORDS.as_bytes()).is_some() {
+            break;
+        }
+    }
     let mut byte = [0u8; 1];
     while socket.read(&mut byte).await.is_ok_and(|read| read > 0) {}
     answers.hung_up.store(now_nanos(), Ordering::SeqCst);
