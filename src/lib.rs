@@ -6,6 +6,7 @@
 
 pub mod api;
 pub mod auth;
+mod block;
 pub mod bus;
 pub mod config;
 pub mod connection;

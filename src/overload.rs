@@ -8,7 +8,7 @@
 //! process's on the same cores, and has no number of streams to be tuned.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use prometheus::{Gauge, IntCounter};
@@ -20,19 +20,25 @@ use crate::error::ApiError;
 
 /// Between two looks.
 const EVERY: Duration = Duration::from_millis(10);
-/// So many looks in a row must agree before it begins or ends to refuse: one hiccup is no overload,
-/// and one free moment is no end of it.
-const LOOKS: u32 = 5;
+/// Looks in a row must agree for so long, and be two at least, before it begins or ends to refuse:
+/// one hiccup is no overload, and one free moment is no end of it.
+const AGREED_FOR: Duration = Duration::from_millis(100);
 
 /// How far this node's workers are behind.
 pub struct Overload {
     /// Behind above it; zero: never.
     limit: Duration,
-    /// Looks in a row that were of another opinion than `refuses`.
-    against: AtomicU32,
     refuses: AtomicBool,
     shown: Gauge,
     refused: IntCounter,
+}
+
+/// Looks in a row that were of another opinion than what is done.
+#[derive(Default)]
+struct Against {
+    looks: u32,
+    /// From the first one's begin to the last one's end.
+    took: Duration,
 }
 
 impl Overload {
@@ -40,7 +46,6 @@ impl Overload {
     pub fn new(limit: Duration) -> Arc<Self> {
         Arc::new(Self {
             limit,
-            against: AtomicU32::new(0),
             refuses: AtomicBool::new(false),
             shown: Gauge::new(
                 "smithgate_worker_lag_seconds",
@@ -62,6 +67,7 @@ impl Overload {
 
     /// Looks for as long as the gateway lives.
     pub async fn watch(self: Arc<Self>) {
+        let mut against = Against::default();
         let mut probe = UnixStream::pair();
         loop {
             let due = Instant::now() + EVERY;
@@ -75,18 +81,21 @@ impl Overload {
                 tracing::warn!(%error, "cannot send a byte to ourselves");
                 probe = UnixStream::pair();
             }
-            self.note(due.elapsed());
+            self.note(due.elapsed(), &mut against);
         }
     }
 
-    fn note(&self, late: Duration) {
+    fn note(&self, late: Duration, against: &mut Against) {
         self.shown.set(late.as_secs_f64());
-        let refuses = self.refuses.load(Ordering::Relaxed);
         let is_behind = !self.limit.is_zero() && late > self.limit;
-        if is_behind == refuses {
-            self.against.store(0, Ordering::Relaxed);
-        } else if self.against.fetch_add(1, Ordering::Relaxed) + 1 == LOOKS {
-            self.against.store(0, Ordering::Relaxed);
+        if is_behind == self.refuses.load(Ordering::Relaxed) {
+            *against = Against::default();
+            return;
+        }
+        against.looks += 1;
+        against.took += EVERY + late;
+        if against.looks > 1 && against.took >= AGREED_FOR {
+            *against = Against::default();
             self.refuses.store(is_behind, Ordering::Relaxed);
         }
     }
@@ -123,8 +132,13 @@ mod tests {
     fn looks_in_a_row_begin_and_end_it() {
         let ms = Duration::from_millis;
         let overload = Overload::new(ms(20));
-        let look = |late: &[u64]| late.iter().for_each(|late| overload.note(ms(*late)));
-        look(&[500, 0, 30, 30, 30, 30]);
+        let mut against = Against::default();
+        let mut look = |late: &[u64]| {
+            for late in late {
+                overload.note(ms(*late), &mut against);
+            }
+        };
+        look(&[500, 0, 30, 30]);
         assert!(overload.check().is_ok());
         look(&[30]);
         let refusal = overload.check().expect_err("behind");
@@ -133,12 +147,16 @@ mod tests {
             (503, Some(1))
         );
         assert_eq!(overload.refused.get(), 1);
-        look(&[0, 0, 0, 0, 21, 0, 0, 0, 0]);
+        look(&[0, 0, 0, 0, 0, 0, 0, 0, 0, 21, 0, 0, 0, 0, 0, 0, 0, 0, 0]);
         assert!(overload.check().is_err());
-        look(&[20]);
+        look(&[0]);
         assert!(overload.check().is_ok());
+        look(&[500]);
+        assert!(overload.check().is_ok());
+        look(&[21]);
+        assert!(overload.check().is_err());
         let never = Overload::new(ms(0));
-        (0..10).for_each(|_| never.note(ms(1000)));
+        (0..10).for_each(|_| never.note(ms(1000), &mut Against::default()));
         assert!(never.check().is_ok());
     }
 }

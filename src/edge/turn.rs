@@ -9,6 +9,7 @@ use bytes::{Bytes, BytesMut};
 
 use super::exchange::{Exchange, Gone, KEEP_ALIVE_EVERY};
 use crate::auth::{Principal, Scope};
+use crate::block;
 use crate::error::ApiError;
 use crate::frame::{self, Frame, StopReason};
 use crate::gateway::Gateway;
@@ -25,33 +26,15 @@ use crate::wire::{AnswerEncoder, FrameEncoder, Plain};
 const ENVELOPE_BYTES: usize = 160;
 /// The least that is made room for, so that deltas of all lengths fit.
 const LEAST_ROOM: usize = 1024;
-/// Room for more is given back once it is written: many streams wait long for little.
-const MOST_ROOM: usize = 16 * 1024;
 
-/// What is to be written at once.
-#[derive(Default)]
-struct Outgoing {
-    bytes: BytesMut,
-    is_large: bool,
+/// Room for what `frames` become in a client's wire.
+fn room_for(frames: &[Frame]) -> BytesMut {
+    let room = frames.iter().map(|frame| frame.weight() + ENVELOPE_BYTES);
+    block::WRITTEN.with(|block| block.begin(room.sum::<usize>().max(LEAST_ROOM)))
 }
 
-impl Outgoing {
-    /// Room for what `frames` become in a client's wire.
-    fn room_for(&mut self, frames: &[Frame]) -> &mut BytesMut {
-        let room = frames.iter().map(|frame| frame.weight() + ENVELOPE_BYTES);
-        let room = room.sum::<usize>().max(LEAST_ROOM);
-        self.is_large |= room > MOST_ROOM;
-        self.bytes.reserve(room);
-        &mut self.bytes
-    }
-
-    fn take(&mut self) -> Bytes {
-        let taken = self.bytes.split().freeze();
-        if std::mem::take(&mut self.is_large) {
-            self.bytes = BytesMut::new();
-        }
-        taken
-    }
+fn written(out: BytesMut) -> Bytes {
+    block::WRITTEN.with(|block| block.cut_off(out))
 }
 
 /// How often a run that lives on another node is looked at.
@@ -155,20 +138,19 @@ impl RunTurn {
         exchange: &mut Exchange,
         encoder: &mut impl FrameEncoder,
     ) -> Result<(), Gone> {
-        let mut out = Outgoing::default();
         let mut silence = Silence::new(KEEP_ALIVE_EVERY);
         loop {
-            let buf = out.room_for(&self.frames);
+            let mut out = room_for(&self.frames);
             for frame in self.frames.drain(..) {
-                encoder.frame(&frame, buf);
+                encoder.frame(&frame, &mut out);
             }
-            exchange.write(out.take()).await?;
+            exchange.write(written(out)).await?;
             silence.broken();
             tokio::select! {
                 biased;
                 more = self.reader.next(&mut self.frames) => if !more { break },
                 () = exchange.client_gone() => return Err(Gone),
-                () = silence.lasts() => out.bytes.extend_from_slice(KEEP_ALIVE),
+                () = silence.lasts() => exchange.write(Bytes::from_static(KEEP_ALIVE)).await?,
             }
         }
         Ok(())
@@ -262,9 +244,9 @@ pub async fn decided(
     let mut frames = gateway.runs.logged_frames(&run.tenant_id, &run.id).await?;
     let approvals = gateway.store.run_approvals(&run.tenant_id, &run.id).await?;
     frames.retain(|frame| match frame {
-        Frame::ApprovalRequired { approval_id, .. } => approvals
+        Frame::ApprovalRequired(asked) => approvals
             .iter()
-            .any(|row| row.status == "pending" && row.id.as_bytes() == &approval_id[..]),
+            .any(|row| row.status == "pending" && row.id.as_bytes() == &asked.approval_id[..]),
         _ => false,
     });
     frames.push(Frame::RunPaused {
@@ -504,7 +486,7 @@ pub async fn translate_stream(
     encoder: &mut impl AnswerEncoder,
     wire: &str,
 ) -> Result<(), Gone> {
-    let mut collector = Collector::default();
+    let mut collector = Collector::without_text();
     let written = write_call(exchange, call, encoder, &mut collector).await;
     let answer = collector.finish();
     keep(exchange, tenant_id, &call.route, &answer);
@@ -520,7 +502,6 @@ async fn write_call(
 ) -> Result<(), Gone> {
     exchange.start_stream(&[]).await?;
     let mut frames = Vec::new();
-    let mut out = Outgoing::default();
     let mut silence = Silence::new(KEEP_ALIVE_EVERY);
     while !encoder.is_ended() {
         let read = tokio::select! {
@@ -536,26 +517,26 @@ async fn write_call(
                 continue;
             }
         };
-        let buf = out.room_for(&frames);
+        let mut out = room_for(&frames);
         for frame in frames.drain(..) {
             collector.add(&frame);
-            encoder.frame(&frame, buf);
+            encoder.frame(&frame, &mut out);
         }
         match read {
             Ok(true) => {}
             Ok(false) => {
                 let stop = collector.stop.unwrap_or(StopReason::EndTurn);
-                encoder.finish(stop, &collector.usage.unwrap_or_default(), buf);
+                encoder.finish(stop, &collector.usage.unwrap_or_default(), &mut out);
             }
             Err(error) => {
                 let errors = &exchange.gateway.metrics.provider_errors;
                 errors
                     .with_label_values(&[&*call.route.provider, error.kind()])
                     .inc();
-                encoder.fail(&error.into(), buf);
+                encoder.fail(&error.into(), &mut out);
             }
         }
-        exchange.write(out.take()).await?;
+        exchange.write(written(out)).await?;
         silence.broken();
     }
     Ok(())

@@ -1,9 +1,13 @@
 //! The binary form of frames: one tag byte, then varints and length-prefixed bytes. It is the
 //! format of the frame log and, between nodes, of live frames; tags are never reused.
 
+use std::sync::Arc;
+
 use bytes::{Buf, BufMut, Bytes, BytesMut};
 
-use super::{Escaped, Frame, Signer, StopReason, Usage};
+use super::{
+    ApprovalRequired, Escaped, Frame, Signer, StopReason, ToolCompleted, ToolExecuting, Usage,
+};
 
 /// Why bytes are no frame.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
@@ -188,43 +192,25 @@ pub fn encode(frame: &Frame, buf: &mut BytesMut) {
             buf.put_u8(RUN_CANCELLED);
             put_bytes(buf, reason);
         }
-        Frame::ToolExecuting {
-            id,
-            name,
-            server,
-            args,
-            approved,
-        } => {
+        Frame::ToolExecuting(call) => {
             buf.put_u8(TOOL_EXECUTING);
-            for bytes in [id, name, server, args] {
+            for bytes in [&call.id, &call.name, &call.server, &call.args] {
                 put_bytes(buf, bytes);
             }
-            buf.put_u8(u8::from(*approved));
+            buf.put_u8(u8::from(call.approved));
         }
-        Frame::ToolCompleted {
-            id,
-            name,
-            is_error,
-            duration_ms,
-            output,
-        } => {
+        Frame::ToolCompleted(done) => {
             buf.put_u8(TOOL_COMPLETED);
-            put_bytes(buf, id);
-            put_bytes(buf, name);
-            buf.put_u8(u8::from(*is_error));
-            put_varint(buf, *duration_ms);
-            put_bytes(buf, output.as_bytes());
+            put_bytes(buf, &done.id);
+            put_bytes(buf, &done.name);
+            buf.put_u8(u8::from(done.is_error));
+            put_varint(buf, done.duration_ms);
+            put_bytes(buf, done.output.as_bytes());
         }
-        Frame::ApprovalRequired {
-            approval_id,
-            id,
-            name,
-            server,
-            args,
-            elicitation,
-        } => {
+        Frame::ApprovalRequired(asked) => {
             buf.put_u8(APPROVAL_REQUIRED);
-            for bytes in [approval_id, id, name, server, args, elicitation] {
+            let about = [&asked.approval_id, &asked.id, &asked.name, &asked.server];
+            for bytes in about.into_iter().chain([&asked.args, &asked.elicitation]) {
                 put_bytes(buf, bytes);
             }
         }
@@ -336,28 +322,28 @@ pub fn decode(buf: &mut Bytes) -> Result<Frame, CodecError> {
         RUN_CANCELLED => Frame::RunCancelled {
             reason: take_bytes(buf)?,
         },
-        TOOL_EXECUTING => Frame::ToolExecuting {
+        TOOL_EXECUTING => Frame::ToolExecuting(Arc::new(ToolExecuting {
             id: take_bytes(buf)?,
             name: take_bytes(buf)?,
             server: take_bytes(buf)?,
             args: take_bytes(buf)?,
             approved: take_u8(buf)? != 0,
-        },
-        TOOL_COMPLETED => Frame::ToolCompleted {
+        })),
+        TOOL_COMPLETED => Frame::ToolCompleted(Arc::new(ToolCompleted {
             id: take_bytes(buf)?,
             name: take_bytes(buf)?,
             is_error: take_u8(buf)? != 0,
             duration_ms: take_varint(buf)?,
             output: take_text(buf)?,
-        },
-        APPROVAL_REQUIRED => Frame::ApprovalRequired {
+        })),
+        APPROVAL_REQUIRED => Frame::ApprovalRequired(Arc::new(ApprovalRequired {
             approval_id: take_bytes(buf)?,
             id: take_bytes(buf)?,
             name: take_bytes(buf)?,
             server: take_bytes(buf)?,
             args: take_bytes(buf)?,
             elicitation: take_bytes(buf)?,
-        },
+        })),
         RUN_PAUSED => Frame::RunPaused {
             status: take_bytes(buf)?,
             usage: take_usage(buf)?,
@@ -447,32 +433,34 @@ mod tests {
             (blob(), blob()).prop_map(|(code, message)| Frame::RunFailed { code, message }),
             blob().prop_map(|reason| Frame::RunCancelled { reason }),
             (blob(), blob(), blob(), any::<bool>()).prop_map(|(id, name, args, approved)| {
-                Frame::ToolExecuting {
+                Frame::ToolExecuting(Arc::new(ToolExecuting {
                     server: name.clone(),
                     id,
                     name,
                     args,
                     approved,
-                }
+                }))
             }),
             (blob(), blob(), any::<bool>(), any::<u64>(), text()).prop_map(
-                |(id, name, is_error, duration_ms, output)| Frame::ToolCompleted {
-                    id,
-                    name,
-                    is_error,
-                    duration_ms,
-                    output,
+                |(id, name, is_error, duration_ms, output)| {
+                    Frame::ToolCompleted(Arc::new(ToolCompleted {
+                        id,
+                        name,
+                        is_error,
+                        duration_ms,
+                        output,
+                    }))
                 }
             ),
             (blob(), blob(), blob(), blob()).prop_map(|(approval_id, id, args, elicitation)| {
-                Frame::ApprovalRequired {
+                Frame::ApprovalRequired(Arc::new(ApprovalRequired {
                     name: id.clone(),
                     server: args.clone(),
                     approval_id,
                     id,
                     args,
                     elicitation,
-                }
+                }))
             }),
             (blob(), usage()).prop_map(|(status, usage)| Frame::RunPaused { status, usage }),
         ]

@@ -4,6 +4,8 @@ use std::borrow::Cow;
 
 use bytes::Bytes;
 
+use super::Room;
+
 /// The inside of a JSON string literal, without its quotes: valid UTF-8 and valid JSON escapes.
 /// What was a valid string body on the way in is one on the way out, so a delta is never
 /// unescaped on the hot path.
@@ -46,6 +48,11 @@ impl Escaped {
     /// The escaped text.
     pub fn as_str(&self) -> Cow<'_, str> {
         String::from_utf8_lossy(&self.0)
+    }
+
+    /// Moves a small text into `room`.
+    pub fn settle(&mut self, room: &mut Room) {
+        room.settle(&mut self.0);
     }
 
     /// The escaped bytes, shared.

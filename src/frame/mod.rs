@@ -1,14 +1,18 @@
 //! The internal frame: what a model or a run says, piece by piece, whatever wire it came from.
 //!
-//! Lives here: [`Frame`], [`Usage`], [`StopReason`], the escaped text they carry, and the binary
+//! Lives here: [`Frame`] and its parts, [`Usage`], [`StopReason`], the escaped text they carry, and the binary
 //! codec of the frame log. Imports nothing of ours.
 
 mod codec;
 mod escaped;
+mod room;
 
 pub use codec::{CodecError, decode, decode_all, encode, encode_all};
 pub use escaped::Escaped;
 pub(crate) use escaped::unescape_into;
+pub use room::Room;
+
+use std::sync::Arc;
 
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
@@ -80,7 +84,45 @@ pub enum Signer {
     OpenAi,
 }
 
-/// One piece of a model's answer or of a run's life. Cloning costs reference counts, no copy.
+/// A call of a tool that runs on this side.
+#[derive(Debug, Clone, PartialEq)]
+pub struct ToolExecuting {
+    pub id: Bytes,
+    pub name: Bytes,
+    /// The MCP server's name, or `hosted`.
+    pub server: Bytes,
+    /// The JSON object that it is called with.
+    pub args: Bytes,
+    /// A human approved the call.
+    pub approved: bool,
+}
+
+/// How such a call ended.
+#[derive(Debug, Clone, PartialEq)]
+pub struct ToolCompleted {
+    pub id: Bytes,
+    pub name: Bytes,
+    pub is_error: bool,
+    pub duration_ms: u64,
+    /// What the model is told.
+    pub output: Escaped,
+}
+
+/// A call that a human is asked about.
+#[derive(Debug, Clone, PartialEq)]
+pub struct ApprovalRequired {
+    pub approval_id: Bytes,
+    pub id: Bytes,
+    pub name: Bytes,
+    pub server: Bytes,
+    /// A JSON object.
+    pub args: Bytes,
+    /// The JSON object `{message, requested_schema}` of a tool that asks for input, else empty.
+    pub elicitation: Bytes,
+}
+
+/// One piece of a model's answer or of a run's life. What is large and rare is kept apart, for a
+/// run keeps thousands of small pieces. Cloning costs reference counts, no copy.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Frame {
     /// A model call answered: the provider's response id and the model it names.
@@ -111,33 +153,12 @@ pub enum Frame {
     ModelStopped(StopReason),
     /// The run began: always its first frame.
     RunStarted { smith_id: Bytes, thread_id: Bytes },
-    /// A tool that runs on this side began. `server` is the MCP server's name, or `hosted`; `args`
-    /// the JSON object that it was called with. `approved` tells that a human approved the call.
-    ToolExecuting {
-        id: Bytes,
-        name: Bytes,
-        server: Bytes,
-        args: Bytes,
-        approved: bool,
-    },
-    /// It ended; `output` is what the model is told.
-    ToolCompleted {
-        id: Bytes,
-        name: Bytes,
-        is_error: bool,
-        duration_ms: u64,
-        output: Escaped,
-    },
-    /// A call waits for a human. `args` is a JSON object; `elicitation` the JSON object
-    /// `{message, requested_schema}` of a tool that asks for input, else empty.
-    ApprovalRequired {
-        approval_id: Bytes,
-        id: Bytes,
-        name: Bytes,
-        server: Bytes,
-        args: Bytes,
-        elicitation: Bytes,
-    },
+    /// A tool that runs on this side began.
+    ToolExecuting(Arc<ToolExecuting>),
+    /// It ended.
+    ToolCompleted(Arc<ToolCompleted>),
+    /// A call waits for a human.
+    ApprovalRequired(Arc<ApprovalRequired>),
     /// The run waits; `usage` is what it took so far.
     RunPaused { status: Bytes, usage: Usage },
     /// The whole text of a finished message.
@@ -155,6 +176,26 @@ pub enum Frame {
 }
 
 impl Frame {
+    /// Moves what is small into `room`, see [`Room`].
+    pub fn settle(&mut self, room: &mut Room) {
+        match self {
+            Self::Text(text) | Self::Reasoning(text) | Self::Refusal(text) => text.settle(room),
+            Self::ToolArgs { delta, .. } => delta.settle(room),
+            Self::ModelStarted { id, model } => {
+                room.settle(id);
+                room.settle(model);
+            }
+            Self::ToolStarted { id, name, .. } => {
+                room.settle(id);
+                room.settle(name);
+            }
+            Self::ReasoningDone { signature, .. } | Self::ToolDone { signature, .. } => {
+                room.settle(signature);
+            }
+            _ => {}
+        }
+    }
+
     /// Whether the run's stream ends with this frame.
     pub fn is_terminal(&self) -> bool {
         matches!(
@@ -178,8 +219,9 @@ impl Frame {
                 signature.len()
             }
             Self::ToolStarted { id, name, .. } => id.len() + name.len(),
-            Self::ToolExecuting { args, .. } | Self::ApprovalRequired { args, .. } => args.len(),
-            Self::ToolCompleted { output, .. } => output.as_bytes().len(),
+            Self::ToolExecuting(call) => call.args.len(),
+            Self::ApprovalRequired(asked) => asked.args.len(),
+            Self::ToolCompleted(done) => done.output.as_bytes().len(),
             _ => 0,
         };
         std::mem::size_of::<Self>() + payload

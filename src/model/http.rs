@@ -2,7 +2,6 @@
 //! connection. Dropping a response closes its connection, which is how a provider learns
 //! that nobody listens any more.
 
-use std::cell::Cell;
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
@@ -22,6 +21,7 @@ use pingora_http::RequestHeader;
 use super::address::AddressGuard;
 use super::error::ModelError;
 use super::plain::{Place, PlainPool, PlainStream};
+use crate::block;
 use crate::silence::Silence;
 
 const POOL_SIZE: usize = 1024;
@@ -395,14 +395,6 @@ fn read_error(error: &PingoraError, what: &'static str) -> ModelError {
 
 /// Pieces that are ready together are taken together, up to about this many bytes.
 const READ_BYTES: usize = 64 * 1024;
-/// A block of the memory that the small pieces of all streams of a thread share.
-const BLOCK_BYTES: usize = 4096;
-
-thread_local! {
-    /// What is left of this thread's block. A stream that waits holds no memory for what may come,
-    /// and a block that nobody refers to any more is used again.
-    static BLOCK: Cell<BytesMut> = Cell::new(BytesMut::new());
-}
 
 /// A response whose body is still being read.
 pub struct UpstreamResponse {
@@ -419,25 +411,13 @@ pub struct UpstreamResponse {
 
 fn append(into: &mut BytesMut, piece: &[u8]) {
     let room = |into: &BytesMut| into.capacity() - into.len();
-    if room(into) < piece.len() && into.is_empty() && piece.len() <= BLOCK_BYTES {
-        *into = BLOCK.take();
-        if room(into) < piece.len() {
-            into.reserve(BLOCK_BYTES);
+    if room(into) < piece.len() {
+        match into.is_empty() {
+            true => *into = block::READ.with(|block| block.begin(piece.len())),
+            false => into.reserve(piece.len().max(into.len())),
         }
     }
-    if room(into) < piece.len() {
-        into.reserve(piece.len().max(into.len()));
-    }
     into.extend_from_slice(piece);
-}
-
-/// Takes what `filled` holds, and leaves the rest of a block for the next piece.
-fn cut_off(mut filled: BytesMut) -> Bytes {
-    let taken = filled.split().freeze();
-    if filled.capacity() + taken.len() <= BLOCK_BYTES {
-        BLOCK.set(filled);
-    }
-    taken
 }
 
 /// Appends the next piece of the body to `into`; `false` at its end.
@@ -516,7 +496,7 @@ impl UpstreamResponse {
     pub async fn chunk(&mut self) -> Result<Option<Bytes>, ModelError> {
         let mut chunk = BytesMut::new();
         let more = self.fill(&mut chunk).await?;
-        Ok(more.then(|| cut_off(chunk)))
+        Ok(more.then(|| block::READ.with(|block| block.cut_off(chunk))))
     }
 
     /// The whole body, of at most `limit` bytes.

@@ -29,7 +29,7 @@ use super::transcript::{Collected, Collector};
 use crate::bus::Bus;
 use crate::config::Limits;
 use crate::error::ApiError;
-use crate::frame::{Escaped, Frame, Usage};
+use crate::frame::{Escaped, Frame, Room, Usage};
 use crate::ids;
 use crate::limit::Permit;
 use crate::metrics::Metrics;
@@ -674,8 +674,11 @@ impl Runs {
             announced?;
             call?
         };
+        // What is kept for as long as the run, in memory of its own.
+        let mut room = Room::default();
         loop {
             let more = call.frames(&mut frames).await;
+            frames.iter_mut().for_each(|frame| frame.settle(&mut room));
             collector.add_all(&frames);
             log.add(&frames);
             log.tell();

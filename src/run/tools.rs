@@ -11,7 +11,7 @@ use super::engine::{Job, Runs};
 use super::frame_log::FrameLog;
 use super::state::{CallState, Pending};
 use crate::error::ApiError;
-use crate::frame::{Escaped, Frame};
+use crate::frame::{ApprovalRequired, Escaped, Frame, ToolCompleted, ToolExecuting};
 use crate::ids;
 use crate::model::{Part, joined_text};
 use crate::store::{Checkpoint, EventRow, Op, Pause, now_micros};
@@ -148,13 +148,13 @@ impl Runs {
                 job.progress.begun += 1;
                 call.begun_at = now_micros();
                 events.push(self.tool_event(&job.row, "tool.executing", &name, call, None));
-                frames.push(Frame::ToolExecuting {
+                frames.push(Frame::ToolExecuting(Arc::new(ToolExecuting {
                     id: bytes(&call.id),
                     name,
                     server,
                     args,
                     approved: call.approved,
-                });
+                })));
             }
             call.state = match &call.state {
                 CallState::New => CallState::Begun,
@@ -271,13 +271,13 @@ impl Runs {
         };
         let (name, server, _) = shown(set, call);
         let text = joined_text(&output.content);
-        let frame = Frame::ToolCompleted {
+        let frame = Frame::ToolCompleted(Arc::new(ToolCompleted {
             id: bytes(&call.id),
             name: name.clone(),
             is_error: output.is_error,
             duration_ms: u64::try_from((now - call.begun_at) / 1000).unwrap_or(0),
             output: Escaped::escape(&text),
-        };
+        }));
         job.progress.tool_calls.push(ToolSpan {
             call_id: call.id.clone(),
             order: call.order.unwrap_or_default(),
@@ -413,14 +413,14 @@ impl Runs {
                 None,
             ));
             let elicitation = call.elicitation.as_ref().map(Value::to_string);
-            frames.push(Frame::ApprovalRequired {
+            frames.push(Frame::ApprovalRequired(Arc::new(ApprovalRequired {
                 approval_id: bytes(id),
                 id: bytes(&call.id),
                 name,
                 server,
                 args,
                 elicitation: elicitation.clone().unwrap_or_default().into(),
-            });
+            })));
             approvals.push(crate::store::ApprovalRow {
                 id: id.clone(),
                 tenant_id: run.tenant_id.clone(),

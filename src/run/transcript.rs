@@ -9,6 +9,9 @@ use serde_json::{Value, json};
 use crate::frame::{Escaped, Frame, StopReason, Usage, unescape_into};
 use crate::model::{Part, Role, Signature, Turn};
 
+/// Of a text, in bytes.
+const LEAST_ROOM: usize = 256;
+
 struct OpenCall {
     /// Its arguments, escaped.
     written: Vec<u8>,
@@ -29,6 +32,7 @@ pub struct Collector {
     pub started: Option<(Bytes, Bytes)>,
     parts: Vec<Part>,
     open: Piece,
+    skips_text: bool,
     /// What the text that comes may take.
     room: usize,
     refusal: Vec<u8>,
@@ -64,6 +68,14 @@ fn signature_of(bytes: &Bytes) -> Option<String> {
 }
 
 impl Collector {
+    /// Gathers all but the visible text.
+    pub fn without_text() -> Self {
+        Self {
+            skips_text: true,
+            ..Self::default()
+        }
+    }
+
     fn close_piece(&mut self, signature: Option<Signature>, redacted: bool) {
         match std::mem::take(&mut self.open) {
             Piece::None => {
@@ -112,10 +124,15 @@ impl Collector {
                 self.earlier = self.calls.len();
                 self.started = Some((id.clone(), model.clone()));
             }
+            Frame::Text(_) if self.skips_text => {
+                if let Piece::Reasoning(_) = self.open {
+                    self.close_piece(None, false);
+                }
+            }
             Frame::Text(text) => {
                 if !matches!(self.open, Piece::Text(_)) {
                     self.close_piece(None, false);
-                    self.open = Piece::Text(Vec::with_capacity(self.room.max(1024)));
+                    self.open = Piece::Text(Vec::with_capacity(self.room.max(LEAST_ROOM)));
                 }
                 if let Piece::Text(all) = &mut self.open {
                     all.extend_from_slice(text.as_bytes());
@@ -124,7 +141,7 @@ impl Collector {
             Frame::Reasoning(text) => {
                 if !matches!(self.open, Piece::Reasoning(_)) {
                     self.close_piece(None, false);
-                    self.open = Piece::Reasoning(Vec::with_capacity(1024));
+                    self.open = Piece::Reasoning(Vec::with_capacity(LEAST_ROOM));
                 }
                 if let Piece::Reasoning(all) = &mut self.open {
                     all.extend_from_slice(text.as_bytes());

@@ -4,7 +4,7 @@
 use bytes::{Bytes, BytesMut};
 
 use super::FrameEncoder;
-use crate::frame::{Escaped, Frame, StopReason};
+use crate::frame::{ApprovalRequired, Escaped, Frame, StopReason};
 
 /// Between what was said in two steps; escaped.
 const PARAGRAPH: &[u8] = b"\\n\\n";
@@ -51,8 +51,9 @@ impl Plain {
                 hand_on(frame);
             }
             Frame::ToolStarted { .. } | Frame::ToolArgs { .. } | Frame::ToolDone { .. } => {}
-            Frame::ToolExecuting { .. } | Frame::ToolCompleted { .. } => {}
-            Frame::ApprovalRequired { id, name, args, .. } => {
+            Frame::ToolExecuting(_) | Frame::ToolCompleted(_) => {}
+            Frame::ApprovalRequired(asked) => {
+                let ApprovalRequired { id, name, args, .. } = &**asked;
                 let index = self.calls;
                 self.calls += 1;
                 let mut whole = BytesMut::from(&self.run_id[..]);

@@ -3,7 +3,7 @@
 
 use bytes::{BufMut, BytesMut};
 
-use crate::frame::{Escaped, Frame, Usage};
+use crate::frame::{ApprovalRequired, Escaped, Frame, Usage};
 use crate::run::{INCLUDE_REASONING, INCLUDE_TOOL_ARGS};
 use crate::sse;
 use crate::wire::FrameEncoder;
@@ -103,46 +103,41 @@ impl FrameEncoder for Encoder {
                     ],
                 );
             }
-            Frame::ToolExecuting { id, name, args, .. } => self.event(
+            Frame::ToolExecuting(call) => self.event(
                 buf,
                 "tool.executing",
                 &[
                     b",\"tool\":\"",
-                    text(name).as_bytes(),
+                    text(&call.name).as_bytes(),
                     b"\",\"tool_call_id\":\"",
-                    text(id).as_bytes(),
+                    text(&call.id).as_bytes(),
                     b"\",\"args\":",
-                    args,
+                    &call.args,
                 ],
             ),
-            Frame::ToolCompleted {
-                id,
-                name,
-                is_error,
-                duration_ms,
-                ..
-            } => self.event(
+            Frame::ToolCompleted(done) => self.event(
                 buf,
                 "tool.completed",
                 &[
                     b",\"tool\":\"",
-                    text(name).as_bytes(),
+                    text(&done.name).as_bytes(),
                     b"\",\"tool_call_id\":\"",
-                    text(id).as_bytes(),
+                    text(&done.id).as_bytes(),
                     b"\",\"is_error\":",
-                    if *is_error { b"true" } else { b"false" },
+                    if done.is_error { b"true" } else { b"false" },
                     b",\"duration_ms\":",
-                    itoa::Buffer::new().format(*duration_ms).as_bytes(),
+                    itoa::Buffer::new().format(done.duration_ms).as_bytes(),
                 ],
             ),
-            Frame::ApprovalRequired {
-                approval_id,
-                id,
-                name,
-                args,
-                elicitation,
-                ..
-            } => {
+            Frame::ApprovalRequired(asked) => {
+                let ApprovalRequired {
+                    approval_id,
+                    id,
+                    name,
+                    args,
+                    elicitation,
+                    ..
+                } = &**asked;
                 let asked: &[&[u8]] = match elicitation.is_empty() {
                     true => &[],
                     false => &[b",\"elicitation\":", elicitation],

@@ -482,39 +482,25 @@ impl FrameEncoder for StreamEncoder {
         match frame {
             Frame::ToolStarted { .. } | Frame::ToolArgs { .. } | Frame::ToolDone { .. }
                 if self.own_tools_of.is_some() => {}
-            Frame::ToolExecuting {
-                id,
-                name,
-                server,
-                args,
-                approved,
-            } => {
+            Frame::ToolExecuting(call) => {
                 let run_id = self.own_tools_of.as_deref().unwrap_or_default();
-                let call = OwnCall {
-                    server: text_of(server),
-                    name: text_of(name),
-                    arguments: text_of(args),
-                    approval: approved.then(|| format!("{run_id}::{}", text_of(id))),
+                let approval = || format!("{run_id}::{}", text_of(&call.id));
+                let own = OwnCall {
+                    server: text_of(&call.server),
+                    name: text_of(&call.name),
+                    arguments: text_of(&call.args),
+                    approval: call.approved.then(approval),
                 };
-                self.own_call(call, id, buf);
+                self.own_call(own, &call.id, buf);
             }
-            Frame::ToolCompleted {
-                id,
-                is_error,
-                output,
-                ..
-            } => self.own_call_done(id, output.unescape(), *is_error, buf),
-            Frame::ApprovalRequired {
-                id,
-                name,
-                server,
-                args,
-                ..
-            } => {
+            Frame::ToolCompleted(done) => {
+                self.own_call_done(&done.id, done.output.unescape(), done.is_error, buf);
+            }
+            Frame::ApprovalRequired(asked) => {
                 let run_id = self.own_tools_of.as_deref().unwrap_or_default();
-                let id = format!("{run_id}::{}", text_of(id));
-                let (server, name) = (text_of(server), text_of(name));
-                let item = items::approval_request(&id, &server, &name, &text_of(args));
+                let id = format!("{run_id}::{}", text_of(&asked.id));
+                let (server, name) = (text_of(&asked.server), text_of(&asked.name));
+                let item = items::approval_request(&id, &server, &name, &text_of(&asked.args));
                 self.approval(item, buf);
             }
             Frame::RunPaused { usage, .. } => {

@@ -224,14 +224,9 @@ impl FrameEncoder for Encoder {
                     "messageMetadata": metadata });
                 self.end(&finish, buf);
             }
-            Frame::ToolCompleted {
-                id,
-                is_error,
-                output,
-                ..
-            } => {
-                let (id, output) = (text_of(id), output.unescape());
-                let part = match is_error {
+            Frame::ToolCompleted(done) => {
+                let (id, output) = (text_of(&done.id), done.output.unescape());
+                let part = match done.is_error {
                     true => json!({ "type": "tool-output-error", "toolCallId": id,
                         "errorText": output, "providerExecuted": true }),
                     false => json!({ "type": "tool-output-available", "toolCallId": id,
@@ -239,8 +234,8 @@ impl FrameEncoder for Encoder {
                 };
                 self.part(buf, &part);
             }
-            Frame::ApprovalRequired { id, .. } => {
-                let id = text_of(id);
+            Frame::ApprovalRequired(asked) => {
+                let id = text_of(&asked.id);
                 let approval = format!("{}::{id}", self.run_id);
                 let part = json!({ "type": "tool-approval-request", "approvalId": approval,
                     "toolCallId": id });
