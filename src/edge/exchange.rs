@@ -7,7 +7,7 @@ use bytes::{Bytes, BytesMut};
 use http::{HeaderName, HeaderValue, StatusCode, Version, header};
 use pingora_core::apps::{HttpPersistentSettings, ReusedHttpStream};
 use pingora_core::protocols::http::ServerSession;
-use pingora_http::ResponseHeader;
+use pingora_http::{RequestHeader, ResponseHeader};
 
 use crate::auth::Principal;
 use crate::error::ApiError;
@@ -85,7 +85,7 @@ impl Exchange {
     }
 
     /// The request's header.
-    pub fn request(&self) -> &pingora_http::RequestHeader {
+    pub fn request(&self) -> &RequestHeader {
         self.session.req_header()
     }
 
@@ -292,6 +292,20 @@ impl Exchange {
             .map_err(|_| self.gone())
     }
 
+    /// Drops what the request's headers take (2 KiB), which a stream would hold for as long as it
+    /// lasts and nobody looks at any more.
+    fn forget_headers(&mut self) {
+        if !self.session.is_body_done() {
+            return;
+        }
+        let asked = self.session.req_header_mut();
+        let (mut kept, ()) = http::Request::new(()).into_parts();
+        kept.method.clone_from(&asked.method);
+        kept.uri.clone_from(&asked.uri);
+        kept.version = asked.version;
+        *asked = kept.into();
+    }
+
     fn gone(&mut self) -> Gone {
         self.broken = true;
         Gone
@@ -389,6 +403,7 @@ impl Exchange {
         let write_time = Duration::from_secs(self.gateway.config.server.write_timeout_s);
         self.session.set_write_timeout(Some(write_time));
         self.write_head(head).await?;
+        self.forget_headers();
         self.streaming = true;
         self.gateway.metrics.streams_open.inc();
         Ok(())
@@ -399,16 +414,21 @@ impl Exchange {
         if piece.is_empty() {
             return Ok(());
         }
-        self.session
-            .write_response_body(piece, false)
-            .await
-            .map_err(|_| self.gone())
+        // What HTTP/2 takes is not held by each stream on HTTP/1.1.
+        let written = match &mut *self.session {
+            ServerSession::H1(session) => session.write_body(&piece).await.map(|_| ()),
+            session => Box::pin(session.write_response_body(piece, false)).await,
+        };
+        written.map_err(|_| self.gone())
     }
 
     /// Waits until the client has left. Must be polled beside the next frame, never instead of it.
     pub async fn client_gone(&mut self) {
         // Bytes after the request (pipelining) are not served beside a stream either.
-        let _ = self.session.read_body_or_idle(true).await;
+        let _ = match &mut *self.session {
+            ServerSession::H1(session) => session.read_body_or_idle(true).await,
+            session => Box::pin(session.read_body_or_idle(true)).await,
+        };
         self.broken = true;
     }
 

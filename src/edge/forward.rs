@@ -130,6 +130,7 @@ impl Forward {
         exchange: &mut Exchange,
         mut gate: Box<dyn Gate>,
     ) -> Result<(), Gone> {
+        self.response.forget_headers();
         exchange.start_stream(&[]).await?;
         let result = self.pass_on(exchange, gate.as_mut()).await;
         count_frames(exchange, self.passage.wire, gate.events());

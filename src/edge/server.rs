@@ -20,6 +20,10 @@ use crate::gateway::{Gateway, StartError};
 /// What is read at once of a TLS connection: its largest record.
 const TLS_READ_BYTES: usize = 16 * 1024;
 
+/// Each connection's room, for as long as it is open, in which a header and a short answer, or a
+/// chunk's length and its text, become one write. What is longer is written past it.
+const WRITE_BYTES: usize = 1024;
+
 /// Running listeners.
 pub struct Server {
     gateway: Arc<Gateway>,
@@ -40,7 +44,7 @@ impl Server {
         service.add_listener(
             ListenerConfig::tcp(config.server.listen.to_string())
                 // What is read goes into the request's own buffers anyway.
-                .l4_buffer(L4BufferSettings::default().read(0)),
+                .l4_buffer(L4BufferSettings::new(0, WRITE_BYTES)),
         );
         if let Some(tls) = &config.server.tls {
             check_free("server.tls.listen", tls.listen)?;

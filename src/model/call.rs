@@ -203,6 +203,7 @@ impl Models {
                 let body = response.body(self.limits.max_answer_bytes).await?;
                 pending = api.decode_full(&body)?;
             }
+            response.forget_headers();
             let mut call = Box::new(ModelCall {
                 route: route.clone(),
                 response: streamed.then_some(response),

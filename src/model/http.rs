@@ -527,6 +527,11 @@ impl UpstreamResponse {
         });
     }
 
+    /// Drops the headers, which nobody looks at while a stream lasts.
+    pub fn forget_headers(&mut self) {
+        self.headers = HeaderMap::new();
+    }
+
     /// `Retry-After` in seconds, from seconds or an HTTP date.
     pub fn retry_after(&self) -> Option<u64> {
         let text = self.headers.get(http::header::RETRY_AFTER)?.to_str().ok()?;
