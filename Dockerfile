@@ -12,8 +12,8 @@ RUN mkdir -p benches/load tests/it \
     && touch benches/codec.rs benches/scale.rs benches/load/main.rs tests/it/main.rs
 RUN --mount=type=cache,target=/usr/local/cargo/registry \
     --mount=type=cache,target=/build/target \
-    cargo build --release --locked --bin smithgate \
-    && cp target/release/smithgate /smithgate \
+    cargo build --profile dist --locked --bin smithgate \
+    && cp target/dist/smithgate /smithgate \
     && strip /smithgate
 
 # What runs: the binary, certificates of the public authorities, a user of its own.
