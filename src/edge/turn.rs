@@ -486,7 +486,7 @@ pub async fn translate_stream(
     encoder: &mut impl AnswerEncoder,
     wire: &str,
 ) -> Result<(), Gone> {
-    let mut collector = Collector::without_text();
+    let mut collector = Collector::brief();
     let written = write_call(exchange, call, encoder, &mut collector).await;
     let answer = collector.finish();
     keep(exchange, tenant_id, &call.route, &answer);

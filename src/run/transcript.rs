@@ -32,7 +32,7 @@ pub struct Collector {
     pub started: Option<(Bytes, Bytes)>,
     parts: Vec<Part>,
     open: Piece,
-    skips_text: bool,
+    is_brief: bool,
     /// What the text that comes may take.
     room: usize,
     refusal: Vec<u8>,
@@ -68,10 +68,11 @@ fn signature_of(bytes: &Bytes) -> Option<String> {
 }
 
 impl Collector {
-    /// Gathers all but the visible text.
-    pub fn without_text() -> Self {
+    /// Gathers what a later call may need, which is not the visible text, nor the provider's names:
+    /// their bytes would keep the block that they were read into.
+    pub fn brief() -> Self {
         Self {
-            skips_text: true,
+            is_brief: true,
             ..Self::default()
         }
     }
@@ -122,9 +123,11 @@ impl Collector {
                 self.close_piece(None, false);
                 // Each answer counts its calls from 0.
                 self.earlier = self.calls.len();
-                self.started = Some((id.clone(), model.clone()));
+                if !self.is_brief {
+                    self.started = Some((id.clone(), model.clone()));
+                }
             }
-            Frame::Text(_) if self.skips_text => {
+            Frame::Text(_) if self.is_brief => {
                 if let Piece::Reasoning(_) = self.open {
                     self.close_piece(None, false);
                 }
@@ -315,9 +318,13 @@ mod tests {
 
     #[test]
     fn parts_keep_their_order_and_signatures() {
-        let mut collector = Collector::default();
+        let (mut collector, mut brief) = (Collector::default(), Collector::brief());
         let text = |t: &str| Escaped::escape(t);
         for frame in [
+            Frame::ModelStarted {
+                id: "r1".into(),
+                model: "m".into(),
+            },
             Frame::Reasoning(text("think")),
             Frame::ReasoningDone {
                 signer: Signer::Anthropic,
@@ -351,8 +358,9 @@ mod tests {
             Frame::ModelStopped(StopReason::ToolCalls),
         ] {
             collector.add(&frame);
+            brief.add(&frame);
         }
-        let collected = collector.finish();
+        let (mut collected, brief) = (collector.finish(), brief.finish());
         assert_eq!(collected.text(), "a\nb");
         assert_eq!(collected.parts.len(), 4);
         assert!(
@@ -367,5 +375,8 @@ mod tests {
             matches!(&collected.parts[3], Part::ToolCall { arguments, signature: Some(s), .. }
             if arguments == "{\"x\":1}" && s == "g")
         );
+        collected.parts.remove(2);
+        collected.started = None;
+        assert_eq!(brief, collected);
     }
 }
