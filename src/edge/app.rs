@@ -6,11 +6,12 @@ use std::time::Duration;
 
 use axum::Router;
 use bytes::Bytes;
+use futures_util::FutureExt;
 use futures_util::future::BoxFuture;
 use http::{HeaderValue, Method, StatusCode, header};
 use pingora_core::apps::{HttpServerApp, HttpServerOptions, ReusedHttpStream};
-use pingora_core::protocols::http::ServerSession;
 use pingora_core::protocols::http::v2::server::H2Options;
+use pingora_core::protocols::http::{ReusableHttpStream, ServerSession};
 use pingora_core::server::ShutdownWatch;
 
 use super::exchange::{Exchange, Gone};
@@ -43,14 +44,14 @@ impl App {
         }
     }
 
-    /// All but the one that must be fastest are boxed: a future is as large as its largest branch, and
-    /// is moved whole when it is made.
+    /// What is large is boxed: a future is as large as its largest branch, and each connection has
+    /// one.
     async fn serve(&self, exchange: &mut Exchange) -> Result<(), Gone> {
         let method = exchange.request().method.clone();
         let path = exchange.request().uri.path().to_owned();
         if method == Method::OPTIONS && path.starts_with("/v1/") {
             exchange.route = "preflight";
-            return preflight(exchange).await;
+            return Box::pin(preflight(exchange)).await;
         }
         if method == Method::POST
             && begins_work(&path)
@@ -155,11 +156,15 @@ async fn preflight(exchange: &mut Exchange) -> Result<(), Gone> {
 }
 
 impl App {
+    /// How long a connection may be silent between two requests.
+    pub fn keepalive(&self) -> Duration {
+        Duration::from_secs(self.gateway.config.server.keepalive_timeout_s)
+    }
+
     /// Reads a request and answers it; what is left is for the next request of its connection.
-    pub async fn answer(&self, mut session: Box<ServerSession>) -> Option<ReusedHttpStream> {
-        let keepalive = self.gateway.config.server.keepalive_timeout_s;
-        session.set_keepalive(Some(keepalive));
-        let header_time = Duration::from_secs(keepalive);
+    pub async fn answer(&self, mut session: Box<ServerSession>) -> Option<ReusableHttpStream> {
+        let header_time = self.keepalive();
+        session.set_keepalive(Some(header_time.as_secs()));
         match tokio::time::timeout(header_time, session.read_request()).await {
             Ok(Ok(true)) => {}
             Ok(Ok(false)) | Err(_) => return None,
@@ -168,7 +173,8 @@ impl App {
                 if matches!(error.etype(), pingora_core::ErrorType::InvalidHTTPHeader) {
                     let refusal = ApiError::bad_request("invalid_request", "bad HTTP request");
                     session.set_keepalive(None);
-                    let _ = session.respond_error_with_body(400, refusal.body()).await;
+                    let told = session.respond_error_with_body(400, refusal.body());
+                    let _ = Box::pin(told).await;
                 }
                 return None;
             }
@@ -202,8 +208,8 @@ impl HttpServerApp for App {
         'a: 'f,
         'b: 'f,
     {
-        let session = Box::new(session);
-        Box::pin(self.answer(session))
+        // HTTP/2 only: a stream's connection is not its own to go on with.
+        Box::pin(self.answer(Box::new(session)).map(|_| None))
     }
 
     fn h2_options(&self) -> Option<H2Options> {

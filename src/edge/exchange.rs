@@ -5,8 +5,7 @@ use std::time::{Duration, Instant};
 
 use bytes::{Bytes, BytesMut};
 use http::{HeaderName, HeaderValue, StatusCode, Version, header};
-use pingora_core::apps::{HttpPersistentSettings, ReusedHttpStream};
-use pingora_core::protocols::http::ServerSession;
+use pingora_core::protocols::http::{ReusableHttpStream, ServerSession};
 use pingora_http::{RequestHeader, ResponseHeader};
 
 use crate::auth::Principal;
@@ -355,7 +354,8 @@ impl Exchange {
         if error.status == StatusCode::UNAUTHORIZED {
             extra.push((header::WWW_AUTHENTICATE, self.how_to_authenticate()));
         }
-        self.respond(error.status, &extra, error.body()).await
+        // Whoever may have to answer with an error holds no room for that meanwhile.
+        Box::pin(self.respond(error.status, &extra, error.body())).await
     }
 
     /// MCP hosts learn where to get a token (RFC 9728 5.1).
@@ -433,7 +433,7 @@ impl Exchange {
     }
 
     /// Ends the answer; the connection may serve another request.
-    pub async fn finish(mut self) -> Option<ReusedHttpStream> {
+    pub async fn finish(mut self) -> Option<ReusableHttpStream> {
         let status = self.status.map_or(499, |s| s.as_u16());
         self.gateway
             .metrics
@@ -458,12 +458,6 @@ impl Exchange {
         if !self.reusable {
             self.session.set_keepalive(None);
         }
-        let settings = HttpPersistentSettings::for_session(&self.session);
-        match (*self.session).finish().await {
-            Ok(reusable) => {
-                reusable.map(|stream| ReusedHttpStream::from_reusable_stream(stream, settings))
-            }
-            Err(_) => None,
-        }
+        (*self.session).finish().await.ok().flatten()
     }
 }
