@@ -147,6 +147,11 @@ impl ProviderApi for Anthropic {
     }
 
     fn decoder(&self) -> Box<dyn StreamDecoder> {
+        Box::new(Repeating::new(Decoder::default()))
+    }
+
+    #[cfg(test)]
+    fn parser(&self) -> Box<dyn StreamDecoder> {
         Box::new(Decoder::default())
     }
 
@@ -372,6 +377,8 @@ struct Decoder {
     usage: Usage,
     stop: Option<StopReason>,
     done: bool,
+    /// The last event added to a signature.
+    signed: bool,
 }
 
 fn map_stop(reason: &str) -> StopReason {
@@ -454,6 +461,7 @@ impl Decoder {
                 out.extend(text_of(data, delta.thinking).map(Frame::Reasoning));
                 if let Some(piece) = &delta.signature {
                     signature.push_str(piece);
+                    self.signed = true;
                 }
             }
             Open::Tool { index } => {
@@ -492,6 +500,7 @@ impl StreamDecoder for Decoder {
         let data = &event.data;
         let parsed: StreamEvent<'_> =
             serde_json::from_slice(data).map_err(|e| malformed(event, &e))?;
+        self.signed = false;
         match &*parsed.kind {
             "message_start" => {
                 if let Some(message) = &parsed.message {
@@ -538,6 +547,10 @@ impl StreamDecoder for Decoder {
             _ => {}
         }
         Ok(())
+    }
+
+    fn may_repeat(&self) -> bool {
+        !self.signed
     }
 
     fn is_done(&self) -> bool {

@@ -99,6 +99,11 @@ impl ProviderApi for Gemini {
     }
 
     fn decoder(&self) -> Box<dyn StreamDecoder> {
+        Box::new(Repeating::new(Decoder::default()))
+    }
+
+    #[cfg(test)]
+    fn parser(&self) -> Box<dyn StreamDecoder> {
         Box::new(Decoder::default())
     }
 

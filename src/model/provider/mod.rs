@@ -8,6 +8,7 @@ mod anthropic;
 mod gemini;
 mod openai_chat;
 mod openai_responses;
+mod repeat;
 
 pub use openai_chat::{ChatUsage, map_finish_reason};
 
@@ -17,6 +18,7 @@ use bytes::Bytes;
 use http::{HeaderName, HeaderValue};
 use serde_json::Value;
 
+use self::repeat::Repeating;
 use super::error::ModelError;
 use super::request::ModelRequest;
 use crate::config::ProviderWire;
@@ -38,6 +40,9 @@ pub trait ProviderApi: Send + Sync {
     ) -> Result<Value, ModelError>;
     /// A decoder for one streamed answer.
     fn decoder(&self) -> Box<dyn StreamDecoder>;
+    /// The same, which parses every event.
+    #[cfg(test)]
+    fn parser(&self) -> Box<dyn StreamDecoder>;
     /// The frames of an answer that was not streamed.
     fn decode_full(&self, body: &Bytes) -> Result<Vec<Frame>, ModelError>;
 }
@@ -46,6 +51,11 @@ pub trait ProviderApi: Send + Sync {
 pub trait StreamDecoder: Send {
     /// Appends the frames of `event` to `out`.
     fn event(&mut self, event: &Event, out: &mut Vec<Frame>) -> Result<(), ModelError>;
+    /// Whether the last event did nothing but add its frames, or what is the same when done again:
+    /// one that differs from it in the frame's text alone then differs in that frame alone.
+    fn may_repeat(&self) -> bool {
+        true
+    }
     /// Whether the answer's last event has been seen, so that nothing needs waiting for.
     fn is_done(&self) -> bool;
     /// Called at the end of the body or after its last event: an answer that did not finish is [`ModelError::Cut`].

@@ -106,6 +106,11 @@ impl ProviderApi for OpenaiChat {
     }
 
     fn decoder(&self) -> Box<dyn StreamDecoder> {
+        Box::new(Repeating::new(Decoder::default()))
+    }
+
+    #[cfg(test)]
+    fn parser(&self) -> Box<dyn StreamDecoder> {
         Box::new(Decoder::default())
     }
 

@@ -121,6 +121,11 @@ impl ProviderApi for OpenaiResponses {
     }
 
     fn decoder(&self) -> Box<dyn StreamDecoder> {
+        Box::new(Repeating::new(Decoder::default()))
+    }
+
+    #[cfg(test)]
+    fn parser(&self) -> Box<dyn StreamDecoder> {
         Box::new(Decoder::default())
     }
 
