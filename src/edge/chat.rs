@@ -34,8 +34,9 @@ static PASSAGE: Passage = Passage {
 pub async fn serve(exchange: &mut Exchange) -> Result<(), Gone> {
     // What only the beginning needs is not held while the answer streams.
     match Box::pin(begin(exchange)).await {
-        Ok(Plan::Run(run)) => Box::pin(run.answer(exchange)).await,
-        Ok(Plan::Forward(forward)) => forward.answer(exchange).await,
+        Ok(Plan::Run(run)) if run.stream => Box::pin(run.stream(exchange)).await,
+        Ok(Plan::Run(run)) => Box::pin(run.whole(exchange)).await,
+        Ok(Plan::Forward(forward)) => Box::pin(forward.answer(exchange)).await,
         Ok(Plan::Translate(translate)) => Box::pin(translate.answer(exchange)).await,
         Ok(Plan::ClientLeft) => Err(Gone),
         Err(error) => exchange.respond_error(&error).await,
@@ -217,15 +218,23 @@ impl SmithTurn {
         )
     }
 
-    async fn answer(self, exchange: &mut Exchange) -> Result<(), Gone> {
+    fn plain(&self) -> Plain {
+        Plain::new(&self.turn.run().run_id, self.own_tools)
+    }
+
+    async fn stream(self: Box<Self>, exchange: &mut Exchange) -> Result<(), Gone> {
+        let mut encoder = PlainEncoder {
+            plain: self.plain(),
+            inner: StreamEncoder::new(&self.id(), now_seconds(), &self.model, self.include_usage),
+        };
+        let turn = self.turn;
+        exchange.start_stream(&[]).await?;
+        turn.stream(exchange, &mut encoder, WIRE).await
+    }
+
+    async fn whole(self: Box<Self>, exchange: &mut Exchange) -> Result<(), Gone> {
         let (id, created) = (self.id(), now_seconds());
-        let mut plain = Plain::new(&self.turn.run().run_id, self.own_tools);
-        if self.stream {
-            let inner = StreamEncoder::new(&id, created, &self.model, self.include_usage);
-            let mut encoder = PlainEncoder { plain, inner };
-            exchange.start_stream(&[]).await?;
-            return self.turn.stream(exchange, &mut encoder, WIRE).await;
-        }
+        let mut plain = self.plain();
         match self.turn.whole(exchange, &mut plain).await? {
             Ok(answer) => {
                 let body = chat::full_answer(&id, created, &self.model, &answer);

@@ -23,13 +23,14 @@ const WIRE: &str = "native";
 
 /// `POST /v1/smiths/{id}/runs`.
 pub async fn create(exchange: &mut Exchange, smith_id: &str) -> Result<(), Gone> {
-    let begun = begin(exchange, smith_id).await;
+    // What only the beginning needs is not held while the answer streams.
+    let begun = Box::pin(begin(exchange, smith_id)).await;
     answer(exchange, begun).await
 }
 
 /// `POST /v1/smiths/{id}/runs/{run}/replay`: the same input as a fresh run on a fresh thread.
 pub async fn replay(exchange: &mut Exchange, smith_id: &str, run_id: &str) -> Result<(), Gone> {
-    let begun = begin_replay(exchange, smith_id, run_id).await;
+    let begun = Box::pin(begin_replay(exchange, smith_id, run_id)).await;
     answer(exchange, begun).await
 }
 
@@ -214,7 +215,7 @@ async fn earlier(
 
 /// `GET /v1/smiths/{id}/runs/{run}/events`.
 pub async fn events(exchange: &mut Exchange, smith_id: &str, run_id: &str) -> Result<(), Gone> {
-    let found = match find(exchange, smith_id, run_id).await {
+    let found = match Box::pin(find(exchange, smith_id, run_id)).await {
         Ok(found) => found,
         Err(error) => return exchange.respond_error(&error).await,
     };

@@ -44,14 +44,15 @@ static PASSAGE: Passage = Passage {
 
 /// Serves `POST /v1/responses`.
 pub async fn create(exchange: &mut Exchange) -> Result<(), Gone> {
-    match begin(exchange).await {
-        Ok(Plan::Run(run)) => run.answer(exchange).await,
+    // What only the beginning needs is not held while the answer streams.
+    match Box::pin(begin(exchange)).await {
+        Ok(Plan::Run(run)) => Box::pin(run.answer(exchange)).await,
         Ok(Plan::Background(response)) => {
             let body = response.to_string();
             exchange.respond_json(StatusCode::OK, body.into()).await
         }
-        Ok(Plan::Forward(forward)) => forward.answer(exchange).await,
-        Ok(Plan::Translate(translate)) => translate.answer(exchange).await,
+        Ok(Plan::Forward(forward)) => Box::pin(forward.answer(exchange)).await,
+        Ok(Plan::Translate(translate)) => Box::pin(translate.answer(exchange)).await,
         Ok(Plan::ClientLeft) => Err(Gone),
         Err(error) => exchange.respond_error(&error).await,
     }
@@ -550,7 +551,7 @@ pub fn wants_stream(query: &str) -> bool {
 
 /// Serves `GET /v1/responses/{id}?stream=true&starting_after=N`.
 pub async fn resume(exchange: &mut Exchange, id: &str) -> Result<(), Gone> {
-    match find(exchange, id).await {
+    match Box::pin(find(exchange, id)).await {
         Ok((followed, mut encoder)) => {
             exchange.start_stream(&[]).await?;
             followed.stream(exchange, &mut encoder, WIRE).await

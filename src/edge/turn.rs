@@ -1,6 +1,7 @@
 //! What the client wires share: following a run or a model call, in the wire's own events or as
 //! one answer, for as long as the client is there.
 
+use std::cell::RefCell;
 use std::pin::{Pin, pin};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -74,40 +75,42 @@ pub fn count_frames(exchange: &Exchange, wire: &str, count: u64) {
     counter.with_label_values(&[wire]).inc_by(count);
 }
 
+thread_local! {
+    /// Frames on their way from a run to its client, so that a stream that waits has no room for them.
+    static TAKEN: RefCell<Vec<Frame>> = const { RefCell::new(Vec::new()) };
+}
+
+/// Most frames that a thread's room is kept for.
+const MOST_TAKEN: usize = 256;
+
 /// A smith's turn and the client that it answers.
 pub struct RunTurn {
     reader: Reader,
-    /// Taken, but not yet written.
-    frames: Vec<Frame>,
 }
 
 impl RunTurn {
     /// Follows a run from where `reader` is.
     pub fn new(reader: Reader) -> Self {
-        Self {
-            reader,
-            frames: Vec::new(),
-        }
+        Self { reader }
     }
 
     /// Waits for the frames that tell how it goes: a refusal before the first token is an HTTP
     /// error, which clients retry by its status. `None` when the client left.
-    pub async fn begun(mut self, exchange: &mut Exchange) -> Result<Option<Self>, ApiError> {
-        while self.frames.len() < 2 {
-            let more = tokio::select! {
-                biased;
-                more = self.reader.next(&mut self.frames) => more,
-                () = exchange.client_gone() => return Ok(None),
-            };
-            if !more {
-                break;
-            }
+    pub async fn begun(self, exchange: &mut Exchange) -> Result<Option<Self>, ApiError> {
+        tokio::select! {
+            biased;
+            () = self.reader.ready(2) => {}
+            () = exchange.client_gone() => return Ok(None),
         }
-        match self.frames.get(1).or(self.frames.first()) {
-            Some(Frame::RunFailed { .. } | Frame::RunCancelled { .. }) | None => {
-                Err(self.failure())
-            }
-            _ => Ok(Some(self)),
+        let has_failed = self.reader.peek(|frames| {
+            matches!(
+                frames.get(1).or(frames.first()),
+                Some(Frame::RunFailed { .. } | Frame::RunCancelled { .. }) | None
+            )
+        });
+        match has_failed {
+            true => Err(self.failure()),
+            false => Ok(Some(self)),
         }
     }
 
@@ -123,7 +126,7 @@ impl RunTurn {
 
     /// Writes the run's frames as they come. The stream has begun.
     pub async fn stream(
-        self,
+        mut self,
         exchange: &mut Exchange,
         encoder: &mut impl FrameEncoder,
         wire: &str,
@@ -134,26 +137,39 @@ impl RunTurn {
     }
 
     async fn write(
-        mut self,
+        &mut self,
         exchange: &mut Exchange,
         encoder: &mut impl FrameEncoder,
     ) -> Result<(), Gone> {
         let mut silence = Silence::new(KEEP_ALIVE_EVERY);
         loop {
-            let mut out = room_for(&self.frames);
-            for frame in self.frames.drain(..) {
+            let piece = tokio::select! {
+                biased;
+                () = self.reader.ready(1) => match self.encoded(encoder) {
+                    Some(piece) => piece,
+                    None => return Ok(()),
+                },
+                () = exchange.client_gone() => return Err(Gone),
+                () = silence.lasts() => Bytes::from_static(KEEP_ALIVE),
+            };
+            exchange.write(piece).await?;
+            silence.broken();
+        }
+    }
+
+    /// The frames that are there, encoded; `None` when there are none.
+    fn encoded(&mut self, encoder: &mut impl FrameEncoder) -> Option<Bytes> {
+        TAKEN.with_borrow_mut(|frames| {
+            if !self.reader.take(frames) {
+                return None;
+            }
+            let mut out = room_for(frames);
+            for frame in frames.drain(..) {
                 encoder.frame(&frame, &mut out);
             }
-            exchange.write(written(out)).await?;
-            silence.broken();
-            tokio::select! {
-                biased;
-                more = self.reader.next(&mut self.frames) => if !more { break },
-                () = exchange.client_gone() => return Err(Gone),
-                () = silence.lasts() => exchange.write(Bytes::from_static(KEEP_ALIVE)).await?,
-            }
-        }
-        Ok(())
+            frames.shrink_to(MOST_TAKEN);
+            Some(written(out))
+        })
     }
 
     /// Hands all frames to `take`, while the client is there.
@@ -162,13 +178,14 @@ impl RunTurn {
         exchange: &mut Exchange,
         mut take: impl FnMut(Frame),
     ) -> Result<(), Gone> {
+        let mut frames = Vec::new();
         loop {
-            self.frames.drain(..).for_each(&mut take);
             tokio::select! {
                 biased;
-                more = self.reader.next(&mut self.frames) => if !more { return Ok(()) },
+                more = self.reader.next(&mut frames) => if !more { return Ok(()) },
                 () = exchange.client_gone() => return Err(Gone),
             }
+            frames.drain(..).for_each(&mut take);
         }
     }
 

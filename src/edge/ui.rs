@@ -46,7 +46,8 @@ fn smith_required() -> ApiError {
 
 /// Serves `POST /v1/ui/chat`.
 pub async fn create(exchange: &mut Exchange) -> Result<(), Gone> {
-    match begin(exchange).await {
+    // What only the beginning needs is not held while the answer streams.
+    match Box::pin(begin(exchange)).await {
         Ok(Some((turn, denied))) => {
             let mut encoder = encoder(&turn.run().run_id);
             exchange.start_stream(&headers()).await?;

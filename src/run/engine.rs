@@ -108,10 +108,12 @@ pub(super) struct Job {
     pub tools: Arc<ToolSet>,
     pub caller: Caller,
     pub progress: Progress,
-    /// How it began, until that is written.
-    pub base: Option<Base>,
-    /// Whether a state of it was written.
+    /// The model, as the caller or the configuration names it.
+    pub model: String,
+    /// Whether its base was written, and so a state of it.
     pub has_state: bool,
+    /// How many frames there were before the model call that is under way.
+    speaks_from: Option<usize>,
     _permit: Permit,
 }
 
@@ -126,7 +128,7 @@ pub(super) enum End {
 
 /// Where a run stands when nothing more is to be done for now.
 enum Turned {
-    Answered,
+    Answered(Box<Collected>),
     Waiting,
     Rejected,
 }
@@ -149,6 +151,10 @@ impl Job {
     ) -> Self {
         let mut request = base.request;
         request.turns.extend(progress.steps.iter().cloned());
+        if !progress.steps.is_empty() {
+            // What the caller forced was for the first call.
+            request.tool_choice = None;
+        }
         if base.own_tools {
             request.tools.clone_from(&tools.defs);
         }
@@ -164,9 +170,58 @@ impl Job {
             tools,
             caller: effective.caller(),
             progress,
-            base: None,
+            model: base.model,
             has_state: true,
+            speaks_from: None,
             _permit: permit,
+        }
+    }
+
+    /// How it began, for who goes on with it.
+    pub fn base(&self) -> Base {
+        let own_tools = !self.tools.defs.is_empty();
+        let turns = self.request.turns.len() - self.progress.steps.len();
+        Base {
+            request: ModelRequest {
+                model: self.request.model.clone(),
+                system: self.request.system.clone(),
+                turns: self.request.turns[..turns].to_vec(),
+                tools: match own_tools {
+                    true => Vec::new(),
+                    false => self.request.tools.clone(),
+                },
+                tool_choice: self.request.tool_choice.clone(),
+                parallel_tool_calls: self.request.parallel_tool_calls,
+                response_format: self.request.response_format.clone(),
+                params: self.request.params.clone(),
+            },
+            model: self.model.clone(),
+            new_turns: self.new_turns.clone(),
+            warnings: self.warnings.clone(),
+            own_tools,
+            detached: self.live.is_detached(),
+        }
+    }
+
+    /// What the model call that is under way, or was the last thing to be, has said.
+    fn said(&self) -> Collector {
+        let said = self.speaks_from.map(|from| self.live.said_since(from));
+        said.unwrap_or_default()
+    }
+
+    /// Lets go of what only a further model call would need.
+    fn forget_request(&mut self) {
+        if self.tools.defs.is_empty() {
+            self.request.system = None;
+            self.request.turns = Vec::new();
+            self.request.tools = Vec::new();
+        }
+    }
+
+    /// Lets go of what is in the store: the input may be a long history.
+    fn forget_input(&mut self) {
+        if let Some(row) = Arc::get_mut(&mut self.row) {
+            row.input = String::new();
         }
     }
 
@@ -269,11 +324,11 @@ impl Runs {
         let mut job = job;
         // A client that does not follow the run will ask for it by its id.
         if job.row.exclusive || detached {
-            let base = match job.base.take().filter(|_| detached) {
-                Some(base) => Some(serde_json::to_string(&base).map_err(ApiError::internal)?),
-                None => None,
+            let base = match detached {
+                true => Some(serde_json::to_string(&job.base()).map_err(ApiError::internal)?),
+                false => None,
             };
-            job.has_state = base.is_some();
+            job.has_state = detached;
             let created = Op::CreateRun(job.row.clone(), base);
             if !self.journal.commit(created).await? {
                 return Err(ApiError::conflict(
@@ -282,6 +337,7 @@ impl Runs {
                 ));
             }
             job.committed = true;
+            job.forget_input();
         }
         self.spawn(job);
         Ok(started)
@@ -479,21 +535,6 @@ impl Runs {
             response_format: request.response_format,
             params: request.params,
         };
-        // Only runs that outlive their client, or that have side effects, are gone on with.
-        let base = (request.detached || own_tools).then(|| Base {
-            request: ModelRequest {
-                tools: match own_tools {
-                    true => Vec::new(),
-                    false => model_request.tools.clone(),
-                },
-                ..model_request.clone()
-            },
-            model: model.to_owned(),
-            new_turns: new_turns.clone(),
-            warnings: warnings.clone(),
-            own_tools,
-            detached: request.detached,
-        });
         Ok(Box::new(Job {
             live,
             row,
@@ -506,8 +547,9 @@ impl Runs {
             tools,
             caller: effective.caller(),
             progress: Progress::default(),
-            base,
+            model: model.to_owned(),
             has_state: false,
+            speaks_from: None,
             _permit: request.permit,
         }))
     }
@@ -515,23 +557,23 @@ impl Runs {
     async fn run(self: Arc<Self>, mut job: Box<Job>) {
         let live = job.live.clone();
         let mut log = FrameLog::new(&live, self.node_id.clone(), &self.bus);
-        let mut collector = Collector::default();
         let turned = tokio::select! {
             biased;
             why = live.cancelled() => Err(End::Cancelled(why)),
-            turned = self.turn(&mut job, &mut log, &mut collector) => turned.map_err(End::Failed),
+            turned = self.turn(&mut job, &mut log) => turned.map_err(End::Failed),
         };
         let turned = match turned {
             Ok(Turned::Waiting) => match Box::pin(self.pause(&mut job, &mut log)).await {
                 Ok(()) => None,
                 Err(error) => Some(End::Failed(error)),
             },
-            Ok(Turned::Answered) => {
-                let answer = std::mem::take(&mut collector).finish();
-                Some(End::Completed(Box::new(answer)))
-            }
+            Ok(Turned::Answered(answer)) => Some(End::Completed(answer)),
             Ok(Turned::Rejected) => Some(End::Rejected),
             Err(end) => Some(end),
+        };
+        let collector = match &turned {
+            Some(End::Failed(_) | End::Cancelled(_)) => job.said(),
+            _ => Collector::default(),
         };
         let calls = &mut job.progress.model_calls;
         if let (Some(call), Some(end)) =
@@ -563,12 +605,7 @@ impl Runs {
     }
 
     /// Model calls and tool calls in turn, until there is an answer or humans must decide.
-    async fn turn(
-        &self,
-        job: &mut Job,
-        log: &mut FrameLog,
-        collector: &mut Collector,
-    ) -> Result<Turned, ApiError> {
+    async fn turn(&self, job: &mut Job, log: &mut FrameLog) -> Result<Turned, ApiError> {
         loop {
             if !job.progress.pending.is_empty() {
                 match Box::pin(self.call_tools(job, log)).await? {
@@ -591,12 +628,14 @@ impl Runs {
                     format!("no answer after {MAX_MODEL_CALLS} model calls"),
                 ));
             }
-            *collector = Collector::default();
-            self.model_call(job, log, collector).await?;
-            if job.tools.defs.is_empty() || !collector.has_calls() {
-                return Ok(Turned::Answered);
+            job.speaks_from = Some(log.count());
+            let collector = self.model_call(job, log).await?;
+            let is_last = job.tools.defs.is_empty() || !collector.has_calls();
+            let answer = collector.finish();
+            if is_last {
+                return Ok(Turned::Answered(Box::new(answer)));
             }
-            let answer = std::mem::take(collector).finish();
+            job.speaks_from = None;
             self.step(job, log, answer);
         }
     }
@@ -625,16 +664,12 @@ impl Runs {
         job.request.tool_choice = None;
     }
 
-    /// One model call; before the first, the run's own first frame.
-    async fn model_call(
-        &self,
-        job: &mut Job,
-        log: &mut FrameLog,
-        collector: &mut Collector,
-    ) -> Result<(), ApiError> {
+    /// One model call, and what it said; before the first, the run's own first frame.
+    async fn model_call(&self, job: &mut Job, log: &mut FrameLog) -> Result<Collector, ApiError> {
         let live = job.live.clone();
         let routes = job.routes.clone();
         if let Some(first) = routes.first() {
+            job.progress.model_calls.reserve_exact(1);
             job.progress.model_calls.push(ModelSpan {
                 started_at: now_micros(),
                 ended_at: 0,
@@ -647,7 +682,7 @@ impl Runs {
         }
         let model_call = Box::pin(self.models.stream(&live.tenant_id, routes, &job.request));
         let mut frames = Vec::new();
-        if log.is_empty() {
+        if log.count() == 0 {
             frames.push(Frame::RunStarted {
                 smith_id: Bytes::copy_from_slice(live.smith_id.as_bytes()),
                 thread_id: Bytes::copy_from_slice(live.thread_id.as_bytes()),
@@ -674,12 +709,13 @@ impl Runs {
             announced?;
             call?
         };
+        job.forget_request();
+        job.forget_input();
         // What is kept for as long as the run, in memory of its own.
         let mut room = Room::default();
         loop {
             let more = call.frames(&mut frames).await;
             frames.iter_mut().for_each(|frame| frame.settle(&mut room));
-            collector.add_all(&frames);
             log.add(&frames);
             log.tell();
             live.write(&mut frames);
@@ -689,6 +725,7 @@ impl Runs {
             }
             live.wait_for_client(self.limits.max_lead_bytes).await;
         }
+        let collector = job.said();
         let usage = collector.usage.unwrap_or_default();
         let route = &call.route;
         let cost = self
@@ -701,7 +738,7 @@ impl Runs {
             span.usage = Some(usage);
             span.cost = cost;
         }
-        Ok(())
+        Ok(collector)
     }
 
     /// The run, when it is under way on this node and the tenant's.

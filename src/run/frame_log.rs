@@ -59,9 +59,9 @@ impl FrameLog {
         }
     }
 
-    /// Whether the run has no frame yet.
-    pub(super) fn is_empty(&self) -> bool {
-        self.count == 0
+    /// How many frames the run has.
+    pub(super) fn count(&self) -> usize {
+        self.count as usize
     }
 
     /// Takes frames in.

@@ -8,6 +8,7 @@ use parking_lot::Mutex;
 use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 
+use super::transcript::Collector;
 use crate::error::ApiError;
 use crate::frame::Frame;
 
@@ -113,6 +114,14 @@ impl LiveRun {
         self.changed.notify_waiters();
     }
 
+    /// Puts together what was said since there were `from` frames.
+    pub fn said_since(&self, from: usize) -> Collector {
+        let state = self.state.lock();
+        let mut collector = Collector::default();
+        collector.add_all(state.frames.get(from..).unwrap_or_default());
+        collector
+    }
+
     /// Adds the last frames; readers end after them.
     pub fn close(&self, frames: &mut Vec<Frame>) {
         {
@@ -196,20 +205,30 @@ impl Reader {
     /// Appends all frames that are there, waiting for at least one; `false` after the last.
     /// May be dropped while waiting without losing frames.
     pub async fn next(&mut self, out: &mut Vec<Frame>) -> bool {
-        let live = self.live.clone();
+        self.ready(1).await;
+        self.take(out)
+    }
+
+    /// Waits until there are so many frames to take, or no more will come.
+    pub async fn ready(&self, count: usize) {
         loop {
-            let changed = live.changed.notified();
+            let changed = self.live.changed.notified();
             tokio::pin!(changed);
             changed.as_mut().enable();
-            if self.take(out) {
-                return true;
-            }
-            if live.state.lock().closed {
-                // The last frames may have come between the two looks.
-                return self.take(out);
+            {
+                let state = self.live.state.lock();
+                if state.closed || state.frames.len() >= self.at + count {
+                    return;
+                }
             }
             changed.await;
         }
+    }
+
+    /// Looks at the frames that are there to take.
+    pub fn peek<T>(&self, look: impl FnOnce(&[Frame]) -> T) -> T {
+        let state = self.live.state.lock();
+        look(&state.frames[self.at..])
     }
 
     /// Appends the frames that are there without waiting; `false` when there are none.

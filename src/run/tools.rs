@@ -358,9 +358,9 @@ impl Runs {
         events: Vec<EventRow>,
         pause: Option<Pause>,
     ) -> Result<Checkpoint, ApiError> {
-        let base = match job.base.take() {
-            Some(base) => Some(serde_json::to_string(&base).map_err(ApiError::internal)?),
-            None => None,
+        let base = match job.has_state {
+            false => Some(serde_json::to_string(&job.base()).map_err(ApiError::internal)?),
+            true => None,
         };
         job.has_state = true;
         Ok(Checkpoint {
