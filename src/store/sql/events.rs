@@ -19,7 +19,7 @@ macro_rules! insert_events {
             $script,
             $events,
             "events (id, tenant_id, type, family, smith_id, data, actor, created_at)",
-            "",
+            " ON CONFLICT DO NOTHING",
             |values, event| {
                 values
                     .push_bind(&event.id)

@@ -180,7 +180,7 @@ macro_rules! forget_states {
     ($tx:expr, $script:expr, $ends:expr) => {
         for ends in $script.chunks(&$ends) {
             let query = $script.statement("DELETE FROM run_states WHERE (tenant_id, run_id) IN (");
-            query.push_values(ends, |mut values, end| {
+            query.push_values(ends.clone(), |mut values, end| {
                 values.push_bind(&end.tenant_id).push_bind(&end.id);
             });
             query.push(")");

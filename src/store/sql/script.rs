@@ -1,20 +1,26 @@
 //! Statements of many rows, and many of them in one query where the engine takes that: each query is
-//! a way to the database and back, and under load each end of it waits for a processor.
+//! a way to the database and back, and under load each end of it waits for a processor. All are
+//! kept prepared: to parse them costs as much as to run them. So that there are few, their numbers of
+//! rows are powers of two.
+
+use std::iter::{Chain, RepeatN, repeat_n};
+use std::slice::Iter;
 
 use sqlx::{Postgres, QueryBuilder, Sqlite};
 
 /// What differs between the engines.
 pub(in crate::store) trait Engine: sqlx::Database {
-    /// Whether one query may hold many statements. They are prepared each time, as there is no end
-    /// to their combinations; that costs less than the ways that they save.
+    /// Whether one query may hold many statements. Then rows of a statement are repeated up to a power
+    /// of two, or its combinations with others would be too many to keep: each row must do no more
+    /// when it comes twice.
     const TAKES_SCRIPTS: bool;
-    /// Rows of one statement.
+    /// Rows of one statement: a power of two.
     const MAX_ROWS: usize;
 }
 
 impl Engine for Sqlite {
     const TAKES_SCRIPTS: bool = true;
-    const MAX_ROWS: usize = 256;
+    const MAX_ROWS: usize = 32;
 }
 
 impl Engine for Postgres {
@@ -53,25 +59,29 @@ impl<DB: Engine> Script<DB> {
         is_due.then(|| std::mem::take(self).query)
     }
 
-    /// Whether the engine should keep a statement prepared.
-    pub fn is_kept(&self) -> bool {
-        !DB::TAKES_SCRIPTS
-    }
-
-    /// Slices of `rows`, for a statement each. Where statements are kept, their lengths are powers of
-    /// two, so that there are few to be kept.
-    pub fn chunks<'a, T>(&self, rows: &'a [T]) -> impl Iterator<Item = &'a [T]> + use<'a, T, DB> {
-        chunks(rows, DB::MAX_ROWS, !DB::TAKES_SCRIPTS)
+    /// `rows` in pieces, for a statement each.
+    pub fn chunks<'a, T>(
+        &self,
+        rows: &'a [T],
+    ) -> impl Iterator<Item = Rows<'a, T>> + use<'a, T, DB> {
+        chunks(rows, DB::MAX_ROWS, DB::TAKES_SCRIPTS)
     }
 }
 
-fn chunks<T>(mut rows: &[T], most: usize, by_powers: bool) -> impl Iterator<Item = &[T]> {
+/// A power of two of rows, of which the last may come several times.
+pub(in crate::store) type Rows<'a, T> = Chain<Iter<'a, T>, RepeatN<&'a T>>;
+
+fn chunks<T>(mut rows: &[T], most: usize, repeats: bool) -> impl Iterator<Item = Rows<'_, T>> {
     std::iter::from_fn(move || {
-        let power = 1 << rows.len().checked_ilog2()?;
-        let length = if by_powers { power } else { rows.len() };
+        let last = rows.last()?;
+        let length = match repeats {
+            true => rows.len(),
+            false => 1 << rows.len().ilog2(),
+        };
         let (chunk, rest) = rows.split_at(length.min(most));
         rows = rest;
-        Some(chunk)
+        let missing = chunk.len().next_power_of_two() - chunk.len();
+        Some(chunk.iter().chain(repeat_n(last, missing)))
     })
 }
 
@@ -79,8 +89,7 @@ fn chunks<T>(mut rows: &[T], most: usize, by_powers: bool) -> impl Iterator<Item
 macro_rules! send {
     ($tx:expr, $script:expr, $last:literal) => {
         if let Some(mut query) = $script.ready($last) {
-            let query = query.build().persistent($script.is_kept());
-            query.execute(&mut *$tx).await?;
+            query.build().execute(&mut *$tx).await?;
         }
     };
 }
@@ -90,13 +99,12 @@ macro_rules! send_for_ids {
     ($tx:expr, $script:expr, $last:literal, $ids:expr) => {
         if let Some(mut query) = $script.ready($last) {
             let query = query.build_query_scalar::<String>();
-            let query = query.persistent($script.is_kept());
             $ids.extend(query.fetch_all(&mut *$tx).await?);
         }
     };
 }
 
-/// Adds statements that insert rows.
+/// Adds statements that insert rows, but for those that are there already.
 macro_rules! insert_many {
     ($tx:expr, $script:expr, $rows:expr, $into:literal, $unless:literal,
      |$values:ident, $row:ident| $bind:block) => {
@@ -116,14 +124,19 @@ mod tests {
     use super::*;
 
     #[test]
-    fn chunks_hold_all_rows_and_are_powers_of_two_where_they_are_kept() {
+    fn chunks_hold_all_rows_and_are_powers_of_two() {
         for count in 0..300 {
             let rows: Vec<usize> = (0..count).collect();
-            for (most, by_powers) in [(64, true), (256, false)] {
-                let chunks: Vec<&[usize]> = chunks(&rows, most, by_powers).collect();
-                assert!(chunks.iter().all(|chunk| chunk.len() <= most));
-                assert!(!by_powers || chunks.iter().all(|chunk| chunk.len().is_power_of_two()));
-                assert_eq!(chunks.concat(), rows);
+            for (most, repeats) in [(64, false), (32, true)] {
+                let mut all = Vec::new();
+                for chunk in chunks(&rows, most, repeats) {
+                    let chunk: Vec<usize> = chunk.copied().collect();
+                    assert!(chunk.len() <= most && chunk.len().is_power_of_two());
+                    all.extend(chunk);
+                }
+                assert!(repeats || all == rows);
+                all.dedup();
+                assert_eq!(all, rows);
             }
         }
     }

@@ -9,7 +9,7 @@ macro_rules! write_usage_events {
             "usage_events (id, tenant_id, kind, run_id, smith_id, agent_id, customer_id, \
              provider, model, input, output, cache_read, cache_write, reasoning, cost, meter, \
              quantity, created_at)",
-            "",
+            " ON CONFLICT DO NOTHING",
             |values, entry| {
                 values
                     .push_bind(&entry.id)
