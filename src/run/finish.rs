@@ -84,7 +84,7 @@ impl Runs {
                 turns.append(&mut job.progress.steps);
                 let is_json = job.request.response_format.is_some();
                 let replies = job.progress.suggested_replies.take();
-                row.output = Some(answer.output(&said, is_json, replies.as_deref()));
+                row.output = Some(answer.output(&said, true, is_json, replies.as_deref()));
                 row.stop_reason = Some(answer.stop.as_str());
                 turns.push(answer.into_turn());
                 row.transcript = transcript(&turns, said.as_bytes().len());
@@ -177,7 +177,7 @@ fn partial_output(collector: Collector, used: &mut Usage) -> Option<String> {
     }
     let answer = collector.finish();
     let said = Escaped::escape(&answer.text());
-    (!said.is_empty()).then(|| answer.output(&said, false, None))
+    (!said.is_empty()).then(|| answer.output(&said, false, false, None))
 }
 
 /// The turns of a run as JSON text, of which `about` bytes are known of.

@@ -7,6 +7,7 @@ use time::format_description::well_known::Rfc3339;
 
 use super::accounting::NANOS;
 use crate::frame::{StopReason, Usage};
+use crate::model::{Turn, joined_text};
 use crate::store::RunRow;
 
 /// Microseconds since the epoch as RFC 3339 UTC.
@@ -77,6 +78,22 @@ pub fn usage_of(run: &RunRow) -> Option<Usage> {
     usage_record(run).map(|record| record.tokens)
 }
 
+/// What a run said: of a run that has completed, its text is in the transcript alone.
+fn output(run: &RunRow) -> Value {
+    let mut output = document(run.output.as_deref());
+    let is_text = output.get("content_type").is_some() && output.get("content").is_none();
+    if is_text && let Some(said) = run.transcript.as_deref().and_then(last_said) {
+        output["content"] = Value::String(said);
+    }
+    output
+}
+
+/// The text of the last turn of a transcript.
+fn last_said(transcript: &str) -> Option<String> {
+    let mut turns: Vec<Turn> = serde_json::from_str(transcript).ok()?;
+    Some(joined_text(&turns.pop()?.parts).into_owned())
+}
+
 /// RunOut.
 pub fn run_out(run: &RunRow) -> Value {
     let usage = usage_record(run);
@@ -88,7 +105,7 @@ pub fn run_out(run: &RunRow) -> Value {
         "status": run.status,
         "channel": run.channel,
         "input": document(Some(&run.input)),
-        "output": document(run.output.as_deref()),
+        "output": output(run),
         "stop_reason": run.stop_reason,
         "warnings": document(Some(&run.warnings)),
         "usage": usage.as_ref().map(UsageRecord::out),

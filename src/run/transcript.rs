@@ -278,10 +278,13 @@ impl Collected {
             .collect()
     }
 
-    /// As JSON text, for the run's record; `said` is the text, escaped.
+    /// As JSON text, for the run's record; `said` is the text, escaped. With `in_transcript` it is
+    /// left out, as the record has it there (`record::output`): it is long, and each copy is written
+    /// twice.
     pub fn output(
         &self,
         said: &Escaped,
+        in_transcript: bool,
         is_json: bool,
         suggested_replies: Option<&[String]>,
     ) -> String {
@@ -303,7 +306,7 @@ impl Collected {
             rest.insert("suggested_replies".into(), json!(replies));
         }
         let rest = Value::Object(rest).to_string();
-        match with_text {
+        match with_text && !in_transcript {
             // The text is long, and was escaped once.
             true => ["{\"content\":\"", &said.as_str(), "\",", &rest[1..]].concat(),
             false => rest,
