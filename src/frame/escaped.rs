@@ -47,7 +47,7 @@ impl Escaped {
 
     /// The escaped text.
     pub fn as_str(&self) -> Cow<'_, str> {
-        String::from_utf8_lossy(&self.0)
+        text_of(&self.0)
     }
 
     /// Moves a small text into `room`.
@@ -84,12 +84,20 @@ pub(crate) fn slice_of(source: &Bytes, inner: &[u8]) -> Bytes {
     }
 }
 
+/// Text that is valid; the check for that looks at many bytes at once, that for what is lossy does not.
+fn text_of(bytes: &[u8]) -> Cow<'_, str> {
+    match std::str::from_utf8(bytes) {
+        Ok(text) => Cow::Borrowed(text),
+        Err(_) => String::from_utf8_lossy(bytes),
+    }
+}
+
 /// Appends the plain text of the concatenated string bodies in `escaped` to `text`.
 /// Surrogate pairs that were split over two deltas come together here.
 pub(crate) fn unescape_into(escaped: &[u8], text: &mut String) {
     let mut rest = escaped;
     while let Some(at) = memchr::memchr(b'\\', rest) {
-        text.push_str(&String::from_utf8_lossy(&rest[..at]));
+        text.push_str(&text_of(&rest[..at]));
         let Some(&kind) = rest.get(at + 1) else {
             return;
         };
@@ -109,7 +117,7 @@ pub(crate) fn unescape_into(escaped: &[u8], text: &mut String) {
         }
         rest = rest.get(used..).unwrap_or_default();
     }
-    text.push_str(&String::from_utf8_lossy(rest));
+    text.push_str(&text_of(rest));
 }
 
 fn hex4(bytes: &[u8]) -> Option<u32> {

@@ -134,7 +134,7 @@ impl Runs {
                 row.output = partial_output(collector, &mut used);
             }
         }
-        log.add(&last);
+        log.add_last(&last);
         row.frames = Some(log.take());
         let used = (used != Usage::default() || row.status == "completed").then_some(used);
         row.token_usage = used.as_ref().map(|usage| job.used(usage));

@@ -6,8 +6,9 @@ use std::time::Duration;
 use bytes::BytesMut;
 
 use super::live::LiveRun;
+use super::transcript::Collector;
 use crate::bus::Bus;
-use crate::frame::{self, Frame};
+use crate::frame::{self, Escaped, Frame};
 use crate::store::{Journal, Op};
 
 /// Frames are handed to the journal at this size, or after a while: soon, where others may follow the
@@ -75,6 +76,24 @@ impl FrameLog {
         self.count += frames.len() as i64;
     }
 
+    /// Takes the last frames in. The log has the whole text already, piece by piece: it is not written
+    /// once more ([`fill`]).
+    pub(super) fn add_last(&mut self, frames: &[Frame]) {
+        if self.bus.is_on() {
+            frame::encode_all(frames, &mut self.untold);
+        }
+        for frame in frames {
+            match frame {
+                Frame::MessageCompleted { .. } => {
+                    let content = Escaped::default();
+                    frame::encode(&Frame::MessageCompleted { content }, &mut self.bytes);
+                }
+                other => frame::encode(other, &mut self.bytes),
+            }
+        }
+        self.count += frames.len() as i64;
+    }
+
     /// Tells other nodes what was taken in. Frames that are shown only when they are kept are told
     /// only then: a node that goes on with the run takes what was told for what happened.
     pub(super) fn tell(&mut self) {
@@ -107,5 +126,70 @@ impl FrameLog {
                 frames,
             });
         }
+    }
+}
+
+/// Gives the frames of a log, from its first on, the text that is not written twice.
+pub(super) fn fill(frames: &mut [Frame]) {
+    let mut said = Collector::default();
+    for frame in frames {
+        match frame {
+            Frame::ModelStarted { .. } => said = Collector::default(),
+            Frame::MessageCompleted { content } if content.is_empty() => {
+                *content = Escaped::escape(&std::mem::take(&mut said).finish().text());
+            }
+            _ => {}
+        }
+        said.add(frame);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::frame::{StopReason, Usage};
+
+    #[test]
+    fn a_log_holds_the_text_once_and_tells_it_whole() {
+        let live = LiveRun::new(
+            "run_1".into(),
+            "proj_1".into(),
+            "smt_1".into(),
+            "thr_1".into(),
+            0,
+            false,
+        );
+        let started = || Frame::ModelStarted {
+            id: "c".into(),
+            model: "m".into(),
+        };
+        let text = |text: &str| Frame::Text(Escaped::escape(text));
+        let piece = "a \"word\" of it, ";
+        let completed = |text: &str| Frame::MessageCompleted {
+            content: Escaped::escape(text),
+        };
+        // A call that was cut, one that called tools, and the last.
+        let mut all = vec![started(), text("cut"), started(), text("I look.")];
+        all.extend([completed("I look."), started()]);
+        all.extend(std::iter::repeat_n(text(piece), 100));
+        let last = [
+            completed(&piece.repeat(100)),
+            Frame::RunCompleted {
+                stop: StopReason::EndTurn,
+                usage: Usage::default(),
+                warnings: "[]".into(),
+            },
+        ];
+        let mut log = FrameLog::new(&live, "node".into(), &Bus::default());
+        log.add(&all);
+        log.add_last(&last);
+        let (first, bytes) = log.take();
+        assert_eq!((first, log.count()), (0, all.len() + 2));
+        let words = bytes.windows(4).filter(|four| four == b"word").count();
+        assert_eq!(words, 100);
+        all.extend(last);
+        let mut seen = frame::decode_all(bytes.into()).expect("frames");
+        fill(&mut seen);
+        assert_eq!(seen, all);
     }
 }

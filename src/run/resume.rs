@@ -7,6 +7,7 @@ use http::StatusCode;
 use serde_json::{Value, json};
 
 use super::engine::{Job, Runs};
+use super::frame_log::fill;
 use super::live::{Cancelled, LiveRun};
 use super::state::{Base, CallState, Progress};
 use crate::error::ApiError;
@@ -154,6 +155,7 @@ impl Runs {
         for bytes in self.store.run_frames(tenant_id, run_id).await? {
             frames.extend(frame::decode_all(bytes.into()).map_err(ApiError::internal)?);
         }
+        fill(&mut frames);
         Ok(frames)
     }
 

@@ -69,6 +69,74 @@ async fn connections_are_kept_alive_over_http_1() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn requests_come_in_pieces_of_all_sizes() {
+    let harness = Harness::start().await;
+    let connect = || async {
+        TcpStream::connect(harness.address)
+            .await
+            .expect("connected")
+    };
+    // Shorter than the preface of HTTP/2.
+    let mut stream = connect().await;
+    stream
+        .write_all(b"GET / HTTP/1.0\r\n\r\n")
+        .await
+        .expect("sent");
+    let answered = tokio::time::timeout(Duration::from_secs(2), read_answer(&mut stream)).await;
+    let (head, _) = answered.expect("soon");
+    assert!(head.starts_with("http/1."), "{head}");
+    // Byte by byte, then several at once, then one that is longer than what is read at once.
+    let mut stream = connect().await;
+    let health = |id: &str, pad: usize| {
+        let pad = "p".repeat(pad);
+        format!("GET /health HTTP/1.1\r\nhost: x\r\nx-request-id: {id}\r\nx-pad: {pad}\r\n\r\n")
+    };
+    for byte in health("slow", 1).bytes() {
+        stream.write_all(&[byte]).await.expect("sent");
+        stream.flush().await.expect("sent");
+        tokio::task::yield_now().await;
+    }
+    let (head, _) = read_answer(&mut stream).await;
+    assert!(
+        head.starts_with("http/1.1 200") && head.contains("x-request-id: slow"),
+        "{head}"
+    );
+    let several = [health("one", 1), health("two", 40_000), health("three", 1)].concat();
+    stream.write_all(several.as_bytes()).await.expect("sent");
+    let mut rest = Vec::new();
+    while memchr::memmem::find_iter(&rest, b"x-request-id: ").count() < 3 {
+        assert!(stream.read_buf(&mut rest).await.expect("bytes") > 0);
+    }
+    let rest = String::from_utf8_lossy(&rest).into_owned();
+    let at = |id: &str| {
+        rest.find(&format!("x-request-id: {id}"))
+            .expect("an answer")
+    };
+    assert!(at("one") < at("two") && at("two") < at("three"), "{rest}");
+    // The preface of HTTP/2, in pieces, and what only begins like it.
+    for cut in [1, 10, 23] {
+        let mut stream = connect().await;
+        let preface = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\0\x04\0\0\0\0\0";
+        stream.write_all(&preface[..cut]).await.expect("sent");
+        tokio::time::sleep(Duration::from_millis(50)).await;
+        stream.write_all(&preface[cut..]).await.expect("sent");
+        let mut frame = [0; 9];
+        stream.read_exact(&mut frame).await.expect("a frame");
+        assert_eq!(
+            frame[3], 4,
+            "a SETTINGS frame, RFC 9113, section 3.4: {frame:?}"
+        );
+    }
+    let mut stream = connect().await;
+    stream
+        .write_all(b"PRI * HTTP/9.0\r\n\r\n")
+        .await
+        .expect("sent");
+    let (head, _) = read_answer(&mut stream).await;
+    assert!(head.starts_with("http/1.1 400"), "{head}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn h2c_carries_calls_and_streams_side_by_side() {
     let harness = Harness::start().await;
     let client = Client::builder()
