@@ -360,7 +360,7 @@ impl Ask<'_> {
                 smith_id: caller.smith_id.clone(),
                 channel: "mcp".to_owned(),
                 thread: Thread::Kept(thread.clone()),
-                input_record: json!([{ "role": "user", "content": input.message }]),
+                input_record: json!([{ "role": "user", "content": input.message }]).to_string(),
                 input: vec![Turn::text(Role::User, input.message)],
                 extra_instructions: None,
                 model: None,

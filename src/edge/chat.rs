@@ -134,6 +134,13 @@ struct SmithTurn {
     own_tools: bool,
 }
 
+/// What of a request the run's record shows.
+#[derive(serde::Deserialize)]
+struct Record<'a> {
+    #[serde(borrow)]
+    messages: &'a serde_json::value::RawValue,
+}
+
 async fn smith_turn(
     exchange: &mut Exchange,
     principal: &Arc<Principal>,
@@ -142,7 +149,7 @@ async fn smith_turn(
     body: &Bytes,
 ) -> Result<Plan, ApiError> {
     let request: ChatRequest = parse(body)?;
-    let record: serde_json::Value = serde_json::from_slice(body).map_err(ApiError::internal)?;
+    let record: Record<'_> = serde_json::from_slice(body).map_err(ApiError::internal)?;
     let decoded = decode(request)?;
     if let Some(thread) = &thread {
         check_thread_id(thread)?;
@@ -181,7 +188,7 @@ async fn smith_turn(
             channel: WIRE.to_owned(),
             thread: thread.map_or(Thread::Stateless(None), Thread::Kept),
             input: chat::without_decisions(decoded.turns),
-            input_record: record["messages"].clone(),
+            input_record: record.messages.get().to_owned(),
             extra_instructions: decoded.system,
             model: decoded.model,
             client_tools: decoded.tools,

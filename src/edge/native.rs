@@ -146,7 +146,7 @@ async fn start(
                 .unwrap_or_else(|| ids::mint(ids::Kind::Thread)),
         ),
         input: input.turns,
-        input_record: input.record,
+        input_record: input.record.to_string(),
         extra_instructions: None,
         model: None,
         client_tools: Vec::new(),

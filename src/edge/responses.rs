@@ -483,7 +483,7 @@ async fn smith_turn(
             channel: WIRE.to_owned(),
             thread,
             input: turns,
-            input_record: input_record(body),
+            input_record: input_record(body).to_string(),
             extra_instructions: decoded.system,
             model: decoded.model,
             client_tools: decoded.tools,

@@ -118,7 +118,7 @@ async fn begin(
             channel: WIRE.to_owned(),
             thread,
             input: turns,
-            input_record: input_record(&body),
+            input_record: input_record(&body).to_string(),
             extra_instructions: decoded.system,
             model: decoded.model,
             client_tools: Vec::new(),

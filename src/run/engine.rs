@@ -503,7 +503,7 @@ impl Runs {
             status: "running".to_owned(),
             exclusive,
             include_mask: request.include_mask,
-            input: request.input_record.to_string(),
+            input: request.input_record,
             transcript: None,
             output: None,
             stop_reason: None,

@@ -60,8 +60,8 @@ pub struct RunRequest {
     pub channel: String,
     pub thread: Thread,
     pub input: Vec<Turn>,
-    /// The input as the caller wrote it: `[{role, content}]`.
-    pub input_record: Value,
+    /// The input as the caller wrote it, as JSON text: `[{role, content}]`.
+    pub input_record: String,
     /// Added after the smith's instructions.
     pub extra_instructions: Option<String>,
     /// Overrides the smith's model for this run.

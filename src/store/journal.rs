@@ -143,7 +143,9 @@ async fn write_all(
         timer.observe_duration();
         metrics.journal_entries.inc_by(ops.len() as u64);
         backlog.fetch_sub(weight, Ordering::Relaxed);
-        for (at, waiter) in waiters.into_iter().enumerate() {
+        for (at, (op, waiter)) in ops.into_iter().zip(waiters).enumerate() {
+            // Whoever waits may then change what they share with it.
+            drop(op);
             if let Some(waiter) = waiter {
                 let result = results
                     .as_ref()
