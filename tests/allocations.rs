@@ -376,9 +376,9 @@ fn a_delta_through_the_whole_gateway_allocates_little() {
     }
     // Half of it is Pingora's: its tasks, the buffers of its headers.
     for (what, held, most) in [
-        ("forwarded", held[0], 22),
-        ("translated", held[1], 26),
-        ("smith run", held[2], 34),
+        ("forwarded", held[0], 17),
+        ("translated", held[1], 20),
+        ("smith run", held[2], 23),
     ] {
         assert!(
             held <= most * 1024,

@@ -4,7 +4,7 @@
 use std::net::SocketAddr;
 use std::time::Duration;
 
-use tokio::io::AsyncWriteExt;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 
 use crate::Bench;
@@ -155,20 +155,15 @@ async fn held(
 ) -> Result<(), Failure> {
     let mut open = Vec::new();
     while open.len() < GONE {
-        let mut socket = TcpStream::connect(address).await?;
-        socket.write_all(request).await?;
-        open.push(socket);
+        open.push(opened(address, request).await?);
     }
-    tokio::time::sleep(Duration::from_secs(1)).await;
     open.clear();
     tokio::time::sleep(Duration::from_secs(2)).await;
     let before = process.resident();
     print!("| {what:<41} |");
     for streams in [500, 2000, 5000] {
         while open.len() < streams {
-            let mut socket = TcpStream::connect(address).await?;
-            socket.write_all(request).await?;
-            open.push(socket);
+            open.push(opened(address, request).await?);
         }
         tokio::time::sleep(Duration::from_secs(2)).await;
         let held = process.resident().saturating_sub(before) as f64;
@@ -176,6 +171,20 @@ async fn held(
     }
     println!(" 24     |");
     Ok(())
+}
+
+/// A stream that has begun.
+async fn opened(address: SocketAddr, request: &[u8]) -> Result<TcpStream, Failure> {
+    let mut socket = TcpStream::connect(address).await?;
+    socket.write_all(request).await?;
+    let mut seen = Vec::new();
+    // The first text, or what stands for it in the provider's own wire.
+    while memchr::memmem::find(&seen, b"data: ").is_none() {
+        if socket.read_buf(&mut seen).await? == 0 {
+            return Err(String::from_utf8_lossy(&seen).into_owned().into());
+        }
+    }
+    Ok(socket)
 }
 
 async fn hung_up_at(bench: &Bench) -> Result<u64, Failure> {

@@ -15,7 +15,7 @@ use parking_lot::{Mutex, RwLock};
 use serde_json::{Value, json};
 
 use super::account::ModelSpan;
-use super::accounting::{Accounting, Spender};
+use super::accounting::Accounting;
 use super::budget::Budgets;
 use super::frame_log::FrameLog;
 use super::live::{Cancelled, LiveRun, Reader};
@@ -33,9 +33,8 @@ use crate::frame::{Escaped, Frame, Room, Usage};
 use crate::ids;
 use crate::limit::Permit;
 use crate::metrics::Metrics;
-use crate::model::{ModelRequest, Models, Role, Route, Turn};
+use crate::model::{ModelRequest, Models, ResponseFormat, Role, Route, Turn};
 use crate::store::{Journal, Op, RunRow, Store, now_micros};
-use crate::tools::hosted::Caller;
 use crate::tools::{ToolSet, Toolbox};
 
 /// Longest title that a conversation is given.
@@ -99,14 +98,14 @@ pub(super) struct Job {
     /// The row is already committed.
     pub committed: bool,
     pub routes: Vec<Route>,
-    pub request: ModelRequest,
+    /// What the model is asked; gone when only its answer is waited for.
+    request: Option<Box<ModelRequest>>,
     /// The turns that this run adds to its thread, before the answer.
     pub new_turns: Vec<Turn>,
     pub warnings: Vec<Value>,
-    pub spender: Spender,
+    pub effective: Arc<Effective>,
     /// The smith's own tools; empty when they sit out.
     pub tools: Arc<ToolSet>,
-    pub caller: Caller,
     pub progress: Progress,
     /// The model, as the caller or the configuration names it.
     pub model: String,
@@ -144,7 +143,7 @@ impl Job {
         row: Arc<RunRow>,
         base: Base,
         progress: Progress,
-        effective: &Effective,
+        effective: Arc<Effective>,
         routes: Vec<Route>,
         tools: Arc<ToolSet>,
         permit: Permit,
@@ -163,12 +162,11 @@ impl Job {
             row,
             committed: true,
             routes,
-            request,
+            request: Some(Box::new(request)),
             new_turns: base.new_turns,
             warnings: base.warnings,
-            spender: effective.spender(),
+            effective,
             tools,
-            caller: effective.caller(),
             progress,
             model: base.model,
             has_state: true,
@@ -180,21 +178,14 @@ impl Job {
     /// How it began, for who goes on with it.
     pub fn base(&self) -> Base {
         let own_tools = !self.tools.defs.is_empty();
-        let turns = self.request.turns.len() - self.progress.steps.len();
+        let mut request = self.request.as_deref().cloned().unwrap_or_default();
+        let steps = self.progress.steps.len();
+        request.turns.truncate(request.turns.len() - steps);
+        if own_tools {
+            request.tools = Vec::new();
+        }
         Base {
-            request: ModelRequest {
-                model: self.request.model.clone(),
-                system: self.request.system.clone(),
-                turns: self.request.turns[..turns].to_vec(),
-                tools: match own_tools {
-                    true => Vec::new(),
-                    false => self.request.tools.clone(),
-                },
-                tool_choice: self.request.tool_choice.clone(),
-                parallel_tool_calls: self.request.parallel_tool_calls,
-                response_format: self.request.response_format.clone(),
-                params: self.request.params.clone(),
-            },
+            request,
             model: self.model.clone(),
             new_turns: self.new_turns.clone(),
             warnings: self.warnings.clone(),
@@ -209,12 +200,25 @@ impl Job {
         said.unwrap_or_default()
     }
 
+    /// What the model is asked.
+    fn request(&mut self) -> &mut ModelRequest {
+        self.request.get_or_insert_default()
+    }
+
+    /// What the answer must look like.
+    pub fn format(&self) -> Option<&ResponseFormat> {
+        self.request.as_ref()?.response_format.as_ref()
+    }
+
     /// Lets go of what only a further model call would need.
     fn forget_request(&mut self) {
-        if self.tools.defs.is_empty() {
-            self.request.system = None;
-            self.request.turns = Vec::new();
-            self.request.tools = Vec::new();
+        if !self.tools.defs.is_empty() {
+            return;
+        }
+        self.routes = Vec::new();
+        let format = self.request.take().and_then(|asked| asked.response_format);
+        if format.is_some() {
+            self.request().response_format = format;
         }
     }
 
@@ -314,7 +318,7 @@ impl Runs {
         let tools = self
             .tools_of(&request.tenant_id, &effective, own_tools)
             .await?;
-        let job = self.job(request, &effective, spender, routes, history, tools, &model)?;
+        let job = self.job(request, effective, routes, history, tools, &model)?;
         let started = Started {
             reader: job.live.first_reader(),
             model,
@@ -445,8 +449,7 @@ impl Runs {
     fn job(
         &self,
         request: RunRequest,
-        effective: &Effective,
-        spender: Spender,
+        effective: Arc<Effective>,
         routes: Vec<Route>,
         mut history: Vec<Turn>,
         tools: Arc<ToolSet>,
@@ -540,12 +543,11 @@ impl Runs {
             row,
             committed: false,
             routes,
-            request: model_request,
+            request: Some(Box::new(model_request)),
             new_turns,
             warnings,
-            spender,
+            effective,
             tools,
-            caller: effective.caller(),
             progress: Progress::default(),
             model: model.to_owned(),
             has_state: false,
@@ -617,7 +619,7 @@ impl Runs {
                 if let Some(turn) = job.progress.steps.last_mut() {
                     mark_approved(&mut turn.parts, &job.progress.pending);
                 }
-                job.request.turns.push(results.clone());
+                job.request().turns.push(results.clone());
                 job.progress.steps.push(results);
                 job.progress.pending.clear();
             }
@@ -658,10 +660,10 @@ impl Runs {
         job.progress.pending = calls_of(&answer.parts);
         mark(&mut answer.parts, &job.tools);
         let turn = answer.into_turn();
-        job.request.turns.push(turn.clone());
+        job.request().turns.push(turn.clone());
         job.progress.steps.push(turn);
         // What the caller forced was for the first call.
-        job.request.tool_choice = None;
+        job.request().tool_choice = None;
     }
 
     /// One model call, and what it said; before the first, the run's own first frame.
@@ -680,8 +682,9 @@ impl Runs {
                 error: None,
             });
         }
-        let model_call = Box::pin(self.models.stream(&live.tenant_id, routes, &job.request));
-        let mut frames = Vec::new();
+        let asked = job.request.take().unwrap_or_default();
+        let model_call = Box::pin(self.models.stream(&live.tenant_id, routes, &asked));
+        let mut frames = Vec::with_capacity(2);
         if log.count() == 0 {
             frames.push(Frame::RunStarted {
                 smith_id: Bytes::copy_from_slice(live.smith_id.as_bytes()),
@@ -709,6 +712,7 @@ impl Runs {
             announced?;
             call?
         };
+        job.request = Some(asked);
         job.forget_request();
         job.forget_input();
         // What is kept for as long as the run, in memory of its own.
@@ -728,9 +732,12 @@ impl Runs {
         let collector = job.said();
         let usage = collector.usage.unwrap_or_default();
         let route = &call.route;
-        let cost = self
-            .accounting
-            .add(&job.spender, &route.provider, &route.model, &usage);
+        let cost = self.accounting.add(
+            &job.effective.spender(),
+            &route.provider,
+            &route.model,
+            &usage,
+        );
         if let Some(span) = job.progress.model_calls.last_mut() {
             span.ended_at = now_micros();
             span.provider = route.provider.to_string();

@@ -35,7 +35,7 @@ impl Runs {
         }
         self.touch_conversation(&job).await;
         let end = match end {
-            End::Completed(answer) => match check_answer(&job.request, &answer) {
+            End::Completed(answer) => match check_answer(job.format(), &answer) {
                 Ok(()) => End::Completed(answer),
                 Err(error) => End::Failed(error),
             },
@@ -82,7 +82,7 @@ impl Runs {
                 });
                 let mut turns = std::mem::take(&mut job.new_turns);
                 turns.append(&mut job.progress.steps);
-                let is_json = job.request.response_format.is_some();
+                let is_json = job.format().is_some();
                 let replies = job.progress.suggested_replies.take();
                 row.output = Some(answer.output(&said, true, is_json, replies.as_deref()));
                 row.stop_reason = Some(answer.stop.as_str());
@@ -146,7 +146,7 @@ impl Runs {
             ..
         } = &job.progress;
         row.trace = Some(account::trace(&job.row, &row, model_calls, tool_calls));
-        row.ledger = account::ledger(&job.row, &job.spender, model_calls);
+        row.ledger = account::ledger(&job.row, &job.effective.spender(), model_calls);
         for approval in pending.iter().filter_map(|call| call.approval_id.as_ref()) {
             self.held.lock().remove(approval);
         }

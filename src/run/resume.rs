@@ -237,7 +237,7 @@ impl Runs {
             Arc::new(row),
             base,
             progress,
-            &effective,
+            effective,
             routes,
             tools,
             Permit::default(),

@@ -6,7 +6,7 @@ use serde_json::Value;
 use super::transcript::Collected;
 use crate::error::ApiError;
 use crate::frame::StopReason;
-use crate::model::{ModelRequest, ResponseFormat};
+use crate::model::ResponseFormat;
 
 /// Refuses a schema that is none.
 pub(super) fn check_format(format: Option<&ResponseFormat>) -> Result<(), ApiError> {
@@ -20,8 +20,11 @@ pub(super) fn check_format(format: Option<&ResponseFormat>) -> Result<(), ApiErr
 }
 
 /// Holds a structured answer to its schema: conforming JSON or an error.
-pub(super) fn check_answer(request: &ModelRequest, answer: &Collected) -> Result<(), ApiError> {
-    let Some(format) = &request.response_format else {
+pub(super) fn check_answer(
+    format: Option<&ResponseFormat>,
+    answer: &Collected,
+) -> Result<(), ApiError> {
+    let Some(format) = format else {
         return Ok(());
     };
     if matches!(answer.stop, StopReason::ToolCalls) {

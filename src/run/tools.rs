@@ -173,7 +173,7 @@ impl Runs {
             while under_way.len() < SIDE_BY_SIDE {
                 let Some(at) = waiting.next() else { break };
                 let call = job.progress.pending[at].clone();
-                let caller = job.caller.clone();
+                let caller = job.effective.caller();
                 let run_id = job.row.id.clone();
                 under_way.push(self.call_one(at, call, set.clone(), caller, run_id));
             }
@@ -254,7 +254,7 @@ impl Runs {
             Next::Asks(question) => {
                 let approval_id = ids::mint(ids::Kind::Approval);
                 let held = Held {
-                    tenant_id: job.caller.tenant_id.clone(),
+                    tenant_id: job.live.tenant_id.clone(),
                     calling: ended.calling,
                     reply: question.reply,
                 };
