@@ -283,6 +283,7 @@ async fn find(exchange: &mut Exchange, smith_id: &str, run_id: &str) -> Result<F
         .await?
         .filter(|run| run.smith_id == smith_id)
         .ok_or_else(|| ApiError::not_found("run", run_id))?;
+    let live = live.filter(|_| gateway.runs.has(&run));
     Ok(Found {
         run,
         live: live.map(|live| live.reader()),

@@ -587,6 +587,7 @@ async fn find(exchange: &mut Exchange, id: &str) -> Result<(Followed, StreamEnco
     if stored.has_own_tools() {
         encoder = encoder.with_own_tools(&stored.run.id);
     }
+    let live = live.filter(|_| gateway.runs.has(&stored.run));
     let followed = live.unwrap_or_else(|| Followed::Stored(Box::new(stored.run), true));
     Ok((followed, encoder))
 }

@@ -172,6 +172,7 @@ async fn find(exchange: &mut Exchange, chat: &str) -> Result<Option<(String, Fol
         .await?;
     Ok(run.map(|run| {
         let live = Followed::live(&gateway, &principal.tenant_id, &run.id);
+        let live = live.filter(|_| gateway.runs.has(&run));
         (
             run.id.clone(),
             live.unwrap_or_else(|| Followed::Stored(Box::new(run), true)),

@@ -754,6 +754,12 @@ impl Runs {
         (&*live.tenant_id == tenant_id).then_some(live)
     }
 
+    /// Whether a run is this node's by its row. Another node takes the runs of one that does not renew
+    /// its leases, which may only be late: what that one still has of them is no truth any more.
+    pub fn has(&self, run: &RunRow) -> bool {
+        matches!(run.status.as_str(), "queued" | "running") && *run.node_id == *self.node_id
+    }
+
     /// Runs under way on this node.
     pub fn live_count(&self) -> usize {
         self.count.load(Ordering::Relaxed)

@@ -2,7 +2,10 @@
 
 use std::time::Duration;
 
+use bytes::BytesMut;
 use serde_json::{Value, json};
+use smithgate::frame::{self, Frame};
+use smithgate::store::{Lease, Op, RunEnd, now_micros};
 
 use crate::support::{Harness, check_gapless, data_lines, ok, refused, text};
 
@@ -171,6 +174,69 @@ async fn a_run_under_way_can_be_joined_from_its_start() {
         let (status, error) =
             refused(harness.post(&format!("{path}/submit"), &body).send().await).await;
         assert_eq!((status, error["code"].as_str()), (400, Some(wanted)));
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_run_that_another_node_took_is_told_as_that_one_wrote_it() {
+    let harness = Harness::start_with(|config, _| config.limits.idle_timeout_ms = 20_000).await;
+    let smith = harness.smith("openai-chat/fault-endless").await;
+    let body = json!({ "stream": true, "input": input("hi") });
+    let call = harness.post(&format!("/v1/smiths/{smith}/runs"), &body);
+    let mut first = call.send().await.expect("an answer");
+    let mut seen = String::new();
+    while seen.matches("message.delta").count() < 40 {
+        seen += &String::from_utf8_lossy(&first.chunk().await.expect("a chunk").expect("bytes"));
+    }
+    let run = run_id(&seen);
+    // This node was late to renew its leases; it will find out when it next writes of the run.
+    let (store, tenant) = (&harness.gateway.store, harness.tenant.as_str());
+    let now = now_micros();
+    let lease = Lease {
+        node_id: "other",
+        until: now + 60_000_000,
+        now,
+    };
+    let taken = store.take_lapsed_run(tenant, &run, i64::MAX, &lease).await;
+    assert!(taken.expect("the store"));
+    let logged = harness.gateway.runs.logged_frames(tenant, &run).await;
+    let first_frame = logged.expect("frames").len() as i64;
+    let mut frames = BytesMut::new();
+    let failed = Frame::RunFailed {
+        code: "run_failed".into(),
+        message: "the node that ran this turn stopped before its end".into(),
+    };
+    frame::encode(&failed, &mut frames);
+    let end = RunEnd {
+        tenant_id: tenant.to_owned(),
+        id: run.clone(),
+        node_id: "other".into(),
+        has_state: true,
+        status: "failed",
+        transcript: None,
+        output: None,
+        stop_reason: Some("error"),
+        error_code: Some("run_failed".to_owned()),
+        error: Some("gone".to_owned()),
+        warnings: "[]".to_owned(),
+        token_usage: None,
+        frames: Some((first_frame, frames.to_vec())),
+        event: None,
+        trace: None,
+        ledger: None,
+        updated_at: now,
+    };
+    let ended = store.apply(&[Op::EndRun(Box::new(end))]).await;
+    assert_eq!(ended.expect("the store"), [true]);
+    for follow in ["false", "true"] {
+        let path = format!("/v1/smiths/{smith}/runs/{run}/events?follow={follow}");
+        let log = tokio::time::timeout(
+            Duration::from_secs(5),
+            text(harness.get(&path).send().await),
+        );
+        let log = log.await.expect("it ends");
+        let last = log.trim_end().rsplit("\n\n").next().unwrap_or_default();
+        assert!(last.starts_with("event: run.failed"), "{last}");
     }
 }
 
