@@ -28,6 +28,18 @@ async fn streamed(harness: &Harness, smith: &str, body: Value) -> String {
     .await
 }
 
+/// A run that has said so much, and what was seen of it.
+async fn under_way(harness: &Harness, smith: &str, deltas: usize) -> (reqwest::Response, String) {
+    let body = json!({ "stream": true, "input": input("hi") });
+    let call = harness.post(&format!("/v1/smiths/{smith}/runs"), &body);
+    let mut answer = call.send().await.expect("an answer");
+    let mut seen = String::new();
+    while seen.matches("message.delta").count() < deltas {
+        seen += &String::from_utf8_lossy(&answer.chunk().await.expect("a chunk").expect("bytes"));
+    }
+    (answer, seen)
+}
+
 /// The texts of the messages that the provider got, without the system's.
 fn conversation(body: &Value) -> Vec<String> {
     body["messages"]
@@ -99,13 +111,7 @@ async fn a_run_can_be_replayed_and_resumed_also_after_a_restart() {
 async fn a_run_under_way_can_be_joined_from_its_start() {
     let harness = Harness::start_with(|config, _| config.limits.idle_timeout_ms = 20_000).await;
     let smith = harness.smith("openai-chat/fault-endless").await;
-    let body = json!({ "stream": true, "input": input("hi") });
-    let call = harness.post(&format!("/v1/smiths/{smith}/runs"), &body);
-    let mut first = call.send().await.expect("an answer");
-    let mut seen = String::new();
-    while seen.matches("message.delta").count() < 5 {
-        seen += &String::from_utf8_lossy(&first.chunk().await.expect("a chunk").expect("bytes"));
-    }
+    let (first, seen) = under_way(&harness, &smith, 5).await;
     let run = run_id(&seen);
     let path = format!("/v1/smiths/{smith}/runs/{run}");
     let so_far = text(
@@ -181,13 +187,7 @@ async fn a_run_under_way_can_be_joined_from_its_start() {
 async fn a_run_that_another_node_took_is_told_as_that_one_wrote_it() {
     let harness = Harness::start_with(|config, _| config.limits.idle_timeout_ms = 20_000).await;
     let smith = harness.smith("openai-chat/fault-endless").await;
-    let body = json!({ "stream": true, "input": input("hi") });
-    let call = harness.post(&format!("/v1/smiths/{smith}/runs"), &body);
-    let mut first = call.send().await.expect("an answer");
-    let mut seen = String::new();
-    while seen.matches("message.delta").count() < 40 {
-        seen += &String::from_utf8_lossy(&first.chunk().await.expect("a chunk").expect("bytes"));
-    }
+    let (_first, seen) = under_way(&harness, &smith, 40).await;
     let run = run_id(&seen);
     // This node was late to renew its leases; it will find out when it next writes of the run.
     let (store, tenant) = (&harness.gateway.store, harness.tenant.as_str());
