@@ -45,6 +45,13 @@ pub struct Forwarded {
 
 /// Replaces `model`, and asks for usage when `ask_usage` and the client did not.
 pub fn rewrite(body: &[u8], model: &str, ask_usage: bool) -> Result<Forwarded, ApiError> {
+    // A list would be taken for the members in their order.
+    if body.trim_ascii_start().first() != Some(&b'{') {
+        return Err(ApiError::bad_request(
+            "invalid_request",
+            "the body must be a JSON object",
+        ));
+    }
     let invalid = |e: serde_json::Error| ApiError::bad_request("invalid_request", e.to_string());
     let spans: Spans<'_> = serde_json::from_slice(body).map_err(invalid)?;
     let offset = |raw: &RawValue| raw.get().as_ptr() as usize - body.as_ptr() as usize;
@@ -222,6 +229,11 @@ fn usage_of_event(event: &[u8]) -> Option<(Usage, bool)> {
 mod tests {
     use super::*;
     use proptest::prelude::*;
+
+    #[test]
+    fn a_list_is_no_request() {
+        assert!(rewrite(b"[\"\"\r\r]\r\r", "m", true).is_err());
+    }
 
     #[test]
     fn only_the_named_spans_change() {
