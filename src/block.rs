@@ -34,6 +34,16 @@ impl Block {
         piece
     }
 
+    /// Makes room for `room` more bytes in `piece`, which may be none yet.
+    pub fn make_room(&self, piece: &mut BytesMut, room: usize) {
+        if piece.capacity() - piece.len() < room {
+            match piece.is_empty() {
+                true => *piece = self.begin(room),
+                false => piece.reserve(room.max(piece.len())),
+            }
+        }
+    }
+
     /// What `piece` holds; the rest of its block is left for the next.
     pub fn cut_off(&self, mut piece: BytesMut) -> Bytes {
         let taken = piece.split().freeze();

@@ -1,13 +1,12 @@
 //! The upstream HTTP client: Pingora's sessions, with the address guard in front of every
-//! connection. Dropping a response closes its connection, which is how a provider learns
-//! that nobody listens any more.
+//! connection. Dropping a response ([`UpstreamResponse`]) closes its connection, which is how a
+//! provider learns that nobody listens any more.
 
-use std::net::{IpAddr, SocketAddr};
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use bytes::{Bytes, BytesMut};
-use futures_util::FutureExt;
+use bytes::Bytes;
 use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode};
 use pingora_core::connectors::ConnectorOptions;
 use pingora_core::connectors::http::Connector;
@@ -19,64 +18,17 @@ use pingora_core::{Error as PingoraError, ErrorType};
 use pingora_http::RequestHeader;
 
 use super::address::AddressGuard;
+use super::endpoint::Endpoint;
 use super::error::ModelError;
-use super::plain::{Place, PlainPool, PlainStream};
-use crate::block;
-use crate::silence::Silence;
+use super::plain::{PlainBody, PlainStream};
+use super::pool::{Place, PlainPool};
+use super::response::{Body, UpstreamResponse};
 
 const POOL_SIZE: usize = 1024;
-const POOL_IDLE: Duration = Duration::from_secs(60);
+/// For which a connection is kept for the next request.
+pub(super) const POOL_IDLE: Duration = Duration::from_secs(60);
 const DNS_TTL: Duration = Duration::from_secs(30);
 const MAX_STREAMS_PER_CONNECTION: usize = 100;
-
-/// A provider's base URL, taken apart.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Endpoint {
-    tls: bool,
-    host: String,
-    port: u16,
-    authority: Arc<str>,
-    /// Without a trailing slash.
-    base_path: String,
-    /// Named by the operator: the address guard does not apply.
-    trusted: bool,
-}
-
-impl Endpoint {
-    /// From a base URL such as `https://api.openai.com/v1`; the message says what is wrong.
-    pub fn parse(base_url: &str, trusted: bool) -> Result<Self, String> {
-        let url = url::Url::parse(base_url).map_err(|e| e.to_string())?;
-        let tls = match url.scheme() {
-            "https" => true,
-            "http" => false,
-            other => return Err(format!("'{other}' is no http(s) URL")),
-        };
-        if !url.username().is_empty() || url.password().is_some() {
-            return Err("must hold no user name or password".to_owned());
-        }
-        if url.query().is_some() || url.fragment().is_some() {
-            return Err("must hold no query and no fragment".to_owned());
-        }
-        let host = url.host_str().ok_or("names no host")?;
-        let authority = match url.port() {
-            Some(port) => format!("{host}:{port}"),
-            None => host.to_owned(),
-        };
-        Ok(Self {
-            tls,
-            host: host.trim_matches(['[', ']']).to_owned(),
-            port: url.port_or_known_default().ok_or("names no port")?,
-            authority: authority.into(),
-            base_path: url.path().trim_end_matches('/').to_owned(),
-            trusted,
-        })
-    }
-
-    /// The IP address, when the host is one.
-    pub fn literal_address(&self) -> Option<IpAddr> {
-        self.host.parse().ok()
-    }
-}
 
 /// How long each step may take.
 #[derive(Debug, Clone, Copy)]
@@ -234,18 +186,8 @@ impl Upstream {
             session.set_write_timeout(Some(timeouts.first_byte));
             match exchange(&mut session, endpoint, request).await {
                 Ok((status, headers)) => {
-                    // The silence keeps the time from here on: Pingora's timeout makes a timer for
-                    // every read that has to wait.
-                    session.set_read_timeout(None);
-                    return Ok(UpstreamResponse {
-                        status,
-                        headers,
-                        session: Some(session),
-                        silence: Silence::new(timeouts.idle),
-                        is_waiting: false,
-                        failed: None,
-                        origin,
-                    });
+                    let body = origin.body(session, &request.method)?;
+                    return Ok(UpstreamResponse::new(status, headers, body, timeouts.idle));
                 }
                 Err(error)
                     if reused
@@ -305,20 +247,21 @@ impl Origin {
         Ok((Box::new(session), reused))
     }
 
-    /// Takes a connection back whose answer was read to its end.
-    async fn release(&self, session: Box<HttpSession>) {
-        match (self, *session) {
-            (Self::Plain(place, pool), HttpSession::H1(mut session)) => {
-                session.respect_keepalive();
-                let stream = session.reuse().await.map(|stream| stream.into_any());
-                if let Some(Ok(stream)) = stream.map(|s| s.downcast::<PlainStream>()) {
-                    pool.put(place.clone(), stream);
-                }
+    /// What is to come of the answer whose head `session` has read, to a request with `method`.
+    fn body(self, mut session: Box<HttpSession>, method: &Method) -> Result<Body, ModelError> {
+        match self {
+            Self::Plain(place, pool) => {
+                let HttpSession::H1(session) = *session else {
+                    return Err(ModelError::Malformed("no HTTP/1.1 answer".to_owned()));
+                };
+                let body = PlainBody::behind(session, method)?;
+                Ok(Body::Plain(body, place, pool))
             }
-            (Self::Plain(..), _) => {}
-            (Self::Tls(peer, connector), session) => {
-                let kept = connector.release_http_session(session, &**peer, Some(POOL_IDLE));
-                kept.await;
+            Self::Tls(peer, connector) => {
+                // The silence keeps the time from here on: Pingora's timeout makes a timer for
+                // every read that has to wait.
+                session.set_read_timeout(None);
+                Ok(Body::Tls(session, peer, connector))
             }
         }
     }
@@ -385,172 +328,11 @@ fn connect_error(error: &PingoraError) -> ModelError {
     }
 }
 
-fn read_error(error: &PingoraError, what: &'static str) -> ModelError {
+pub(super) fn read_error(error: &PingoraError, what: &'static str) -> ModelError {
     match error.etype() {
         ErrorType::ReadTimedout | ErrorType::WriteTimedout => ModelError::Timeout(what),
         ErrorType::InvalidHTTPHeader => ModelError::Malformed("a bad HTTP header".to_owned()),
         _ => ModelError::Cut,
-    }
-}
-
-/// Pieces that are ready together are taken together, up to about this many bytes.
-const READ_BYTES: usize = 64 * 1024;
-
-/// A response whose body is still being read.
-pub struct UpstreamResponse {
-    pub status: StatusCode,
-    pub headers: HeaderMap,
-    session: Option<Box<HttpSession>>,
-    silence: Silence,
-    /// The next piece is being waited for.
-    is_waiting: bool,
-    /// What ended the body behind pieces that were still good.
-    failed: Option<ModelError>,
-    origin: Origin,
-}
-
-fn append(into: &mut BytesMut, piece: &[u8]) {
-    let room = |into: &BytesMut| into.capacity() - into.len();
-    if room(into) < piece.len() {
-        match into.is_empty() {
-            true => *into = block::READ.with(|block| block.begin(piece.len())),
-            false => into.reserve(piece.len().max(into.len())),
-        }
-    }
-    into.extend_from_slice(piece);
-}
-
-/// Appends the next piece of the body to `into`; `false` at its end.
-async fn piece(session: &mut HttpSession, into: &mut BytesMut) -> Result<bool, Box<PingoraError>> {
-    match session {
-        // Out of the session's own buffer, without a copy in between.
-        HttpSession::H1(session) => match session.read_body_ref().await? {
-            Some(piece) => append(into, piece),
-            None => return Ok(false),
-        },
-        session => match session.read_response_body().await? {
-            Some(piece) => append(into, &piece),
-            None => return Ok(false),
-        },
-    }
-    Ok(true)
-}
-
-impl UpstreamResponse {
-    /// Appends what has come of the body, waiting for at least one piece; `false` at its end, when
-    /// the connection goes back to the pool.
-    async fn fill(&mut self, into: &mut BytesMut) -> Result<bool, ModelError> {
-        let Some(session) = &mut self.session else {
-            return match self.failed.take() {
-                Some(error) => Err(error),
-                None => Ok(false),
-            };
-        };
-        if !self.is_waiting {
-            // A wait that was dropped and begun again is one wait.
-            self.is_waiting = true;
-            self.silence.broken();
-        }
-        let before = into.len();
-        let mut read = tokio::select! {
-            biased;
-            read = piece(session, into) => read,
-            () = self.silence.lasts() => {
-                self.session = None;
-                return Err(ModelError::Timeout("response body"));
-            }
-        };
-        self.is_waiting = false;
-        while matches!(read, Ok(true)) && into.len() - before < READ_BYTES {
-            match piece(session, into).now_or_never() {
-                Some(more) => read = more,
-                None => break,
-            }
-        }
-        let error = match read {
-            Ok(true) => return Ok(true),
-            // What came before is told first, and the end again: nothing is lost by a call that is
-            // dropped while the connection is given back.
-            Ok(false) if into.len() > before => return Ok(true),
-            Ok(false) => {
-                if let Some(session) = self.session.take() {
-                    // Boxed: it is the largest state of a stream, and comes once.
-                    Box::pin(self.origin.release(session)).await;
-                }
-                return Ok(false);
-            }
-            Err(error) => read_error(&error, "response body"),
-        };
-        self.session = None;
-        match into.len() > before {
-            true => {
-                self.failed = Some(error);
-                Ok(true)
-            }
-            false => Err(error),
-        }
-    }
-
-    /// All that has come of the body, waiting for at least one piece; `None` at its end, when the
-    /// connection goes back to the pool. May be dropped while waiting without losing bytes.
-    pub async fn chunk(&mut self) -> Result<Option<Bytes>, ModelError> {
-        let mut chunk = BytesMut::new();
-        let more = self.fill(&mut chunk).await?;
-        Ok(more.then(|| block::READ.with(|block| block.cut_off(chunk))))
-    }
-
-    /// The whole body, of at most `limit` bytes.
-    pub async fn body(&mut self, limit: usize) -> Result<Bytes, ModelError> {
-        let declared = self.headers.get(http::header::CONTENT_LENGTH);
-        let declared = declared.and_then(|v| v.to_str().ok()?.parse().ok());
-        let mut whole = BytesMut::with_capacity(declared.unwrap_or(0).min(READ_BYTES));
-        while self.fill(&mut whole).await? {
-            if whole.len() > limit {
-                self.session = None;
-                return Err(ModelError::TooLarge(limit));
-            }
-        }
-        Ok(whole.freeze())
-    }
-
-    /// Gives the connection back once the rest of a body that nobody needs has come, if it comes
-    /// soon; else closes it.
-    pub fn release(mut self) {
-        const REST: Duration = Duration::from_secs(1);
-        if self.session.is_none() || matches!(self.chunk().now_or_never(), Some(Ok(None) | Err(_)))
-        {
-            return;
-        }
-        tokio::spawn(async move {
-            let rest = async { while let Ok(Some(_)) = self.chunk().await {} };
-            let _ = tokio::time::timeout(REST, rest).await;
-        });
-    }
-
-    /// Drops the headers, which nobody looks at while a stream lasts.
-    pub fn forget_headers(&mut self) {
-        self.headers = HeaderMap::new();
-    }
-
-    /// `Retry-After` in seconds, from seconds or an HTTP date.
-    pub fn retry_after(&self) -> Option<u64> {
-        let text = self.headers.get(http::header::RETRY_AFTER)?.to_str().ok()?;
-        if let Ok(seconds) = text.trim().parse::<f64>() {
-            return Some(seconds.max(0.0).ceil() as u64);
-        }
-        let at = httpdate::parse_http_date(text).ok()?;
-        Some(
-            at.duration_since(std::time::SystemTime::now())
-                .map_or(0, |d| d.as_secs() + 1),
-        )
-    }
-
-    /// Whether the body is an event stream.
-    pub fn is_event_stream(&self) -> bool {
-        self.headers
-            .get(http::header::CONTENT_TYPE)
-            .and_then(|v| v.to_str().ok())
-            .is_some_and(|v| v.trim_start().starts_with("text/event-stream"))
     }
 }
 
@@ -619,23 +401,117 @@ mod tests {
         }
     }
 
-    #[test]
-    fn base_urls_are_taken_apart() {
-        let endpoint = Endpoint::parse("https://api.openai.com/v1/", false).expect("valid");
-        assert_eq!(endpoint.base_path, "/v1");
-        assert_eq!((endpoint.port, endpoint.tls), (443, true));
-        assert_eq!(&*endpoint.authority, "api.openai.com");
-        let endpoint = Endpoint::parse("http://[::1]:9000", false).expect("valid");
-        assert_eq!(endpoint.literal_address(), "::1".parse().ok());
-        assert_eq!(&*endpoint.authority, "[::1]:9000");
-        for bad in [
-            "ftp://x",
-            "nope",
-            "https://u:p@x/",
-            "https://x/?a=b",
-            "https://x/#f",
+    /// Reads a request of one read and writes `answer` in pieces of `length`, on every connection;
+    /// tells how many connections there were. Closes it behind the answer if that `closes`.
+    async fn says(
+        listener: TcpListener,
+        answer: &'static [u8],
+        (length, closes): (usize, bool),
+        connections: Arc<AtomicUsize>,
+    ) {
+        while let Ok((mut socket, _)) = listener.accept().await {
+            connections.fetch_add(1, Ordering::SeqCst);
+            tokio::spawn(async move {
+                socket.set_nodelay(true).expect("set");
+                let mut buf = [0u8; 4096];
+                while matches!(socket.read(&mut buf).await, Ok(1..)) {
+                    for piece in answer.chunks(length) {
+                        if socket.write_all(piece).await.is_err() {
+                            return;
+                        }
+                        tokio::time::sleep(Duration::from_micros(50)).await;
+                    }
+                    if closes {
+                        return;
+                    }
+                }
+            });
+        }
+    }
+
+    async fn asked(upstream: &Upstream, url: &str, method: Method) -> Result<String, ModelError> {
+        let endpoint = Endpoint::parse(url, true).expect("valid");
+        let time = Duration::from_millis(500);
+        let timeouts = Timeouts {
+            connect: time,
+            first_byte: time,
+            idle: time,
+        };
+        let request = UpstreamRequest {
+            method,
+            path: "/",
+            headers: &[],
+            body: Bytes::new(),
+            repeatable: true,
+        };
+        let mut response = upstream.send(&endpoint, &request, timeouts).await?;
+        let body = response.body(100_000).await?;
+        let body = String::from_utf8_lossy(&body).into_owned();
+        Ok(format!("{} {body}", response.status.as_u16()))
+    }
+
+    #[tokio::test]
+    async fn an_answer_is_the_same_in_whatever_pieces_it_comes() {
+        const CHUNKED: &[u8] = b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n\
+            3\r\none\r\n4;a=b\r\n two\r\n0\r\nx: y\r\n\r\n";
+        const SIZED: &[u8] = b"HTTP/1.1 200 OK\r\ncontent-length: 7\r\n\r\none two";
+        const EARLY: &[u8] = b"HTTP/1.1 100 Continue\r\n\r\nHTTP/1.1 103 Early Hints\r\na: b\r\n\
+            \r\nHTTP/1.1 200 OK\r\ncontent-length: 7\r\n\r\none two";
+        const MORE: &[u8] = b"HTTP/1.1 200 OK\r\ncontent-length: 7\r\n\r\none two three";
+        const LAST: &[u8] =
+            b"HTTP/1.1 200 OK\r\ncontent-length: 7\r\nconnection: close\r\n\r\none two";
+        const CUT: &[u8] = b"HTTP/1.1 200 OK\r\ncontent-length: 8\r\n\r\none two";
+        const CUT_CHUNK: &[u8] =
+            b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n7\r\none two\r\n";
+        const BAD_CHUNK: &[u8] =
+            b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n7\r\none two three\r\n";
+        const CLOSED: &[u8] = b"HTTP/1.1 200 OK\r\n\r\none two";
+        const OLD: &[u8] = b"HTTP/1.0 200 OK\ncontent-length: 7\n\none two";
+        const NONE: &[u8] = b"HTTP/1.1 204 No Content\r\ncontent-length: 7\r\n\r\n";
+        let (get, whole) = (Method::GET, "200 one two");
+        for (answer, closes, method, expected, kept) in [
+            (CHUNKED, false, &get, whole, true),
+            (SIZED, false, &get, whole, true),
+            (EARLY, false, &get, whole, true),
+            (MORE, false, &get, whole, false),
+            (LAST, true, &get, whole, false),
+            (CUT, true, &get, "cut", false),
+            (CUT_CHUNK, true, &get, "cut", false),
+            (BAD_CHUNK, false, &get, "a chunk does not end", false),
+            (CLOSED, true, &get, whole, false),
+            (OLD, true, &get, whole, false),
+            (NONE, false, &get, "204 ", true),
+            (
+                &SIZED[..SIZED.len() - 7],
+                false,
+                &Method::HEAD,
+                "200 ",
+                true,
+            ),
         ] {
-            assert!(Endpoint::parse(bad, false).is_err(), "{bad}");
+            for length in [1, 2, 7, 45, 1000] {
+                if answer == MORE && length < answer.len() {
+                    // What comes after the connection was given back is found when it is taken.
+                    continue;
+                }
+                let listener = TcpListener::bind("127.0.0.1:0").await.expect("bound");
+                let url = format!("http://{}", listener.local_addr().expect("an address"));
+                let connections = Arc::new(AtomicUsize::new(0));
+                let server = says(listener, answer, (length, closes), connections.clone());
+                let server = tokio::spawn(server);
+                let upstream = Upstream::new(AddressGuard::default());
+                for _ in 0..2 {
+                    let told = match asked(&upstream, &url, method.clone()).await {
+                        Ok(told) => told,
+                        Err(error) => error.to_string(),
+                    };
+                    let answer = String::from_utf8_lossy(answer);
+                    assert!(told.contains(expected), "{answer:?} by {length}: {told:?}");
+                }
+                let opened = connections.load(Ordering::SeqCst);
+                assert_eq!(opened, if kept { 1 } else { 2 }, "{answer:?} by {length}");
+                server.abort();
+            }
         }
     }
 }

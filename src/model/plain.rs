@@ -1,21 +1,22 @@
-//! Connections to providers without TLS: a request leaves in one write, and connections are kept
-//! without a task that watches over each.
+//! Connections to providers without TLS: a request leaves in one write, and an answer that waits
+//! holds no buffer.
 //!
-//! Lives here: [`PlainStream`], which Pingora's HTTP/1.1 session runs on, and [`PlainPool`].
-//! Pingora's own connector flushes a request's header and body one after the other, and spawns a
-//! task for every connection that is put back; together they cost a third of a short call.
+//! Lives here: [`PlainStream`], on which Pingora's HTTP/1.1 session writes a request and reads the
+//! head of its answer, and [`PlainBody`], which reads the rest. Pingora's own connector flushes a
+//! request's header and body one after the other, and its session keeps 4 KiB for a head and 64 KiB
+//! for a body (of which a page is touched) until the body has ended.
 
-use std::cell::Cell;
-use std::collections::HashMap;
+use std::future::poll_fn;
+use std::mem::MaybeUninit;
 use std::net::SocketAddr;
 use std::pin::Pin;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::task::{Context, Poll, ready};
-use std::time::{Duration, Instant};
 
 use async_trait::async_trait;
-use parking_lot::Mutex;
+use bytes::BytesMut;
+use http::Method;
+use pingora_core::protocols::http::v1::client::HttpSession as Http1Session;
 use pingora_core::protocols::raw_connect::ProxyDigest;
 use pingora_core::protocols::{
     GetProxyDigest, GetSocketDigest, GetTimingDigest, Peek, Shutdown, SocketDigest, Ssl,
@@ -24,13 +25,26 @@ use pingora_core::protocols::{
 use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt, ReadBuf};
 use tokio::net::TcpStream;
 
+use super::error::ModelError;
+use super::framing::{Framing, HeadEnd};
+use crate::block;
+
 /// A larger request is written in several pieces.
 const TOGETHER_BYTES: usize = 64 * 1024;
 
-/// A TCP connection on which a request's header waits for its body.
+/// What is read at once where a head is expected.
+const HEAD_READ_BYTES: usize = 16 * 1024;
+/// What is read of a body at once.
+const READ_BYTES: usize = 64 * 1024;
+
+/// A TCP connection on which a request's header waits for its body, and which is read no further
+/// than to the end of an answer's head.
 #[derive(Debug)]
 pub struct PlainStream {
     socket: TcpStream,
+    head: HeadEnd,
+    /// Came together with the head.
+    behind_head: Vec<u8>,
     /// Written, but not yet sent.
     held: Vec<u8>,
     sent: usize,
@@ -45,6 +59,8 @@ impl PlainStream {
         socket.set_nodelay(true)?;
         Ok(Self {
             socket,
+            head: HeadEnd::default(),
+            behind_head: Vec::new(),
             held: Vec::new(),
             sent: 0,
             holds_header: true,
@@ -66,10 +82,18 @@ impl PlainStream {
     }
 
     /// Whether the other side has neither closed it nor said anything.
-    fn is_quiet(&self) -> bool {
+    pub fn is_quiet(&self) -> bool {
         let mut byte = [0u8; 1];
         let read = self.socket.try_read(&mut byte);
         matches!(read, Err(error) if error.kind() == std::io::ErrorKind::WouldBlock)
+    }
+
+    /// Hands over what `read` holds of a head, and keeps the rest.
+    fn hand_head(&mut self, read: &[u8], buf: &mut ReadBuf<'_>) {
+        let fits = read.len().min(buf.remaining());
+        let (of_head, behind) = read.split_at(self.head.find(&read[..fits]));
+        buf.put_slice(of_head);
+        self.behind_head = behind.to_vec();
     }
 }
 
@@ -79,7 +103,16 @@ impl AsyncRead for PlainStream {
         cx: &mut Context<'_>,
         buf: &mut ReadBuf<'_>,
     ) -> Poll<std::io::Result<()>> {
-        Pin::new(&mut self.socket).poll_read(cx, buf)
+        if !self.behind_head.is_empty() {
+            let behind = std::mem::take(&mut self.behind_head);
+            self.hand_head(&behind, buf);
+            return Poll::Ready(Ok(()));
+        }
+        let mut room = [MaybeUninit::<u8>::uninit(); HEAD_READ_BYTES];
+        let mut read = ReadBuf::uninit(&mut room);
+        ready!(Pin::new(&mut self.socket).poll_read(cx, &mut read))?;
+        self.hand_head(read.filled(), buf);
+        Poll::Ready(Ok(()))
     }
 }
 
@@ -146,123 +179,93 @@ impl GetSocketDigest for PlainStream {
 
 impl Peek for PlainStream {}
 
-// ---- connections that wait for their next request ----
-
-/// Threads that look in different places first do not wait for each other.
-const SHARDS: usize = 16;
-/// Idle connections to one address in one shard.
-const MAX_IDLE: usize = 128;
-
-struct Idle {
+/// The body of an answer whose head was read. Dropping it closes its connection.
+#[derive(Debug)]
+pub struct PlainBody {
     stream: Box<PlainStream>,
-    since: Instant,
+    framing: Framing,
+    /// The connection may be used again behind the body's end.
+    is_kept: bool,
 }
 
-/// Where a connection leads: an address, and the name by which it is asked. What answers to one
-/// name may not speak for another.
-pub type Place = (SocketAddr, Arc<str>);
-
-type Shard = Mutex<HashMap<Place, Vec<Idle>>>;
-
-/// Idle connections by place. The one that was used last is used first.
-pub struct PlainPool {
-    shards: [Shard; SHARDS],
-    keep: Duration,
-    is_swept: AtomicBool,
-}
-
-/// This thread's shard.
-fn own_shard() -> usize {
-    static NEXT: AtomicUsize = AtomicUsize::new(0);
-    thread_local!(static OWN: Cell<Option<usize>> = const { Cell::new(None) });
-    OWN.with(|own| match own.get() {
-        Some(shard) => shard,
-        None => {
-            let shard = NEXT.fetch_add(1, Ordering::Relaxed) % SHARDS;
-            own.set(Some(shard));
-            shard
+impl PlainBody {
+    /// Behind the head that `session` has read, of an answer to a request with `method`.
+    pub fn behind(mut session: Http1Session, method: &Method) -> Result<Self, ModelError> {
+        session.respect_keepalive();
+        let is_kept = session.will_keepalive();
+        let header = session.resp_header();
+        let header = header.ok_or_else(|| ModelError::Malformed("no header".to_owned()))?;
+        let framing = Framing::of(method, header.status, &header.headers)?;
+        let head_bytes = session.get_headers_raw_bytes().len();
+        match session.into_inner().into_any().downcast::<PlainStream>() {
+            // Else the two differ on where the head ends, and the body would lack its beginning.
+            Ok(stream) if stream.head.length() == Some(head_bytes) => Ok(Self {
+                stream,
+                framing,
+                is_kept,
+            }),
+            _ => Err(ModelError::Malformed("a bad HTTP header".to_owned())),
         }
-    })
-}
-
-impl PlainPool {
-    /// An empty pool that keeps a connection for `keep`.
-    pub fn new(keep: Duration) -> Arc<Self> {
-        Arc::new(Self {
-            shards: std::array::from_fn(|_| Mutex::default()),
-            keep,
-            is_swept: AtomicBool::new(false),
-        })
     }
 
-    /// A connection to `place` that still stands.
-    pub fn take(&self, place: &Place) -> Option<Box<PlainStream>> {
-        let own = own_shard();
-        (0..SHARDS).find_map(|n| {
-            let mut shard = self.shards[(own + n) % SHARDS].lock();
-            let waiting = shard.get_mut(place)?;
-            while let Some(idle) = waiting.pop() {
-                if idle.since.elapsed() < self.keep && idle.stream.is_quiet() {
-                    return Some(idle.stream);
+    /// Appends what one read brings of the body to `into`, waiting for it; `false` at its end. May
+    /// be dropped while waiting without losing bytes.
+    pub async fn piece(&mut self, into: &mut BytesMut) -> Result<bool, ModelError> {
+        poll_fn(|cx| self.poll_piece(cx, into)).await
+    }
+
+    // Its room for a read should not be part of whatever waits for it.
+    #[inline(never)]
+    fn poll_piece(
+        &mut self,
+        cx: &mut Context<'_>,
+        into: &mut BytesMut,
+    ) -> Poll<Result<bool, ModelError>> {
+        let mut room = [MaybeUninit::<u8>::uninit(); READ_BYTES];
+        while !self.framing.is_ended() {
+            let behind_head = std::mem::take(&mut self.stream.behind_head);
+            let mut read = ReadBuf::uninit(&mut room);
+            if behind_head.is_empty() {
+                let socket = Pin::new(&mut self.stream.socket);
+                match ready!(socket.poll_read(cx, &mut read)) {
+                    Ok(()) if !read.filled().is_empty() => {}
+                    Ok(()) if self.framing.close() => break,
+                    Ok(()) | Err(_) => return Poll::Ready(Err(ModelError::Cut)),
                 }
             }
-            None
-        })
-    }
-
-    /// Keeps a connection whose answer was read to its end.
-    pub fn put(self: &Arc<Self>, place: Place, mut stream: Box<PlainStream>) {
-        if !self.is_swept.swap(true, Ordering::Relaxed) {
-            self.sweep_now_and_then();
-        }
-        stream.holds_header = true;
-        let idle = Idle {
-            stream,
-            since: Instant::now(),
-        };
-        let mut shard = self.shards[own_shard()].lock();
-        let waiting = shard.entry(place).or_default();
-        if waiting.len() < MAX_IDLE {
-            waiting.push(idle);
-        }
-    }
-
-    fn sweep_now_and_then(self: &Arc<Self>) {
-        let (pool, every) = (Arc::downgrade(self), self.keep / 4);
-        tokio::spawn(async move {
-            loop {
-                tokio::time::sleep(every.max(Duration::from_secs(1))).await;
-                match pool.upgrade() {
-                    Some(pool) => pool.sweep(),
-                    None => return,
-                }
+            let read = match behind_head.is_empty() {
+                true => read.filled(),
+                false => &behind_head,
+            };
+            let before = into.len();
+            block::READ.with(|block| block.make_room(into, read.len()));
+            let taken = self.framing.decode(read, into)?;
+            // What nobody asked for is no answer to the next request.
+            self.is_kept &= taken == read.len();
+            if into.len() > before {
+                return Poll::Ready(Ok(true));
             }
-        });
+        }
+        Poll::Ready(Ok(false))
     }
 
-    /// Closes what has waited too long, or was closed by the other side.
-    fn sweep(&self) {
-        for shard in &self.shards {
-            let mut closed = Vec::new();
-            shard.lock().retain(|_, waiting| {
-                let stale =
-                    |idle: &mut Idle| idle.since.elapsed() >= self.keep || !idle.stream.is_quiet();
-                closed.extend(waiting.extract_if(.., stale));
-                !waiting.is_empty()
-            });
-            // Dropped here, without the lock.
-            drop(closed);
-        }
+    /// The connection, once the body was read to its end, if it may be used again.
+    pub fn into_kept(mut self) -> Option<Box<PlainStream>> {
+        self.stream.holds_header = true;
+        (self.framing.is_ended() && self.is_kept && self.stream.behind_head.is_empty())
+            .then_some(self.stream)
     }
 }
 
 #[cfg(test)]
-mod tests {
+pub(super) mod tests {
     use super::*;
+    use crate::model::pool::Place;
     use tokio::io::AsyncReadExt;
     use tokio::net::TcpListener;
 
-    async fn pair() -> (Box<PlainStream>, TcpStream, Place) {
+    /// A connection, its other side, and where it leads.
+    pub async fn pair() -> (Box<PlainStream>, TcpStream, Place) {
         let listener = TcpListener::bind("127.0.0.1:0").await.expect("bound");
         let address = listener.local_addr().expect("an address");
         let (stream, accepted) = tokio::join!(PlainStream::connect(address), listener.accept());
@@ -297,28 +300,5 @@ mod tests {
         );
         sent.expect("sent");
         assert!(got.expect("read") == large);
-    }
-
-    #[tokio::test]
-    async fn only_standing_connections_are_given_out() {
-        let pool = PlainPool::new(Duration::from_secs(60));
-        let (stream, other, place) = pair().await;
-        pool.put(place.clone(), stream);
-        assert!(pool.take(&(place.0, "another".into())).is_none());
-        let stream = pool.take(&place).expect("it stands");
-        assert!(pool.take(&place).is_none());
-        pool.put(place.clone(), stream);
-        drop(other);
-        let begun = Instant::now();
-        while pool.shards.iter().any(|shard| !shard.lock().is_empty()) {
-            assert!(begun.elapsed() < Duration::from_secs(5), "it stays");
-            pool.sweep();
-            tokio::time::sleep(Duration::from_millis(1)).await;
-        }
-        assert!(pool.take(&place).is_none());
-        let pool = PlainPool::new(Duration::ZERO);
-        let (stream, _other, place) = pair().await;
-        pool.put(place.clone(), stream);
-        assert!(pool.take(&place).is_none());
     }
 }

@@ -7,8 +7,8 @@ use std::time::Duration;
 
 use zeroize::Zeroizing;
 
+use super::endpoint::Endpoint;
 use super::error::ModelError;
-use super::http::Endpoint;
 use crate::config::{Config, Provider, ProviderWire};
 use crate::metrics::Metrics;
 use crate::secrets::Vault;

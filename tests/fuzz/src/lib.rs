@@ -5,6 +5,7 @@ use bytes::{Bytes, BytesMut};
 use serde_json::Value;
 use smithgate::config::ProviderWire;
 use smithgate::frame::{self, Escaped, Frame};
+use smithgate::model::framing::{Framing, HeadEnd};
 use smithgate::model::{ModelRequest, provider};
 use smithgate::sse::{Event, Splitter};
 use smithgate::wire::{FrameEncoder, chat, native, responses, ui};
@@ -52,6 +53,34 @@ pub fn sse(data: &[u8]) {
     }
 }
 
+/// What is read of the input as heads and a chunked body: all that was a head, the body, and how
+/// many bytes were either's.
+fn answer(reads: impl Iterator<Item = Bytes>) -> (usize, BytesMut, usize, Option<String>) {
+    let (mut end, mut framing) = (HeadEnd::default(), Framing::CHUNKED);
+    let (mut body, mut taken) = (BytesMut::new(), 0);
+    for read in reads {
+        let of_head = match end.length() {
+            Some(_) => 0,
+            None => end.find(&read),
+        };
+        taken += of_head;
+        if end.length().is_some() {
+            match framing.decode(&read[of_head..], &mut body) {
+                Ok(of_body) => taken += of_body,
+                Err(error) => return (end.length().unwrap_or(0), body, 0, Some(error.to_string())),
+            }
+        }
+    }
+    (end.length().unwrap_or(0), body, taken, None)
+}
+
+/// The end of a head, and the chunked coding of a body behind it.
+pub fn framing(data: &[u8]) {
+    let cut = answer(reads(data));
+    assert_eq!(cut, answer(std::iter::once(whole(data))));
+    assert!(cut.0 + cut.1.len() <= data.len());
+}
+
 fn check_text(text: &Escaped) {
     let mut quoted = vec![b'"'];
     quoted.extend_from_slice(text.as_bytes());
@@ -79,7 +108,10 @@ fn check(frames: &[Frame]) {
         echo: serde_json::Map::new(),
     };
     let numbering = responses::items::Numbering::new("B");
-    all_json(frames, responses::StreamEncoder::new(head, numbering, true, None));
+    all_json(
+        frames,
+        responses::StreamEncoder::new(head, numbering, true, None),
+    );
     all_json(frames, ui::Encoder::new("run_B", "msg_B".to_owned()));
     all_json(frames, native::Encoder::new("run_B", i64::MAX, None));
 }

@@ -3,4 +3,7 @@
 
 use smithgate::config::ProviderWire;
 
-libfuzzer_sys::fuzz_target!(|data: &[u8]| smithgate_fuzz::provider(ProviderWire::OpenaiResponses, data));
+libfuzzer_sys::fuzz_target!(|data: &[u8]| smithgate_fuzz::provider(
+    ProviderWire::OpenaiResponses,
+    data
+));
