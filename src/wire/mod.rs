@@ -52,8 +52,20 @@ pub trait Gate: Send + Sync {
     fn write_error(&self, error: &ApiError, buf: &mut BytesMut);
 }
 
-/// Parses a JSON body; the error names the field at fault.
+/// Refuses a list, which serde would take for an object's members in their order.
+pub fn refuse_list(body: &[u8]) -> Result<(), ApiError> {
+    match body.trim_ascii_start().first() {
+        Some(b'[') => Err(ApiError::bad_request(
+            "invalid_request",
+            "the body must be a JSON object",
+        )),
+        _ => Ok(()),
+    }
+}
+
+/// Parses a JSON body, which is an object; the error names the field at fault.
 pub fn parse<T: DeserializeOwned>(body: &[u8]) -> Result<T, ApiError> {
+    refuse_list(body)?;
     let mut deserializer = serde_json::Deserializer::from_slice(body);
     let value = serde_path_to_error::deserialize(&mut deserializer).map_err(|error| {
         let path = error.path().to_string();

@@ -10,7 +10,7 @@ use crate::error::ApiError;
 use crate::frame::Usage;
 use crate::model::provider::ChatUsage;
 use crate::sse::{EventTooLarge, WholeEvents, first_event_end};
-use crate::wire::Gate;
+use crate::wire::{Gate, refuse_list};
 
 /// What must be known of a body before it is passed on.
 #[derive(Deserialize)]
@@ -45,13 +45,7 @@ pub struct Forwarded {
 
 /// Replaces `model`, and asks for usage when `ask_usage` and the client did not.
 pub fn rewrite(body: &[u8], model: &str, ask_usage: bool) -> Result<Forwarded, ApiError> {
-    // A list would be taken for the members in their order.
-    if body.trim_ascii_start().first() != Some(&b'{') {
-        return Err(ApiError::bad_request(
-            "invalid_request",
-            "the body must be a JSON object",
-        ));
-    }
+    refuse_list(body)?;
     let invalid = |e: serde_json::Error| ApiError::bad_request("invalid_request", e.to_string());
     let spans: Spans<'_> = serde_json::from_slice(body).map_err(invalid)?;
     let offset = |raw: &RawValue| raw.get().as_ptr() as usize - body.as_ptr() as usize;
