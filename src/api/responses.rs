@@ -275,7 +275,7 @@ pub async fn cancel(
 ) -> Result<Json<Value>, ApiError> {
     caller.require(Scope::RunsWrite)?;
     let stored = Stored::find(&gateway, &caller, named(&headers), &id).await?;
-    if !matches!(stored.run.status.as_str(), "queued" | "running") {
+    if !stored.run.is_under_way() {
         return Ok(Json(stored.response()));
     }
     cancel_run(&gateway, &stored.run, None).await?;

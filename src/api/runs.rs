@@ -1,5 +1,6 @@
 //! Runs as records, and `submit`. Creating and following runs is the edge's.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use axum::Json;
@@ -15,7 +16,7 @@ use super::time::Time;
 use crate::auth::Scope;
 use crate::error::ApiError;
 use crate::gateway::Gateway;
-use crate::run::{Cancelled, Word, not_paused, run_out};
+use crate::run::{Cancelled, LiveRun, Word, not_paused, run_out};
 use crate::store::{RunFilter, RunRow};
 
 const STATUSES: [&str; 7] = [
@@ -280,9 +281,15 @@ pub async fn submit(
     }
 }
 
-/// Waits until a run rests: it has ended, or waits for somebody.
+/// The run, while this node has it.
+fn live(gateway: &Gateway, run: &RunRow) -> Option<Arc<LiveRun>> {
+    let live = gateway.runs.live(&run.tenant_id, &run.id);
+    live.filter(|_| !gateway.runs.lost(run))
+}
+
+/// Waits until a run rests, if it is on this node: it has ended, or waits for somebody.
 async fn rested(gateway: &Gateway, run: &RunRow) -> Result<RunRow, ApiError> {
-    if let Some(live) = gateway.runs.live(&run.tenant_id, &run.id) {
+    if let Some(live) = live(gateway, run) {
         let mut reader = live.reader();
         let mut frames = Vec::new();
         while reader.next(&mut frames).await {
@@ -307,7 +314,7 @@ pub(super) async fn cancel_run(
 ) -> Result<RunRow, ApiError> {
     const PATIENCE: Duration = Duration::from_secs(10);
     const LOOK_EVERY: Duration = Duration::from_millis(100);
-    if let Some(live) = gateway.runs.live(&run.tenant_id, &run.id) {
+    if let Some(live) = live(gateway, run) {
         live.cancel(Cancelled::Asked(reason));
         return rested(gateway, run).await;
     }
@@ -325,7 +332,7 @@ pub(super) async fn cancel_run(
         let started = tokio::time::Instant::now();
         while started.elapsed() < PATIENCE {
             let now = rested(gateway, run).await?;
-            if now.status != "running" && now.status != "queued" {
+            if !now.is_under_way() {
                 return Ok(now);
             }
             tokio::time::sleep(LOOK_EVERY).await;

@@ -8,7 +8,7 @@ use serde::Deserialize;
 use serde_json::{Value, json};
 
 use super::exchange::{Exchange, Gone};
-use super::turn::{Followed, RunTurn, is_under_way, write_frames};
+use super::turn::{Followed, RunTurn, write_frames};
 use crate::api::idempotency::{self, Claim};
 use crate::auth::{Principal, Scope};
 use crate::error::ApiError;
@@ -206,9 +206,7 @@ async fn earlier(
         .run(&principal.tenant_id, run_id)
         .await?;
     match run {
-        Some(run) if !is_under_way(&run.status) => {
-            Ok(Begun::Whole(run_out(&run).to_string().into()))
-        }
+        Some(run) if !run.is_under_way() => Ok(Begun::Whole(run_out(&run).to_string().into())),
         _ => Err(idempotency::in_progress()),
     }
 }

@@ -11,8 +11,7 @@ use serde_json::{Value, json};
 use super::exchange::{Exchange, Gone};
 use super::forward::{Forward, Passage, Prepared};
 use super::turn::{
-    Answer, Followed, Routed, RunTurn, check_thread_id, decided, is_under_way, translate_stream,
-    whole_answer,
+    Answer, Followed, Routed, RunTurn, check_thread_id, decided, translate_stream, whole_answer,
 };
 use crate::api::responses::{Stored, answer_items};
 use crate::auth::{Principal, Scope};
@@ -238,7 +237,7 @@ impl Owner<'_> {
             };
             let previous = stored.filter(|stored| stored.run.smith_id == **self.smith_id);
             let run = previous.ok_or_else(unknown)?.run;
-            if is_under_way(&run.status) {
+            if run.is_under_way() {
                 let message = format!("the response '{id}' is still under way");
                 return Err(ApiError::conflict("conversation_locked", message));
             }

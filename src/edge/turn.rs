@@ -303,11 +303,6 @@ impl Followed {
     }
 }
 
-/// Whether a run's end is still to come.
-pub fn is_under_way(status: &str) -> bool {
-    matches!(status, "queued" | "running")
-}
-
 async fn stored(
     exchange: &mut Exchange,
     run: &RunRow,
@@ -318,7 +313,7 @@ async fn stored(
     let gateway = exchange.gateway.clone();
     let (tenant, id) = (&run.tenant_id, &run.id);
     let bus = &gateway.bus;
-    let mut under_way = is_under_way(&run.status);
+    let mut under_way = run.is_under_way();
     // Before the first look, so that nothing falls between.
     let mut told = match follow && under_way {
         true => bus.follow(id),
@@ -383,7 +378,7 @@ async fn stored(
             heard = Instant::now();
         }
         under_way = match gateway.store.run(tenant, id).await {
-            Ok(Some(run)) => is_under_way(&run.status),
+            Ok(Some(run)) => run.is_under_way(),
             Ok(None) => false,
             Err(_) => true,
         };

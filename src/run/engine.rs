@@ -682,8 +682,8 @@ impl Runs {
                 error: None,
             });
         }
-        let asked = job.request.take().unwrap_or_default();
-        let model_call = Box::pin(self.models.stream(&live.tenant_id, routes, &asked));
+        let asked = job.request.get_or_insert_default();
+        let model_call = Box::pin(self.models.stream(&live.tenant_id, routes, asked));
         let mut frames = Vec::with_capacity(2);
         if log.count() == 0 {
             frames.push(Frame::RunStarted {
@@ -712,7 +712,6 @@ impl Runs {
             announced?;
             call?
         };
-        job.request = Some(asked);
         job.forget_request();
         job.forget_input();
         // What is kept for as long as the run, in memory of its own.
@@ -757,7 +756,12 @@ impl Runs {
     /// Whether a run is this node's by its row. Another node takes the runs of one that does not renew
     /// its leases, which may only be late: what that one still has of them is no truth any more.
     pub fn has(&self, run: &RunRow) -> bool {
-        matches!(run.status.as_str(), "queued" | "running") && *run.node_id == *self.node_id
+        run.is_under_way() && *run.node_id == *self.node_id
+    }
+
+    /// Whether a run is under way on another node by its row.
+    pub fn lost(&self, run: &RunRow) -> bool {
+        run.is_under_way() && !self.has(run)
     }
 
     /// Runs under way on this node.

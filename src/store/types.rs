@@ -326,6 +326,13 @@ pub struct RunRow {
     pub cancel_reason: Option<String>,
 }
 
+impl RunRow {
+    /// Whether its end is still to come, and no human is waited for.
+    pub fn is_under_way(&self) -> bool {
+        matches!(self.status.as_str(), "queued" | "running")
+    }
+}
+
 /// What it takes to go on with a run; both are JSON.
 #[derive(Debug, Clone, PartialEq, Eq, sqlx::FromRow)]
 pub struct RunState {

@@ -202,22 +202,21 @@ async fn a_run_that_another_node_took_is_told_as_that_one_wrote_it() {
     let logged = harness.gateway.runs.logged_frames(tenant, &run).await;
     let first_frame = logged.expect("frames").len() as i64;
     let mut frames = BytesMut::new();
-    let failed = Frame::RunFailed {
-        code: "run_failed".into(),
-        message: "the node that ran this turn stopped before its end".into(),
+    let cancelled = Frame::RunCancelled {
+        reason: "enough".into(),
     };
-    frame::encode(&failed, &mut frames);
+    frame::encode(&cancelled, &mut frames);
     let end = RunEnd {
         tenant_id: tenant.to_owned(),
         id: run.clone(),
         node_id: "other".into(),
         has_state: true,
-        status: "failed",
+        status: "cancelled",
         transcript: None,
         output: None,
-        stop_reason: Some("error"),
-        error_code: Some("run_failed".to_owned()),
-        error: Some("gone".to_owned()),
+        stop_reason: Some("cancelled"),
+        error_code: None,
+        error: None,
         warnings: "[]".to_owned(),
         token_usage: None,
         frames: Some((first_frame, frames.to_vec())),
@@ -226,8 +225,23 @@ async fn a_run_that_another_node_took_is_told_as_that_one_wrote_it() {
         ledger: None,
         updated_at: now,
     };
-    let ended = store.apply(&[Op::EndRun(Box::new(end))]).await;
+    // It is cancelled where it is.
+    let submit = format!("/v1/smiths/{smith}/runs/{run}/submit");
+    let cancel = harness.post(&submit, &json!({ "kind": "cancel", "reason": "enough" }));
+    let other = async {
+        while store
+            .asked_to_cancel("other")
+            .await
+            .expect("the store")
+            .is_empty()
+        {
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+        store.apply(&[Op::EndRun(Box::new(end))]).await
+    };
+    let (answer, ended) = tokio::join!(cancel.send(), other);
     assert_eq!(ended.expect("the store"), [true]);
+    assert_eq!(ok(answer).await["status"], "cancelled");
     for follow in ["false", "true"] {
         let path = format!("/v1/smiths/{smith}/runs/{run}/events?follow={follow}");
         let log = tokio::time::timeout(
@@ -236,7 +250,7 @@ async fn a_run_that_another_node_took_is_told_as_that_one_wrote_it() {
         );
         let log = log.await.expect("it ends");
         let last = log.trim_end().rsplit("\n\n").next().unwrap_or_default();
-        assert!(last.starts_with("event: run.failed"), "{last}");
+        assert!(last.starts_with("event: run.cancelled"), "{last}");
     }
 }
 
@@ -546,6 +560,25 @@ async fn bad_input_names_its_field() {
             (status, error["param"].as_str()),
             (400, Some(param)),
             "{body}: {error}"
+        );
+    }
+    let native = format!("/v1/smiths/{smith}/runs");
+    for path in [
+        native.as_str(),
+        "/v1/chat/completions",
+        "/v1/responses",
+        "/v1/ui/chat",
+        "/v1/agents",
+    ] {
+        let mut call = harness.post(path, &json!(["openai-chat/text", input("x")]));
+        if path == "/v1/ui/chat" {
+            call = call.header("IC-Smith-Id", &smith);
+        }
+        let (status, error) = refused(call.send().await).await;
+        let told = error["message"].as_str().unwrap_or_default();
+        assert!(
+            status == 400 && told.contains("must be a JSON object"),
+            "{path}: {error}"
         );
     }
     assert!(harness.mock.got().is_empty());

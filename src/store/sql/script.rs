@@ -104,7 +104,7 @@ macro_rules! send_for_ids {
     };
 }
 
-/// Adds statements that insert rows, but for those that are there already.
+/// Adds statements that insert rows; `$unless` says what becomes of those that are there already.
 macro_rules! insert_many {
     ($tx:expr, $script:expr, $rows:expr, $into:literal, $unless:literal,
      |$values:ident, $row:ident| $bind:block) => {
