@@ -159,6 +159,7 @@ impl Framing {
         })
     }
 
+    /// Whether nothing of the body is to come.
     pub fn is_ended(&self) -> bool {
         *self == Self::Ended
     }

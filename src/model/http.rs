@@ -365,20 +365,30 @@ mod tests {
         }
     }
 
+    /// Each step may take `time`.
+    async fn sent(
+        upstream: &Upstream,
+        url: &str,
+        request: &UpstreamRequest<'_>,
+        time: Duration,
+    ) -> Result<UpstreamResponse, ModelError> {
+        let endpoint = Endpoint::parse(url, true).expect("valid");
+        let timeouts = Timeouts {
+            connect: time,
+            first_byte: time,
+            idle: time,
+        };
+        upstream.send(&endpoint, request, timeouts).await
+    }
+
     #[tokio::test]
     async fn only_what_is_repeatable_is_sent_again_when_a_kept_connection_breaks() {
         let listener = TcpListener::bind("127.0.0.1:0").await.expect("bound");
         let url = format!("http://{}", listener.local_addr().expect("an address"));
         let came = Arc::new(AtomicUsize::new(0));
         tokio::spawn(breaks_kept_connections(listener, came.clone()));
-        let endpoint = Endpoint::parse(&url, true).expect("valid");
         let upstream = Upstream::new(AddressGuard::default());
         let time = Duration::from_secs(5);
-        let timeouts = Timeouts {
-            connect: time,
-            first_byte: time,
-            idle: time,
-        };
         for (repeatable, answered, requests) in
             [(true, true, 1), (true, true, 3), (false, false, 4)]
         {
@@ -389,7 +399,7 @@ mod tests {
                 body: Bytes::from_static(b"{}"),
                 repeatable,
             };
-            let sent = upstream.send(&endpoint, &request, timeouts).await;
+            let sent = sent(&upstream, &url, &request, time).await;
             assert_eq!(came.load(Ordering::SeqCst), requests);
             match sent {
                 Ok(mut response) => {
@@ -430,13 +440,6 @@ mod tests {
     }
 
     async fn asked(upstream: &Upstream, url: &str, method: Method) -> Result<String, ModelError> {
-        let endpoint = Endpoint::parse(url, true).expect("valid");
-        let time = Duration::from_millis(500);
-        let timeouts = Timeouts {
-            connect: time,
-            first_byte: time,
-            idle: time,
-        };
         let request = UpstreamRequest {
             method,
             path: "/",
@@ -444,7 +447,7 @@ mod tests {
             body: Bytes::new(),
             repeatable: true,
         };
-        let mut response = upstream.send(&endpoint, &request, timeouts).await?;
+        let mut response = sent(upstream, url, &request, Duration::from_millis(500)).await?;
         let body = response.body(100_000).await?;
         let body = String::from_utf8_lossy(&body).into_owned();
         Ok(format!("{} {body}", response.status.as_u16()))
