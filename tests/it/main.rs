@@ -19,6 +19,7 @@ mod mock;
 mod nodes;
 mod packages;
 mod plans;
+mod quirks;
 mod requests;
 mod responses;
 mod retrieval;

@@ -3,7 +3,8 @@
 //!
 //! The model's name says what to answer: `text` plays `fixtures/<wire>/text.sse` (or `.json`),
 //! `loop` asks for tools until it is given a result, `fault-<name>` misbehaves, `flaky-<n>` is
-//! overloaded n times, `status-<code>` answers with that status. Embeddings are made of a text's
+//! overloaded n times, `status-<code>` answers with that status, `quirk-<case>` answers what the case
+//! of `fixtures/quirks` says (`quirk-<case>~drip` in small pieces). Embeddings are made of a text's
 //! words, so that texts with words in common are near.
 
 use std::collections::HashMap;
@@ -219,6 +220,9 @@ async fn answer(stream: &mut TcpStream, got: &Got, shared: &Arc<Shared>) -> Opti
     let model = model
         .rsplit_once('@')
         .map_or(model.as_str(), |(name, _)| name);
+    if let Some(case) = model.strip_prefix("quirk-") {
+        return play_quirk(stream, wire, case, streamed).await;
+    }
     if let Some(code) = model.strip_prefix("status-") {
         let extra = if matches!(code, "429" | "503") {
             "retry-after: 1\r\n"
@@ -349,6 +353,49 @@ async fn play(stream: &mut TcpStream, wire: &str, name: &str, streamed: bool) ->
         return end_stream(stream).await;
     }
     write_answer(stream, "200 OK", "application/json", "", &body).await
+}
+
+/// Answers what a case says.
+async fn play_quirk(stream: &mut TcpStream, wire: &str, case: &str, streamed: bool) -> Option<()> {
+    let (name, drips) = match case.strip_suffix("~drip") {
+        Some(name) => (name, true),
+        None => (case, false),
+    };
+    let Some(played) = crate::quirks::answer_of(name, wire, streamed) else {
+        return play(stream, wire, "text", streamed).await;
+    };
+    let kind = match played.streamed {
+        true => "text/event-stream",
+        false => "application/json",
+    };
+    let mut head = format!("HTTP/1.1 {} X\r\n", played.status);
+    let mut header = |name: &str, value: &str| head.push_str(&format!("{name}: {value}\r\n"));
+    if !played.headers.contains_key("content-type") {
+        header("content-type", kind);
+    }
+    for (name, value) in &played.headers {
+        header(name, value);
+    }
+    if !played.streamed {
+        header("content-length", &played.body.len().to_string());
+        head.push_str("\r\n");
+        stream.write_all(head.as_bytes()).await.ok()?;
+        return stream.write_all(&played.body).await.ok();
+    }
+    header("transfer-encoding", "chunked");
+    head.push_str("\r\n");
+    stream.write_all(head.as_bytes()).await.ok()?;
+    let size = if drips { 7 } else { usize::MAX };
+    for piece in played.body.chunks(size.min(played.body.len().max(1))) {
+        chunk(stream, piece).await?;
+        if drips {
+            tokio::task::yield_now().await;
+        }
+    }
+    match played.cut {
+        true => None,
+        false => end_stream(stream).await,
+    }
 }
 
 /// Calls what the last user's message names, one `name {arguments}` on each line, then tells the

@@ -1,0 +1,301 @@
+//! What a client understands of an answer, whatever its wire.
+
+use std::collections::BTreeMap;
+
+use serde_json::{Value, json};
+
+/// In the words of no wire.
+#[derive(Debug, Default, PartialEq)]
+pub struct Seen {
+    pub status: u16,
+    pub text: String,
+    pub reasoning: String,
+    pub refusal: String,
+    /// Names and arguments.
+    pub calls: Vec<(String, String)>,
+    /// `None` where the wire does not tell.
+    pub finish: Option<String>,
+    pub usage: Option<BTreeMap<String, u64>>,
+    pub error: Option<Value>,
+}
+
+fn text_of(value: &Value) -> &str {
+    value.as_str().unwrap_or_default()
+}
+
+fn counts(usage: &Value, names: [(&str, &str); 4]) -> Option<BTreeMap<String, u64>> {
+    usage.as_object()?;
+    let count = |(name, pointer): (&str, &str)| {
+        let count = usage.pointer(pointer)?.as_u64()?;
+        Some((name.to_owned(), count))
+    };
+    Some(names.into_iter().filter_map(count).collect())
+}
+
+/// The data of a stream's events, each with its event's name as `event`.
+fn events(body: &str, about: &str) -> Vec<Value> {
+    let mut name = "";
+    let mut events = Vec::new();
+    for line in body.lines() {
+        if let Some(event) = line.strip_prefix("event: ") {
+            name = event;
+        }
+        let Some(data) = line.strip_prefix("data: ").filter(|data| *data != "[DONE]") else {
+            continue;
+        };
+        let parsed = serde_json::from_str(data);
+        let mut event: Value = parsed.unwrap_or_else(|_| panic!("{about}: no JSON: {data}"));
+        if let Some(members) = event.as_object_mut()
+            && !name.is_empty()
+        {
+            members.insert("event".to_owned(), name.into());
+        }
+        events.push(event);
+    }
+    events
+}
+
+impl Seen {
+    /// Of the answer to `client`.
+    pub fn of(client: &str, stream: bool, status: u16, body: &[u8], about: &str) -> Self {
+        let body = String::from_utf8(body.to_vec())
+            .unwrap_or_else(|_| panic!("{about}: the answer is no UTF-8"));
+        let mut seen = Self {
+            status,
+            ..Self::default()
+        };
+        if !stream || status != 200 {
+            let whole: Value =
+                serde_json::from_str(&body).unwrap_or_else(|_| panic!("{about}: no JSON: {body}"));
+            if status >= 300 {
+                seen.error = Some(whole["error"].clone());
+                return seen;
+            }
+            match client.trim_start_matches("smith-") {
+                "chat" => seen.chat_whole(&whole),
+                "responses" => seen.response(&whole),
+                _ => seen.run(&whole),
+            }
+            return seen;
+        }
+        let events = events(&body, about);
+        match client.trim_start_matches("smith-") {
+            "chat" => seen.chat_stream(&events),
+            "responses" => seen.response_stream(&events, about),
+            "native" => seen.run_stream(&events),
+            _ => seen.ui_stream(&events),
+        }
+        seen
+    }
+
+    fn chat_usage(&mut self, usage: &Value) {
+        let names = [
+            ("input", "/prompt_tokens"),
+            ("output", "/completion_tokens"),
+            ("cached", "/prompt_tokens_details/cached_tokens"),
+            ("reasoning", "/completion_tokens_details/reasoning_tokens"),
+        ];
+        if let Some(usage) = counts(usage, names) {
+            self.usage = Some(usage);
+        }
+    }
+
+    fn chat_whole(&mut self, whole: &Value) {
+        if whole["error"].is_object() {
+            self.error = Some(whole["error"].clone());
+            return;
+        }
+        let choice = &whole["choices"][0];
+        let message = &choice["message"];
+        self.text = text_of(&message["content"]).to_owned();
+        self.reasoning = text_of(&message["reasoning_content"]).to_owned();
+        self.refusal = text_of(&message["refusal"]).to_owned();
+        for call in message["tool_calls"].as_array().into_iter().flatten() {
+            let function = &call["function"];
+            self.calls.push((
+                text_of(&function["name"]).to_owned(),
+                text_of(&function["arguments"]).to_owned(),
+            ));
+        }
+        self.finish = choice["finish_reason"].as_str().map(str::to_owned);
+        self.chat_usage(&whole["usage"]);
+    }
+
+    fn chat_stream(&mut self, events: &[Value]) {
+        for event in events {
+            if event["error"].is_object() {
+                self.error = Some(event["error"].clone());
+            }
+            let choice = &event["choices"][0];
+            let delta = &choice["delta"];
+            self.text += text_of(&delta["content"]);
+            self.reasoning += text_of(&delta["reasoning_content"]);
+            self.refusal += text_of(&delta["refusal"]);
+            for call in delta["tool_calls"].as_array().into_iter().flatten() {
+                let at = call["index"].as_u64().unwrap_or_default() as usize;
+                if self.calls.len() <= at {
+                    self.calls.resize(at + 1, Default::default());
+                }
+                let function = &call["function"];
+                self.calls[at].0 += text_of(&function["name"]);
+                self.calls[at].1 += text_of(&function["arguments"]);
+            }
+            if let Some(finish) = choice["finish_reason"].as_str() {
+                self.finish = Some(finish.to_owned());
+            }
+            self.chat_usage(&event["usage"]);
+        }
+    }
+
+    fn response(&mut self, response: &Value) {
+        for item in response["output"].as_array().into_iter().flatten() {
+            match text_of(&item["type"]) {
+                "message" => {
+                    for part in item["content"].as_array().into_iter().flatten() {
+                        self.text += text_of(&part["text"]);
+                        self.refusal += text_of(&part["refusal"]);
+                    }
+                }
+                "reasoning" => {
+                    for part in item["summary"].as_array().into_iter().flatten() {
+                        self.reasoning += text_of(&part["text"]);
+                    }
+                }
+                "function_call" => self.calls.push((
+                    text_of(&item["name"]).to_owned(),
+                    text_of(&item["arguments"]).to_owned(),
+                )),
+                _ => {}
+            }
+        }
+        let reason = text_of(&response["incomplete_details"]["reason"]);
+        let finish = match (text_of(&response["status"]), reason) {
+            ("incomplete", "content_filter") => "content_filter",
+            ("incomplete", _) => "length",
+            _ if !self.calls.is_empty() => "tool_calls",
+            _ => "stop",
+        };
+        self.finish = Some(finish.to_owned());
+        let names = [
+            ("input", "/input_tokens"),
+            ("output", "/output_tokens"),
+            ("cached", "/input_tokens_details/cached_tokens"),
+            ("reasoning", "/output_tokens_details/reasoning_tokens"),
+        ];
+        self.usage = counts(&response["usage"], names);
+        if response["error"].is_object() {
+            self.error = Some(response["error"].clone());
+        }
+    }
+
+    /// The deltas and the response at the end, which must say the same.
+    fn response_stream(&mut self, events: &[Value], about: &str) {
+        let mut deltas = Self::default();
+        let mut places: Vec<(u64, usize)> = Vec::new();
+        let mut last = None;
+        for event in events {
+            let delta = text_of(&event["delta"]);
+            match text_of(&event["type"]) {
+                "response.output_text.delta" => deltas.text += delta,
+                "response.refusal.delta" => deltas.refusal += delta,
+                "response.reasoning_summary_text.delta" | "response.reasoning_text.delta" => {
+                    deltas.reasoning += delta;
+                }
+                "response.output_item.added" if event["item"]["type"] == "function_call" => {
+                    let place = event["output_index"].as_u64().unwrap_or_default();
+                    places.push((place, deltas.calls.len()));
+                    let name = text_of(&event["item"]["name"]).to_owned();
+                    deltas.calls.push((name, String::new()));
+                }
+                "response.function_call_arguments.delta" => {
+                    let place = event["output_index"].as_u64();
+                    let found = places.iter().find(|(at, _)| Some(*at) == place);
+                    let (_, call) = found.unwrap_or_else(|| panic!("{about}: {event} has no call"));
+                    deltas.calls[*call].1 += delta;
+                }
+                "response.completed" | "response.incomplete" | "response.failed" => {
+                    last = Some(&event["response"]);
+                }
+                "error" => {
+                    self.error = Some(match event["error"].is_object() {
+                        true => event["error"].clone(),
+                        false => event.clone(),
+                    });
+                }
+                _ => {}
+            }
+        }
+        let Some(last) = last else {
+            assert!(self.error.is_some(), "{about}: no last event: {events:?}");
+            return;
+        };
+        self.response(last);
+        if self.error.is_none() {
+            let said = |seen: &Self| {
+                (
+                    seen.text.clone(),
+                    seen.reasoning.clone(),
+                    seen.refusal.clone(),
+                    seen.calls.clone(),
+                )
+            };
+            assert_eq!(
+                said(&deltas),
+                said(self),
+                "{about}: deltas and the end differ"
+            );
+        }
+    }
+
+    fn run(&mut self, run: &Value) {
+        self.text = text_of(&run["output"]["content"]).to_owned();
+        if let Some(error) = run["error"].as_str() {
+            self.error = Some(json!({ "message": error, "code": run["error_code"] }));
+        }
+    }
+
+    fn run_stream(&mut self, events: &[Value]) {
+        let mut calls: Vec<(String, String)> = Vec::new();
+        for event in events {
+            let delta = text_of(&event["delta"]);
+            match text_of(&event["event"]) {
+                "message.delta" => self.text += delta,
+                "reasoning.delta" => self.reasoning += delta,
+                "tool.args.delta" => {
+                    let id = text_of(&event["tool_call_id"]);
+                    match calls.iter_mut().find(|(known, _)| known == id) {
+                        Some((_, arguments)) => *arguments += delta,
+                        None => calls.push((id.to_owned(), delta.to_owned())),
+                    }
+                }
+                "run.failed" => {
+                    let told = json!({ "message": event["error"], "code": event["code"] });
+                    self.error = Some(told);
+                }
+                _ => {}
+            }
+        }
+        self.calls = calls;
+    }
+
+    fn ui_stream(&mut self, events: &[Value]) {
+        for event in events {
+            match text_of(&event["type"]) {
+                "text-delta" => self.text += text_of(&event["delta"]),
+                "reasoning-delta" => self.reasoning += text_of(&event["delta"]),
+                "tool-input-available" => self.calls.push((
+                    text_of(&event["toolName"]).to_owned(),
+                    event["input"].to_string(),
+                )),
+                "finish" => {
+                    let finish = text_of(&event["finishReason"]).replace('-', "_");
+                    self.finish = Some(finish);
+                }
+                "error" => {
+                    self.error = Some(json!({ "message": event["errorText"] }));
+                }
+                _ => {}
+            }
+        }
+    }
+}
