@@ -87,6 +87,24 @@ impl ApiError {
         self
     }
 
+    /// From a code and a message alone, as a run keeps them; a code that does not say whose fault it
+    /// is stands for 502.
+    pub fn of_code(
+        code: impl Into<Cow<'static, str>>,
+        message: impl Into<Cow<'static, str>>,
+    ) -> Self {
+        let code = code.into();
+        let status = match &*code {
+            "context_length_exceeded" | "invalid_request" | "unsupported" => {
+                StatusCode::BAD_REQUEST
+            }
+            "insufficient_quota" | "rate_limit_exceeded" => StatusCode::TOO_MANY_REQUESTS,
+            "service_overloaded" | "storage_unavailable" => StatusCode::SERVICE_UNAVAILABLE,
+            _ => StatusCode::BAD_GATEWAY,
+        };
+        Self::new(status, code, message)
+    }
+
     /// 400 with a code.
     pub fn bad_request(
         code: impl Into<Cow<'static, str>>,

@@ -1,7 +1,10 @@
 //! What can go wrong between a model name and its last frame, and how a client sees it.
 
+use std::time::Duration;
+
 use http::StatusCode;
 
+use super::fault::{FAILED, Fault};
 use crate::error::ApiError;
 use crate::store::StoreError;
 
@@ -19,19 +22,11 @@ pub enum ModelError {
     #[error("the model provider did not answer in time ({0})")]
     Timeout(&'static str),
     /// The provider answered with an error status.
-    #[error("{message}")]
-    Status {
-        status: u16,
-        message: String,
-        retry_after: Option<u64>,
-    },
-    /// The provider reported an error inside its stream.
-    #[error("the model provider failed in mid-stream: {message}")]
-    InStream {
-        message: String,
-        overloaded: bool,
-        rate_limited: bool,
-    },
+    #[error("{}", .0.message)]
+    Status(Box<Fault>),
+    /// The provider told of an error inside an answer that began well.
+    #[error("{}", .0.message)]
+    InStream(Box<Fault>),
     #[error("the model provider's stream was cut before its end")]
     Cut,
     #[error("the model provider sent what its wire does not allow: {0}")]
@@ -46,13 +41,35 @@ pub enum ModelError {
 }
 
 impl ModelError {
-    /// Whether the same or another target may do better.
+    /// An error that a decoder has read inside of an answer.
+    pub fn told(code: &str, message: &str) -> Self {
+        Self::InStream(Box::new(Fault::told(code, message)))
+    }
+
+    /// Whether the same target may do better a little later.
     pub fn is_retryable(&self) -> bool {
         match self {
             Self::Connect(_) | Self::Timeout(_) | Self::Cut | Self::Malformed(_) => true,
-            Self::InStream { .. } => true,
-            Self::Status { status, .. } => matches!(status, 408 | 409 | 425 | 429 | 500..=599),
+            Self::InStream(fault) | Self::Status(fault) => fault.is_retryable(),
             _ => false,
+        }
+    }
+
+    /// Whether another target may do better. What is an error behind a good status says little of
+    /// the request.
+    pub fn is_of_target(&self) -> bool {
+        match self {
+            Self::InStream(_) => true,
+            Self::Status(fault) => fault.is_of_target(),
+            other => other.is_retryable(),
+        }
+    }
+
+    /// How long the provider wants to be left alone.
+    pub fn pause(&self) -> Option<Duration> {
+        match self {
+            Self::InStream(fault) | Self::Status(fault) => fault.pause,
+            _ => None,
         }
     }
 
@@ -64,13 +81,8 @@ impl ModelError {
             Self::Forbidden(_) => "forbidden",
             Self::Connect(_) => "connect",
             Self::Timeout(_) => "timeout",
-            Self::Status { status: 429, .. } => "rate_limited",
-            Self::Status {
-                status: 401 | 403, ..
-            } => "key_refused",
-            Self::Status { status, .. } if *status >= 500 => "status_5xx",
-            Self::Status { .. } => "status_4xx",
-            Self::InStream { .. } => "in_stream",
+            Self::Status(fault) => fault.kind(),
+            Self::InStream(_) => "in_stream",
             Self::Cut => "cut",
             Self::Malformed(_) => "malformed",
             Self::TooLarge(_) => "too_large",
@@ -79,10 +91,6 @@ impl ModelError {
         }
     }
 }
-
-const FAILED: &str = "model_request_failed";
-/// When a provider names no time, a second is a fair guess.
-const DEFAULT_RETRY_SECONDS: u64 = 1;
 
 impl From<ModelError> for ApiError {
     fn from(error: ModelError) -> Self {
@@ -97,52 +105,7 @@ impl From<ModelError> for ApiError {
             ModelError::Forbidden(_) => Self::forbidden("forbidden_target", message),
             ModelError::Unsupported(_) => Self::bad_request("unsupported", message),
             ModelError::Timeout(_) => Self::new(StatusCode::GATEWAY_TIMEOUT, FAILED, message),
-            ModelError::Status {
-                status,
-                retry_after,
-                ..
-            } => match status {
-                401 | 403 => Self::new(
-                    StatusCode::BAD_GATEWAY,
-                    FAILED,
-                    format!("the model provider refused the configured key: {message}"),
-                ),
-                429 => Self::new(
-                    StatusCode::TOO_MANY_REQUESTS,
-                    "rate_limit_exceeded",
-                    message,
-                )
-                .retry_after(retry_after.unwrap_or(DEFAULT_RETRY_SECONDS)),
-                503 | 529 => Self::unavailable(
-                    "service_overloaded",
-                    message,
-                    retry_after.unwrap_or(DEFAULT_RETRY_SECONDS),
-                ),
-                400..=499 => Self::new(
-                    StatusCode::from_u16(status).unwrap_or(StatusCode::BAD_REQUEST),
-                    FAILED,
-                    message,
-                ),
-                _ => Self::new(StatusCode::BAD_GATEWAY, FAILED, message),
-            },
-            ModelError::InStream {
-                overloaded,
-                rate_limited,
-                ..
-            } => {
-                if rate_limited {
-                    Self::new(
-                        StatusCode::TOO_MANY_REQUESTS,
-                        "rate_limit_exceeded",
-                        message,
-                    )
-                    .retry_after(DEFAULT_RETRY_SECONDS)
-                } else if overloaded {
-                    Self::unavailable("service_overloaded", message, DEFAULT_RETRY_SECONDS)
-                } else {
-                    Self::new(StatusCode::BAD_GATEWAY, FAILED, message)
-                }
-            }
+            ModelError::Status(fault) | ModelError::InStream(fault) => (*fault).into(),
             ModelError::Connect(_)
             | ModelError::Cut
             | ModelError::Malformed(_)

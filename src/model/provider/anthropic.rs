@@ -538,11 +538,7 @@ impl StreamDecoder for Decoder {
                     || ("".into(), "no message".into()),
                     |error| (error.kind, error.message),
                 );
-                return Err(ModelError::InStream {
-                    message: message.into_owned(),
-                    overloaded: kind == "overloaded_error",
-                    rate_limited: kind == "rate_limit_error",
-                });
+                return Err(ModelError::told(&kind, &message));
             }
             _ => {}
         }

@@ -377,11 +377,8 @@ impl Decoder {
         let chunk: Chunk<'_> =
             serde_json::from_slice(data).map_err(|e| ModelError::Malformed(e.to_string()))?;
         if let Some(error) = chunk.error {
-            return Err(ModelError::InStream {
-                message: error.message.into_owned(),
-                overloaded: error.code == 503,
-                rate_limited: error.code == 429,
-            });
+            let code = error.code.to_string();
+            return Err(ModelError::told(&code, &error.message));
         }
         if !self.started {
             self.started = true;
@@ -475,11 +472,8 @@ impl StreamDecoder for Decoder {
             return Err(ModelError::Cut);
         };
         if stop == StopReason::Error {
-            return Err(ModelError::InStream {
-                message: "the model wrote a malformed function call".to_owned(),
-                overloaded: false,
-                rate_limited: false,
-            });
+            let message = "the model wrote a malformed function call";
+            return Err(ModelError::told("", message));
         }
         if stop == StopReason::EndTurn && self.calls > 0 {
             stop = StopReason::ToolCalls;

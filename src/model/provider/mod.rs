@@ -72,27 +72,6 @@ pub fn api(wire: ProviderWire) -> &'static dyn ProviderApi {
     }
 }
 
-/// The message of a provider's error body, whichever of the usual shapes it has.
-pub fn error_message(status: u16, body: &[u8]) -> String {
-    const LONGEST: usize = 2_000;
-    let parsed = serde_json::from_slice::<Value>(body).ok();
-    let found = parsed.as_ref().and_then(|value| {
-        let value = value.get(0).unwrap_or(value);
-        [
-            &value["error"]["message"],
-            &value["error"],
-            &value["message"],
-            &value["detail"],
-        ]
-        .into_iter()
-        .find_map(Value::as_str)
-    });
-    match found {
-        Some(message) => message.chars().take(LONGEST).collect(),
-        None => format!("the model provider answered with status {status}"),
-    }
-}
-
 fn bearer(key: Option<&str>) -> Vec<(HeaderName, HeaderValue)> {
     let mut headers = vec![(
         http::header::CONTENT_TYPE,

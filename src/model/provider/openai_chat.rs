@@ -12,6 +12,7 @@ use serde_json::{Map, Value, json};
 
 use super::*;
 use crate::frame::{StopReason, Usage};
+use crate::model::fault::Fault;
 use crate::model::request::{Part, ResponseFormat, Role, Source, ToolChoice, joined_text};
 
 /// The wire.
@@ -386,7 +387,8 @@ impl Decoder {
     fn chunk(&mut self, data: &Bytes, out: &mut Vec<Frame>) -> Result<(), ChunkError> {
         let chunk: Chunk<'_> = serde_json::from_slice(data).map_err(ChunkError::Json)?;
         if let Some(error) = chunk.error {
-            return Err(ChunkError::Model(in_stream_error(error.get())));
+            let error = Fault::told_by(error.get());
+            return Err(ChunkError::Model(ModelError::InStream(Box::new(error))));
         }
         if !self.started {
             self.started = true;
@@ -474,21 +476,6 @@ impl Decoder {
                 delta,
             });
         }
-    }
-}
-
-fn in_stream_error(raw: &str) -> ModelError {
-    let error: Value = serde_json::from_str(raw).unwrap_or_default();
-    let kind = ["type", "code", "status"].map(|k| error[k].as_str().unwrap_or_default());
-    let status = error["code"].as_u64();
-    ModelError::InStream {
-        message: error["message"]
-            .as_str()
-            .or(error.as_str())
-            .unwrap_or("no message")
-            .to_owned(),
-        overloaded: kind.iter().any(|k| k.contains("overloaded")) || status == Some(503),
-        rate_limited: kind.iter().any(|k| k.contains("rate_limit")) || status == Some(429),
     }
 }
 

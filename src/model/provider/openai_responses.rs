@@ -379,12 +379,7 @@ struct Decoder {
 }
 
 fn failed(code: Option<&str>, message: Option<&str>) -> ModelError {
-    let code = code.unwrap_or_default();
-    ModelError::InStream {
-        message: message.unwrap_or("no message").to_owned(),
-        overloaded: code.contains("overloaded"),
-        rate_limited: code.contains("rate_limit"),
-    }
+    ModelError::told(code.unwrap_or_default(), message.unwrap_or("no message"))
 }
 
 impl Decoder {

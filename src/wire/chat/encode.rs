@@ -116,10 +116,7 @@ impl FrameEncoder for StreamEncoder {
             Frame::RunCompleted { stop, usage, .. } => self.finish(*stop, usage, buf),
             Frame::RunFailed { code, message } => {
                 let text = |b: &Bytes| String::from_utf8_lossy(b).into_owned();
-                self.fail(
-                    &ApiError::new(http::StatusCode::BAD_GATEWAY, text(code), text(message)),
-                    buf,
-                );
+                self.fail(&ApiError::of_code(text(code), text(message)), buf);
             }
             Frame::RunCancelled { reason } => {
                 let reason = String::from_utf8_lossy(reason).into_owned();

@@ -535,8 +535,7 @@ impl FrameEncoder for StreamEncoder {
             Frame::ToolDone { index, .. } => self.call_done(*index as usize, buf),
             Frame::RunCompleted { stop, usage, .. } => self.finish(*stop, usage, buf),
             Frame::RunFailed { code, message } => {
-                let status = http::StatusCode::BAD_GATEWAY;
-                self.fail(&ApiError::new(status, text_of(code), text_of(message)), buf);
+                self.fail(&ApiError::of_code(text_of(code), text_of(message)), buf);
             }
             Frame::RunCancelled { reason } => {
                 let reason = match reason.is_empty() {
