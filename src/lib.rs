@@ -8,6 +8,7 @@ pub mod api;
 pub mod auth;
 mod block;
 pub mod bus;
+pub mod coding;
 pub mod config;
 pub mod connection;
 pub mod demo;

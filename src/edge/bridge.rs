@@ -5,15 +5,16 @@ use std::time::Duration;
 
 use axum::Router;
 use axum::body::Body;
-use bytes::Bytes;
+use bytes::{Bytes, BytesMut};
 use futures_util::stream;
 use http::Method;
 use http_body_util::BodyExt;
 use tokio::sync::mpsc;
 use tower::Service;
 
-use super::exchange::{Exchange, Extra, Gone};
+use super::exchange::{Exchange, Extra, Gone, bad_coding};
 use crate::api::Streamed;
+use crate::coding::Unpacker;
 use crate::error::ApiError;
 
 /// Paths that need no token.
@@ -72,6 +73,7 @@ async fn upload(
 ) -> Result<http::Response<Body>, ApiError> {
     let mut request = head(exchange)?;
     let limit = exchange.gateway.config.limits.max_file_bytes;
+    let unpacker = exchange.unpacker()?;
     let patience = Duration::from_secs(exchange.gateway.config.server.body_timeout_s);
     exchange.begin_body(limit).await?;
     let (pieces, inbox) = mpsc::channel::<Result<Bytes, std::io::Error>>(PIECES_AHEAD);
@@ -81,7 +83,7 @@ async fn upload(
     *request.body_mut() = Body::from_stream(body);
     let mut router = router.clone();
     let mut call = pin!(router.call(request));
-    let mut feed = pin!(feed(exchange, pieces, limit, patience));
+    let mut feed = pin!(feed(exchange, pieces, limit, patience, unpacker));
     let mut fed = None;
     loop {
         tokio::select! {
@@ -106,31 +108,69 @@ async fn feed(
     pieces: mpsc::Sender<Result<Bytes, std::io::Error>>,
     limit: usize,
     patience: Duration,
+    mut unpacker: Option<Unpacker>,
 ) -> Result<(), ApiError> {
-    let mut received = 0;
-    loop {
+    let (mut received, mut unpacked) = (0, 0);
+    let fed = loop {
         let piece = match exchange.body_piece(patience).await {
-            Ok(None) => return Ok(()),
-            Ok(Some(piece)) => {
-                received += piece.len();
-                match received > limit {
-                    true => Err(ApiError::too_large(limit)),
-                    false => Ok(piece),
+            Ok(Some(piece)) => piece,
+            Ok(None) => match unpacker.is_some_and(|unpacker| !unpacker.is_ended()) {
+                true => {
+                    break Err(ApiError::bad_request(
+                        "invalid_request",
+                        "the body is cut off",
+                    ));
                 }
-            }
-            Err(error) => Err(error),
+                false => return Ok(()),
+            },
+            Err(error) => break Err(error),
         };
-        match piece {
-            Ok(piece) => {
-                if pieces.send(Ok(piece)).await.is_err() {
-                    return Ok(());
-                }
+        received += piece.len();
+        if received > limit {
+            break Err(ApiError::too_large(limit));
+        }
+        let Some(unpacker) = &mut unpacker else {
+            if pieces.send(Ok(piece)).await.is_err() {
+                return Ok(());
             }
-            Err(error) => {
-                let told = std::io::Error::other(error.message.to_string());
-                let _ = pieces.send(Err(told)).await;
-                return Err(error);
-            }
+            continue;
+        };
+        unpacker.push(piece);
+        let passed = pass_unpacked(unpacker, &pieces, &mut unpacked, limit);
+        match Box::pin(passed).await {
+            Ok(true) => {}
+            Ok(false) => return Ok(()),
+            Err(error) => break Err(error),
+        }
+    };
+    if let Err(error) = &fed {
+        let told = std::io::Error::other(error.message.to_string());
+        let _ = pieces.send(Err(told)).await;
+    }
+    fed
+}
+
+/// Passes on what has come out; `false` when nobody takes it any more.
+async fn pass_unpacked(
+    unpacker: &mut Unpacker,
+    pieces: &mpsc::Sender<Result<Bytes, std::io::Error>>,
+    unpacked: &mut usize,
+    limit: usize,
+) -> Result<bool, ApiError> {
+    loop {
+        let mut out = BytesMut::new();
+        if !unpacker
+            .pull(&mut out)
+            .map_err(|error| bad_coding(&error))?
+        {
+            return Ok(true);
+        }
+        *unpacked += out.len();
+        if *unpacked > limit {
+            return Err(ApiError::too_large(limit));
+        }
+        if pieces.send(Ok(out.freeze())).await.is_err() {
+            return Ok(false);
         }
     }
 }
@@ -205,6 +245,14 @@ fn head(exchange: &mut Exchange) -> Result<http::Request<Body>, ApiError> {
         .body(Body::empty())
         .map_err(|e| ApiError::bad_request("invalid_request", e.to_string()))?;
     request.headers_mut().clone_from(&head.headers);
+    // The handler gets the body as it was before it was packed.
+    if request
+        .headers_mut()
+        .remove(http::header::CONTENT_ENCODING)
+        .is_some()
+    {
+        request.headers_mut().remove(http::header::CONTENT_LENGTH);
+    }
     if let Some(principal) = principal {
         request.extensions_mut().insert(principal);
     }

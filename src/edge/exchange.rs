@@ -9,6 +9,7 @@ use pingora_core::protocols::http::{ReusableHttpStream, ServerSession};
 use pingora_http::{RequestHeader, ResponseHeader};
 
 use crate::auth::Principal;
+use crate::coding::{self, CodingError, Unpacker};
 use crate::error::ApiError;
 use crate::gateway::Gateway;
 use crate::ids;
@@ -16,8 +17,6 @@ use crate::limit::Standing;
 
 /// The only version of the API's vocabulary.
 pub const API_VERSION: &str = "2026-05-01";
-/// Silence on a stream after which a comment is written.
-pub const KEEP_ALIVE_EVERY: Duration = Duration::from_secs(15);
 
 /// Response headers that scripts of other origins may read.
 const EXPOSED: &str = "X-Request-Id, Retry-After, X-RateLimit-Limit-Requests, \
@@ -29,6 +28,26 @@ const SMALL_BODY: u64 = 64 * 1024;
 /// How long an unread body may take to arrive before the connection is given up. Closing a socket
 /// with unread bytes resets it, and a reset can take the answer away from the client.
 const LINGER: Duration = Duration::from_secs(1);
+
+const UNKNOWN_CODING: &str = "unsupported_content_encoding";
+
+/// What is wrong with a body that was packed.
+pub fn bad_coding(error: &CodingError) -> ApiError {
+    match error {
+        CodingError::TooLarge(limit) => ApiError::too_large(*limit),
+        other => ApiError::bad_request("invalid_request", other.to_string()),
+    }
+}
+
+/// Without the byte order mark that some shells put before JSON.
+fn without_mark(body: Bytes) -> Bytes {
+    match body.strip_prefix(b"\xef\xbb\xbf") {
+        Some(rest) if matches!(rest.trim_ascii_start().first(), Some(b'{' | b'[')) => {
+            body.slice(body.len() - rest.len()..)
+        }
+        _ => body,
+    }
+}
 
 /// The client has left or takes no more bytes.
 #[derive(Debug)]
@@ -43,6 +62,8 @@ pub struct Exchange {
     /// The route's pattern, for metrics.
     pub route: &'static str,
     started: Instant,
+    /// Since when the client waits: all of its request is there.
+    asked: Instant,
     status: Option<StatusCode>,
     /// Whether the connection may serve another request.
     reusable: bool,
@@ -75,6 +96,7 @@ impl Exchange {
             request_id,
             route: "unknown",
             started: Instant::now(),
+            asked: Instant::now(),
             status: None,
             reusable: true,
             broken: false,
@@ -122,6 +144,29 @@ impl Exchange {
         Ok(principal)
     }
 
+    /// Silence on a stream after which a comment is written.
+    pub fn keep_alive(&self) -> Duration {
+        Duration::from_millis(self.gateway.config.server.keep_alive_ms)
+    }
+
+    /// For how long the client waits by now.
+    pub fn waited(&self) -> Duration {
+        self.asked.elapsed()
+    }
+
+    /// Whether an event stream has begun: an error can only be told inside of it.
+    pub fn is_streaming(&self) -> bool {
+        self.streaming
+    }
+
+    /// How the body was packed on its way; `None` when it is as it is.
+    pub fn unpacker(&self) -> Result<Option<Unpacker>, ApiError> {
+        Unpacker::of(&self.session.req_header().headers).map_err(|error| {
+            let status = StatusCode::UNSUPPORTED_MEDIA_TYPE;
+            ApiError::new(status, UNKNOWN_CODING, error.to_string())
+        })
+    }
+
     fn declared_length(&self) -> Option<u64> {
         self.header("content-length")?.parse().ok()
     }
@@ -142,12 +187,22 @@ impl Exchange {
     /// The whole request body, within the configured size and time.
     pub async fn body(&mut self) -> Result<Bytes, ApiError> {
         let limit = self.gateway.config.server.max_body_bytes;
+        let unpacker = self.unpacker()?;
         self.begin_body(limit).await?;
         let time = Duration::from_secs(self.gateway.config.server.body_timeout_s);
-        match tokio::time::timeout(time, self.read_body(limit)).await {
-            Ok(result) => result,
-            Err(_) => Err(self.late_body()),
-        }
+        let body = match tokio::time::timeout(time, self.read_body(limit)).await {
+            Ok(result) => result?,
+            Err(_) => return Err(self.late_body()),
+        };
+        self.asked = Instant::now();
+        let body = match unpacker {
+            // Boxed: seldom, and large.
+            Some(unpacker) if !body.is_empty() => Box::pin(unpacker.whole(body, limit))
+                .await
+                .map_err(|error| bad_coding(&error))?,
+            _ => body,
+        };
+        Ok(without_mark(body))
     }
 
     fn late_body(&mut self) -> ApiError {
@@ -168,7 +223,7 @@ impl Exchange {
             self.reusable = false;
             return Err(ApiError::too_large(limit));
         }
-        if self.expects_continue() && self.session.write_continue_response().await.is_err() {
+        if self.expects_continue() && self.write_continue().await.is_err() {
             self.reusable = false;
             return Err(ApiError::bad_request(
                 "invalid_request",
@@ -176,6 +231,16 @@ impl Exchange {
             ));
         }
         Ok(())
+    }
+
+    /// Pingora takes an interim response for an answer before the body, and would close behind it.
+    async fn write_continue(&mut self) -> Result<(), Box<pingora_core::Error>> {
+        self.session
+            .set_close_on_response_before_downstream_finish(false);
+        let written = self.session.write_continue_response().await;
+        self.session
+            .set_close_on_response_before_downstream_finish(true);
+        written
     }
 
     /// The next piece of the body; `None` at its end. `patience` is for this piece alone.
@@ -351,11 +416,34 @@ impl Exchange {
         if let Some(seconds) = error.retry_after {
             extra.push((header::RETRY_AFTER, HeaderValue::from(seconds)));
         }
+        if error.code == "insufficient_quota" {
+            // The clients of OpenAI and Anthropic try a 429 again unless they are told not to.
+            let name = HeaderName::from_static("x-should-retry");
+            extra.push((name, HeaderValue::from_static("false")));
+        }
+        if error.code == UNKNOWN_CODING {
+            let known = HeaderValue::from_static(coding::KNOWN);
+            extra.push((header::ACCEPT_ENCODING, known));
+        }
         if error.status == StatusCode::UNAUTHORIZED {
             extra.push((header::WWW_AUTHENTICATE, self.how_to_authenticate()));
         }
         // Whoever may have to answer with an error holds no room for that meanwhile.
         Box::pin(self.respond(error.status, &extra, error.body())).await
+    }
+
+    /// Tells of an error: as the answer, or by `write` inside of a stream that has begun meanwhile.
+    pub async fn fail(
+        &mut self,
+        error: &ApiError,
+        write: fn(&ApiError, &mut BytesMut),
+    ) -> Result<(), Gone> {
+        if !self.streaming {
+            return self.respond_error(error).await;
+        }
+        let mut buf = BytesMut::new();
+        write(error, &mut buf);
+        self.write(buf.freeze()).await
     }
 
     /// MCP hosts learn where to get a token (RFC 9728 5.1).
@@ -379,8 +467,11 @@ impl Exchange {
         Ok(wants_body)
     }
 
-    /// Begins an event stream.
+    /// Begins an event stream, unless it has begun while its first event was waited for.
     pub async fn start_stream(&mut self, extra: &[Extra]) -> Result<(), Gone> {
+        if self.streaming {
+            return Ok(());
+        }
         let mut head = self.head(StatusCode::OK, extra);
         let set = [
             (header::CONTENT_TYPE, "text/event-stream; charset=utf-8"),
