@@ -181,12 +181,9 @@ pub async fn create(
         for route in &routes {
             bodies.push(body_for(&body, route, input.model.is_some())?);
         }
-        let sent = gateway.models.forward(&routes, "/embeddings", &bodies);
-        let (at, mut response) = sent.await?;
+        let sent = gateway.models.forward_embeddings(&routes, &bodies);
+        let (at, answer) = sent.await?;
         let route = &routes[at];
-        let answer = response
-            .body(gateway.config.limits.max_answer_bytes)
-            .await?;
         let usage = input_only(tokens_of_answer(&answer));
         gateway
             .accounting

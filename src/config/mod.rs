@@ -54,6 +54,8 @@ pub struct Server {
     pub body_timeout_s: u64,
     /// Time a client may take to accept one write, in seconds.
     pub write_timeout_s: u64,
+    /// Silence of a stream after which a comment is written, in milliseconds.
+    pub keep_alive_ms: u64,
     /// Time between two requests on one connection, in seconds.
     pub keepalive_timeout_s: u64,
     /// After SIGTERM: how long streams in flight may go on, in seconds.
@@ -161,6 +163,8 @@ pub struct Limits {
     pub connect_timeout_ms: u64,
     /// Time until a provider's response header, in milliseconds.
     pub first_byte_timeout_ms: u64,
+    /// The same for an answer that is not streamed, whose header comes when all of it is there.
+    pub whole_answer_timeout_ms: u64,
     /// Longest silence inside a provider's stream, in milliseconds.
     pub idle_timeout_ms: u64,
     /// Largest single event of a provider's stream, in bytes.
@@ -213,7 +217,8 @@ pub struct Models {
     pub aliases: BTreeMap<String, Alias>,
 }
 
-/// A name for an ordered list of targets; the next is tried when one fails before its first byte.
+/// A name for an ordered list of targets; the next is tried when one fails before the first piece of
+/// its content.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Alias {
@@ -367,6 +372,7 @@ impl Default for Server {
             max_body_bytes: 32 * 1024 * 1024,
             body_timeout_s: 60,
             write_timeout_s: 60,
+            keep_alive_ms: 15_000,
             keepalive_timeout_s: 75,
             drain_timeout_s: 30,
         }
@@ -396,6 +402,7 @@ impl Default for Limits {
         Self {
             connect_timeout_ms: 5_000,
             first_byte_timeout_ms: 120_000,
+            whole_answer_timeout_ms: 600_000,
             idle_timeout_ms: 120_000,
             max_event_bytes: 8 * 1024 * 1024,
             max_answer_bytes: 64 * 1024 * 1024,
@@ -467,6 +474,9 @@ impl Config {
 
     /// Checks what types cannot say.
     pub fn check(&self) -> Result<(), ConfigError> {
+        if self.server.keep_alive_ms == 0 {
+            return Err(bad("server.keep_alive_ms", "must be above 0"));
+        }
         if self.server.max_body_bytes == 0 {
             return Err(bad("server.max_body_bytes", "must be above 0"));
         }

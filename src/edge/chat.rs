@@ -7,7 +7,7 @@ use bytes::Bytes;
 use http::StatusCode;
 
 use super::exchange::{Exchange, Gone};
-use super::forward::{Forward, Passage, Prepared};
+use super::forward::{Begun, Forward, Passage, Prepared};
 use super::turn::{
     Answer, Routed, RunTurn, check_thread_id, decided, translate_stream, whole_answer,
 };
@@ -26,8 +26,12 @@ const WIRE: &str = "chat_completions";
 
 static PASSAGE: Passage = Passage {
     wire: WIRE,
+    provider_wire: ProviderWire::OpenaiChat,
     path: "/chat/completions",
+    answer: "choices",
+    may_be_empty: false,
     usage_of_answer: chat::forward::usage_of_answer,
+    gate: |limit, hide_usage| Box::new(EventGate::new(limit, hide_usage)),
 };
 
 /// Serves one call.
@@ -39,7 +43,7 @@ pub async fn serve(exchange: &mut Exchange) -> Result<(), Gone> {
         Ok(Plan::Forward(forward)) => Box::pin(forward.answer(exchange)).await,
         Ok(Plan::Translate(translate)) => Box::pin(translate.answer(exchange)).await,
         Ok(Plan::ClientLeft) => Err(Gone),
-        Err(error) => exchange.respond_error(&error).await,
+        Err(error) => exchange.fail(&error, chat::encode::write_error).await,
     }
 }
 
@@ -75,7 +79,6 @@ async fn begin(exchange: &mut Exchange) -> Result<Plan, ApiError> {
         .iter()
         .all(|route| route.wire == ProviderWire::OpenaiChat)
     {
-        let limit = gateway.config.limits.max_event_bytes;
         let begun = Forward::begin(
             exchange,
             tenant_id,
@@ -88,13 +91,20 @@ async fn begin(exchange: &mut Exchange) -> Result<Plan, ApiError> {
                 let forwarded = chat::forward::rewrite(&body, &route.model, ask_usage)?;
                 Ok(Prepared {
                     body: forwarded.body,
-                    gate: Box::new(EventGate::new(limit, forwarded.hide_usage)),
+                    hide_usage: forwarded.hide_usage,
                 })
             },
         );
-        return Ok(match begun.await? {
-            Some(forward) => Plan::Forward(Box::new(forward)),
-            None => Plan::ClientLeft,
+        return Ok(match Box::pin(begun).await? {
+            Begun::Forward(forward) => Plan::Forward(forward),
+            Begun::Translated(answer, permit) => Plan::Translate(Box::new(Translate {
+                tenant_id: principal.tenant_id.clone(),
+                model,
+                include_usage: chat::forward::asks_for_usage(&body),
+                answer,
+                _permit: permit,
+            })),
+            Begun::ClientLeft => Plan::ClientLeft,
         });
     }
     let decoded = decode(parse::<ChatRequest>(&body)?)?;
@@ -204,7 +214,10 @@ async fn smith_turn(
             detached,
         })
         .await?;
-    let Some(turn) = RunTurn::new(started.reader).begun(exchange).await? else {
+    let Some(turn) = RunTurn::new(started.reader)
+        .begun(exchange, stream, &[])
+        .await?
+    else {
         return Ok(Plan::ClientLeft);
     };
     Ok(Plan::Run(Box::new(SmithTurn {

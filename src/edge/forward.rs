@@ -1,185 +1,284 @@
-//! A call that is passed on to a provider of the client's own wire: bytes stay as they are.
+//! A call that is passed on to a provider of the client's own wire: bytes stay as they are. They are
+//! looked at: an answer that is none is an error, and until the first piece of content the next
+//! target is asked. One that is whole where a stream was asked for, or the other way round, is
+//! translated.
 
 use std::pin::pin;
 use std::sync::Arc;
 
 use bytes::{Bytes, BytesMut};
+use http::StatusCode;
 
 use super::exchange::{Exchange, Gone};
-use super::turn::{count_frames, while_client_waits};
+use super::stream::{self, Pieces};
+use super::turn::{Answer, count_frames, while_client_waits, while_stream_waits};
+use crate::config::ProviderWire;
 use crate::error::ApiError;
 use crate::frame::Usage;
 use crate::limit::Permit;
-use crate::model::{ModelError, Route, UpstreamResponse};
+use crate::model::{Answered, ModelError, Models, Route, UpstreamResponse, provider};
 use crate::run::Spender;
 use crate::wire::Gate;
+
+/// Most bytes that are held back before there is content.
+const MOST_HELD: usize = 1024 * 1024;
 
 /// What passing on needs to know of a wire.
 pub struct Passage {
     /// For metrics.
     pub wire: &'static str,
+    /// How answers are decoded that can't be passed on.
+    pub provider_wire: ProviderWire,
     /// Behind the base URL.
     pub path: &'static str,
+    /// The member of a whole answer that holds what was asked for.
+    pub answer: &'static str,
+    /// Whether that may be an empty list.
+    pub may_be_empty: bool,
     /// The usage in a whole answer.
     pub usage_of_answer: fn(&Bytes) -> Option<Usage>,
+    /// For a streamed answer with events of at most so many bytes; whether usage was asked for
+    /// here, and is not shown.
+    pub gate: fn(usize, bool) -> Box<dyn Gate>,
 }
 
-/// A body made ready for one route, and the gate of a streamed answer to it.
+/// A body made ready for one route.
 pub struct Prepared {
     pub body: Bytes,
-    pub gate: Box<dyn Gate>,
+    pub hide_usage: bool,
 }
 
-/// An answer that has begun.
+/// How an answer has begun.
+pub enum Begun {
+    Forward(Box<Forward>),
+    /// It can't be passed on as it is.
+    Translated(Answer, Permit),
+    ClientLeft,
+}
+
+/// An answer that is passed on.
 pub struct Forward {
     tenant_id: Arc<str>,
     passage: &'static Passage,
     route: Route,
-    response: UpstreamResponse,
-    gate: Option<Box<dyn Gate>>,
+    passing: Passing,
     _permit: Permit,
 }
 
+enum Passing {
+    Whole(Bytes),
+    Stream(Box<StreamPieces>),
+}
+
+/// A stream with its first piece of content.
+struct StreamPieces {
+    response: UpstreamResponse,
+    gate: Box<dyn Gate>,
+    held: Bytes,
+    is_ended: bool,
+    /// What ended it, where that was no good end.
+    failed: Option<&'static str>,
+}
+
+/// One attempt's answer.
+enum Attempt {
+    Passing(Passing),
+    Translated(Answer),
+}
+
+impl Passage {
+    /// Asks `route`, and looks at the answer.
+    async fn attempt(
+        &self,
+        models: &Models,
+        limit: usize,
+        route: &Route,
+        prepared: &Prepared,
+        stream: bool,
+    ) -> Result<Attempt, ModelError> {
+        let body = prepared.body.clone();
+        match (models.ask(route, self.path, body, stream).await?, stream) {
+            (Answered::Events(response), true) => {
+                let gate = (self.gate)(limit, prepared.hide_usage);
+                let pieces = StreamPieces::begin(response, gate).await?;
+                Ok(Attempt::Passing(Passing::Stream(Box::new(pieces))))
+            }
+            (Answered::Whole(whole), false) => {
+                if !(self.may_be_empty && whole.outline[self.answer].is_array()) {
+                    whole.must_hold(self.answer)?;
+                }
+                Ok(Attempt::Passing(Passing::Whole(whole.body)))
+            }
+            (answered, _) => {
+                let api = provider::api(self.provider_wire);
+                let mut call = models.call(route, api, answered)?;
+                let answer = match stream {
+                    true => {
+                        call.until_content().await?;
+                        Answer::Stream(call)
+                    }
+                    false => Answer::Whole(Box::new(route.clone()), call.all().await?),
+                };
+                Ok(Attempt::Translated(answer))
+            }
+        }
+    }
+}
+
+impl StreamPieces {
+    /// Reads up to the first piece of content. A failure before is an error.
+    async fn begin(
+        mut response: UpstreamResponse,
+        mut gate: Box<dyn Gate>,
+    ) -> Result<Self, ModelError> {
+        let mut held = BytesMut::new();
+        let mut is_ended = false;
+        while !gate.has_content() && !is_ended && held.len() <= MOST_HELD {
+            match response.chunk().await? {
+                Some(chunk) => {
+                    let events = gate.pass(chunk);
+                    held.extend_from_slice(
+                        &events.map_err(|e| ModelError::Malformed(e.to_string()))?,
+                    );
+                }
+                None => {
+                    is_ended = true;
+                    let rest = gate.end();
+                    if let Some(failure) = gate.failure() {
+                        return Err(failure);
+                    }
+                    held.extend_from_slice(&rest.ok_or(ModelError::Cut)?);
+                }
+            }
+            if let Some(failure) = gate.failure() {
+                return Err(failure);
+            }
+        }
+        Ok(Self {
+            response,
+            held: held.freeze(),
+            is_ended: is_ended || gate.is_done(),
+            gate,
+            failed: None,
+        })
+    }
+
+    fn fail(&mut self, error: ModelError) -> Bytes {
+        self.is_ended = true;
+        self.failed = Some(error.kind());
+        let mut buf = BytesMut::new();
+        self.gate.write_error(&error.into(), &mut buf);
+        buf.freeze()
+    }
+}
+
+impl Pieces for StreamPieces {
+    /// What is ready together leaves in one piece; the last is an error that the client must be
+    /// told, if there is one.
+    async fn next(&mut self) -> Option<Bytes> {
+        if !self.held.is_empty() {
+            return Some(std::mem::take(&mut self.held));
+        }
+        if self.is_ended {
+            return None;
+        }
+        match self.response.chunk().await {
+            Ok(Some(read)) => match self.gate.pass(read) {
+                Ok(events) => {
+                    self.is_ended = self.gate.is_done();
+                    Some(events)
+                }
+                Err(error) => Some(self.fail(ModelError::Malformed(error.to_string()))),
+            },
+            Ok(None) => match self.gate.end() {
+                Some(rest) => {
+                    self.is_ended = true;
+                    Some(rest)
+                }
+                None => Some(self.fail(ModelError::Cut)),
+            },
+            Err(error) => Some(self.fail(error)),
+        }
+    }
+}
+
 impl Forward {
-    /// Sends the body on, to the first route that answers; `None` when the client left.
-    /// `prepare` is called once for each route.
+    /// Sends the body on, to the first route that answers. `prepare` is called once for each route.
     pub async fn begin(
         exchange: &mut Exchange,
         tenant_id: Arc<str>,
         passage: &'static Passage,
-        routes: Vec<Route>,
+        mut routes: Vec<Route>,
         stream: bool,
         permit: Permit,
         prepare: impl Fn(&Route) -> Result<Prepared, ApiError>,
-    ) -> Result<Option<Self>, ApiError> {
-        let mut bodies = Vec::with_capacity(routes.len());
-        let mut gates = Vec::with_capacity(routes.len());
-        for route in &routes {
-            let prepared = prepare(route)?;
-            bodies.push(prepared.body);
-            gates.push(prepared.gate);
-        }
+    ) -> Result<Begun, ApiError> {
+        let prepared: Vec<Prepared> = routes.iter().map(prepare).collect::<Result<_, _>>()?;
         let models = exchange.gateway.models.clone();
+        let limit = exchange.gateway.config.limits.max_event_bytes;
         let answer = {
-            let sent = pin!(models.forward(&routes, passage.path, &bodies));
-            while_client_waits(exchange, sent).await
+            let (routes, prepared, models) = (&routes, &prepared, &models);
+            let sent = models.try_routes(routes, |at| async move {
+                let (route, prepared) = (&routes[at], &prepared[at]);
+                let attempt = passage.attempt(models, limit, route, prepared, stream);
+                Ok((at, Box::pin(attempt).await?))
+            });
+            let sent = pin!(sent);
+            match stream {
+                true => while_stream_waits(exchange, sent).await,
+                false => while_client_waits(exchange, sent).await,
+            }
         };
-        let Some(answer) = answer else {
-            return Ok(None);
-        };
-        let (at, response) = answer?;
-        let (mut routes, mut gates) = (routes, gates);
-        let (route, gate) = (routes.swap_remove(at), gates.swap_remove(at));
-        Ok(Some(Self {
-            tenant_id,
-            passage,
-            gate: (stream && response.is_event_stream()).then_some(gate),
-            route,
-            response,
-            _permit: permit,
-        }))
+        Ok(match answer.transpose()? {
+            None => Begun::ClientLeft,
+            Some((_, Attempt::Translated(answer))) => Begun::Translated(answer, permit),
+            Some((at, Attempt::Passing(passing))) => Begun::Forward(Box::new(Self {
+                tenant_id,
+                passage,
+                route: routes.swap_remove(at),
+                passing,
+                _permit: permit,
+            })),
+        })
     }
 
     /// Passes the answer on.
-    pub async fn answer(mut self: Box<Self>, exchange: &mut Exchange) -> Result<(), Gone> {
-        match self.gate.take() {
-            Some(gate) => self.stream(exchange, gate).await,
-            None => self.whole(exchange).await,
-        }
-    }
-
-    async fn whole(mut self: Box<Self>, exchange: &mut Exchange) -> Result<(), Gone> {
-        let limit = exchange.gateway.config.limits.max_answer_bytes;
-        let read = {
-            let read = pin!(self.response.body(limit));
-            while_client_waits(exchange, read).await
+    pub async fn answer(self, exchange: &mut Exchange) -> Result<(), Gone> {
+        let Self {
+            tenant_id,
+            passage,
+            route,
+            passing,
+            _permit,
+        } = self;
+        let account = |exchange: &Exchange, usage: &Usage| {
+            let accounting = &exchange.gateway.accounting;
+            let spender = Spender::tenant(&tenant_id);
+            accounting.add(&spender, &route.provider, &route.model, usage);
         };
-        match read {
-            None => Err(Gone),
-            Some(Ok(body)) => {
-                let usage = (self.passage.usage_of_answer)(&body).unwrap_or_default();
-                self.account(exchange, &usage);
-                exchange.respond_json(http::StatusCode::OK, body).await
+        let mut pieces = match passing {
+            Passing::Whole(body) => {
+                let usage = (passage.usage_of_answer)(&body).unwrap_or_default();
+                account(exchange, &usage);
+                return exchange.respond_json(StatusCode::OK, body).await;
             }
-            Some(Err(error)) => {
-                self.count_error(exchange, &error);
-                exchange.respond_error(&error.into()).await
-            }
-        }
-    }
-
-    fn account(&self, exchange: &Exchange, usage: &Usage) {
-        let accounting = &exchange.gateway.accounting;
-        accounting.add(
-            &Spender::tenant(&self.tenant_id),
-            &self.route.provider,
-            &self.route.model,
-            usage,
-        );
-    }
-
-    fn count_error(&self, exchange: &Exchange, error: &ModelError) {
-        let errors = &exchange.gateway.metrics.provider_errors;
-        errors
-            .with_label_values(&[&*self.route.provider, error.kind()])
-            .inc();
-    }
-
-    async fn stream(
-        mut self: Box<Self>,
-        exchange: &mut Exchange,
-        mut gate: Box<dyn Gate>,
-    ) -> Result<(), Gone> {
-        self.response.forget_headers();
+            Passing::Stream(pieces) => pieces,
+        };
         exchange.start_stream(&[]).await?;
-        let result = self.pass_on(exchange, gate.as_mut()).await;
-        count_frames(exchange, self.passage.wire, gate.events());
-        self.account(exchange, &gate.usage().unwrap_or_default());
-        match result? {
-            None => {
-                self.response.release();
-                Ok(())
-            }
-            Some(error) => {
-                self.count_error(exchange, &error);
-                let mut buf = BytesMut::new();
-                gate.write_error(&error.into(), &mut buf);
-                exchange.write(buf.freeze()).await
-            }
+        let written = stream::write(exchange, &mut *pieces).await;
+        let metrics = &exchange.gateway.metrics;
+        if written.is_err() {
+            metrics.cancelled_calls.inc();
         }
-    }
-
-    /// Passes events on until the end; `Some` is the error that the client must be told. What is
-    /// ready together leaves in one write.
-    async fn pass_on(
-        &mut self,
-        exchange: &mut Exchange,
-        gate: &mut dyn Gate,
-    ) -> Result<Option<ModelError>, Gone> {
-        while !gate.is_done() {
-            let read = tokio::select! {
-                biased;
-                read = self.response.chunk() => read,
-                () = exchange.client_gone() => {
-                    exchange.gateway.metrics.cancelled_calls.inc();
-                    return Err(Gone);
-                }
-            };
-            let read = match read {
-                Ok(Some(read)) => read,
-                Ok(None) => {
-                    return match gate.end() {
-                        Some(rest) => exchange.write(rest).await.map(|()| None),
-                        None => Ok(Some(ModelError::Cut)),
-                    };
-                }
-                Err(error) => return Ok(Some(error)),
-            };
-            match gate.pass(read) {
-                Ok(events) => exchange.write(events).await?,
-                Err(error) => return Ok(Some(ModelError::Malformed(error.to_string()))),
-            }
+        if let Some(kind) = pieces.failed {
+            let errors = &metrics.provider_errors;
+            errors.with_label_values(&[&*route.provider, kind]).inc();
         }
-        Ok(None)
+        count_frames(exchange, passage.wire, pieces.gate.events());
+        account(exchange, &pieces.gate.usage().unwrap_or_default());
+        if written.is_ok() && pieces.failed.is_none() {
+            pieces.response.release();
+        }
+        written
     }
 }

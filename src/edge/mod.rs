@@ -12,6 +12,7 @@ mod metrics;
 mod native;
 mod responses;
 mod server;
+mod stream;
 mod turn;
 mod ui;
 

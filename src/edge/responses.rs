@@ -4,17 +4,18 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
-use bytes::Bytes;
+use bytes::{Bytes, BytesMut};
 use http::StatusCode;
-use serde_json::{Value, json};
+use serde_json::{Map, Value, json};
 
 use super::exchange::{Exchange, Gone};
-use super::forward::{Forward, Passage, Prepared};
+use super::forward::{Begun, Forward, Passage, Prepared};
 use super::turn::{
     Answer, Followed, Routed, RunTurn, check_thread_id, decided, translate_stream, whole_answer,
 };
 use crate::api::responses::{Stored, answer_items};
 use crate::auth::{Principal, Scope};
+use crate::config::ProviderWire;
 use crate::error::ApiError;
 use crate::gateway::Gateway;
 use crate::ids;
@@ -26,7 +27,7 @@ use crate::wire::chat::Peek;
 use crate::wire::chat::forward::rewrite;
 use crate::wire::parse;
 use crate::wire::responses::decode::unknown_item;
-use crate::wire::responses::gate::usage_in;
+use crate::wire::responses::gate::{usage_in, write_error};
 use crate::wire::responses::items::{Numbering, place_of, push_turn, turn_of};
 use crate::wire::responses::{
     Decoded, Head, Input, ResponsesGate, ResponsesRequest, Status, StreamEncoder, body_of, decode,
@@ -37,8 +38,13 @@ const WIRE: &str = "responses";
 
 static PASSAGE: Passage = Passage {
     wire: WIRE,
+    provider_wire: ProviderWire::OpenaiResponses,
     path: "/responses",
+    answer: "output",
+    // A response may run in the background, or have no room for more than its reasoning.
+    may_be_empty: true,
     usage_of_answer: |body| usage_in(&serde_json::from_slice::<Value>(body).ok()?),
+    gate: |limit, _| Box::new(ResponsesGate::new(limit)),
 };
 
 /// Serves `POST /v1/responses`.
@@ -53,7 +59,10 @@ pub async fn create(exchange: &mut Exchange) -> Result<(), Gone> {
         Ok(Plan::Forward(forward)) => Box::pin(forward.answer(exchange)).await,
         Ok(Plan::Translate(translate)) => Box::pin(translate.answer(exchange)).await,
         Ok(Plan::ClientLeft) => Err(Gone),
-        Err(error) => exchange.respond_error(&error).await,
+        Err(error) => {
+            let write = |error: &ApiError, buf: &mut BytesMut| write_error(error, 0, buf);
+            exchange.fail(&error, write).await
+        }
     }
 }
 
@@ -104,7 +113,6 @@ async fn routed(
         permit,
     } = routed;
     if routes.iter().all(|route| route.responses) {
-        let limit = gateway.config.limits.max_event_bytes;
         let begun = Forward::begin(
             exchange,
             tenant_id,
@@ -115,13 +123,21 @@ async fn routed(
             |route| {
                 Ok(Prepared {
                     body: rewrite(&body, &route.model, false)?.body,
-                    gate: Box::new(ResponsesGate::new(limit)),
+                    hide_usage: false,
                 })
             },
         );
-        return Ok(match begun.await? {
-            Some(forward) => Plan::Forward(Box::new(forward)),
-            None => Plan::ClientLeft,
+        return Ok(match Box::pin(begun).await? {
+            Begun::Forward(forward) => Plan::Forward(forward),
+            Begun::Translated(answer, permit) => {
+                // What is passed on need not be understood here; what is, is repeated.
+                let decoded = parse::<ResponsesRequest>(&body).and_then(decode).ok();
+                let encrypted = decoded.as_ref().is_some_and(|decoded| decoded.encrypted);
+                let echo = decoded.map(|decoded| decoded.echo).unwrap_or_default();
+                let tenant_id = principal.tenant_id.clone();
+                Translate::plan(tenant_id, &model, echo, encrypted, answer, permit)
+            }
+            Begun::ClientLeft => Plan::ClientLeft,
         });
     }
     let mut decoded = decode(parse::<ResponsesRequest>(&body)?)?;
@@ -138,30 +154,16 @@ async fn routed(
             "without a smith nothing is kept that a response could continue",
         ));
     }
-    let mut echo = std::mem::take(&mut decoded.echo);
-    echo.insert("model".into(), json!(model));
-    // What is not kept cannot be read again.
-    echo.insert("store".into(), json!(false));
+    let echo = std::mem::take(&mut decoded.echo);
     let encrypted = decoded.encrypted;
     let request = decoded.into_request()?;
     let answer = Answer::begin(exchange, &tenant_id, routes, &request, stream).await?;
     let Some(answer) = answer else {
         return Ok(Plan::ClientLeft);
     };
-    let run_id = ids::mint(ids::Kind::Run);
-    let body = ids::body(ids::Kind::Run, &run_id).unwrap_or(&run_id);
-    Ok(Plan::Translate(Box::new(Translate {
-        tenant_id,
-        head: Head {
-            id: format!("resp_{body}"),
-            created_at: now_seconds(),
-            echo,
-        },
-        numbering: Numbering::new(body),
-        encrypted,
-        answer,
-        _permit: permit,
-    })))
+    Ok(Translate::plan(
+        tenant_id, &model, echo, encrypted, answer, permit,
+    ))
 }
 
 struct Translate {
@@ -174,6 +176,33 @@ struct Translate {
 }
 
 impl Translate {
+    fn plan(
+        tenant_id: Arc<str>,
+        model: &str,
+        mut echo: Map<String, Value>,
+        encrypted: bool,
+        answer: Answer,
+        permit: Permit,
+    ) -> Plan {
+        echo.insert("model".into(), json!(model));
+        // What is not kept cannot be read again.
+        echo.insert("store".into(), json!(false));
+        let run_id = ids::mint(ids::Kind::Run);
+        let body = ids::body(ids::Kind::Run, &run_id).unwrap_or(&run_id);
+        Plan::Translate(Box::new(Self {
+            tenant_id,
+            head: Head {
+                id: format!("resp_{body}"),
+                created_at: now_seconds(),
+                echo,
+            },
+            numbering: Numbering::new(body),
+            encrypted,
+            answer,
+            _permit: permit,
+        }))
+    }
+
     async fn answer(mut self, exchange: &mut Exchange) -> Result<(), Gone> {
         match self.answer {
             Answer::Whole(route, frames) => {
@@ -506,7 +535,8 @@ async fn smith_turn(
     if decoded.background && !decoded.stream {
         return Ok(Plan::Background(head.response(&Status::Queued, Vec::new())));
     }
-    let Some(turn) = RunTurn::new(started.reader).begun(exchange).await? else {
+    let begun = RunTurn::new(started.reader).begun(exchange, decoded.stream, &[]);
+    let Some(turn) = begun.await? else {
         return Ok(Plan::ClientLeft);
     };
     Ok(Plan::Run(Box::new(SmithTurn {

@@ -8,7 +8,8 @@ use std::time::{Duration, Instant};
 
 use bytes::{Bytes, BytesMut};
 
-use super::exchange::{Exchange, Gone, KEEP_ALIVE_EVERY};
+use super::exchange::{Exchange, Extra, Gone};
+use super::stream::{self, Pieces};
 use crate::auth::{Principal, Scope};
 use crate::block;
 use crate::error::ApiError;
@@ -18,7 +19,6 @@ use crate::ids;
 use crate::limit::Permit;
 use crate::model::{ModelCall, ModelRequest, Route};
 use crate::run::{Collected, Collector, LiveRun, Reader, Spender, Word, that_count};
-use crate::silence::Silence;
 use crate::sse::KEEP_ALIVE;
 use crate::store::RunRow;
 use crate::wire::{AnswerEncoder, FrameEncoder, Plain};
@@ -58,6 +58,19 @@ pub async fn while_client_waits<T>(
     }
 }
 
+/// The same for a call whose answer is a stream: a client that waits long gets its head, and
+/// comments.
+pub async fn while_stream_waits<T>(
+    exchange: &mut Exchange,
+    work: Pin<&mut impl Future<Output = T>>,
+) -> Option<T> {
+    let done = stream::before(exchange, &[], work).await;
+    if done.is_none() {
+        exchange.gateway.metrics.cancelled_calls.inc();
+    }
+    done
+}
+
 /// Refuses an `IC-Thread-Id` that cannot be kept.
 pub fn check_thread_id(id: &str) -> Result<(), ApiError> {
     match ids::is_sane_thread_id(id) {
@@ -95,12 +108,28 @@ impl RunTurn {
     }
 
     /// Waits for the frames that tell how it goes: a refusal before the first token is an HTTP
-    /// error, which clients retry by its status. `None` when the client left.
-    pub async fn begun(self, exchange: &mut Exchange) -> Result<Option<Self>, ApiError> {
-        tokio::select! {
-            biased;
-            () = self.reader.ready(2) => {}
-            () = exchange.client_gone() => return Ok(None),
+    /// error, which clients retry by its status. One that comes late in a stream, whose head has
+    /// `extra`, is told by the run's own frames. `None` when the client left.
+    pub async fn begun(
+        self,
+        exchange: &mut Exchange,
+        stream: bool,
+        extra: &[Extra],
+    ) -> Result<Option<Self>, ApiError> {
+        // A client that leaves cancels the run, which counts that.
+        let is_here = match stream {
+            true => stream::before(exchange, extra, pin!(self.reader.ready(2))).await,
+            false => tokio::select! {
+                biased;
+                () = self.reader.ready(2) => Some(()),
+                () = exchange.client_gone() => None,
+            },
+        };
+        if is_here.is_none() {
+            return Ok(None);
+        }
+        if exchange.is_streaming() {
+            return Ok(Some(self));
         }
         let has_failed = self.reader.peek(|frames| {
             matches!(
@@ -126,50 +155,18 @@ impl RunTurn {
 
     /// Writes the run's frames as they come. The stream has begun.
     pub async fn stream(
-        mut self,
+        self,
         exchange: &mut Exchange,
         encoder: &mut impl FrameEncoder,
         wire: &str,
     ) -> Result<(), Gone> {
-        let written = self.write(exchange, encoder).await;
-        count_frames(exchange, wire, encoder.written());
+        let mut pieces = RunPieces {
+            reader: self.reader,
+            encoder,
+        };
+        let written = stream::write(exchange, &mut pieces).await;
+        count_frames(exchange, wire, pieces.encoder.written());
         written
-    }
-
-    async fn write(
-        &mut self,
-        exchange: &mut Exchange,
-        encoder: &mut impl FrameEncoder,
-    ) -> Result<(), Gone> {
-        let mut silence = Silence::new(KEEP_ALIVE_EVERY);
-        loop {
-            let piece = tokio::select! {
-                biased;
-                () = self.reader.ready(1) => match self.encoded(encoder) {
-                    Some(piece) => piece,
-                    None => return Ok(()),
-                },
-                () = exchange.client_gone() => return Err(Gone),
-                () = silence.lasts() => Bytes::from_static(KEEP_ALIVE),
-            };
-            exchange.write(piece).await?;
-            silence.broken();
-        }
-    }
-
-    /// The frames that are there, encoded; `None` when there are none.
-    fn encoded(&mut self, encoder: &mut impl FrameEncoder) -> Option<Bytes> {
-        TAKEN.with_borrow_mut(|frames| {
-            if !self.reader.take(frames) {
-                return None;
-            }
-            let mut out = room_for(frames);
-            for frame in frames.drain(..) {
-                encoder.frame(&frame, &mut out);
-            }
-            frames.shrink_to(MOST_TAKEN);
-            Some(written(out))
-        })
     }
 
     /// Hands all frames to `take`, while the client is there.
@@ -234,6 +231,29 @@ impl RunTurn {
         answer.stop = stop;
         answer.usage = usage;
         Ok(Ok(answer))
+    }
+}
+
+/// A run's frames on their way to a client.
+struct RunPieces<'a, E> {
+    reader: Reader,
+    encoder: &'a mut E,
+}
+
+impl<E: FrameEncoder> Pieces for RunPieces<'_, E> {
+    async fn next(&mut self) -> Option<Bytes> {
+        self.reader.ready(1).await;
+        TAKEN.with_borrow_mut(|frames| {
+            if !self.reader.take(frames) {
+                return None;
+            }
+            let mut out = room_for(frames);
+            for frame in frames.drain(..) {
+                self.encoder.frame(&frame, &mut out);
+            }
+            frames.shrink_to(MOST_TAKEN);
+            Some(written(out))
+        })
     }
 }
 
@@ -373,7 +393,7 @@ async fn stored(
                 return Ok(());
             }
         }
-        if heard.elapsed() >= KEEP_ALIVE_EVERY {
+        if heard.elapsed() >= exchange.keep_alive() {
             exchange.write(Bytes::from_static(KEEP_ALIVE)).await?;
             heard = Instant::now();
         }
@@ -419,7 +439,7 @@ impl Answer {
         let models = exchange.gateway.models.clone();
         if stream {
             let started = pin!(models.stream(tenant_id, routes, request));
-            let call = while_client_waits(exchange, started).await.transpose()?;
+            let call = while_stream_waits(exchange, started).await.transpose()?;
             return Ok(call.map(Self::Stream));
         }
         let whole = pin!(models.complete(tenant_id, routes, request));
@@ -498,58 +518,63 @@ pub async fn translate_stream(
     encoder: &mut impl AnswerEncoder,
     wire: &str,
 ) -> Result<(), Gone> {
-    let mut collector = Collector::brief();
-    let written = write_call(exchange, call, encoder, &mut collector).await;
-    let answer = collector.finish();
+    exchange.start_stream(&[]).await?;
+    let mut pieces = CallPieces {
+        call,
+        encoder,
+        collector: Collector::brief(),
+        frames: Vec::new(),
+        failed: None,
+    };
+    let written = stream::write(exchange, &mut pieces).await;
+    if written.is_err() {
+        exchange.gateway.metrics.cancelled_calls.inc();
+    }
+    let (answer, failed) = (pieces.collector.finish(), pieces.failed);
+    if let Some(kind) = failed {
+        let errors = &exchange.gateway.metrics.provider_errors;
+        errors
+            .with_label_values(&[&*call.route.provider, kind])
+            .inc();
+    }
     keep(exchange, tenant_id, &call.route, &answer);
     count_frames(exchange, wire, encoder.written());
     written
 }
 
-async fn write_call(
-    exchange: &mut Exchange,
-    call: &mut ModelCall,
-    encoder: &mut impl AnswerEncoder,
-    collector: &mut Collector,
-) -> Result<(), Gone> {
-    exchange.start_stream(&[]).await?;
-    let mut frames = Vec::new();
-    let mut silence = Silence::new(KEEP_ALIVE_EVERY);
-    while !encoder.is_ended() {
-        let read = tokio::select! {
-            biased;
-            read = call.frames(&mut frames) => read,
-            () = exchange.client_gone() => {
-                exchange.gateway.metrics.cancelled_calls.inc();
-                return Err(Gone);
-            }
-            () = silence.lasts() => {
-                exchange.write(Bytes::from_static(KEEP_ALIVE)).await?;
-                silence.broken();
-                continue;
-            }
-        };
-        let mut out = room_for(&frames);
-        for frame in frames.drain(..) {
-            collector.add(&frame);
-            encoder.frame(&frame, &mut out);
+/// A model's frames on their way to a client.
+struct CallPieces<'a, E> {
+    call: &'a mut ModelCall,
+    encoder: &'a mut E,
+    collector: Collector,
+    frames: Vec<Frame>,
+    /// The kind of the error that ended it.
+    failed: Option<&'static str>,
+}
+
+impl<E: AnswerEncoder> Pieces for CallPieces<'_, E> {
+    async fn next(&mut self) -> Option<Bytes> {
+        if self.encoder.is_ended() {
+            return None;
+        }
+        let read = self.call.frames(&mut self.frames).await;
+        let mut out = room_for(&self.frames);
+        for frame in self.frames.drain(..) {
+            self.collector.add(&frame);
+            self.encoder.frame(&frame, &mut out);
         }
         match read {
             Ok(true) => {}
             Ok(false) => {
-                let stop = collector.stop.unwrap_or(StopReason::EndTurn);
-                encoder.finish(stop, &collector.usage.unwrap_or_default(), &mut out);
+                let stop = self.collector.stop.unwrap_or(StopReason::EndTurn);
+                let usage = self.collector.usage.unwrap_or_default();
+                self.encoder.finish(stop, &usage, &mut out);
             }
             Err(error) => {
-                let errors = &exchange.gateway.metrics.provider_errors;
-                errors
-                    .with_label_values(&[&*call.route.provider, error.kind()])
-                    .inc();
-                encoder.fail(&error.into(), &mut out);
+                self.failed = Some(error.kind());
+                self.encoder.fail(&error.into(), &mut out);
             }
         }
-        exchange.write(written(out)).await?;
-        silence.broken();
+        Some(written(out))
     }
-    Ok(())
 }

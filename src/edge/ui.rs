@@ -14,6 +14,7 @@ use crate::error::ApiError;
 use crate::ids;
 use crate::run::{RunRequest, Thread, Word};
 use crate::wire::parse;
+use crate::wire::ui::encode::write_error;
 use crate::wire::ui::{Encoder, UiRequest, decode};
 
 /// The wire's name in metrics.
@@ -59,7 +60,7 @@ pub async fn create(exchange: &mut Exchange) -> Result<(), Gone> {
             turn.stream(exchange, &mut encoder, WIRE).await
         }
         Ok(None) => Err(Gone),
-        Err(error) => exchange.respond_error(&error).await,
+        Err(error) => exchange.fail(&error, write_error).await,
     }
 }
 
@@ -135,7 +136,9 @@ async fn begin(
             detached: true,
         })
         .await?;
-    let begun = RunTurn::new(started.reader).begun(exchange).await?;
+    let begun = RunTurn::new(started.reader)
+        .begun(exchange, true, &headers())
+        .await?;
     Ok(begun.map(|turn| (turn, None)))
 }
 

@@ -1,24 +1,26 @@
 //! One model call: targets in order, retries on each, and the frames of the first that answers.
-//! Targets change only before the first frame; after it an error is the run's error.
+//! Targets change only before the first piece of content; after it an error is the run's error.
 
 use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use http::Method;
+use http::{HeaderValue, Method, header};
 
 use super::address::AddressGuard;
 use super::continuity::Continuity;
 use super::error::ModelError;
+use super::fault::Fault;
 use super::http::{Timeouts, Upstream, UpstreamRequest};
-use super::provider::{self, StreamDecoder};
+use super::opening::{self, Answered};
+use super::provider::{self, ProviderApi, StreamDecoder};
 use super::request::ModelRequest;
 use super::response::UpstreamResponse;
 use super::routing::{Route, Routing};
 use crate::config::{Config, Limits};
 use crate::frame::Frame;
 use crate::metrics::Metrics;
-use crate::sse::Splitter;
+use crate::sse::{Event, Splitter};
 
 /// Largest error body that is read for its message, in bytes.
 const MAX_ERROR_BODY: usize = 64 * 1024;
@@ -42,6 +44,10 @@ pub struct ModelCall {
     splitter: Splitter,
     decoder: Box<dyn StreamDecoder>,
     pending: Vec<Frame>,
+    /// Something was said: text, reasoning, a tool's call.
+    has_content: bool,
+    /// What ended it behind frames that were still good.
+    failed: Option<ModelError>,
     received: usize,
     limit: usize,
     ended: bool,
@@ -59,25 +65,40 @@ impl Models {
         }
     }
 
-    fn timeouts(&self, route: &Route) -> Timeouts {
+    fn timeouts(&self, route: &Route, stream: bool) -> Timeouts {
+        // An answer in one piece has no head before all of it is there.
+        let patience = match stream {
+            true => self.limits.first_byte_timeout_ms,
+            false => self.limits.whole_answer_timeout_ms,
+        };
         Timeouts {
             connect: Duration::from_millis(self.limits.connect_timeout_ms),
-            first_byte: route
-                .timeout
-                .unwrap_or(Duration::from_millis(self.limits.first_byte_timeout_ms)),
+            first_byte: route.timeout.unwrap_or(Duration::from_millis(patience)),
             idle: Duration::from_millis(self.limits.idle_timeout_ms),
         }
     }
 
-    /// Sends a body of `route`'s wire to it; an error status becomes an error.
-    pub(super) async fn send(
+    /// Sends a body of `route`'s wire to it and looks at how the answer begins: what is no answer
+    /// is an error, whatever its status.
+    pub async fn ask(
         &self,
         route: &Route,
         path: &str,
         body: Bytes,
-    ) -> Result<UpstreamResponse, ModelError> {
+        stream: bool,
+    ) -> Result<Answered, ModelError> {
         let api = provider::api(route.wire);
-        let headers = api.headers(route.key.as_deref().map(|k| k.as_str()));
+        let key = route.key.as_deref().map(|k| k.as_str());
+        let mut headers = api.headers(key);
+        let accepted = match stream {
+            true => "text/event-stream, application/json",
+            false => "application/json",
+        };
+        headers.push((header::ACCEPT, HeaderValue::from_static(accepted)));
+        headers.push((
+            header::ACCEPT_ENCODING,
+            HeaderValue::from_static("identity"),
+        ));
         let request = UpstreamRequest {
             method: Method::POST,
             path,
@@ -87,23 +108,18 @@ impl Models {
         };
         let mut response = self
             .upstream
-            .send(&route.endpoint, &request, self.timeouts(route))
+            .send(&route.endpoint, &request, self.timeouts(route, stream))
             .await?;
         if response.status.is_success() {
-            return Ok(response);
+            return opening::open(response, self.limits.max_answer_bytes).await;
         }
-        let status = response.status.as_u16();
-        let retry_after = response.retry_after();
-        let body = response.body(MAX_ERROR_BODY).await.unwrap_or_default();
-        Err(ModelError::Status {
-            status,
-            message: provider::error_message(status, &body),
-            retry_after,
-        })
+        let body = response.beginning(MAX_ERROR_BODY).await;
+        let fault = Fault::of_answer(response.status.as_u16(), &response.headers, &body);
+        Err(ModelError::Status(Box::new(fault.without(key))))
     }
 
     /// Calls `attempt` with the place of each route and for its retries, until one answers.
-    pub(super) async fn try_routes<T, F, A>(
+    pub async fn try_routes<T, F, A>(
         &self,
         routes: &[Route],
         mut attempt: A,
@@ -126,19 +142,8 @@ impl Models {
                     .inc();
                 tracing::warn!(provider = %route.provider, model = %route.model, %error,
                     "provider call failed");
-                let asked = match &error {
-                    ModelError::Status { retry_after, .. } => retry_after.map(Duration::from_secs),
-                    _ => None,
-                };
-                let retryable = error.is_retryable();
-                let elsewhere = retryable
-                    || matches!(
-                        error,
-                        ModelError::Status {
-                            status: 401 | 403 | 404,
-                            ..
-                        }
-                    );
+                let asked = error.pause();
+                let (retryable, elsewhere) = (error.is_retryable(), error.is_of_target());
                 last = Some(error);
                 if !elsewhere {
                     return Err(last.unwrap_or(ModelError::Cut));
@@ -152,21 +157,6 @@ impl Models {
             }
         }
         Err(last.unwrap_or_else(|| ModelError::UnknownModel("the model has no target".into())))
-    }
-
-    /// Bodies of the routes' own wires, forwarded as they are; `bodies` are in the order of
-    /// `routes`. Answers the place of the route that answered.
-    pub async fn forward(
-        &self,
-        routes: &[Route],
-        path: &str,
-        bodies: &[Bytes],
-    ) -> Result<(usize, UpstreamResponse), ModelError> {
-        self.try_routes(routes, |at| async move {
-            let body = bodies.get(at).cloned().unwrap_or_default();
-            Ok((at, self.send(&routes[at], path, body).await?))
-        })
-        .await
     }
 
     fn encode(
@@ -183,7 +173,8 @@ impl Models {
         Ok(Bytes::from(body.to_string()))
     }
 
-    /// Starts a streamed call; returns when its first frames are there.
+    /// Starts a streamed call; returns when the first of its content is there. Until then the next
+    /// target may still do better.
     pub async fn stream(
         &self,
         tenant_id: &Arc<str>,
@@ -196,30 +187,9 @@ impl Models {
             let body = self.encode(tenant_id, route, request, true)?;
             let api = provider::api(route.wire);
             let path = api.path(&route.model, true);
-            let mut response = self.send(route, &path, body).await?;
-            let mut pending = Vec::new();
-            let streamed = response.is_event_stream();
-            if !streamed {
-                // Some compatible providers answer in one piece whatever they were asked.
-                let body = response.body(self.limits.max_answer_bytes).await?;
-                pending = api.decode_full(&body)?;
-            }
-            response.forget_headers();
-            let mut call = Box::new(ModelCall {
-                route: route.clone(),
-                response: streamed.then_some(response),
-                splitter: Splitter::new(self.limits.max_event_bytes),
-                decoder: api.decoder(),
-                pending,
-                received: 0,
-                limit: self.limits.max_answer_bytes,
-                ended: !streamed,
-            });
-            while call.pending.is_empty() && !call.ended {
-                let mut first = Vec::new();
-                call.read(&mut first).await?;
-                call.pending = first;
-            }
+            let answered = self.ask(route, &path, body, true).await?;
+            let mut call = self.call(route, api, answered)?;
+            call.until_content().await?;
             Ok(call)
         })
         .await
@@ -238,22 +208,83 @@ impl Models {
             let body = self.encode(tenant_id, route, request, false)?;
             let api = provider::api(route.wire);
             let path = api.path(&route.model, false);
-            let mut response = self.send(route, &path, body).await?;
-            let body = response.body(self.limits.max_answer_bytes).await?;
-            let frames = api.decode_full(&body)?;
+            let answered = self.ask(route, &path, body, false).await?;
+            let frames = self.call(route, api, answered)?.all().await?;
             Ok((route.clone(), frames))
         })
         .await
     }
+
+    /// The call whose answer has begun so, by the rules of the wire that was spoken.
+    pub fn call(
+        &self,
+        route: &Route,
+        api: &dyn ProviderApi,
+        answered: Answered,
+    ) -> Result<Box<ModelCall>, ModelError> {
+        let (response, pending) = match answered {
+            Answered::Events(response) => (Some(response), Vec::new()),
+            Answered::Whole(whole) => (None, whole.frames(api)?),
+        };
+        Ok(Box::new(ModelCall {
+            route: route.clone(),
+            ended: response.is_none(),
+            response,
+            splitter: Splitter::new(self.limits.max_event_bytes),
+            decoder: api.decoder(),
+            pending,
+            has_content: false,
+            failed: None,
+            received: 0,
+            limit: self.limits.max_answer_bytes,
+        }))
+    }
+}
+
+/// Whether a frame is a piece of what was asked for, and not only of how it begins.
+fn is_content(frame: &Frame) -> bool {
+    !matches!(frame, Frame::ModelStarted { .. } | Frame::ModelUsage(_))
 }
 
 impl ModelCall {
+    /// Reads until there is some content, or the end. A failure behind content is told later.
+    pub async fn until_content(&mut self) -> Result<(), ModelError> {
+        while !self.has_content && !self.ended {
+            let mut more = Vec::new();
+            let read = self.read(&mut more).await;
+            self.pending.append(&mut more);
+            match read {
+                Err(error) if self.has_content => {
+                    self.ended = true;
+                    self.failed = Some(error);
+                }
+                other => other?,
+            }
+        }
+        Ok(())
+    }
+
+    /// All frames.
+    pub async fn all(mut self) -> Result<Vec<Frame>, ModelError> {
+        let mut all = Vec::new();
+        loop {
+            let mut frames = Vec::new();
+            if !self.frames(&mut frames).await? {
+                return Ok(all);
+            }
+            all.append(&mut frames);
+        }
+    }
+
     /// Appends all frames that are ready, waiting for at least one; `false` after the last.
     /// May be dropped while waiting without losing frames.
     pub async fn frames(&mut self, out: &mut Vec<Frame>) -> Result<bool, ModelError> {
         if !self.pending.is_empty() {
             out.append(&mut std::mem::take(&mut self.pending));
             return Ok(true);
+        }
+        if let Some(error) = self.failed.take() {
+            return Err(error);
         }
         while out.is_empty() && !self.ended {
             self.read(out).await?;
@@ -278,7 +309,7 @@ impl ModelCall {
         self.splitter.push(read);
         loop {
             match self.splitter.next_event() {
-                Ok(Some(event)) => self.decoder.event(&event, out)?,
+                Ok(Some(event)) => self.event(&event, out)?,
                 Ok(None) => break,
                 Err(error) => {
                     self.response = None;
@@ -290,6 +321,26 @@ impl ModelCall {
             }
         }
         Ok(())
+    }
+
+    /// Decodes an event. One that tells of a failure, in whatever shape, is that failure.
+    fn event(&mut self, event: &Event, out: &mut Vec<Frame>) -> Result<(), ModelError> {
+        let failure = || Fault::in_event(event.name.as_deref(), &event.data);
+        let before = out.len();
+        if let Err(error) = self.decoder.event(event, out) {
+            return Err(failure().map_or(error, |fault| ModelError::InStream(Box::new(fault))));
+        }
+        let told = match self.has_content {
+            true => event.name.as_deref() == Some(b"error"),
+            false => {
+                self.has_content = out[before..].iter().any(is_content);
+                !self.has_content
+            }
+        };
+        match told.then(failure).flatten() {
+            Some(fault) => Err(ModelError::InStream(Box::new(fault))),
+            None => Ok(()),
+        }
     }
 
     fn end(&mut self, out: &mut Vec<Frame>) -> Result<(), ModelError> {

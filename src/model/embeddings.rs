@@ -9,6 +9,7 @@ use serde_json::json;
 
 use super::call::Models;
 use super::error::ModelError;
+use super::opening::{Answered, Whole};
 use super::routing::Route;
 use crate::config::ProviderWire;
 
@@ -192,10 +193,32 @@ impl Models {
         complete(vectors, texts.len()).map(|vectors| Embedded { vectors, tokens: 0 })
     }
 
+    /// Bodies of OpenAI's wire, passed on as they are, in the order of `routes`. Answers the place of
+    /// the route that answered.
+    pub async fn forward_embeddings(
+        &self,
+        routes: &[Route],
+        bodies: &[Bytes],
+    ) -> Result<(usize, Bytes), ModelError> {
+        self.try_routes(routes, |at| async move {
+            let body = bodies.get(at).cloned().unwrap_or_default();
+            let whole = self.ask_whole(&routes[at], "/embeddings", body).await?;
+            whole.must_hold("data")?;
+            Ok((at, whole.body))
+        })
+        .await
+    }
+
+    async fn ask_whole(&self, route: &Route, path: &str, body: Bytes) -> Result<Whole, ModelError> {
+        match self.ask(route, path, body, false).await? {
+            Answered::Whole(whole) => Ok(whole),
+            Answered::Events(_) => Err(malformed("an event stream")),
+        }
+    }
+
     /// Sends a body and reads the whole answer.
     async fn post(&self, route: &Route, path: &str, body: String) -> Result<Bytes, ModelError> {
-        let mut response = self.send(route, path, Bytes::from(body)).await?;
-        response.body(self.limits.max_answer_bytes).await
+        Ok(self.ask_whole(route, path, Bytes::from(body)).await?.body)
     }
 }
 

@@ -12,6 +12,8 @@ pub struct Endpoint {
     pub(super) authority: Arc<str>,
     /// Without a trailing slash.
     pub(super) base_path: String,
+    /// Comes with every request, as Azure's `api-version`.
+    pub(super) query: Option<Arc<str>>,
     /// Named by the operator: the address guard does not apply.
     pub(super) trusted: bool,
 }
@@ -28,8 +30,8 @@ impl Endpoint {
         if !url.username().is_empty() || url.password().is_some() {
             return Err("must hold no user name or password".to_owned());
         }
-        if url.query().is_some() || url.fragment().is_some() {
-            return Err("must hold no query and no fragment".to_owned());
+        if url.fragment().is_some() {
+            return Err("must hold no fragment".to_owned());
         }
         let host = url.host_str().ok_or("names no host")?;
         let authority = match url.port() {
@@ -42,8 +44,20 @@ impl Endpoint {
             port: url.port_or_known_default().ok_or("names no port")?,
             authority: authority.into(),
             base_path: url.path().trim_end_matches('/').to_owned(),
+            query: url.query().filter(|query| !query.is_empty()).map(Arc::from),
             trusted,
         })
+    }
+
+    /// The target of a request for `path`, which may hold a query of its own.
+    pub(super) fn target(&self, path: &str) -> String {
+        let Some(own) = &self.query else {
+            return format!("{}{path}", self.base_path);
+        };
+        match path.split_once('?') {
+            Some((path, query)) => format!("{}{path}?{own}&{query}", self.base_path),
+            None => format!("{}{path}?{own}", self.base_path),
+        }
     }
 
     /// The IP address, when the host is one.
@@ -65,13 +79,15 @@ mod tests {
         let endpoint = Endpoint::parse("http://[::1]:9000", false).expect("valid");
         assert_eq!(endpoint.literal_address(), "::1".parse().ok());
         assert_eq!(&*endpoint.authority, "[::1]:9000");
-        for bad in [
-            "ftp://x",
-            "nope",
-            "https://u:p@x/",
-            "https://x/?a=b",
-            "https://x/#f",
-        ] {
+        let endpoint = Endpoint::parse("https://x/v1?api-version=1&a", false).expect("valid");
+        assert_eq!(endpoint.target("/chat"), "/v1/chat?api-version=1&a");
+        assert_eq!(
+            endpoint.target("/m:s?alt=sse"),
+            "/v1/m:s?api-version=1&a&alt=sse"
+        );
+        let endpoint = Endpoint::parse("https://x/v1?", false).expect("valid");
+        assert_eq!(endpoint.target("/chat?b"), "/v1/chat?b");
+        for bad in ["ftp://x", "nope", "https://u:p@x/", "https://x/#f"] {
             assert!(Endpoint::parse(bad, false).is_err(), "{bad}");
         }
     }

@@ -27,6 +27,8 @@ use super::response::{Body, UpstreamResponse};
 const POOL_SIZE: usize = 1024;
 /// For which a connection is kept for the next request.
 pub(super) const POOL_IDLE: Duration = Duration::from_secs(60);
+/// What servers are told of us, unless a request says otherwise.
+const USER_AGENT: &str = concat!("smithgate/", env!("CARGO_PKG_VERSION"));
 const DNS_TTL: Duration = Duration::from_secs(30);
 const MAX_STREAMS_PER_CONNECTION: usize = 100;
 
@@ -272,13 +274,16 @@ async fn exchange(
     endpoint: &Endpoint,
     request: &UpstreamRequest<'_>,
 ) -> Result<(StatusCode, HeaderMap), Box<PingoraError>> {
-    let path = format!("{}{}", endpoint.base_path, request.path);
     let mut header = RequestHeader::build_no_case(
         request.method.clone(),
-        path.as_bytes(),
-        Some(request.headers.len() + 2),
+        endpoint.target(request.path).as_bytes(),
+        Some(request.headers.len() + 3),
     )?;
     header.insert_header(http::header::HOST, &*endpoint.authority)?;
+    header.insert_header(
+        http::header::USER_AGENT,
+        HeaderValue::from_static(USER_AGENT),
+    )?;
     for (name, value) in request.headers {
         header.insert_header(name.clone(), value.clone())?;
     }

@@ -16,16 +16,26 @@ use super::http::{POOL_IDLE, read_error};
 use super::plain::PlainBody;
 use super::pool::{Place, PlainPool};
 use crate::block;
+use crate::coding::Unpacker;
 use crate::silence::Silence;
 
 /// Pieces that are ready together are taken together, up to about this many bytes.
 const READ_BYTES: usize = 64 * 1024;
 
-/// A response whose body is still being read.
+/// How long the beginning of a body is waited for that is not needed.
+const BEGINNING_TIME: Duration = Duration::from_secs(10);
+
+/// A response whose body is still being read. What was compressed on its way is unpacked, whether
+/// or not that was asked for.
 pub struct UpstreamResponse {
     pub status: StatusCode,
     pub headers: HeaderMap,
     unread: Option<Body>,
+    unpacker: Option<Box<Unpacker>>,
+    /// Nothing was given to it so far.
+    is_unpacker_new: bool,
+    /// Was read already, and comes once more.
+    front: Bytes,
     silence: Silence,
     /// The next piece is being waited for.
     is_waiting: bool,
@@ -86,19 +96,84 @@ impl Body {
 impl UpstreamResponse {
     /// Whose body may be silent for `idle`.
     pub(super) fn new(status: StatusCode, headers: HeaderMap, body: Body, idle: Duration) -> Self {
+        let (unpacker, failed) = match Unpacker::of(&headers) {
+            Ok(unpacker) => (unpacker.map(Box::new), None),
+            Err(error) => (None, Some(ModelError::Malformed(error.to_string()))),
+        };
         Self {
             status,
             headers,
-            unread: Some(body),
+            unread: failed.is_none().then_some(body),
+            is_unpacker_new: unpacker.is_some(),
+            unpacker,
+            front: Bytes::new(),
             silence: Silence::new(idle),
             is_waiting: false,
-            failed: None,
+            failed,
         }
     }
 
-    /// Appends what has come of the body, waiting for at least one piece; `false` at its end, when
-    /// the connection goes back to the pool.
+    /// Gives back the beginning of the body, which was taken to look at it.
+    pub(super) fn put_back(&mut self, front: Bytes) {
+        self.front = front;
+    }
+
+    /// Gives back the beginning of a body which is packed, as its bytes tell.
+    pub(super) fn unpack(&mut self, mut unpacker: Unpacker, front: Bytes) {
+        unpacker.push(front);
+        self.unpacker = Some(Box::new(unpacker));
+    }
+
+    /// Whether its bytes are taken as they come.
+    pub(super) fn is_as_it_is(&self) -> bool {
+        self.unpacker.is_none()
+    }
+
+    /// Appends what has come of the body, waiting for at least one piece; `false` at its end.
     async fn fill(&mut self, into: &mut BytesMut) -> Result<bool, ModelError> {
+        if !self.front.is_empty() {
+            into.extend_from_slice(&std::mem::take(&mut self.front));
+            return Ok(true);
+        }
+        match self.unpacker.is_some() {
+            false => self.fill_as_it_is(into).await,
+            // Seldom: a stream that is not packed has no room for it.
+            true => Box::pin(self.fill_unpacked(into)).await,
+        }
+    }
+
+    async fn fill_unpacked(&mut self, into: &mut BytesMut) -> Result<bool, ModelError> {
+        loop {
+            if let Some(unpacker) = &mut self.unpacker {
+                let unpacked = unpacker.pull(into);
+                match unpacked {
+                    Ok(true) => return Ok(true),
+                    Ok(false) => {}
+                    Err(error) => {
+                        self.unread = None;
+                        return Err(ModelError::Malformed(error.to_string()));
+                    }
+                }
+            }
+            let mut packed = BytesMut::new();
+            if !self.fill_as_it_is(&mut packed).await? {
+                return Ok(false);
+            }
+            let is_first = std::mem::take(&mut self.is_unpacker_new);
+            if let Some(unpacker) = &mut self.unpacker {
+                // What is labelled as packed need not be.
+                if is_first && !unpacker.may_begin(&packed) {
+                    self.unpacker = None;
+                    into.extend_from_slice(&packed);
+                    return Ok(true);
+                }
+                unpacker.push(packed.freeze());
+            }
+        }
+    }
+
+    /// The same for the body as it is sent, when the connection goes back to the pool at its end.
+    async fn fill_as_it_is(&mut self, into: &mut BytesMut) -> Result<bool, ModelError> {
         let Some(body) = &mut self.unread else {
             return match self.failed.take() {
                 Some(error) => Err(error),
@@ -152,6 +227,9 @@ impl UpstreamResponse {
     /// All that has come of the body, waiting for at least one piece; `None` at its end, when the
     /// connection goes back to the pool. May be dropped while waiting without losing bytes.
     pub async fn chunk(&mut self) -> Result<Option<Bytes>, ModelError> {
+        if !self.front.is_empty() {
+            return Ok(Some(std::mem::take(&mut self.front)));
+        }
         let mut chunk = BytesMut::new();
         let more = self.fill(&mut chunk).await?;
         Ok(more.then(|| block::READ.with(|block| block.cut_off(chunk))))
@@ -169,6 +247,17 @@ impl UpstreamResponse {
             }
         }
         Ok(whole.freeze())
+    }
+
+    /// What comes of the body in some seconds, up to about `limit` bytes, however it goes on.
+    pub(super) async fn beginning(&mut self, limit: usize) -> Bytes {
+        let mut begun = BytesMut::new();
+        let read = async {
+            while begun.len() < limit && matches!(self.fill(&mut begun).await, Ok(true)) {}
+        };
+        let _ = tokio::time::timeout(BEGINNING_TIME, read).await;
+        begun.truncate(limit);
+        begun.freeze()
     }
 
     /// Gives the connection back once the rest of a body that nobody needs has come, if it comes
@@ -189,20 +278,7 @@ impl UpstreamResponse {
         self.headers = HeaderMap::new();
     }
 
-    /// `Retry-After` in seconds, from seconds or an HTTP date.
-    pub fn retry_after(&self) -> Option<u64> {
-        let text = self.headers.get(http::header::RETRY_AFTER)?.to_str().ok()?;
-        if let Ok(seconds) = text.trim().parse::<f64>() {
-            return Some(seconds.max(0.0).ceil() as u64);
-        }
-        let at = httpdate::parse_http_date(text).ok()?;
-        Some(
-            at.duration_since(std::time::SystemTime::now())
-                .map_or(0, |d| d.as_secs() + 1),
-        )
-    }
-
-    /// Whether the body is an event stream.
+    /// Whether the body is said to be an event stream.
     pub fn is_event_stream(&self) -> bool {
         self.headers
             .get(http::header::CONTENT_TYPE)

@@ -1,11 +1,11 @@
 //! Server-sent events over [`Bytes`]: splitting what a provider sends and writing what a client
 //! reads (WHATWG HTML, "Server-sent events").
 //!
-//! Lives here: [`Splitter`], [`Event`], [`write_event`], [`WholeEvents`]. Imports nothing of ours.
+//! Lives here: [`Splitter`], [`Event`], [`write_event`], [`WholeEvents`], [`raw_events`]. Imports nothing of ours.
 
 mod whole;
 
-pub use whole::{EventTooLarge, WholeEvents, first_event_end};
+pub use whole::{EventTooLarge, RawEvent, WholeEvents, may_tell, raw_events};
 
 use bytes::{BufMut, Bytes, BytesMut};
 

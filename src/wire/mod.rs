@@ -16,6 +16,7 @@ use serde::de::DeserializeOwned;
 
 use crate::error::ApiError;
 use crate::frame::{Frame, StopReason, Usage};
+use crate::model::ModelError;
 use crate::sse::EventTooLarge;
 
 /// Frames on their way to a client, as the events of its wire.
@@ -42,6 +43,11 @@ pub trait Gate: Send + Sync {
     fn pass(&mut self, chunk: Bytes) -> Result<Bytes, EventTooLarge>;
     /// Called at the end of the body: what may still go on, or `None` when the stream was cut.
     fn end(&mut self) -> Option<Bytes>;
+    /// Whether the first piece of content, or the end of a good answer, has gone through: until then
+    /// another provider may still be asked.
+    fn has_content(&self) -> bool;
+    /// The failure that came in the place of content.
+    fn failure(&mut self) -> Option<ModelError>;
     /// Whether the stream's last event was seen.
     fn is_done(&self) -> bool;
     /// The usage, once it was told.

@@ -13,6 +13,7 @@ mod crash;
 mod decoders;
 mod edge;
 mod faults;
+mod forward;
 mod mcp_hard;
 mod mcp_host;
 mod mock;

@@ -504,7 +504,7 @@ async fn misbehave(
         // Resets in mid-stream, after a whole event.
         "reset" => {
             start_stream(stream).await?;
-            chunk(stream, &text[..text.len() / 2]).await?;
+            chunk(stream, &text[..text.len() * 2 / 3]).await?;
             tokio::time::sleep(Duration::from_millis(50)).await;
             let _ = stream.set_zero_linger();
             None
@@ -512,13 +512,13 @@ async fn misbehave(
         // Ends cleanly as HTTP, but in the middle of the answer, inside an event.
         "half" => {
             start_stream(stream).await?;
-            chunk(stream, &text[..text.len() / 2]).await?;
+            chunk(stream, &text[..text.len() * 2 / 3]).await?;
             end_stream(stream).await
         }
         // Begins and says nothing more.
         "stall" => {
             start_stream(stream).await?;
-            chunk(stream, &text[..text.len() / 2]).await?;
+            chunk(stream, &text[..text.len() * 2 / 3]).await?;
             until_hung_up(stream, shared).await
         }
         // Never answers.

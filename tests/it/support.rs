@@ -62,6 +62,7 @@ pub fn config(mock: &Mock, dir: &std::path::Path) -> Config {
     config.server.drain_timeout_s = 5;
     config.limits.connect_timeout_ms = 1_000;
     config.limits.first_byte_timeout_ms = 1_500;
+    config.limits.whole_answer_timeout_ms = 1_500;
     config.limits.idle_timeout_ms = 700;
     config.limits.max_event_bytes = 1 << 20;
     // Many gateways share the machine, and are behind together.

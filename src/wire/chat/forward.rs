@@ -2,14 +2,15 @@
 //! the model's name and, so that streams can be accounted for, the request for usage.
 
 use bytes::{Bytes, BytesMut};
-use memchr::memmem;
 use serde::Deserialize;
+use serde_json::Value;
 use serde_json::value::RawValue;
 
 use crate::error::ApiError;
 use crate::frame::Usage;
 use crate::model::provider::ChatUsage;
-use crate::sse::{EventTooLarge, WholeEvents, first_event_end};
+use crate::model::{Fault, ModelError};
+use crate::sse::{EventTooLarge, WholeEvents, may_tell, raw_events};
 use crate::wire::{Gate, refuse_list};
 
 /// What must be known of a body before it is passed on.
@@ -104,13 +105,30 @@ pub fn usage_of_answer(body: &Bytes) -> Option<Usage> {
     probe.usage.map(Usage::from)
 }
 
-/// Lets whole events through and reads the usage on the way.
+/// Whether the client asked for usage at the end of its stream.
+pub fn asks_for_usage(body: &[u8]) -> bool {
+    #[derive(Deserialize)]
+    struct Probe {
+        stream_options: Option<Value>,
+    }
+    let probe = serde_json::from_slice::<Probe>(body).ok();
+    probe.and_then(|probe| probe.stream_options?["include_usage"].as_bool()) == Some(true)
+}
+
+/// What ends a stream.
+const DONE: &[u8] = b"data: [DONE]\n\n";
+
+/// Lets whole events through, reads the usage on the way, and sees the end. An event's data is what
+/// counts, not what the model wrote in it.
 pub struct EventGate {
     whole: WholeEvents,
     hide_usage: bool,
     usage: Option<Usage>,
-    done: bool,
+    has_content: bool,
+    failure: Option<Box<ModelError>>,
+    /// Its end has been told: by why it finished, or by an error that was let through.
     finished: bool,
+    done: bool,
     events: u64,
 }
 
@@ -121,43 +139,121 @@ impl EventGate {
             whole: WholeEvents::new(limit),
             hide_usage,
             usage: None,
-            done: false,
+            has_content: false,
+            failure: None,
             finished: false,
+            done: false,
             events: 0,
         }
     }
 
     fn look(&mut self, whole: Bytes) -> Bytes {
-        self.events += memmem::find_iter(&whole, b"data:").count() as u64;
-        let tail = &whole[whole.len().saturating_sub(24)..];
-        self.done |= memmem::find(tail, b"[DONE]").is_some();
-        if !self.finished {
-            self.finished = memmem::find(&whole, b"\"finish_reason\":\"").is_some()
-                || memmem::find(&whole, b"\"finish_reason\": \"").is_some();
+        let tells = !self.has_content
+            || [&b"\"usage\""[..], b"\"finish_reason\"", b"\"error\""]
+                .iter()
+                .any(|name| may_tell(&whole, name));
+        let mut at = 0;
+        // Set once something is left out.
+        let mut kept: Option<BytesMut> = None;
+        for event in raw_events(&whole) {
+            let from = at;
+            at += event.bytes.len();
+            let mut is_shown = true;
+            if let Some(data) = event.data() {
+                self.events += 1;
+                let data = data.trim_ascii();
+                // One that comes before content is a failure, and looked at.
+                self.finished |= self.has_content && event.name == Some(b"error");
+                if data == b"[DONE]" {
+                    self.done = true;
+                } else if tells {
+                    is_shown = self.examine(event.name, data);
+                }
+            } else if !self.has_content {
+                // Comments that keep a connection open are not gathered.
+                is_shown = false;
+            }
+            match (&mut kept, is_shown) {
+                (Some(kept), true) => kept.extend_from_slice(event.bytes),
+                (None, false) => kept = Some(BytesMut::from(&whole[..from])),
+                _ => {}
+            }
+            if self.done || self.failure.is_some() {
+                break;
+            }
         }
-        if memmem::find(&whole, b"\"usage\"").is_none() {
-            return whole;
+        if self.done && !self.has_content && self.failure.is_none() {
+            let message = "a stream that ends before it says anything";
+            self.failure = Some(Box::new(ModelError::Malformed(message.to_owned())));
         }
-        self.take_usage(whole)
+        match kept {
+            Some(kept) => kept.freeze(),
+            // What is behind the end is nobody's.
+            None => whole.slice(..at),
+        }
     }
 
-    /// The slow path, for the one or two reads that tell the usage.
-    fn take_usage(&mut self, whole: Bytes) -> Bytes {
-        let mut kept = BytesMut::with_capacity(whole.len());
-        let mut rest = whole;
-        while !rest.is_empty() {
-            let event = rest.split_to(first_event_end(&rest).unwrap_or(rest.len()));
-            if let Some((usage, only_usage)) = usage_of_event(&event) {
-                self.usage = Some(usage);
-                if self.hide_usage && only_usage {
-                    self.events -= 1;
-                    continue;
-                }
-            }
-            kept.extend_from_slice(&event);
+    /// Reads what an event tells; whether it is for the client.
+    fn examine(&mut self, name: Option<&[u8]>, data: &[u8]) -> bool {
+        if data.is_empty() {
+            return true;
         }
-        kept.freeze()
+        let parsed = serde_json::from_slice::<Value>(data);
+        if !self.has_content {
+            if let Some(fault) = Fault::in_event(name, data) {
+                self.failure = Some(Box::new(ModelError::InStream(Box::new(fault))));
+                return false;
+            }
+            if let Err(error) = &parsed {
+                let error = ModelError::Malformed(format!("an event that is no JSON: {error}"));
+                self.failure = Some(Box::new(error));
+                return false;
+            }
+        }
+        let Ok(chunk) = parsed else {
+            return true;
+        };
+        let choices = chunk["choices"].as_array().map_or(&[][..], Vec::as_slice);
+        for choice in choices {
+            if !self.has_content && !choice["error"].is_null() {
+                let fault = Fault::told_by(&choice["error"].to_string());
+                self.failure = Some(Box::new(ModelError::InStream(Box::new(fault))));
+                return false;
+            }
+            self.finished |= says(&choice["finish_reason"]);
+            self.has_content |= self.finished || is_content(choice);
+        }
+        self.finished |= !chunk["error"].is_null();
+        match ChatUsage::deserialize(&chunk["usage"]) {
+            Ok(usage) => {
+                self.usage = Some(usage.into());
+                let is_hidden = self.hide_usage && choices.is_empty();
+                self.events -= u64::from(is_hidden);
+                !is_hidden
+            }
+            Err(_) => true,
+        }
     }
+}
+
+/// Whether a value is more than an empty form.
+fn says(value: &Value) -> bool {
+    match value {
+        Value::String(text) => !text.is_empty(),
+        Value::Array(list) => list.iter().any(says),
+        Value::Object(members) => members.values().any(says),
+        _ => false,
+    }
+}
+
+/// Whether a choice holds a piece of an answer, and not only whose it is.
+fn is_content(choice: &Value) -> bool {
+    let delta = match &choice["delta"] {
+        Value::Object(delta) => Some(delta),
+        _ => choice["message"].as_object(),
+    };
+    let mut members = delta.into_iter().flatten();
+    members.any(|(name, value)| name != "role" && says(value)) || says(&choice["text"])
 }
 
 impl Gate for EventGate {
@@ -170,20 +266,37 @@ impl Gate for EventGate {
     }
 
     fn end(&mut self) -> Option<Bytes> {
-        let held = self.whole.rest();
-        let rest = held.trim_ascii();
-        if rest == b"data: [DONE]" || rest == b"data:[DONE]" {
-            self.done = true;
-            return Some(Bytes::from_static(b"data: [DONE]\n\n"));
+        let rest = self.whole.rest();
+        let mut last = BytesMut::new();
+        if !rest.trim_ascii().is_empty() {
+            // An event whose empty line is missing is whole when its data is.
+            let is_whole = |data: &[u8]| {
+                data.trim_ascii() == b"[DONE]" || serde_json::from_slice::<Value>(data).is_ok()
+            };
+            let whole = raw_events(&rest).all(|event| event.data().is_none_or(|d| is_whole(&d)));
+            if !whole {
+                return None;
+            }
+            last.extend_from_slice(rest.trim_ascii());
+            last.extend_from_slice(b"\n\n");
+            let shown = self.look(last.freeze());
+            last = BytesMut::from(&shown[..]);
         }
-        if !rest.is_empty() || !(self.done || self.finished) {
-            return None;
+        if !self.done {
+            if !self.finished {
+                return None;
+            }
+            last.extend_from_slice(DONE);
         }
-        if self.done {
-            Some(Bytes::new())
-        } else {
-            Some(Bytes::from_static(b"data: [DONE]\n\n"))
-        }
+        Some(last.freeze())
+    }
+
+    fn has_content(&self) -> bool {
+        self.has_content
+    }
+
+    fn failure(&mut self) -> Option<ModelError> {
+        self.failure.take().map(|failure| *failure)
     }
 
     fn is_done(&self) -> bool {
@@ -203,25 +316,10 @@ impl Gate for EventGate {
     }
 }
 
-/// The usage that an event tells, and whether it tells nothing else.
-fn usage_of_event(event: &[u8]) -> Option<(Usage, bool)> {
-    #[derive(Deserialize)]
-    struct Probe<'a> {
-        #[serde(borrow, default)]
-        choices: Option<Vec<&'a RawValue>>,
-        #[serde(default)]
-        usage: Option<ChatUsage>,
-    }
-    let at = memmem::find(event, b"data:")? + 5;
-    let data = event[at..].trim_ascii();
-    let probe: Probe<'_> = serde_json::from_slice(data).ok()?;
-    let usage = Usage::from(probe.usage?);
-    Some((usage, probe.choices.is_none_or(|c| c.is_empty())))
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
+    use memchr::memmem;
     use proptest::prelude::*;
 
     #[test]
@@ -289,6 +387,149 @@ mod tests {
         assert!(out.ends_with(b"\n\n"));
         let mut gate = EventGate::new(10, false);
         assert!(gate.pass(Bytes::from_static(&[b'x'; 11])).is_err());
+    }
+
+    fn delta(delta: &str) -> String {
+        format!("data: {{\"choices\":[{{\"index\":0,\"delta\":{delta}}}]}}\n\n")
+    }
+
+    #[test]
+    fn what_the_model_writes_is_no_end() {
+        let finish = "data: {\"choices\":[{\"delta\":{},\"finish_reason\":\"stop\"}]}\n\n";
+        for text in [
+            "[DONE]",
+            "data: [DONE]",
+            "\\n\\ndata: [DONE]\\n\\n",
+            "\\\"finish_reason\\\":\\\"stop\\\"",
+            "\\\"usage\\\":{\\\"prompt_tokens\\\":1}",
+            "\\\"error\\\":{}",
+            "error",
+        ] {
+            let first = delta(&format!("{{\"content\":\"{text}\"}}"));
+            let mut gate = EventGate::new(10_000, true);
+            let out = gate.pass(Bytes::from(first.clone())).expect("small");
+            assert_eq!(out, first);
+            assert!(!gate.is_done() && gate.has_content());
+            assert_eq!((gate.events(), gate.usage()), (1, None), "{text}");
+            assert!(gate.end().is_none(), "{text}");
+            let mut gate = EventGate::new(10_000, true);
+            let all = format!("{first}{finish}data: [DONE]\n\n");
+            assert_eq!(gate.pass(Bytes::from(all.clone())).expect("small"), all);
+            assert!(gate.is_done());
+            assert_eq!(gate.events(), 3);
+        }
+    }
+
+    #[test]
+    fn the_end_is_seen_in_all_its_spellings() {
+        let first = delta("{\"content\":\"a\"}");
+        for done in [
+            "data: [DONE]\n\n",
+            "data:[DONE]\n\n",
+            "data: [DONE]\r\n\r\n",
+            "data: [DONE]\r\r",
+            ": bye\nevent: x\ndata: [DONE] \n\n",
+            "id: 7\ndata:  [DONE]\n\n",
+        ] {
+            for cut in 0..done.len() {
+                let mut gate = EventGate::new(1000, false);
+                gate.pass(Bytes::from(first.clone())).expect("small");
+                gate.pass(Bytes::copy_from_slice(&done.as_bytes()[..cut]))
+                    .expect("small");
+                gate.pass(Bytes::copy_from_slice(&done.as_bytes()[cut..]))
+                    .expect("small");
+                assert!(gate.is_done(), "{done:?} at {cut}");
+            }
+        }
+        // What is behind it is not passed on.
+        let (out, gate, _) = through(
+            &[first.as_bytes(), b"data: [DONE]\n\ndata: more\n\n"],
+            false,
+        );
+        assert!(gate.is_done() && out.ends_with(DONE));
+    }
+
+    #[test]
+    fn data_of_several_lines_is_one_event() {
+        let event = b"data: {\"choices\":[],\r\ndata: \"usage\":{\"prompt_tokens\":3,\r\ndata: \"completion_tokens\":2}}\r\n\r\n";
+        let first = delta("{\"content\":\"a\"}");
+        let (out, gate, _) = through(&[first.as_bytes(), event], true);
+        assert_eq!(out, first.as_bytes());
+        assert_eq!(gate.usage().map(|u| (u.input, u.output)), Some((3, 2)));
+        assert_eq!(gate.events(), 1);
+    }
+
+    #[test]
+    fn a_last_event_without_its_empty_line_counts() {
+        let first = delta("{\"content\":\"a\"}");
+        let finish =
+            b"data: {\"choices\":[{\"delta\":{\"content\":\"b\"},\"finish_reason\":\"stop\"}]}";
+        let (out, _, whole) = through(&[first.as_bytes(), finish], false);
+        assert!(whole);
+        assert!(memmem::find(&out, b"\"b\"").is_some() && out.ends_with(DONE));
+        let (_, _, whole) = through(&[first.as_bytes(), &finish[..40]], false);
+        assert!(!whole);
+    }
+
+    #[test]
+    fn content_is_what_says_something() {
+        for (event, content) in [
+            ("{\"role\":\"assistant\",\"content\":\"\"}", false),
+            (
+                "{\"role\":\"assistant\",\"content\":null,\"refusal\":null,\"tool_calls\":[]}",
+                false,
+            ),
+            ("{}", false),
+            ("{\"content\":\"a\"}", true),
+            ("{\"content\":[{\"type\":\"text\",\"text\":\"a\"}]}", true),
+            ("{\"reasoning_content\":\"a\"}", true),
+            ("{\"reasoning\":\"a\"}", true),
+            ("{\"refusal\":\"a\"}", true),
+            (
+                "{\"tool_calls\":[{\"index\":0,\"function\":{\"name\":\"f\"}}]}",
+                true,
+            ),
+        ] {
+            let mut gate = EventGate::new(1000, false);
+            gate.pass(Bytes::from(delta(event))).expect("small");
+            assert_eq!(gate.has_content(), content, "{event}");
+            assert!(gate.failure().is_none());
+        }
+        // An answer that is empty is one when it says that it is finished.
+        let (_, gate, whole) = through(
+            &[b"data: {\"choices\":[{\"delta\":{},\"finish_reason\":\"stop\"}]}\n\n"],
+            false,
+        );
+        assert!(gate.has_content() && whole);
+    }
+
+    #[test]
+    fn failures_before_content_are_told_and_later_ones_passed_on() {
+        let role = delta("{\"role\":\"assistant\",\"content\":\"\"}");
+        for failure in [
+            "data: {\"error\":{\"message\":\"no\",\"code\":429}}\n\n",
+            "event: error\ndata: {\"message\":\"no\"}\n\n",
+            "event: error\ndata: no\n\n",
+            "data: {\"error\":\"no\"}\n\n",
+            "data: {\"object\":\"error\",\"message\":\"no\"}\n\n",
+            "data: {\"choices\":[{\"delta\":{\"content\":\"\"},\"finish_reason\":\"error\",\"error\":{\"message\":\"no\"}}]}\n\n",
+            "data: nonsense\n\n",
+            "data: [DONE]\n\n",
+        ] {
+            for before in ["", ": wait\n\n", role.as_str()] {
+                let mut gate = EventGate::new(1000, false);
+                gate.pass(Bytes::from(format!("{before}{failure}")))
+                    .expect("small");
+                assert!(!gate.has_content());
+                assert!(gate.failure().is_some(), "{before}{failure}");
+            }
+        }
+        let first = delta("{\"content\":\"a\"}");
+        let error = b"data: {\"error\":{\"message\":\"no\"}}\n\n";
+        let (out, mut gate, whole) = through(&[first.as_bytes(), error], false);
+        assert!(gate.failure().is_none() && whole);
+        let wanted = [first.as_bytes(), error, DONE].concat();
+        assert_eq!(out, wanted);
     }
 
     proptest! {

@@ -6,21 +6,35 @@ use serde_json::{Value, json};
 
 use crate::error::ApiError;
 use crate::frame::Usage;
-use crate::sse::{self, EventTooLarge, WholeEvents, first_event_end};
+use crate::model::{Fault, ModelError};
+use crate::sse::{self, EventTooLarge, WholeEvents, raw_events};
 use crate::wire::Gate;
 
-/// The events that a response ends with.
-const LAST: [&str; 4] = [
-    "response.completed",
-    "response.incomplete",
-    "response.failed",
-    "error",
+/// The events that a response ends with, with the quotes around their names.
+const LAST: [&[u8]; 4] = [
+    b"\"response.completed\"",
+    b"\"response.incomplete\"",
+    b"\"response.failed\"",
+    b"\"error\"",
+];
+
+/// What comes before anything is said.
+const OPENING: [&str; 7] = [
+    "response.created",
+    "response.queued",
+    "response.in_progress",
+    "response.content_part.added",
+    "response.reasoning_summary_part.added",
+    "ping",
+    "keepalive",
 ];
 
 /// Lets whole events through and reads the usage of the last one.
 pub struct ResponsesGate {
     whole: WholeEvents,
     usage: Option<Usage>,
+    has_content: bool,
+    failure: Option<Box<ModelError>>,
     done: bool,
     events: u64,
 }
@@ -31,34 +45,63 @@ impl ResponsesGate {
         Self {
             whole: WholeEvents::new(limit),
             usage: None,
+            has_content: false,
+            failure: None,
             done: false,
             events: 0,
         }
     }
 
-    fn look(&mut self, events: &Bytes) {
-        let mut rest = events.clone();
+    fn look(&mut self, whole: Bytes) -> Bytes {
         // Only events whose text names one of the last are parsed.
-        let may_end = LAST
-            .iter()
-            .any(|kind| memmem::find(events, kind.as_bytes()).is_some());
-        if !may_end {
-            self.events += memmem::find_iter(events, b"data:").count() as u64;
+        let may_end =
+            !self.has_content || LAST.iter().any(|kind| memmem::find(&whole, kind).is_some());
+        let mut at = 0;
+        for event in raw_events(&whole) {
+            at += event.bytes.len();
+            let Some(data) = event.data() else {
+                continue;
+            };
+            self.events += 1;
+            if may_end {
+                self.examine(event.name, data.trim_ascii());
+            }
+            if self.done || self.failure.is_some() {
+                break;
+            }
+        }
+        whole.slice(..at)
+    }
+
+    fn examine(&mut self, name: Option<&[u8]>, data: &[u8]) {
+        if !self.has_content
+            && let Some(fault) = Fault::in_event(name, data)
+        {
+            self.failure = Some(Box::new(ModelError::InStream(Box::new(fault))));
             return;
         }
-        while !rest.is_empty() {
-            let event = rest.split_to(first_event_end(&rest).unwrap_or(rest.len()));
-            self.events += 1;
-            let Some(at) = memmem::find(&event, b"data:") else {
-                continue;
-            };
-            let Ok(data) = serde_json::from_slice::<Value>(event[at + 5..].trim_ascii()) else {
-                continue;
-            };
-            if LAST.contains(&data["type"].as_str().unwrap_or_default()) {
-                self.done = true;
-                self.usage = usage_in(&data["response"]).or(self.usage);
+        let event = match serde_json::from_slice::<Value>(data) {
+            Ok(event) => event,
+            Err(error) if !self.has_content && !data.is_empty() && data != b"[DONE]" => {
+                let error = ModelError::Malformed(format!("an event that is no JSON: {error}"));
+                self.failure = Some(Box::new(error));
+                return;
             }
+            Err(_) => return,
+        };
+        match event["type"].as_str() {
+            Some("response.completed" | "response.incomplete" | "response.failed" | "error") => {
+                self.has_content = true;
+                self.done = true;
+                self.usage = usage_in(&event["response"]).or(self.usage);
+            }
+            // A message and a piece of reasoning begin empty; a call has its name.
+            Some("response.output_item.added") => {
+                let kind = event["item"]["type"].as_str();
+                self.has_content |= !matches!(kind, Some("message" | "reasoning"));
+            }
+            Some(kind) => self.has_content |= !OPENING.contains(&kind),
+            None => {}
         }
     }
 }
@@ -80,15 +123,29 @@ pub fn usage_in(response: &Value) -> Option<Usage> {
 impl Gate for ResponsesGate {
     fn pass(&mut self, chunk: Bytes) -> Result<Bytes, EventTooLarge> {
         let whole = self.whole.pass(chunk)?;
-        if !whole.is_empty() {
-            self.look(&whole);
+        match whole.is_empty() {
+            true => Ok(whole),
+            false => Ok(self.look(whole)),
         }
-        Ok(whole)
     }
 
     fn end(&mut self) -> Option<Bytes> {
-        let rest = self.whole.rest();
-        (rest.trim_ascii().is_empty() && self.done).then(Bytes::new)
+        let mut last = BytesMut::from(self.whole.rest().trim_ascii());
+        if !last.is_empty() {
+            // An event whose empty line is missing is whole when its data is.
+            last.extend_from_slice(b"\n\n");
+            let shown = self.look(last.freeze());
+            last = BytesMut::from(&shown[..]);
+        }
+        self.done.then(|| last.freeze())
+    }
+
+    fn has_content(&self) -> bool {
+        self.has_content
+    }
+
+    fn failure(&mut self) -> Option<ModelError> {
+        self.failure.take().map(|failure| *failure)
     }
 
     fn is_done(&self) -> bool {
@@ -104,15 +161,20 @@ impl Gate for ResponsesGate {
     }
 
     fn write_error(&self, error: &ApiError, buf: &mut BytesMut) {
-        let event = json!({
-            "type": "error",
-            "sequence_number": self.events,
-            "code": error.code,
-            "message": error.message,
-            "param": error.param,
-        });
-        sse::write_event(buf, Some("error"), None, &[event.to_string().as_bytes()]);
+        write_error(error, self.events, buf);
     }
+}
+
+/// The event that ends a stream with an error.
+pub fn write_error(error: &ApiError, sequence_number: u64, buf: &mut BytesMut) {
+    let event = json!({
+        "type": "error",
+        "sequence_number": sequence_number,
+        "code": error.code,
+        "message": error.message,
+        "param": error.param,
+    });
+    sse::write_event(buf, Some("error"), None, &[event.to_string().as_bytes()]);
 }
 
 #[cfg(test)]
@@ -139,6 +201,48 @@ mod tests {
             assert_eq!(gate.events(), 3);
             assert_eq!(gate.usage().map(|u| (u.input, u.output)), Some((3, 2)));
         }
+    }
+
+    fn gate_after(events: &[&str]) -> ResponsesGate {
+        let mut gate = ResponsesGate::new(1000);
+        for event in events {
+            let event = format!("data: {event}\n\n");
+            gate.pass(Bytes::from(event)).expect("small");
+        }
+        gate
+    }
+
+    #[test]
+    fn failures_before_content_are_told() {
+        let created = "{\"type\":\"response.created\",\"response\":{\"status\":\"in_progress\",\"error\":null}}";
+        let progress = "{\"type\":\"response.in_progress\",\"response\":{\"error\":null}}";
+        let message = "{\"type\":\"response.output_item.added\",\"item\":{\"type\":\"message\",\"content\":[]}}";
+        for failure in [
+            "{\"type\":\"response.failed\",\"response\":{\"status\":\"failed\",\"error\":{\"code\":\"server_is_overloaded\",\"message\":\"no\"}}}",
+            "{\"type\":\"error\",\"code\":\"rate_limit_exceeded\",\"message\":\"no\",\"param\":null}",
+            "{\"type\":\"error\",\"error\":{\"type\":\"x\",\"message\":\"no\"}}",
+            "{\"error\":{\"message\":\"no\"}}",
+            "nonsense",
+        ] {
+            let mut gate = gate_after(&[created, progress, message, failure]);
+            assert!(gate.failure().is_some() && !gate.has_content(), "{failure}");
+        }
+        for content in [
+            "{\"type\":\"response.output_text.delta\",\"delta\":\"a\"}",
+            "{\"type\":\"response.output_item.added\",\"item\":{\"type\":\"function_call\",\"name\":\"f\"}}",
+            "{\"type\":\"response.reasoning_summary_text.delta\",\"delta\":\"a\"}",
+            "{\"type\":\"response.completed\",\"response\":{\"error\":null}}",
+        ] {
+            let mut gate = gate_after(&[created, content]);
+            assert!(gate.failure().is_none() && gate.has_content(), "{content}");
+        }
+        // Afterwards they are the client's.
+        let delta = "{\"type\":\"response.output_text.delta\",\"delta\":\"error\"}";
+        let mut gate = gate_after(&[created, delta]);
+        assert!(!gate.is_done());
+        gate.pass(Bytes::from_static(b"data: {\"type\":\"error\"}\n\n"))
+            .expect("small");
+        assert!(gate.is_done() && gate.failure().is_none());
     }
 
     #[test]

@@ -4,6 +4,7 @@
 use bytes::{BufMut, Bytes, BytesMut};
 use serde_json::{Value, json};
 
+use crate::error::ApiError;
 use crate::frame::{Escaped, Frame, StopReason};
 use crate::model::arguments_object;
 use crate::sse;
@@ -259,4 +260,11 @@ impl FrameEncoder for Encoder {
     fn written(&self) -> u64 {
         self.written
     }
+}
+
+/// What ends a stream in which nothing has been said with an error.
+pub fn write_error(error: &ApiError, buf: &mut BytesMut) {
+    let part = json!({ "type": "error", "errorText": error.message });
+    sse::write_event(buf, None, None, &[part.to_string().as_bytes()]);
+    buf.put_slice(DONE);
 }

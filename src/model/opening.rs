@@ -1,0 +1,265 @@
+//! How an answer begins: its first bytes tell what it is. What it was asked to be, and what its
+//! label says, is no proof: servers label JSON as an event stream and the other way round, stream
+//! what they were asked for whole, and answer 200 with a failure or a web page.
+
+use std::borrow::Cow;
+use std::collections::BTreeMap;
+
+use bytes::{Bytes, BytesMut};
+use serde_json::Value;
+use serde_json::value::RawValue;
+
+use super::error::ModelError;
+use super::fault::{Fault, text_of, without_mark};
+use super::provider::ProviderApi;
+use super::response::UpstreamResponse;
+use crate::coding::Unpacker;
+use crate::frame::Frame;
+use crate::sse::Event;
+
+const MARK: &[u8] = b"\xef\xbb\xbf";
+/// A member of an answer that is larger is not looked into for what it says of a failure.
+const LARGE_MEMBER: usize = 16 * 1024;
+/// Of what is no answer, this much is read for what it says.
+const TEXT_BYTES: usize = 16 * 1024;
+
+/// An answer with a good status, and no failure by what is known so far.
+pub enum Answered {
+    /// An event stream, of which nothing is read yet.
+    Events(UpstreamResponse),
+    /// JSON.
+    Whole(Whole),
+}
+
+/// A whole answer.
+pub struct Whole {
+    pub body: Bytes,
+    /// Its members; large ones as `true`.
+    pub outline: Value,
+}
+
+#[derive(Debug, PartialEq)]
+enum Kind {
+    Events,
+    Json,
+    Other,
+}
+
+/// What a body is that begins so; `None` while that is open.
+fn kind_of(begun: &[u8], is_labelled: bool) -> Option<Kind> {
+    if begun.len() < MARK.len() && MARK.starts_with(begun) {
+        return None;
+    }
+    let begun = without_mark(begun).trim_ascii_start();
+    let first = begun.first()?;
+    match first {
+        b'{' | b'[' | b'"' => return Some(Kind::Json),
+        b':' => return Some(Kind::Events),
+        b'<' => return Some(Kind::Other),
+        _ => {}
+    }
+    for field in [&b"data"[..], b"event", b"id", b"retry"] {
+        if begun.len() <= field.len() && field.starts_with(begun) {
+            return None;
+        }
+        if let Some(rest) = begun.strip_prefix(field)
+            && matches!(rest.first(), Some(b':' | b'\n' | b'\r'))
+        {
+            return Some(Kind::Events);
+        }
+    }
+    // Unknown fields are allowed in a stream.
+    Some(if is_labelled {
+        Kind::Events
+    } else {
+        Kind::Other
+    })
+}
+
+/// Reads as much of an answer as tells what it is; a whole one is read to its end, up to `limit`
+/// bytes.
+pub(super) async fn open(
+    mut response: UpstreamResponse,
+    limit: usize,
+) -> Result<Answered, ModelError> {
+    let is_labelled = response.is_event_stream();
+    let mut begun = BytesMut::new();
+    let kind = loop {
+        let Some(chunk) = response.chunk().await? else {
+            break match begun.is_empty() {
+                true => return Err(ModelError::Malformed("an empty answer".to_owned())),
+                false => Kind::Other,
+            };
+        };
+        // Mostly all that is looked at.
+        if begun.is_empty() && kind_of(&chunk, is_labelled) == Some(Kind::Events) {
+            response.put_back(chunk);
+            response.forget_headers();
+            return Ok(Answered::Events(response));
+        }
+        if begun.is_empty()
+            && response.is_as_it_is()
+            && let Some(unpacker) = Unpacker::recognized(&chunk)
+        {
+            response.unpack(unpacker, chunk);
+            continue;
+        }
+        begun.extend_from_slice(&chunk);
+        if let Some(kind) = kind_of(&begun, is_labelled) {
+            break kind;
+        }
+        // Some servers send line breaks until there is an answer.
+        if begun.trim_ascii().is_empty() {
+            begun.clear();
+        }
+    };
+    response.put_back(begun.freeze());
+    match kind {
+        Kind::Events => {
+            response.forget_headers();
+            Ok(Answered::Events(response))
+        }
+        Kind::Json => Whole::of(response.body(limit).await?).map(Answered::Whole),
+        Kind::Other => {
+            let begun = response.beginning(TEXT_BYTES).await;
+            let said = text_of(None, without_mark(&begun));
+            Err(ModelError::Malformed(said))
+        }
+    }
+}
+
+impl Whole {
+    /// An error when the body is no JSON, or tells of a failure.
+    fn of(body: Bytes) -> Result<Self, ModelError> {
+        let body = match body.starts_with(MARK) {
+            true => body.slice(MARK.len()..),
+            false => body,
+        };
+        let outline = outline_of(&body).map_err(|error| {
+            ModelError::Malformed(format!("an answer that is no JSON: {error}"))
+        })?;
+        match Fault::in_answer(&outline) {
+            Some(fault) => Err(ModelError::InStream(Box::new(fault))),
+            None => Ok(Self { body, outline }),
+        }
+    }
+
+    /// An error unless there is a list that holds something under `name`, where the answer is.
+    pub fn must_hold(&self, name: &str) -> Result<(), ModelError> {
+        match &self.outline[name] {
+            Value::Array(list) if !list.is_empty() => Ok(()),
+            // Large.
+            Value::Bool(true) => Ok(()),
+            _ => Err(ModelError::Malformed(format!("an answer without '{name}'"))),
+        }
+    }
+
+    /// Its frames, by the rules of the wire that it was asked in.
+    pub fn frames(&self, api: &dyn ProviderApi) -> Result<Vec<Frame>, ModelError> {
+        let incomplete = |error| match error {
+            ModelError::Cut => ModelError::Malformed("an answer that holds nothing".to_owned()),
+            other => other,
+        };
+        if !self.body.trim_ascii_start().starts_with(b"[") {
+            return api.decode_full(&self.body).map_err(incomplete);
+        }
+        // The events of a stream as a list: how Gemini streams when it is not told otherwise.
+        let events: Vec<&RawValue> =
+            serde_json::from_slice(&self.body).map_err(|e| ModelError::Malformed(e.to_string()))?;
+        let mut decoder = api.decoder();
+        let mut frames = Vec::new();
+        for event in events {
+            let event = Event {
+                name: None,
+                data: self.body.slice_ref(event.get().as_bytes()),
+                id: None,
+            };
+            decoder.event(&event, &mut frames)?;
+        }
+        decoder.finish(&mut frames).map_err(incomplete)?;
+        Ok(frames)
+    }
+}
+
+/// What an answer's members are, without what is large in it: a failure is small.
+fn outline_of(body: &[u8]) -> Result<Value, serde_json::Error> {
+    if body.len() <= LARGE_MEMBER {
+        return serde_json::from_slice(body);
+    }
+    if body.trim_ascii_start().starts_with(b"[") {
+        let list: Vec<&RawValue> = serde_json::from_slice(body)?;
+        return Ok(list.into_iter().take(1).map(small).collect());
+    }
+    let members: BTreeMap<Cow<'_, str>, &RawValue> = serde_json::from_slice(body)?;
+    let members = members
+        .into_iter()
+        .map(|(name, raw)| (name.into_owned(), small(raw)));
+    Ok(Value::Object(members.collect()))
+}
+
+fn small(raw: &RawValue) -> Value {
+    match raw.get().len() <= LARGE_MEMBER {
+        true => serde_json::from_str(raw.get()).unwrap_or(Value::Bool(true)),
+        false => Value::Bool(true),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    #[test]
+    fn the_first_bytes_tell_what_it_is() {
+        for (begun, kind) in [
+            (&b"data: x"[..], Some(Kind::Events)),
+            (b"data\n", Some(Kind::Events)),
+            (b": hi\n", Some(Kind::Events)),
+            (b"\n\r\nevent:x", Some(Kind::Events)),
+            (b"\xef\xbb\xbfid: 1", Some(Kind::Events)),
+            (b"retry:3", Some(Kind::Events)),
+            (b" \n{\"a\":1}", Some(Kind::Json)),
+            (b"[", Some(Kind::Json)),
+            (b"\xef\xbb\xbf{", Some(Kind::Json)),
+            (b"\"text\"", Some(Kind::Json)),
+            (b"<!DOCTYPE html>", Some(Kind::Other)),
+            (b"upstream error", Some(Kind::Other)),
+            (b"database down", Some(Kind::Other)),
+            (b"dat", None),
+            (b"data", None),
+            (b"e", None),
+            (b"\xef\xbb", None),
+            (b"\n\n", None),
+            (b"", None),
+        ] {
+            assert_eq!(kind_of(begun, false), kind, "{begun:?}");
+        }
+        assert_eq!(kind_of(b"x: 1\n", true), Some(Kind::Events));
+        assert_eq!(kind_of(b"{\"error\":1}", true), Some(Kind::Json));
+    }
+
+    fn whole(value: &Value) -> Result<Whole, ModelError> {
+        Whole::of(Bytes::from(value.to_string()))
+    }
+
+    #[test]
+    fn failures_are_found_beside_what_is_large() {
+        let large = "x".repeat(LARGE_MEMBER);
+        let answer = whole(&json!({ "choices": [{ "text": large }], "error": null }));
+        assert!(answer.expect("an answer").must_hold("choices").is_ok());
+        let failure =
+            whole(&json!({ "padding": large, "error": { "message": "no", "code": 429 } }));
+        assert!(matches!(failure, Err(ModelError::InStream(fault)) if fault.message == "no"));
+        assert!(whole(&json!([{ "error": { "message": large } }])).is_ok());
+        assert!(whole(&json!([{ "error": { "message": "no" } }])).is_err());
+        for without in [
+            json!({ "choices": null }),
+            json!({ "choices": [] }),
+            json!({}),
+            json!([]),
+        ] {
+            assert!(whole(&without).expect("JSON").must_hold("choices").is_err());
+        }
+        assert!(Whole::of(Bytes::from_static(b"{\"choices\":[")).is_err());
+    }
+}
