@@ -172,9 +172,10 @@ impl Connections {
         };
         let answered = async {
             let sent = self.models.upstream.send(&endpoint, &request, timeouts);
-            let mut response = sent.await.map_err(|e| e.to_string())?;
+            let told = |error: crate::model::ModelError| error.about("the OAuth provider");
+            let mut response = sent.await.map_err(told)?;
             let status = response.status;
-            let body = response.body(MAX_ANSWER).await.map_err(|e| e.to_string())?;
+            let body = response.body(MAX_ANSWER).await.map_err(told)?;
             Ok((status, body))
         };
         tokio::time::timeout(PATIENCE, answered)

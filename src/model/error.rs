@@ -46,6 +46,20 @@ impl ModelError {
         Self::InStream(Box::new(Fault::told(code, message)))
     }
 
+    /// What went wrong between the gateway and a server that is no model provider: `who` says which
+    /// was asked.
+    pub fn about(&self, who: &str) -> String {
+        match self {
+            Self::Forbidden(why) => format!("the address of {who} is not allowed: {why}"),
+            Self::Connect(why) => format!("cannot reach {who}: {why}"),
+            Self::Timeout(step) => format!("{who} did not answer in time ({step})"),
+            Self::Cut => format!("the answer of {who} was cut before its end"),
+            Self::Malformed(why) => format!("{who} sent what HTTP does not allow: {why}"),
+            Self::TooLarge(limit) => format!("the answer of {who} is larger than {limit} bytes"),
+            other => other.to_string(),
+        }
+    }
+
     /// Whether the same target may do better a little later.
     pub fn is_retryable(&self) -> bool {
         match self {

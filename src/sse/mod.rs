@@ -18,6 +18,8 @@ pub struct Event {
     pub data: Bytes,
     /// The `id:` field, if this event carried one.
     pub id: Option<Bytes>,
+    /// The `retry:` field in milliseconds, if this event carried one.
+    pub retry: Option<u64>,
 }
 
 /// Why a stream is no event stream.
@@ -28,7 +30,7 @@ pub enum SseError {
 }
 
 /// Cuts reads of any size into events. Holds at most one unfinished event, of at most `limit`
-/// bytes; fields other than `event`, `data` and `id`, comments and events without data are dropped.
+/// bytes; fields other than `event`, `data`, `id` and `retry`, comments and events without data are dropped.
 #[derive(Debug)]
 pub struct Splitter {
     limit: usize,
@@ -40,6 +42,7 @@ pub struct Splitter {
     at_start: bool,
     name: Option<Bytes>,
     id: Option<Bytes>,
+    retry: Option<u64>,
     data: Option<Bytes>,
     joined: Option<BytesMut>,
 }
@@ -55,6 +58,7 @@ impl Splitter {
             at_start: true,
             name: None,
             id: None,
+            retry: None,
             data: None,
             joined: None,
         }
@@ -158,6 +162,10 @@ impl Splitter {
             }
             b"event" => self.name = Some(line.slice(value_start..)),
             b"id" => self.id = Some(line.slice(value_start..)),
+            b"retry" => {
+                let text = std::str::from_utf8(&line[value_start..]).ok();
+                self.retry = text.and_then(|text| text.parse().ok()).or(self.retry);
+            }
             _ => {}
         }
         Ok(())
@@ -166,11 +174,17 @@ impl Splitter {
     fn dispatch(&mut self) -> Option<Event> {
         let name = self.name.take();
         let id = self.id.take();
+        let retry = self.retry.take();
         let data = match self.joined.take() {
             Some(joined) => joined.freeze(),
             None => self.data.take()?,
         };
-        Some(Event { name, data, id })
+        Some(Event {
+            name,
+            data,
+            id,
+            retry,
+        })
     }
 }
 
@@ -216,11 +230,12 @@ mod tests {
     #[test]
     fn line_ends_comments_and_joined_data() {
         let events = split(&[
-            b"\xef\xbb\xbf: hi\n\nevent: a\r\ndata: 1\r\ndata:2\r\n\r\nid: 7\rdata: 3\r\rdata\n\n",
+            b"\xef\xbb\xbf: hi\n\nretry: 50\nevent: a\r\ndata: 1\r\ndata:2\r\n\r\nid: 7\rdata: 3\r\rdata\n\n",
         ]);
         assert_eq!(events.len(), 3);
         assert_eq!(&events[0].data[..], b"1\n2");
         assert_eq!(events[0].name.as_deref(), Some(&b"a"[..]));
+        assert_eq!((events[0].retry, events[1].retry), (Some(50), None));
         assert_eq!(events[1].id.as_deref(), Some(&b"7"[..]));
         assert_eq!(&events[2].data[..], b"");
     }

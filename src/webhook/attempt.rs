@@ -148,7 +148,7 @@ impl Sender {
         let sent = self.models.upstream.send(&endpoint, &request, timeouts);
         match tokio::time::timeout(PATIENCE, sent).await {
             Ok(Ok(response)) => Ok(response.status.as_u16()),
-            Ok(Err(error)) => Err(error.to_string()),
+            Ok(Err(error)) => Err(error.about("the webhook's server")),
             Err(_) => Err(format!("no answer within {} s", PATIENCE.as_secs())),
         }
     }

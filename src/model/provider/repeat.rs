@@ -222,6 +222,7 @@ mod tests {
             name: None,
             data: data.into(),
             id: None,
+            retry: None,
         }
     }
 

@@ -87,11 +87,7 @@ pub(super) async fn get(
         idle: PATIENCE,
     };
     let sent = models.upstream.send(&endpoint, &request, timeouts).await;
-    sent.map_err(|error| {
-        error
-            .to_string()
-            .replace("the model provider", "the server")
-    })
+    sent.map_err(|error| error.about("the server"))
 }
 
 async fn fetch(models: &Models, url: &str) -> Result<Page, String> {

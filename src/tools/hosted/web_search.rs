@@ -58,7 +58,8 @@ impl Hosted for WebSearch {
         if !response.status.is_success() {
             return Err(format!("the search answered {}", response.status.as_u16()));
         }
-        let body = response.body(MAX_ANSWER).await.map_err(|e| e.to_string())?;
+        let body = response.body(MAX_ANSWER).await;
+        let body = body.map_err(|error| error.about("the search"))?;
         let answer: Value = serde_json::from_slice(&body)
             .map_err(|_| "the search answered what is no JSON".to_owned())?;
         Ok(shown(&answer).into())

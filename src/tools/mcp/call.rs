@@ -8,12 +8,13 @@ use rmcp::model::{
     InputRequest, InputRequiredResult, ProgressNotificationParam, ResourceContents,
 };
 use rmcp::service::ServiceError;
+use rmcp::transport::streamable_http_client::StreamableHttpError;
 use serde_json::{Map, Value, json};
 use tokio::sync::{mpsc, oneshot};
 
 use super::session::{Heard, Question, ServerKey, Sessions, Taken};
-use super::told;
 use super::transport::HttpError;
+use super::words;
 use crate::model::{ModelError, Part, Source};
 
 const TICK: Duration = Duration::from_millis(250);
@@ -123,6 +124,7 @@ async fn call(
                 return Err(CallError::Refused(error.message.into_owned()));
             }
             Err(error) => {
+                let why = words::of_request(&error, &taken.session.trouble);
                 taken.give_back(false);
                 let ran = may_have_run(&error);
                 let again = matches!(
@@ -134,7 +136,6 @@ async fn call(
                     fresh = true;
                     continue;
                 }
-                let why = told(&error);
                 return Err(match ran {
                     true => CallError::Unknown(why),
                     false => CallError::Refused(why),
@@ -171,21 +172,24 @@ fn may_have_run(error: &ServiceError) -> bool {
     let ServiceError::TransportSend(sent) = error else {
         return true;
     };
-    let mut cause: Option<&(dyn std::error::Error + 'static)> = Some(sent.error.as_ref());
-    while let Some(error) = cause {
-        match error.downcast_ref::<HttpError>() {
-            Some(HttpError::Upstream(ModelError::Connect(_) | ModelError::Forbidden(_)))
-            | Some(HttpError::Url(_) | HttpError::Header) => return false,
-            Some(HttpError::Status(status)) => return status.is_server_error(),
-            _ => {}
-        }
-        let text = error.to_string();
-        if text.contains("Session expired") || text.contains("Auth required") {
-            return false;
-        }
-        cause = error.source();
+    if let Some(http) = words::http_error(sent) {
+        return match http {
+            HttpError::Upstream(ModelError::Connect(_) | ModelError::Forbidden(_))
+            | HttpError::Url(_)
+            | HttpError::Header
+            | HttpError::Moved { .. } => false,
+            HttpError::Status { status, .. } => status.is_server_error(),
+            HttpError::Upstream(_) | HttpError::Unreadable(_) => true,
+        };
     }
-    true
+    !matches!(
+        words::cause::<StreamableHttpError<HttpError>>(sent),
+        Some(
+            StreamableHttpError::SessionExpired
+                | StreamableHttpError::ReinitializationFailed(_)
+                | StreamableHttpError::AuthRequired(_)
+        )
+    )
 }
 
 /// Asks what a server wants to know before it goes on.

@@ -13,30 +13,30 @@ use rmcp::transport::Transport;
 use rmcp::transport::streamable_http_client::StreamableHttpResponseLimits;
 use sse_stream::{Error as SseError, Sse};
 
-use super::transport::{GuardedHttp, Heads, HttpError, calls_tool, events};
+use super::lenient::{Asked, messages};
+use super::session::ServerKey;
+use super::transport::{GuardedHttp, Heads, HttpError, calls_tool};
 
 /// A stream that is open, and where to post.
 pub struct LegacySse {
     http: GuardedHttp,
-    bearer: Option<String>,
+    key: ServerKey,
     post_to: Arc<str>,
     events: BoxStream<'static, Result<Sse, SseError>>,
 }
 
 impl LegacySse {
-    /// Opens the stream at `url` and waits for its `endpoint` event.
-    pub async fn connect(
-        http: GuardedHttp,
-        url: &str,
-        bearer: Option<String>,
-    ) -> Result<Self, HttpError> {
-        let heads = Heads::with_bearer(bearer.clone());
+    /// Opens the stream and waits for its `endpoint` event.
+    pub async fn connect(http: GuardedHttp, key: &ServerKey) -> Result<Self, HttpError> {
+        let url = &*key.url;
+        let heads = Heads::of(key);
         let sent = http.request(Method::GET, url, Bytes::new(), heads).await?;
         if !sent.status.is_success() || !sent.is_event_stream() {
-            return Err(HttpError::Status(sent.status));
+            let (status, said) = (sent.status, String::new());
+            return Err(HttpError::Status { status, said });
         }
         let limit = StreamableHttpResponseLimits::default().max_sse_event_size;
-        let mut events = events(sent, limit);
+        let mut events = http.events(None, sent, limit, None);
         let first = events.next().await;
         let endpoint = match first {
             Some(Ok(event)) if event.event.as_deref() == Some("endpoint") => event.data,
@@ -53,7 +53,7 @@ impl LegacySse {
         }
         Ok(Self {
             http,
-            bearer,
+            key: key.clone(),
             post_to: target.as_str().into(),
             events,
         })
@@ -68,8 +68,11 @@ impl Transport<RoleClient> for LegacySse {
         message: TxJsonRpcMessage<RoleClient>,
     ) -> impl Future<Output = Result<(), HttpError>> + Send + 'static {
         let (http, post_to) = (self.http.clone(), self.post_to.clone());
-        let mut heads = Heads::with_bearer(self.bearer.clone());
+        let mut heads = Heads::of(&self.key);
         heads.calls_tool = calls_tool(&message);
+        if let Some(asked) = Asked::of(&message) {
+            http.open().add(&asked);
+        }
         async move {
             let body = serde_json::to_vec(&message).map_err(|e| HttpError::Url(e.to_string()))?;
             let sent = http
@@ -79,7 +82,10 @@ impl Transport<RoleClient> for LegacySse {
             sent.release();
             match status.is_success() {
                 true => Ok(()),
-                false => Err(HttpError::Status(status)),
+                false => Err(HttpError::Status {
+                    status,
+                    said: String::new(),
+                }),
             }
         }
     }
@@ -88,9 +94,9 @@ impl Transport<RoleClient> for LegacySse {
         loop {
             let event = self.events.next().await?.ok()?;
             let data = event.data.unwrap_or_default();
-            match serde_json::from_str(&data) {
-                Ok(message) => return Some(message),
-                Err(error) => tracing::debug!(%error, "an MCP server sent what is no message"),
+            let read = messages(data.as_bytes(), None, self.http.open());
+            if let Some(message) = read.and_then(|mut read| read.pop()) {
+                return Some(message);
             }
         }
     }

@@ -3,16 +3,21 @@
 //!
 //! Lives here: `session` (sessions, kept and shared; what servers ask), `call` (one `tools/call`),
 //! `transport` and `legacy` (the protocol's transports over the gateway's HTTP client, so that the
-//! address guard holds), [`discover`], which lists a server's tools.
+//! address guard holds), `lenient` (what servers really send), `words` (what went wrong, for people),
+//! [`discover`], which lists a server's tools.
 
 mod call;
 mod legacy;
+mod lenient;
 mod session;
 mod transport;
+mod words;
 
+use std::collections::HashSet;
 use std::time::Duration;
 
-use rmcp::model::Tool;
+use rmcp::model::{ErrorCode, Tool};
+use rmcp::service::ServiceError;
 
 use crate::store::McpTool;
 
@@ -33,8 +38,9 @@ const MAX_SCHEMA: usize = 256 * 1024;
 pub async fn discover(sessions: &Sessions, key: &ServerKey) -> Result<Vec<McpTool>, String> {
     let asked = async {
         let session = sessions.open(key).await?;
-        let listed = list(session.service.peer()).await;
-        let _ = session.service.cancel().await;
+        let listed = list(&session).await;
+        // A server may take its time to end a session; the list is here.
+        tokio::spawn(session.service.cancel());
         listed
     };
     tokio::time::timeout(PATIENCE, asked)
@@ -47,18 +53,32 @@ pub async fn discover(sessions: &Sessions, key: &ServerKey) -> Result<Vec<McpToo
         })
 }
 
-async fn list(peer: &rmcp::service::Peer<rmcp::RoleClient>) -> Result<Vec<McpTool>, String> {
+async fn list(session: &session::Session) -> Result<Vec<McpTool>, String> {
     let mut tools: Vec<McpTool> = Vec::new();
+    let mut names = HashSet::new();
+    let mut cursors = HashSet::new();
     let mut cursor = None;
     loop {
         let params = rmcp::model::PaginatedRequestParams::default().with_cursor(cursor);
-        let page = peer.list_tools(Some(params)).await.map_err(|e| told(&e))?;
-        tools.extend(page.tools.iter().map(tool));
+        let page = match session.service.peer().list_tools(Some(params)).await {
+            Ok(page) => page,
+            // A server with resources and prompts alone.
+            Err(ServiceError::McpError(error)) if error.code == ErrorCode::METHOD_NOT_FOUND => {
+                return Ok(tools);
+            }
+            Err(error) => return Err(words::of_request(&error, &session.trouble)),
+        };
+        let before = tools.len();
+        let listed = page.tools.iter().map(tool);
+        tools.extend(listed.filter(|tool| names.insert(tool.name.clone())));
         if tools.len() > MAX_TOOLS {
             return Err(format!("the server lists more than {MAX_TOOLS} tools"));
         }
-        cursor = page.next_cursor;
-        if cursor.is_none() {
+        cursor = page.next_cursor.filter(|cursor| !cursor.is_empty());
+        // Some servers page for ever: a place where we were, or a page without anything new, is
+        // the end.
+        let is_new = |next: &String| cursors.insert(next.clone()) && tools.len() > before;
+        if !cursor.as_ref().is_some_and(is_new) {
             return Ok(tools);
         }
     }
@@ -85,21 +105,4 @@ fn tool(tool: &Tool) -> McpTool {
         read_only,
         idempotent: hints.and_then(|h| h.idempotent_hint).unwrap_or(false),
     }
-}
-
-/// An error with its causes, short.
-fn told(error: &dyn std::error::Error) -> String {
-    const LONGEST: usize = 500;
-    let mut text = error.to_string();
-    let mut cause = error.source();
-    while let Some(next) = cause {
-        let more = next.to_string();
-        if !text.contains(&more) {
-            text.push_str(": ");
-            text.push_str(&more);
-        }
-        cause = next.source();
-    }
-    let text: String = text.chars().filter(|c| *c != '\0').collect();
-    text.chars().take(LONGEST).collect()
 }

@@ -6,13 +6,17 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
+use http::{HeaderName, HeaderValue};
 use parking_lot::Mutex;
 use rmcp::handler::client::ClientHandler;
 use rmcp::model::{
     ClientCapabilities, ClientConfig, ElicitRequestParams, ElicitResult, ElicitationAction,
-    Implementation, ProgressNotificationParam,
+    ErrorCode, Implementation, ProgressNotificationParam, ProtocolVersion,
 };
-use rmcp::service::{NotificationContext, RequestContext, RunningService, ServiceExt};
+use rmcp::service::{
+    ClientInitializeError, ClientLifecycleMode, ClientServiceExt, NotificationContext,
+    RequestContext, RunningService, ServiceExt,
+};
 use rmcp::transport::streamable_http_client::{
     StreamableHttpClientTransport, StreamableHttpClientTransportConfig,
 };
@@ -21,8 +25,8 @@ use serde_json::Value;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot};
 
 use super::legacy::LegacySse;
-use super::told;
 use super::transport::GuardedHttp;
+use super::words::{self, Trouble};
 use crate::config::Tools;
 use crate::model::Models;
 
@@ -41,6 +45,8 @@ pub struct ServerKey {
     pub name: Arc<str>,
     pub url: Arc<str>,
     pub bearer: Option<Arc<str>>,
+    /// What else is sent with each request, which may be secret.
+    pub headers: Arc<[(HeaderName, HeaderValue)]>,
 }
 
 /// What a server asks of a human in the middle of a call.
@@ -65,6 +71,8 @@ pub type Changes = mpsc::UnboundedSender<(Arc<str>, Arc<str>)>;
 pub struct Handler {
     key: ServerKey,
     changes: Changes,
+    /// The revision to begin with.
+    version: ProtocolVersion,
     /// Who hears what the server says of the call under way.
     hearer: Mutex<Option<mpsc::Sender<Heard>>>,
     /// Questions that wait for their answer.
@@ -75,7 +83,7 @@ impl ClientHandler for Handler {
     fn get_info(&self) -> ClientConfig {
         let us = Implementation::new("smithgate", env!("CARGO_PKG_VERSION"));
         let capabilities = ClientCapabilities::builder().enable_elicitation().build();
-        ClientConfig::new(capabilities, us)
+        ClientConfig::new(capabilities, us).with_protocol_version(self.version.clone())
     }
 
     async fn create_elicitation(
@@ -134,6 +142,8 @@ impl ClientHandler for Handler {
 /// A session that carries a call.
 pub struct Session {
     pub service: RunningService<RoleClient, Handler>,
+    /// What went wrong last on its way.
+    pub(super) trouble: Trouble,
     used_at: Instant,
 }
 
@@ -258,9 +268,10 @@ impl Sessions {
                 PATIENCE.as_secs()
             )
         };
-        let service = opened.unwrap_or_else(|_| Err(late()))?;
+        let (service, trouble) = opened.unwrap_or_else(|_| Err(late()))?;
         Ok(Session {
             service,
+            trouble,
             used_at: Instant::now(),
         })
     }
@@ -268,28 +279,62 @@ impl Sessions {
     async fn connect(
         &self,
         key: &ServerKey,
-    ) -> Result<RunningService<RoleClient, Handler>, String> {
-        let handler = || Handler {
+    ) -> Result<(RunningService<RoleClient, Handler>, Trouble), String> {
+        let handler = |version: &ProtocolVersion| Handler {
             key: key.clone(),
             changes: self.changes.clone(),
+            version: version.clone(),
             hearer: Mutex::default(),
             asking: AtomicUsize::new(0),
         };
-        let http = GuardedHttp::new(self.models.clone());
-        let mut config = StreamableHttpClientTransportConfig::with_uri(&*key.url);
         let bearer = key.bearer.as_deref().map(str::to_owned);
-        config.auth_header.clone_from(&bearer);
-        let transport = StreamableHttpClientTransport::with_client(http.clone(), config);
-        let error = match handler().serve(transport).await {
-            Ok(service) => return Ok(service),
+        let streamable = || {
+            let http = GuardedHttp::new(self.models.clone());
+            let trouble = http.trouble();
+            let mut config = StreamableHttpClientTransportConfig::with_uri(&*key.url);
+            config.auth_header.clone_from(&bearer);
+            config.custom_headers = key.headers.iter().cloned().collect();
+            (
+                StreamableHttpClientTransport::with_client(http, config),
+                trouble,
+            )
+        };
+        let newest = ProtocolVersion::LATEST;
+        let (transport, trouble) = streamable();
+        let error = match handler(&newest).serve(transport).await {
+            Ok(service) => return Ok((service, trouble)),
             Err(error) => error,
         };
-        let why = told(&error);
+        let why = words::of_beginning(&error, &trouble);
         if error.is_authorization_required() {
             return Err(why);
         }
-        match LegacySse::connect(http, &key.url, bearer).await {
-            Ok(legacy) => handler().serve(legacy).await.map_err(|e| told(&e)),
+        match spoken(&error, &why) {
+            Some(version) if version.has_initialize() => {
+                let (transport, trouble) = streamable();
+                if let Ok(service) = handler(&version).serve(transport).await {
+                    return Ok((service, trouble));
+                }
+            }
+            Some(version) => {
+                let (transport, trouble) = streamable();
+                let modern = ClientLifecycleMode::Discover {
+                    preferred_versions: vec![version.clone()],
+                };
+                let begun = handler(&version).serve_with_lifecycle(transport, modern);
+                if let Ok(service) = begun.await {
+                    return Ok((service, trouble));
+                }
+            }
+            None => {}
+        }
+        let http = GuardedHttp::new(self.models.clone());
+        let trouble = http.trouble();
+        match LegacySse::connect(http, key).await {
+            Ok(legacy) => match handler(&newest).serve(legacy).await {
+                Ok(service) => Ok((service, trouble)),
+                Err(error) => Err(words::of_beginning(&error, &trouble)),
+            },
             Err(_) => Err(why),
         }
     }
@@ -311,6 +356,41 @@ impl Sessions {
             busy || failing || !idle.is_empty()
         });
     }
+}
+
+/// With which revision a server that refused to begin may be asked again: one that it names, a
+/// common one when it does not know ours, or the newest when it does not know `initialize`.
+fn spoken(error: &ClientInitializeError, why: &str) -> Option<ProtocolVersion> {
+    let known = |name: &str| {
+        let versions = ProtocolVersion::KNOWN_VERSIONS.iter().rev();
+        versions
+            .clone()
+            .find(|version| version.as_str() == name)
+            .cloned()
+    };
+    if let ClientInitializeError::JsonRpcError(error) = error {
+        let names = |list: &Value| {
+            let names = list.as_array()?.iter().filter_map(Value::as_str);
+            names
+                .filter_map(known)
+                .max_by_key(|version| version.as_str().to_owned())
+        };
+        let data = error.data.as_ref();
+        let named = data.and_then(|data| {
+            ["supported", "supportedVersions", "supported_versions"]
+                .iter()
+                .find_map(|name| names(data.get(*name)?))
+        });
+        if named.is_some() {
+            return named;
+        }
+        if error.code == ErrorCode::METHOD_NOT_FOUND {
+            return Some(ProtocolVersion::LATEST);
+        }
+    }
+    let why = why.to_ascii_lowercase().replace('-', " ");
+    let is_about_it = why.contains("protocol version") || why.contains("protocolversion");
+    is_about_it.then_some(ProtocolVersion::V_2025_03_26)
 }
 
 impl Pool {

@@ -1,26 +1,31 @@
-//! MCP's Streamable HTTP over the gateway's HTTP client: one pool, one address guard, no redirect
-//! is followed.
+//! MCP's Streamable HTTP over the gateway's HTTP client: one pool, one address guard. A redirect is
+//! followed once, on the same origin. What servers answer is read by its bytes, not by its label.
 
 use std::collections::HashMap;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use bytes::Bytes;
-use futures_util::stream::{BoxStream, StreamExt};
+use futures_util::stream::{self, BoxStream, StreamExt};
 use http::{HeaderName, HeaderValue, Method, StatusCode, header};
-use rmcp::model::{ClientJsonRpcMessage, ClientRequest, ServerJsonRpcMessage};
+use rmcp::model::{ClientJsonRpcMessage, ServerJsonRpcMessage};
 use rmcp::transport::streamable_http_client::{
-    AuthRequiredError, HttpStatusError, SseError, StreamableHttpClient, StreamableHttpError,
+    AuthRequiredError, SseError, StreamableHttpClient, StreamableHttpError,
     StreamableHttpPostResponse, StreamableHttpResponseLimits,
 };
-use sse_stream::{Sse, SseStream};
+use sse_stream::Sse;
 
+use super::lenient::{self, Asked, Kind, Open};
+use super::session::ServerKey;
+use super::words::{Trouble, wants_authorization};
 use crate::model::{Endpoint, ModelError, Models, Timeouts, UpstreamRequest, UpstreamResponse};
+use crate::sse::Splitter;
 
 /// MCP's headers (specification 2025-06-18, "Streamable HTTP").
 const SESSION_ID: HeaderName = HeaderName::from_static("mcp-session-id");
+const PROTOCOL_VERSION: HeaderName = HeaderName::from_static("mcp-protocol-version");
 const LAST_EVENT_ID: HeaderName = HeaderName::from_static("last-event-id");
-const EVENT_STREAM: &str = "text/event-stream";
 const BOTH: HeaderValue = HeaderValue::from_static("application/json, text/event-stream");
 
 const TIMEOUTS: Timeouts = Timeouts {
@@ -28,6 +33,10 @@ const TIMEOUTS: Timeouts = Timeouts {
     first_byte: Duration::from_secs(65),
     idle: Duration::from_secs(300),
 };
+/// The most that is read of an answer that is an error, in bytes.
+const MAX_ERROR: usize = 64 * 1024;
+/// A server that ends its stream is not asked again sooner than this, in milliseconds, nor later.
+const RETRY_MILLIS: std::ops::RangeInclusive<u64> = 1_000..=60_000;
 
 type Headers = HashMap<HeaderName, HeaderValue>;
 type Failed = StreamableHttpError<HttpError>;
@@ -35,14 +44,29 @@ type Failed = StreamableHttpError<HttpError>;
 /// Why a request did not get through.
 #[derive(Debug, thiserror::Error)]
 pub enum HttpError {
-    #[error("{0}")]
+    #[error("{}", .0.about("the MCP server"))]
     Upstream(#[from] ModelError),
     #[error("the URL cannot be used: {0}")]
     Url(String),
     #[error("a header holds what no header may")]
     Header,
-    #[error("the server answered with status {0}")]
-    Status(StatusCode),
+    #[error("the server answered with status {status}{}", behind(said))]
+    Status { status: StatusCode, said: String },
+    #[error(
+        "the server sends on ({status}) to {to}, which is not followed: if that is the server's \
+         address, register it"
+    )]
+    Moved { status: StatusCode, to: String },
+    #[error("the server answered with what is no MCP message{}", behind(.0))]
+    Unreadable(String),
+}
+
+/// What was said, behind what it is said of.
+fn behind(said: &str) -> String {
+    match said.is_empty() {
+        true => String::new(),
+        false => format!(": {said}"),
+    }
 }
 
 /// What goes into a request's header.
@@ -58,18 +82,45 @@ pub(super) struct Heads<'a> {
 
 impl Heads<'_> {
     /// Of a request without a session.
-    pub(super) fn with_bearer(bearer: Option<String>) -> Self {
+    pub(super) fn of(key: &ServerKey) -> Self {
         Self {
-            bearer,
+            bearer: key.bearer.as_deref().map(str::to_owned),
+            custom: key.headers.iter().cloned().collect(),
             ..Self::default()
         }
     }
+
+    fn lines(self, has_body: bool) -> Result<Vec<(HeaderName, HeaderValue)>, HttpError> {
+        let value = |text: &str| HeaderValue::from_str(text).map_err(|_| HttpError::Header);
+        let mut lines: Vec<(HeaderName, HeaderValue)> = self.custom.into_iter().collect();
+        lines.push((header::ACCEPT, BOTH));
+        if has_body {
+            let json = HeaderValue::from_static("application/json");
+            lines.push((header::CONTENT_TYPE, json));
+        }
+        if let Some(session) = self.session {
+            lines.push((SESSION_ID, value(session)?));
+        }
+        if let Some(bearer) = self.bearer {
+            let mut secret = value(&format!("Bearer {bearer}"))?;
+            secret.set_sensitive(true);
+            lines.push((header::AUTHORIZATION, secret));
+        }
+        if let Some(id) = &self.last_event_id {
+            lines.push((LAST_EVENT_ID, value(id)?));
+        }
+        Ok(lines)
+    }
 }
 
-/// The client that `rmcp` speaks through.
+/// The client that `rmcp` speaks through, for one session.
 #[derive(Clone)]
 pub struct GuardedHttp {
     models: Arc<Models>,
+    open: Open,
+    trouble: Trouble,
+    /// The server refused the header that names the protocol's revision.
+    without_version: Arc<AtomicBool>,
 }
 
 fn failed(error: impl Into<HttpError>) -> Failed {
@@ -79,132 +130,437 @@ fn failed(error: impl Into<HttpError>) -> Failed {
 impl GuardedHttp {
     /// Over the gateway's HTTP client.
     pub fn new(models: Arc<Models>) -> Self {
-        Self { models }
+        Self {
+            models,
+            open: Open::default(),
+            trouble: Trouble::default(),
+            without_version: Arc::default(),
+        }
     }
 
-    /// Sends a request as it is, whatever its answer's status.
+    /// What went wrong last.
+    pub fn trouble(&self) -> Trouble {
+        self.trouble.clone()
+    }
+
+    /// The requests that wait for their answers.
+    pub(super) fn open(&self) -> &Open {
+        &self.open
+    }
+
+    /// Sends a request as it is, whatever its answer's status. A redirect on the same origin is
+    /// followed once, with the same method and body.
     pub(super) async fn request(
         &self,
         method: Method,
         uri: &str,
         body: Bytes,
-        heads: Heads<'_>,
+        mut heads: Heads<'_>,
     ) -> Result<UpstreamResponse, HttpError> {
+        if self.without_version.load(Ordering::Relaxed) {
+            heads.custom.remove(&PROTOCOL_VERSION);
+        }
+        let repeatable = !heads.calls_tool;
+        let lines = heads.lines(!body.is_empty())?;
         let url = url::Url::parse(uri).map_err(|e| HttpError::Url(e.to_string()))?;
+        let first = self.once(&method, &url, body.clone(), &lines, repeatable);
+        let response = first.await?;
+        let Some((to, may_follow)) = redirect(&method, &url, &response) else {
+            return Ok(response);
+        };
+        let moved = |status: StatusCode, to: Option<url::Url>| HttpError::Moved {
+            status,
+            to: to.map_or_else(|| "nowhere".to_owned(), shown),
+        };
+        let status = response.status;
+        response.release();
+        let next = match to {
+            Some(next) if may_follow => next,
+            to => return Err(moved(status, to)),
+        };
+        let second = self.once(&method, &next, body, &lines, repeatable).await?;
+        match redirect(&method, &next, &second) {
+            Some((to, _)) => Err(moved(second.status, to)),
+            None => Ok(second),
+        }
+    }
+
+    async fn once(
+        &self,
+        method: &Method,
+        url: &url::Url,
+        body: Bytes,
+        headers: &[(HeaderName, HeaderValue)],
+        repeatable: bool,
+    ) -> Result<UpstreamResponse, HttpError> {
         let query = url.query().map(|query| format!("?{query}"));
-        let mut base = url;
+        let mut base = url.clone();
         base.set_query(None);
         base.set_fragment(None);
         let endpoint = Endpoint::parse(base.as_str(), false).map_err(HttpError::Url)?;
         // A base URL has lost its last slash, which some servers insist on.
         let slash = if base.path().ends_with('/') { "/" } else { "" };
-        let path = format!("{slash}{}", query.unwrap_or_default());
-        let value = |text: &str| HeaderValue::from_str(text).map_err(|_| HttpError::Header);
-        let mut headers: Vec<(HeaderName, HeaderValue)> = heads.custom.into_iter().collect();
-        headers.push((header::ACCEPT, BOTH));
-        if !body.is_empty() {
-            headers.push((
-                header::CONTENT_TYPE,
-                HeaderValue::from_static("application/json"),
-            ));
-        }
-        if let Some(session) = heads.session {
-            headers.push((SESSION_ID, value(session)?));
-        }
-        if let Some(bearer) = heads.bearer {
-            let mut secret = value(&format!("Bearer {bearer}"))?;
-            secret.set_sensitive(true);
-            headers.push((header::AUTHORIZATION, secret));
-        }
-        if let Some(id) = &heads.last_event_id {
-            headers.push((LAST_EVENT_ID, value(id)?));
-        }
         let request = UpstreamRequest {
-            method,
-            path: &path,
-            headers: &headers,
+            method: method.clone(),
+            path: &format!("{slash}{}", query.unwrap_or_default()),
+            headers,
             body,
-            repeatable: !heads.calls_tool,
+            repeatable,
         };
         let sent = self.models.upstream.send(&endpoint, &request, TIMEOUTS);
         Ok(sent.await?)
     }
 
-    async fn send(
+    /// Sends a message and reads what answers it.
+    async fn post(
         &self,
-        method: Method,
         uri: &str,
-        body: Bytes,
-        heads: Heads<'_>,
-    ) -> Result<UpstreamResponse, Failed> {
-        let response = self
-            .request(method, uri, body, heads)
-            .await
-            .map_err(failed)?;
+        message: &ClientJsonRpcMessage,
+        session: Option<&str>,
+        bearer: Option<&str>,
+        custom: Headers,
+        limits: StreamableHttpResponseLimits,
+    ) -> Result<StreamableHttpPostResponse, Failed> {
+        let body = Bytes::from(serde_json::to_vec(message)?);
+        let asked = Asked::of(message);
+        if let Some(asked) = &asked {
+            self.open.add(asked);
+        }
+        let names_version = custom.contains_key(&PROTOCOL_VERSION);
+        let heads = || Heads {
+            session,
+            bearer: bearer.map(str::to_owned),
+            custom: custom.clone(),
+            last_event_id: None,
+            calls_tool: calls_tool(message),
+        };
+        let sent = self.request(Method::POST, uri, body.clone(), heads());
+        let mut response = sent.await.map_err(failed)?;
+        let Some(asked) = asked else {
+            return heard(message, response);
+        };
+        let mut said = self.error_body(&mut response).await;
+        let refuses = |said: &Option<Bytes>, word: &str| {
+            let text = said
+                .as_deref()
+                .map(String::from_utf8_lossy)
+                .unwrap_or_default();
+            text.to_ascii_lowercase().replace('-', " ").contains(word)
+        };
+        if response.status == StatusCode::BAD_REQUEST
+            && names_version
+            && refuses(&said, "protocol version")
+            && !self.without_version.swap(true, Ordering::Relaxed)
+        {
+            // It does not know the header, or not the revision that it named itself.
+            let again = self.request(Method::POST, uri, body, heads());
+            response = again.await.map_err(failed)?;
+            said = self.error_body(&mut response).await;
+        }
         match response.status {
             StatusCode::UNAUTHORIZED => {
-                let asked = response
-                    .headers
-                    .get(header::WWW_AUTHENTICATE)
-                    .and_then(|v| v.to_str().ok())
-                    .unwrap_or_default();
-                Err(StreamableHttpError::AuthRequired(AuthRequiredError::new(
-                    asked.to_owned(),
-                )))
+                let asks = header_of(&response, &header::WWW_AUTHENTICATE);
+                return Err(StreamableHttpError::AuthRequired(AuthRequiredError::new(
+                    asks,
+                )));
             }
-            status if status == StatusCode::TOO_MANY_REQUESTS || status.is_server_error() => {
-                let after = response.headers.get(header::RETRY_AFTER);
-                let after = after.and_then(|v| v.to_str().ok()).map(str::to_owned);
-                Err(HttpStatusError::new(status.as_u16(), after).into())
+            StatusCode::NOT_FOUND if session.is_some() => {
+                return Err(StreamableHttpError::SessionExpired);
             }
-            _ => Ok(response),
+            StatusCode::BAD_REQUEST if session.is_some() && refuses(&said, "session") => {
+                return Err(StreamableHttpError::SessionExpired);
+            }
+            StatusCode::ACCEPTED | StatusCode::NO_CONTENT if asked.kind != Kind::Initialize => {
+                // The answer comes on the session's own stream.
+                response.release();
+                return Ok(StreamableHttpPostResponse::Accepted);
+            }
+            _ => {}
+        }
+        let text_for_people = |body: &[u8]| {
+            let secrets = custom.values().filter(|value| value.is_sensitive());
+            let secrets = secrets
+                .filter_map(|value| value.to_str().ok())
+                .chain(bearer);
+            let hide = |text: String, secret: &str| match secret.is_empty() {
+                true => text,
+                false => text.replace(secret, "…"),
+            };
+            secrets.fold(lenient::excerpt(body), hide)
+        };
+        if let Some(body) = said {
+            let told = lenient::messages(&body, Some(&asked), &self.open).unwrap_or_default();
+            let is_protocol = lenient::looks_like_json(&body) && holds_code(&body);
+            return match told.into_iter().find(lenient::is_answer) {
+                Some(answer) if is_protocol => Ok(StreamableHttpPostResponse::Json(answer, None)),
+                _ => Err(failed(HttpError::Status {
+                    status: response.status,
+                    said: text_for_people(&body),
+                })),
+            };
+        }
+        let new_session = session_of(&response);
+        let first = match response.is_event_stream() {
+            true => None,
+            false => first_bytes(&mut response).await.map_err(failed)?,
+        };
+        if response.is_event_stream() || first.as_deref().is_some_and(looks_like_events) {
+            let events = self.events(first, response, limits.max_sse_event_size, Some(asked));
+            return Ok(StreamableHttpPostResponse::Sse(events, new_session));
+        }
+        let mut whole = bytes::BytesMut::from(first.as_deref().unwrap_or_default());
+        let left = limits.max_json_response_size.saturating_sub(whole.len());
+        whole.extend_from_slice(&response.body(left).await.map_err(failed)?);
+        let read = lenient::messages(&whole, Some(&asked), &self.open);
+        let mut messages = read.filter(|messages| messages.iter().any(lenient::is_answer));
+        match messages
+            .as_mut()
+            .map(|messages| (messages.pop(), messages.len()))
+        {
+            Some((Some(answer), 0)) => Ok(StreamableHttpPostResponse::Json(answer, new_session)),
+            Some((Some(answer), _)) => {
+                let all = messages.into_iter().flatten().chain([answer]);
+                let events: Vec<_> = all
+                    .filter_map(|message| event_of(&message))
+                    .map(Ok)
+                    .collect();
+                let events = stream::iter(events).boxed();
+                Ok(StreamableHttpPostResponse::Sse(events, new_session))
+            }
+            _ => Err(failed(HttpError::Unreadable(text_for_people(&whole)))),
         }
     }
+
+    /// The body of an answer that is an error; `None` of one that is none.
+    async fn error_body(&self, response: &mut UpstreamResponse) -> Option<Bytes> {
+        match response.status.is_success() {
+            true => None,
+            false => Some(response.body(MAX_ERROR).await.unwrap_or_default()),
+        }
+    }
+
+    /// The events of a response, none larger than `limit` bytes, behind `first`. A stream that is
+    /// no event stream but JSON is told as one event.
+    pub(super) fn events(
+        &self,
+        first: Option<Bytes>,
+        response: UpstreamResponse,
+        limit: usize,
+        asked: Option<Asked>,
+    ) -> BoxStream<'static, Result<Sse, SseError>> {
+        let reading = Reading {
+            first,
+            response,
+            splitter: Splitter::new(limit),
+            limit,
+            is_first: true,
+            open: self.open.clone(),
+            asked,
+        };
+        let parts = stream::unfold(Some(reading), |reading| async move {
+            let mut reading = reading?;
+            match reading.next().await {
+                Ok(Some(events)) => Some((
+                    events.into_iter().map(Ok).collect::<Vec<_>>(),
+                    Some(reading),
+                )),
+                Ok(None) => None,
+                Err(why) => Some((vec![Err(SseError::Body(why.into()))], None)),
+            }
+        });
+        parts.flat_map(stream::iter).boxed()
+    }
+}
+
+/// An event stream that is being read.
+struct Reading {
+    first: Option<Bytes>,
+    response: UpstreamResponse,
+    splitter: Splitter,
+    limit: usize,
+    is_first: bool,
+    open: Open,
+    asked: Option<Asked>,
+}
+
+impl Reading {
+    async fn chunk(&mut self) -> Result<Option<Bytes>, String> {
+        let told = |error: ModelError| error.about("the MCP server");
+        let chunk = match self.first.take() {
+            Some(first) => Some(first),
+            None => self.response.chunk().await.map_err(told)?,
+        };
+        if let Some(chunk) = &chunk
+            && self.is_first
+            && !lenient::without_mark(chunk).is_empty()
+        {
+            self.is_first = false;
+            if !lenient::looks_like_json(chunk) {
+                return Ok(Some(chunk.clone()));
+            }
+            let mut whole = bytes::BytesMut::from(&chunk[..]);
+            let left = self.limit.saturating_sub(whole.len());
+            whole.extend_from_slice(&self.response.body(left).await.map_err(told)?);
+            let line: Vec<u8> = lenient::without_mark(&whole)
+                .iter()
+                .map(|byte| {
+                    if matches!(byte, b'\n' | b'\r') {
+                        b' '
+                    } else {
+                        *byte
+                    }
+                })
+                .collect();
+            return Ok(Some([b"data: ", &line[..], b"\n\n"].concat().into()));
+        }
+        Ok(chunk)
+    }
+
+    /// The events of the next chunk.
+    async fn next(&mut self) -> Result<Option<Vec<Sse>>, String> {
+        let Some(chunk) = self.chunk().await? else {
+            return Ok(None);
+        };
+        self.splitter.push(chunk);
+        let mut events = Vec::new();
+        while let Some(event) = self.splitter.next_event().map_err(|e| e.to_string())? {
+            let text = |bytes: &Bytes| String::from_utf8_lossy(bytes).into_owned();
+            let mut sse = Sse {
+                event: event.name.as_ref().map(text),
+                data: None,
+                id: event.id.as_ref().map(text).filter(|id| !id.contains('\0')),
+                retry: event
+                    .retry
+                    .map(|millis| millis.clamp(*RETRY_MILLIS.start(), *RETRY_MILLIS.end())),
+            };
+            if sse.event.as_deref() == Some("endpoint") {
+                sse.data = Some(text(&event.data));
+                events.push(sse);
+                continue;
+            }
+            // What is a message is one, whatever the event is called.
+            sse.event = None;
+            let read = lenient::messages(&event.data, self.asked.as_ref(), &self.open);
+            let messages = read.unwrap_or_default();
+            // An event without a message tells from where to go on.
+            events.push(sse);
+            events.extend(messages.iter().filter_map(event_of));
+        }
+        Ok(Some(events))
+    }
+}
+
+fn event_of(message: &ServerJsonRpcMessage) -> Option<Sse> {
+    Some(Sse {
+        data: Some(serde_json::to_string(message).ok()?),
+        ..Sse::default()
+    })
+}
+
+/// Where a response sends on to, if anywhere, and whether that may be followed; `None` when it does
+/// not send on. RFC 9110, section 15.4: 307 and 308 keep the method. 301 and 302 may keep it, which
+/// only makes sense where nothing but the last slash differs; elsewhere they lead to pages for
+/// people. 303 asks for another method.
+fn redirect(
+    method: &Method,
+    url: &url::Url,
+    response: &UpstreamResponse,
+) -> Option<(Option<url::Url>, bool)> {
+    if !matches!(response.status.as_u16(), 301 | 302 | 303 | 307 | 308) {
+        return None;
+    }
+    let to = header_of(response, &header::LOCATION);
+    let to = url.join(&to).ok().filter(|_| !to.is_empty());
+    let may_follow = to.as_ref().is_some_and(|to| {
+        let slash = |url: &url::Url| url.path().trim_end_matches('/').to_owned();
+        let keeps_method = match response.status.as_u16() {
+            307 | 308 => true,
+            301 | 302 => *method == Method::GET || slash(to) == slash(url),
+            _ => *method == Method::GET,
+        };
+        keeps_method
+            && to.origin() == url.origin()
+            && to.username().is_empty()
+            && to.password().is_none()
+    });
+    Some((to, may_follow))
+}
+
+/// An address for people: without what may be a secret.
+fn shown(mut url: url::Url) -> String {
+    const LONGEST: usize = 300;
+    // Neither can fail for what has a host, and nothing is shown of the rest.
+    let _ = url.set_username("");
+    let _ = url.set_password(None);
+    url.set_query(None);
+    url.set_fragment(None);
+    url.as_str().chars().take(LONGEST).collect()
+}
+
+/// What became of a message that nothing answers. A notification is for the server to make of what
+/// it likes; an answer of ours must have got through.
+fn heard(
+    message: &ClientJsonRpcMessage,
+    response: UpstreamResponse,
+) -> Result<StreamableHttpPostResponse, Failed> {
+    let status = response.status;
+    response.release();
+    if status.is_success() {
+        return Ok(StreamableHttpPostResponse::Accepted);
+    }
+    if matches!(message, ClientJsonRpcMessage::Notification(_)) {
+        tracing::debug!(%status, "an MCP server does not take a notification");
+        return Ok(StreamableHttpPostResponse::Accepted);
+    }
+    let said = String::new();
+    Err(failed(HttpError::Status { status, said }))
 }
 
 /// Whether a message calls a tool.
 pub(super) fn calls_tool(message: &ClientJsonRpcMessage) -> bool {
-    let ClientJsonRpcMessage::Request(request) = message else {
-        return false;
-    };
-    matches!(request.request, ClientRequest::CallToolRequest(_))
+    Asked::of(message).is_some_and(|asked| asked.kind == Kind::CallTool)
+}
+
+fn header_of(response: &UpstreamResponse, name: &HeaderName) -> String {
+    let value = response.headers.get(name).and_then(|v| v.to_str().ok());
+    value.unwrap_or_default().to_owned()
 }
 
 fn session_of(response: &UpstreamResponse) -> Option<String> {
-    let id = response.headers.get(SESSION_ID)?.to_str().ok()?;
-    Some(id.to_owned())
+    Some(header_of(response, &SESSION_ID)).filter(|id| !id.is_empty())
 }
 
-/// The events of a response, none larger than `limit` bytes.
-pub(super) fn events(
-    response: UpstreamResponse,
-    limit: usize,
-) -> BoxStream<'static, Result<Sse, SseError>> {
-    // Bytes since the last blank line, and the last byte seen.
-    let state = (response, 0usize, false);
-    let bytes = futures_util::stream::unfold(Some(state), move |state| async move {
-        let (mut response, mut held, mut newline) = state?;
-        match response.chunk().await {
-            Ok(None) => None,
-            Err(error) => Some((Err(std::io::Error::other(error)), None)),
-            Ok(Some(chunk)) => {
-                for byte in chunk.iter().filter(|b| **b != b'\r') {
-                    held = if *byte == b'\n' && newline {
-                        0
-                    } else {
-                        held + 1
-                    };
-                    newline = *byte == b'\n';
-                    if held > limit {
-                        let error = format!("an event is larger than {limit} bytes");
-                        return Some((Err(std::io::Error::other(error)), None));
-                    }
-                }
-                Some((Ok(chunk), Some((response, held, newline))))
-            }
+/// Whether the error in a body is one of the protocol, and not the server's of HTTP.
+fn holds_code(body: &[u8]) -> bool {
+    let body: serde_json::Value =
+        serde_json::from_slice(lenient::without_mark(body)).unwrap_or_default();
+    let is_one = |message: &serde_json::Value| {
+        message.get("jsonrpc").is_some() || message.pointer("/error/code").is_some()
+    };
+    match &body {
+        serde_json::Value::Array(messages) => messages.iter().any(is_one),
+        message => is_one(message),
+    }
+}
+
+/// The first bytes that are more than white space.
+async fn first_bytes(response: &mut UpstreamResponse) -> Result<Option<Bytes>, ModelError> {
+    let mut first = bytes::BytesMut::new();
+    while let Some(chunk) = response.chunk().await? {
+        first.extend_from_slice(&chunk);
+        // Enough for the longest name of a field.
+        let seen = lenient::without_mark(&first);
+        if seen.len() >= "retry:".len() || first.len() > MAX_ERROR {
+            break;
         }
-    });
-    SseStream::from_bytes_stream(bytes).boxed()
+    }
+    Ok((!first.is_empty()).then(|| first.freeze()))
+}
+
+fn looks_like_events(body: &[u8]) -> bool {
+    let body = lenient::without_mark(body);
+    let fields: [&[u8]; 5] = [b"event:", b"data:", b"id:", b"retry:", b":"];
+    fields.iter().any(|field| body.starts_with(field))
 }
 
 impl StreamableHttpClient for GuardedHttp {
@@ -239,49 +595,18 @@ impl StreamableHttpClient for GuardedHttp {
         custom_headers: Headers,
         limits: StreamableHttpResponseLimits,
     ) -> Result<StreamableHttpPostResponse, Failed> {
-        let body = Bytes::from(serde_json::to_vec(&message)?);
-        let calls_tool = calls_tool(&message);
-        let mut response = self
-            .send(
-                Method::POST,
-                &uri,
-                body,
-                Heads {
-                    session: session_id.as_deref(),
-                    bearer: auth_header,
-                    custom: custom_headers,
-                    last_event_id: None,
-                    calls_tool,
-                },
-            )
-            .await?;
-        match response.status {
-            StatusCode::ACCEPTED | StatusCode::NO_CONTENT => {
-                response.release();
-                return Ok(StreamableHttpPostResponse::Accepted);
-            }
-            StatusCode::NOT_FOUND if session_id.is_some() => {
-                return Err(StreamableHttpError::SessionExpired);
-            }
-            _ => {}
-        }
-        let session = session_of(&response);
-        if response.status.is_success() && response.is_event_stream() {
-            let events = events(response, limits.max_sse_event_size);
-            return Ok(StreamableHttpPostResponse::Sse(events, session));
-        }
-        let status = response.status;
-        let body = response
-            .body(limits.max_json_response_size)
-            .await
-            .map_err(failed)?;
-        match serde_json::from_slice::<ServerJsonRpcMessage>(&body) {
-            Ok(message) => Ok(StreamableHttpPostResponse::Json(message, session)),
-            Err(_) if !status.is_success() => Err(failed(HttpError::Status(status))),
-            // Some servers acknowledge a notification with an empty 200.
-            Err(_) if body.trim_ascii().is_empty() => Ok(StreamableHttpPostResponse::Accepted),
-            Err(error) => Err(StreamableHttpError::Deserialize(error)),
-        }
+        let (session, bearer) = (session_id.as_deref(), auth_header.as_deref());
+        let posted = self.post(&uri, &message, session, bearer, custom_headers, limits);
+        // The transport's task ends without a word when a session does not begin.
+        posted.await.inspect_err(|error| {
+            self.trouble.note(match error {
+                StreamableHttpError::Client(error) => error.to_string(),
+                StreamableHttpError::AuthRequired(asked) => {
+                    wants_authorization(&asked.www_authenticate_header)
+                }
+                _ => "the server forgot the session".to_owned(),
+            });
+        })
     }
 
     async fn delete_session(
@@ -292,7 +617,7 @@ impl StreamableHttpClient for GuardedHttp {
         custom_headers: Headers,
     ) -> Result<(), Failed> {
         let response = self
-            .send(
+            .request(
                 Method::DELETE,
                 &uri,
                 Bytes::new(),
@@ -304,15 +629,14 @@ impl StreamableHttpClient for GuardedHttp {
                     calls_tool: false,
                 },
             )
-            .await?;
+            .await
+            .map_err(failed)?;
         let status = response.status;
         response.release();
-        match status {
-            StatusCode::METHOD_NOT_ALLOWED => {
-                Err(StreamableHttpError::ServerDoesNotSupportDeleteSession)
-            }
-            status if status.is_success() => Ok(()),
-            status => Err(failed(HttpError::Status(status))),
+        match status.is_success() {
+            true => Ok(()),
+            // The server ends it by itself.
+            false => Err(StreamableHttpError::ServerDoesNotSupportDeleteSession),
         }
     }
 
@@ -345,8 +669,9 @@ impl StreamableHttpClient for GuardedHttp {
         custom_headers: Headers,
         max_sse_event_size: usize,
     ) -> Result<BoxStream<'static, Result<Sse, SseError>>, Failed> {
-        let response = self
-            .send(
+        let goes_on = last_event_id.is_some();
+        let mut response = self
+            .request(
                 Method::GET,
                 &uri,
                 Bytes::new(),
@@ -358,20 +683,23 @@ impl StreamableHttpClient for GuardedHttp {
                     calls_tool: false,
                 },
             )
-            .await?;
-        if response.status == StatusCode::METHOD_NOT_ALLOWED {
+            .await
+            .map_err(failed)?;
+        let status = response.status;
+        if goes_on && (status == StatusCode::TOO_MANY_REQUESTS || status.is_server_error()) {
+            let said = String::new();
+            return Err(failed(HttpError::Status { status, said }));
+        }
+        let mut first = None;
+        if status.is_success() && !response.is_event_stream() {
+            first = first_bytes(&mut response).await.map_err(failed)?;
+        }
+        let is_stream =
+            response.is_event_stream() || first.as_deref().is_some_and(looks_like_events);
+        if !status.is_success() || !is_stream {
+            // A page, a 404, a 405, …: there is no such stream.
             return Err(StreamableHttpError::ServerDoesNotSupportSse);
         }
-        if !response.status.is_success() {
-            return Err(failed(HttpError::Status(response.status)));
-        }
-        if !response.is_event_stream() {
-            let told = response.headers.get(header::CONTENT_TYPE);
-            let told = told.and_then(|v| v.to_str().ok()).unwrap_or(EVENT_STREAM);
-            return Err(StreamableHttpError::UnexpectedContentType(Some(
-                told.to_owned(),
-            )));
-        }
-        Ok(events(response, max_sse_event_size))
+        Ok(self.events(first, response, max_sse_event_size, None))
     }
 }
