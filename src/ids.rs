@@ -104,6 +104,17 @@ pub fn body(kind: Kind, id: &str) -> Option<&str> {
     id.strip_prefix(kind.prefix()).filter(|b| !b.is_empty())
 }
 
+/// Whether an id of `kind` was minted by a gateway like this one: its form, and a time at which that
+/// can have been. What others mint may look alike, but holds no time.
+pub fn is_minted_here(kind: Kind, id: &str) -> bool {
+    const FIRST: std::time::Duration = std::time::Duration::from_secs(1_735_689_600);
+    const DAY: std::time::Duration = std::time::Duration::from_secs(86_400);
+    let ulid = body(kind, id).and_then(|body| Ulid::from_string(body).ok());
+    let first = std::time::UNIX_EPOCH + FIRST;
+    let last = std::time::SystemTime::now() + DAY;
+    ulid.is_some_and(|ulid| (first..last).contains(&ulid.datetime()))
+}
+
 /// Whether a client's thread id can be kept: 1 to 256 characters, none of them a control
 /// character. Thread ids are the caller's own strings.
 pub fn is_sane_thread_id(id: &str) -> bool {
@@ -131,6 +142,19 @@ mod tests {
         assert_eq!(first.len(), 30);
         assert_eq!(body(Kind::Run, &first).map(str::len), Some(26));
         assert_eq!(body(Kind::Smith, &first), None);
+    }
+
+    #[test]
+    fn what_others_mint_is_not_ours() {
+        assert!(is_minted_here(Kind::File, &mint(Kind::File)));
+        assert!(!is_minted_here(Kind::File, &mint(Kind::Run)));
+        for other in [
+            "file-6F2ksmvXxt4VdoqmHRw6kL",
+            "file-7ZZZZZZZZZZZZZZZZZZZZZZZZZ",
+            "file-",
+        ] {
+            assert!(!is_minted_here(Kind::File, other), "{other}");
+        }
     }
 
     #[test]

@@ -7,6 +7,7 @@ use bytes::Bytes;
 use http::StatusCode;
 
 use super::exchange::{Exchange, Gone};
+use super::files;
 use super::forward::{Begun, Forward, Passage, Prepared};
 use super::turn::{
     Answer, Routed, RunTurn, check_thread_id, decided, translate_stream, whole_answer,
@@ -16,7 +17,7 @@ use crate::config::ProviderWire;
 use crate::error::ApiError;
 use crate::ids;
 use crate::limit::Permit;
-use crate::run::{RunRequest, Thread};
+use crate::run::{RunRequest, Thread, attachments};
 use crate::store::now_seconds;
 use crate::wire::chat::{self, ChatRequest, EventGate, Peek, StreamEncoder, decode};
 use crate::wire::{Plain, PlainEncoder, parse};
@@ -79,6 +80,7 @@ async fn begin(exchange: &mut Exchange) -> Result<Plan, ApiError> {
         .iter()
         .all(|route| route.wire == ProviderWire::OpenaiChat)
     {
+        let body = files::forwarded(&gateway, &principal, body.clone()).await?;
         let begun = Forward::begin(
             exchange,
             tenant_id,
@@ -109,7 +111,9 @@ async fn begin(exchange: &mut Exchange) -> Result<Plan, ApiError> {
     }
     let decoded = decode(parse::<ChatRequest>(&body)?)?;
     let include_usage = decoded.include_usage;
-    let request = decoded.into_request();
+    let mut request = decoded.into_request();
+    files::check(&gateway, &principal, &request.turns, &body).await?;
+    attachments::inline(gateway.store.as_ref(), &tenant_id, &mut request.turns).await?;
     let begun = Answer::begin(exchange, &tenant_id, routes, &request, stream);
     let answer = Box::pin(begun).await?;
     let Some(answer) = answer else {
@@ -171,6 +175,7 @@ async fn smith_turn(
             .param("response_format"));
         }
     }
+    files::check(&exchange.gateway, principal, &decoded.turns, body).await?;
     let own_tools = decoded.tools.is_empty();
     let (stream, include_usage) = (decoded.stream, decoded.include_usage);
     if let Some((run_id, words)) = chat::decisions(&decoded.turns)? {
@@ -209,6 +214,7 @@ async fn smith_turn(
             include_mask: 0,
             metadata: None,
             actor: principal.actor(),
+            mounted: None,
             response: None,
             permit,
             detached,

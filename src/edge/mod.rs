@@ -7,6 +7,7 @@ mod bridge;
 mod chat;
 mod connection;
 mod exchange;
+mod files;
 mod forward;
 mod metrics;
 mod native;

@@ -122,6 +122,7 @@ async fn start(
     let key = exchange.header("idempotency-key").map(str::to_owned);
     let input = decode(parse::<RunIn>(body)?)?;
     let gateway = exchange.gateway.clone();
+    super::files::check(&gateway, principal, &input.turns, body).await?;
     let run_id = ids::mint(ids::Kind::Run);
     let stream = input.stream;
     let permit = gateway.gate.begin_run(principal, Some(&smith_id.into()))?;
@@ -157,6 +158,7 @@ async fn start(
         include_mask: input.include_mask,
         metadata: input.metadata,
         actor: principal.actor(),
+        mounted: None,
         response: None,
         permit,
         detached: true,

@@ -96,6 +96,7 @@ async fn begin(
         let turn = decided(exchange, &principal, &smith_id, &run_id, words).await?;
         return Ok(Some((turn, Some(denied))));
     }
+    super::files::check(&exchange.gateway, &principal, &decoded.turns, &body).await?;
     let mut turns = decoded.turns;
     // With a thread the history is here, and only the newest words count.
     let thread = match kept {
@@ -130,6 +131,7 @@ async fn begin(
             include_mask: 0,
             metadata: None,
             actor: principal.actor(),
+            mounted: None,
             response: None,
             permit,
             // A page that is loaded again comes back for the rest.

@@ -128,8 +128,12 @@ pub enum Source {
 }
 
 impl Source {
-    /// From a URL; `data:` URLs with base64 become [`Source::Data`].
+    /// From a URL; `data:` URLs with base64 become [`Source::Data`], and what is a file's id and no
+    /// URL is that.
     pub fn from_url(url: &str) -> Self {
+        if url.starts_with("file-") && !url.contains(':') {
+            return Self::FileId { id: url.to_owned() };
+        }
         if let Some(rest) = url.strip_prefix("data:")
             && let Some((head, data)) = rest.split_once(',')
             && let Some(media_type) = head.strip_suffix(";base64")

@@ -1,12 +1,13 @@
 //! Runs: one turn of a smith, from its input to its record. Knows no wire.
 //!
 //! Lives here: what a run is asked ([`RunRequest`]), the smith's effective configuration, the loop
-//! that calls the model (`engine`) and the tools (`tools`), how it pauses and goes on (`resume`,
+//! that calls the model (`engine`) and the tools (`tools`), files in messages (`attachments`), how it pauses and goes on (`resume`,
 //! `leases`, `state`), the live frames that clients follow, the record. May import `bus`, `model`,
 //! `tools`, `store`, `frame`, `auth`'s types, `metrics`, `ids`, `error`.
 
 mod account;
 mod accounting;
+pub mod attachments;
 mod budget;
 mod engine;
 mod finish;

@@ -1,0 +1,200 @@
+//! Files named by id in a request: who may name them, and, for a provider that gets the request as
+//! it is, their bytes in place of ids that mean nothing to it.
+
+use std::collections::HashMap;
+
+use bytes::Bytes;
+use serde_json::{Value, json};
+
+use crate::auth::{Principal, Scope};
+use crate::error::ApiError;
+use crate::gateway::Gateway;
+use crate::model::Turn;
+use crate::run::attachments::{Attachment, MAX_FILE, MAX_FILES, each_named};
+use crate::store::FileRow;
+
+/// The file, when the caller may read it.
+async fn found(
+    gateway: &Gateway,
+    caller: &Principal,
+    id: &str,
+) -> Result<Option<FileRow>, ApiError> {
+    let file = gateway.store.file(&caller.tenant_id, id).await?;
+    let smith = caller.smith_id();
+    let is_theirs =
+        |file: &FileRow| smith.is_none_or(|smith| file.smith_id.as_deref() == Some(&**smith));
+    Ok(file.filter(is_theirs))
+}
+
+fn unknown(id: &str) -> ApiError {
+    ApiError::not_found("file", id)
+}
+
+fn check_size(file: &FileRow, all: &mut i64) -> Result<(), ApiError> {
+    *all += file.bytes;
+    if file.bytes > MAX_FILE || *all > MAX_FILES {
+        let message = format!(
+            "the file '{}' is too large for a message: {} MiB each, {} MiB together",
+            file.id,
+            MAX_FILE >> 20,
+            MAX_FILES >> 20
+        );
+        let status = http::StatusCode::PAYLOAD_TOO_LARGE;
+        return Err(ApiError::new(status, "payload_too_large", message));
+    }
+    Ok(())
+}
+
+/// Refuses files that the caller may not name. `body` is the request, whose member is named in the
+/// refusal.
+pub async fn check<'a>(
+    gateway: &Gateway,
+    caller: &Principal,
+    turns: impl IntoIterator<Item = &'a Turn>,
+    body: &[u8],
+) -> Result<(), ApiError> {
+    let mut ids = Vec::new();
+    each_named(turns, &mut |id| ids.push(id));
+    if ids.is_empty() {
+        return Ok(());
+    }
+    caller.require(Scope::FilesRead)?;
+    let mut all = 0;
+    ids.sort_unstable();
+    ids.dedup();
+    for id in ids {
+        let file = found(gateway, caller, id).await?;
+        let checked = file.ok_or_else(|| unknown(id));
+        let checked = checked.and_then(|file| check_size(&file, &mut all));
+        checked.map_err(|error| match place_of(body, id) {
+            Some(place) => error.param(place),
+            None => error,
+        })?;
+    }
+    Ok(())
+}
+
+/// Where in a request an id is, such as `messages[0].content[1].file.file_id`.
+fn place_of(body: &[u8], id: &str) -> Option<String> {
+    fn walk(value: &Value, at: &str, id: &str) -> Option<String> {
+        match value {
+            Value::String(text) => (text == id).then(|| at.to_owned()),
+            Value::Array(items) => items
+                .iter()
+                .enumerate()
+                .find_map(|(place, item)| walk(item, &format!("{at}[{place}]"), id)),
+            Value::Object(members) => members.iter().find_map(|(name, member)| {
+                let dot = if at.is_empty() { "" } else { "." };
+                walk(member, &format!("{at}{dot}{name}"), id)
+            }),
+            _ => None,
+        }
+    }
+    walk(&serde_json::from_slice(body).ok()?, "", id)
+}
+
+/// A request for a provider of the client's own wire, with the bytes of files that are kept here in
+/// place of their ids. Ids that are the provider's own stay.
+pub async fn forwarded(
+    gateway: &Gateway,
+    caller: &Principal,
+    body: Bytes,
+) -> Result<Bytes, ApiError> {
+    // Most requests name no file.
+    if memchr::memmem::find(&body, b"\"file_id\"").is_none() {
+        return Ok(body);
+    }
+    let Ok(mut request) = serde_json::from_slice::<Value>(&body) else {
+        return Ok(body);
+    };
+    let mut ids = Vec::new();
+    for list in ["messages", "input"] {
+        named_in(&request[list], &mut ids);
+    }
+    ids.sort_unstable();
+    ids.dedup();
+    let mut files = HashMap::new();
+    let mut all = 0;
+    for id in ids {
+        match found(gateway, caller, &id).await? {
+            Some(file) => {
+                caller.require(Scope::FilesRead)?;
+                check_size(&file, &mut all)?;
+                let file = Attachment::load(gateway.store.as_ref(), &file).await?;
+                files.insert(id, file);
+            }
+            None if crate::ids::is_minted_here(crate::ids::Kind::File, &id) => {
+                let error = unknown(&id);
+                return Err(match place_of(&body, &id) {
+                    Some(place) => error.param(place),
+                    None => error,
+                });
+            }
+            None => {}
+        }
+    }
+    if files.is_empty() {
+        return Ok(body);
+    }
+    for list in ["messages", "input"] {
+        put_bytes(&mut request[list], &files);
+    }
+    // Members that were not there have been made by looking for them.
+    if let Value::Object(members) = &mut request {
+        members
+            .retain(|name, member| !(matches!(&**name, "messages" | "input") && member.is_null()));
+    }
+    Ok(request.to_string().into())
+}
+
+fn named_in(value: &Value, ids: &mut Vec<String>) {
+    match value {
+        Value::Array(items) => items.iter().for_each(|item| named_in(item, ids)),
+        Value::Object(members) => {
+            if let Some(Value::String(id)) = members.get("file_id") {
+                ids.push(id.clone());
+            }
+            members.values().for_each(|member| named_in(member, ids));
+        }
+        _ => {}
+    }
+}
+
+fn put_bytes(value: &mut Value, files: &HashMap<String, Attachment>) {
+    let file_of = |value: &Value| files.get(value.get("file_id")?.as_str()?);
+    // Chat Completions takes an image as a part of another kind.
+    if let Some(image) = value
+        .get("file")
+        .and_then(file_of)
+        .filter(|file| file.is_image())
+    {
+        *value = json!({ "type": "image_url", "image_url": { "url": image.data_url() } });
+        return;
+    }
+    if let Some(file) = file_of(value)
+        && let Value::Object(part) = value
+    {
+        part.remove("file_id");
+        if part.get("type").is_some_and(|kind| *kind == "input_image") {
+            part.insert("image_url".to_owned(), json!(file.data_url()));
+        } else if part.get("type").is_some_and(|kind| *kind == "input_file") && file.is_image() {
+            part.insert("type".to_owned(), json!("input_image"));
+            part.remove("filename");
+            part.insert("image_url".to_owned(), json!(file.data_url()));
+        } else {
+            part.insert("file_data".to_owned(), json!(file.data_url()));
+            let name = part.entry("filename").or_insert(Value::Null);
+            if name.is_null() {
+                *name = json!(file.name);
+            }
+        }
+        return;
+    }
+    match value {
+        Value::Array(items) => items.iter_mut().for_each(|item| put_bytes(item, files)),
+        Value::Object(members) => members
+            .values_mut()
+            .for_each(|member| put_bytes(member, files)),
+        _ => {}
+    }
+}
