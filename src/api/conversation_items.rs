@@ -38,7 +38,9 @@ pub fn turns_of(items: Vec<Map<String, Value>>) -> Result<Vec<Turn>, ApiError> {
     let mut turns: Vec<Turn> = Vec::new();
     for (at, item) in items.iter().enumerate() {
         let turn = turn_of(item).map_err(|why| ApiError::invalid(format!("items[{at}]"), why))?;
-        push_turn(&mut turns, turn);
+        if let Some(turn) = turn {
+            push_turn(&mut turns, turn);
+        }
     }
     Ok(turns)
 }

@@ -372,6 +372,7 @@ impl Ask<'_> {
                 include_mask: 0,
                 metadata: metadata.as_object().cloned(),
                 actor: caller.principal.actor(),
+                mounted: None,
                 response: None,
                 permit,
                 detached: true,

@@ -21,6 +21,7 @@ use crate::model::{Part, Role, Turn};
 use crate::run::{ResponseRecord, usage_of};
 use crate::store::RunRow;
 use crate::wire::responses::items::{Item, Numbering, approval_request, push_turn, turn_of};
+use crate::wire::responses::tools::decode_tools;
 use crate::wire::responses::{Head, Status, body_of};
 
 /// A run with what the Responses wire shows of its request.
@@ -93,6 +94,8 @@ impl Stored {
     /// Behind the input's items.
     pub fn answer_numbering(&self) -> Numbering {
         Numbering::at(self.body(), self.record.places)
+            .with_tools(self.record.echo.get("tools"))
+            .with_results(self.record.results)
     }
 
     /// Behind all items so far, for a run that goes on.
@@ -110,9 +113,10 @@ impl Stored {
     /// Whether the run's tools are those of its smith.
     pub fn has_own_tools(&self) -> bool {
         let tools = self.record.echo.get("tools").and_then(Value::as_array);
+        let tools = tools.map(|tools| decode_tools(tools).unwrap_or_default().defs);
         let is_callers =
             |part: &Part| matches!(part, Part::ToolCall { server, .. } if server.is_none());
-        tools.is_none_or(Vec::is_empty)
+        tools.is_none_or(|tools| tools.is_empty())
             && !self
                 .said()
                 .iter()
@@ -157,7 +161,9 @@ impl Stored {
                 Status::Ended(stop, usage_of(run).unwrap_or_default())
             }
         };
-        let items = self.answer_numbering().items(self.said());
+        let mut numbering = self.answer_numbering();
+        let mut items = numbering.listed(&self.record.listed);
+        items.extend(numbering.items(self.said()));
         let mut output = answer_items(items, self.record.encrypted);
         output.extend(self.requests());
         self.head().response(&status, output)
@@ -175,7 +181,10 @@ impl Stored {
         let record: Vec<Map<String, Value>> =
             serde_json::from_str(&self.run.input).unwrap_or_default();
         let mut turns = Vec::new();
-        for turn in record.iter().filter_map(|item| turn_of(item).ok()) {
+        for turn in record
+            .iter()
+            .filter_map(|item| turn_of(item).ok().flatten())
+        {
             push_turn(&mut turns, turn);
         }
         numbering.items(&turns)
@@ -198,10 +207,10 @@ fn of_other_wire(run: &RunRow, turns: &[Turn]) -> ResponseRecord {
     });
     ResponseRecord {
         store: true,
-        encrypted: false,
         input_turns,
         places: numbering.places(),
         echo: echo.as_object().cloned().unwrap_or_default(),
+        ..ResponseRecord::default()
     }
 }
 

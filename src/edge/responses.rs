@@ -9,6 +9,7 @@ use http::StatusCode;
 use serde_json::{Map, Value, json};
 
 use super::exchange::{Exchange, Gone};
+use super::files;
 use super::forward::{Begun, Forward, Passage, Prepared};
 use super::turn::{
     Answer, Followed, Routed, RunTurn, check_thread_id, decided, translate_stream, whole_answer,
@@ -21,20 +22,24 @@ use crate::gateway::Gateway;
 use crate::ids;
 use crate::limit::Permit;
 use crate::model::{Part, Role, Turn};
-use crate::run::{Link, ResponseRecord, RunRequest, Thread, Word};
+use crate::run::{Link, ResponseRecord, RunRequest, Thread, Word, attachments};
 use crate::store::now_seconds;
+use crate::tools::Mounted;
 use crate::wire::chat::Peek;
 use crate::wire::chat::forward::rewrite;
 use crate::wire::parse;
 use crate::wire::responses::decode::unknown_item;
 use crate::wire::responses::gate::{usage_in, write_error};
 use crate::wire::responses::items::{Numbering, place_of, push_turn, turn_of};
+use crate::wire::responses::tools::{is_web_search, warnings};
 use crate::wire::responses::{
     Decoded, Head, Input, ResponsesGate, ResponsesRequest, Status, StreamEncoder, body_of, decode,
 };
 
 /// The wire's name in metrics.
 const WIRE: &str = "responses";
+/// The hosted tool that stands in for the wire's own.
+const WEB_SEARCH: &str = "web_search";
 
 static PASSAGE: Passage = Passage {
     wire: WIRE,
@@ -113,6 +118,7 @@ async fn routed(
         permit,
     } = routed;
     if routes.iter().all(|route| route.responses) {
+        let body = files::forwarded(&gateway, principal, body.clone()).await?;
         let begun = Forward::begin(
             exchange,
             tenant_id,
@@ -154,9 +160,23 @@ async fn routed(
             "without a smith nothing is kept that a response could continue",
         ));
     }
-    let echo = std::mem::take(&mut decoded.echo);
+    if !decoded.mounts.is_empty() {
+        return Err(ApiError::bad_request(
+            "smith_required",
+            "tools of type 'mcp' and 'file_search' are run in a smith's turn: name the smith with \
+             IC-Smith-Id",
+        )
+        .param("tools"));
+    }
+    let mut echo = std::mem::take(&mut decoded.echo);
+    let warnings = warnings(&decoded.left_out);
+    if !warnings.is_empty() {
+        echo.insert("warnings".into(), Value::Array(warnings));
+    }
     let encrypted = decoded.encrypted;
-    let request = decoded.into_request()?;
+    let mut request = decoded.into_request()?;
+    files::check(&gateway, principal, &request.turns, &body).await?;
+    attachments::inline(gateway.store.as_ref(), &tenant_id, &mut request.turns).await?;
     let answer = Answer::begin(exchange, &tenant_id, routes, &request, stream).await?;
     let Some(answer) = answer else {
         return Ok(Plan::ClientLeft);
@@ -189,6 +209,7 @@ impl Translate {
         echo.insert("store".into(), json!(false));
         let run_id = ids::mint(ids::Kind::Run);
         let body = ids::body(ids::Kind::Run, &run_id).unwrap_or(&run_id);
+        let numbering = Numbering::new(body).with_tools(echo.get("tools"));
         Plan::Translate(Box::new(Self {
             tenant_id,
             head: Head {
@@ -196,7 +217,7 @@ impl Translate {
                 created_at: now_seconds(),
                 echo,
             },
-            numbering: Numbering::new(body),
+            numbering,
             encrypted,
             answer,
             _permit: permit,
@@ -231,6 +252,8 @@ struct SmithTurn {
     encrypted: bool,
     stream: bool,
     own_tools: bool,
+    /// `mcp_list_tools` items that the answer begins with.
+    listed: Vec<Value>,
 }
 
 /// Whom a turn is for.
@@ -353,8 +376,10 @@ fn turns_in(body: &str, said: &[Turn], id: &str) -> Option<Vec<Turn>> {
         let is_it = |part: &&Part| matches!(part, Part::ToolCall { id, .. } if id == own);
         parts.clone().find(is_it)
     };
-    if items[at].kind == "mcp_call" {
-        let place = items[..at].iter().filter(|i| i.kind == "mcp_call").count();
+    // Calls that ran here, which are found in the order of their results.
+    let ran_here = |kind: &str| matches!(kind, "mcp_call" | "file_search_call");
+    if ran_here(items[at].kind) {
+        let place = items[..at].iter().filter(|i| ran_here(i.kind)).count();
         let mut pairs = parts.clone().filter_map(|part| match part {
             Part::ToolResult { tool_call_id, .. } => {
                 let call = call_of(tool_call_id)?;
@@ -378,7 +403,7 @@ fn turns_in(body: &str, said: &[Turn], id: &str) -> Option<Vec<Turn>> {
     }
     let mut members = items[at].members.clone();
     members.insert("type".into(), json!(items[at].kind));
-    let mut turn = turn_of(&members).ok()?;
+    let mut turn = turn_of(&members).ok()??;
     // An item does not show a call's signature.
     if let Some(Part::ToolCall { id, .. }) = turn.parts.first()
         && let Some(call) = call_of(id)
@@ -437,7 +462,39 @@ async fn going_on(
         encrypted: stored.record.encrypted,
         stream,
         own_tools: true,
+        listed: Vec::new(),
     })))
+}
+
+/// What a call mounts for its turn alone, once it is known that the smith may have it.
+async fn mounted(
+    gateway: &Gateway,
+    principal: &Principal,
+    smith_id: &Arc<str>,
+    decoded: &mut Decoded,
+) -> Result<Option<Box<Mounted>>, ApiError> {
+    let mounts = std::mem::take(&mut decoded.mounts);
+    if mounts.is_empty() {
+        return Ok(None);
+    }
+    if !decoded.tools.is_empty() || decoded.response_format.is_some() {
+        return Err(ApiError::bad_request(
+            "unsupported_tools",
+            "tools of type 'mcp' and 'file_search' are run here, and cannot be in one call with \
+             functions that the client runs, nor with a structured answer",
+        )
+        .param("tools"));
+    }
+    let effective = gateway
+        .smiths
+        .effective(&principal.tenant_id, smith_id)
+        .await?;
+    gateway
+        .tools
+        .check_stores(&effective.caller(), &mounts)
+        .await?;
+    let mounted = gateway.tools.mount(&principal.tenant_id, mounts).await?;
+    Ok(Some(Box::new(mounted)))
 }
 
 async fn smith_turn(
@@ -477,6 +534,11 @@ async fn smith_turn(
         )
         .param("text.format"));
     }
+    let given = decoded.input.iter().filter_map(|input| match input {
+        Input::Turn(turn) => Some(turn),
+        _ => None,
+    });
+    files::check(&gateway, principal, given, body).await?;
     let turns = owner
         .turns(std::mem::take(&mut decoded.input), &thread)
         .await?;
@@ -492,14 +554,32 @@ async fn smith_turn(
     let mut numbering = Numbering::new(run_body);
     numbering.items(&turns);
     let head_id = format!("resp_{run_body}");
-    let record = ResponseRecord {
+    let mounted = mounted(&gateway, principal, &smith_id, &mut decoded).await?;
+    let listed = mounted.as_ref().map(|mounted| mounted.listed.clone());
+    let listed = listed.unwrap_or_default();
+    let mut record = ResponseRecord {
         store: decoded.store,
         encrypted: decoded.encrypted,
+        results: decoded.results,
+        listed: listed.clone(),
         input_turns: turns.len(),
         places: numbering.places(),
         echo,
     };
     let own_tools = decoded.tools.is_empty();
+    if own_tools && decoded.left_out.iter().any(|kind| is_web_search(kind)) {
+        let effective = gateway.smiths.effective(&principal.tenant_id, &smith_id);
+        let enabled = &effective.await?.config.enabled_hosted_tools;
+        if enabled.iter().any(|name| name == WEB_SEARCH) {
+            decoded.left_out.retain(|kind| !is_web_search(kind));
+        }
+    }
+    let warnings = warnings(&decoded.left_out);
+    if !warnings.is_empty() {
+        record
+            .echo
+            .insert("warnings".into(), Value::Array(warnings));
+    }
     let detached = decoded.background || matches!(thread, Thread::Kept(_));
     let permit = gateway.gate.begin_run(principal, Some(&smith_id))?;
     let started = gateway
@@ -522,6 +602,7 @@ async fn smith_turn(
             include_mask: 0,
             metadata: decoded.metadata,
             actor: principal.actor(),
+            mounted,
             response: Some(record),
             permit,
             detached,
@@ -542,17 +623,19 @@ async fn smith_turn(
     Ok(Plan::Run(Box::new(SmithTurn {
         turn,
         head,
-        numbering,
+        numbering: numbering.with_results(decoded.results),
         encrypted: decoded.encrypted,
         stream: decoded.stream,
         own_tools,
+        listed,
     })))
 }
 
 impl SmithTurn {
     async fn answer(self, exchange: &mut Exchange) -> Result<(), Gone> {
         let run_id = self.turn.run().run_id.clone();
-        let mut encoder = StreamEncoder::new(self.head, self.numbering, self.encrypted, None);
+        let mut encoder = StreamEncoder::new(self.head, self.numbering, self.encrypted, None)
+            .with_listed(self.listed);
         if self.own_tools {
             encoder = encoder.with_own_tools(&run_id);
         }
@@ -612,7 +695,8 @@ async fn find(exchange: &mut Exchange, id: &str) -> Result<(Followed, StreamEnco
         stored.answer_numbering(),
         stored.record.encrypted,
         after,
-    );
+    )
+    .with_listed(stored.record.listed.clone());
     if stored.has_own_tools() {
         encoder = encoder.with_own_tools(&stored.run.id);
     }

@@ -112,6 +112,13 @@ impl Retrieval {
         Ok(vectors)
     }
 
+    /// The store, when the smith may read it: its own, or one for the whole tenant.
+    async fn of(&self, caller: &Caller, id: &str) -> Result<Option<VectorStoreRow>, ApiError> {
+        let row = self.store.vector_store(&caller.tenant_id, id).await?;
+        let is_other = |of: &String| *of != *caller.smith_id;
+        Ok(row.filter(|row| !row.smith_id.as_ref().is_some_and(is_other)))
+    }
+
     /// What a store holds about a query's texts, best first.
     pub async fn search(&self, row: &VectorStoreRow, query: Query) -> Result<Vec<Hit>, ApiError> {
         let key = (row.id.clone(), row.revision);
@@ -141,10 +148,9 @@ impl Documents for Retrieval {
         query: &str,
         limit: usize,
     ) -> Result<Option<Vec<Passage>>, String> {
-        let row = self.store.vector_store(&caller.tenant_id, store_id).await;
+        let row = self.of(caller, store_id).await;
         let row = row.map_err(|_| "the documents cannot be reached now".to_owned())?;
-        let is_other = |of: &String| *of != *caller.smith_id;
-        let Some(row) = row.filter(|row| !row.smith_id.as_ref().is_some_and(is_other)) else {
+        let Some(row) = row else {
             return Ok(None);
         };
         let query = Query {
@@ -163,6 +169,10 @@ impl Documents for Retrieval {
         };
         let hits = hits.map_err(|error| error.message.into_owned())?;
         Ok(Some(hits.into_iter().map(passage).collect()))
+    }
+
+    async fn has(&self, caller: &Caller, store_id: &str) -> Result<bool, ApiError> {
+        Ok(self.of(caller, store_id).await?.is_some())
     }
 }
 

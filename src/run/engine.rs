@@ -16,6 +16,7 @@ use serde_json::{Value, json};
 
 use super::account::ModelSpan;
 use super::accounting::Accounting;
+use super::attachments;
 use super::budget::Budgets;
 use super::frame_log::FrameLog;
 use super::live::{Cancelled, LiveRun, Reader};
@@ -106,6 +107,8 @@ pub(super) struct Job {
     pub effective: Arc<Effective>,
     /// The smith's own tools; empty when they sit out.
     pub tools: Arc<ToolSet>,
+    /// What is mounted for this run beside them, sealed.
+    mounts: Option<String>,
     pub progress: Progress,
     /// The model, as the caller or the configuration names it.
     pub model: String,
@@ -167,6 +170,7 @@ impl Job {
             warnings: base.warnings,
             effective,
             tools,
+            mounts: base.mounts,
             progress,
             model: base.model,
             has_state: true,
@@ -190,6 +194,7 @@ impl Job {
             new_turns: self.new_turns.clone(),
             warnings: self.warnings.clone(),
             own_tools,
+            mounts: self.mounts.clone(),
             detached: self.live.is_detached(),
         }
     }
@@ -309,7 +314,16 @@ impl Runs {
         }
         let history = match &request.thread {
             Thread::Stateless(_) | Thread::Chain(None) => Vec::new(),
-            Thread::Kept(thread) => self.history(&request, thread).await?,
+            Thread::Kept(thread) => {
+                // Before the history is read: a run that ends between the two would be missing in it,
+                // and leave the thread free.
+                let (tenant_id, smith_id) = (&request.tenant_id, &request.smith_id);
+                let held = self.store.is_thread_held(tenant_id, smith_id, thread);
+                if held.await? {
+                    return Err(thread_held());
+                }
+                self.history(&request, thread).await?
+            }
             Thread::Chain(Some(link)) => self.chain(&request, &link.run_id).await?,
         };
         let response = request.response.clone();
@@ -318,14 +332,24 @@ impl Runs {
         let tools = self
             .tools_of(&request.tenant_id, &effective, own_tools)
             .await?;
-        let job = self.job(request, effective, routes, history, tools, &model)?;
+        let (tools, mounts) = match &request.mounted {
+            Some(mounted) => {
+                let sealed = self.tools.seal_mounts(&request.run_id, &mounted.mounts)?;
+                (self.tools.with_mounted(&tools, mounted), Some(sealed))
+            }
+            None => (tools, None),
+        };
+        let mut job = self.job(request, effective, routes, history, tools, &model)?;
+        job.mounts = mounts;
+        let tenant_id = job.live.tenant_id.clone();
+        let asked = job.request();
+        attachments::inline(self.store.as_ref(), &tenant_id, &mut asked.turns).await?;
         let started = Started {
             reader: job.live.first_reader(),
             model,
             created_at: job.row.created_at,
             response,
         };
-        let mut job = job;
         // A client that does not follow the run will ask for it by its id.
         if job.row.exclusive || detached {
             let base = match detached {
@@ -335,10 +359,7 @@ impl Runs {
             job.has_state = detached;
             let created = Op::CreateRun(job.row.clone(), base);
             if !self.journal.commit(created).await? {
-                return Err(ApiError::conflict(
-                    "conversation_locked",
-                    "another run of this thread is under way",
-                ));
+                return Err(thread_held());
             }
             job.committed = true;
             job.forget_input();
@@ -548,6 +569,7 @@ impl Runs {
             warnings,
             effective,
             tools,
+            mounts: None,
             progress: Progress::default(),
             model: model.to_owned(),
             has_state: false,
@@ -775,6 +797,13 @@ impl Runs {
             live.cancel(Cancelled::Shutdown);
         }
     }
+}
+
+fn thread_held() -> ApiError {
+    ApiError::conflict(
+        "conversation_locked",
+        "another run of this thread is under way",
+    )
 }
 
 fn turns_of(transcripts: &[String]) -> Result<Vec<Turn>, ApiError> {

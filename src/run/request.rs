@@ -7,6 +7,7 @@ use serde_json::{Map, Value};
 
 use crate::limit::Permit;
 use crate::model::{Params, ResponseFormat, ToolChoice, ToolDef, Turn};
+use crate::tools::Mounted;
 
 /// Reasoning frames are numbered on the run's native stream.
 pub const INCLUDE_REASONING: i64 = 1;
@@ -43,6 +44,10 @@ pub struct ResponseRecord {
     pub encrypted: bool,
     /// How many of the run's turns are its input.
     pub input_turns: usize,
+    /// Whether `file_search_call` items carry what was found.
+    pub results: bool,
+    /// `mcp_list_tools` items, without their ids.
+    pub listed: Vec<Value>,
     /// Where the answer's items begin: the places of items, and of reasoning.
     pub places: [usize; 2],
     /// Members of the response that are those of the request.
@@ -76,6 +81,8 @@ pub struct RunRequest {
     pub include_mask: i64,
     pub metadata: Option<Map<String, Value>>,
     pub actor: Value,
+    /// Tools of this run alone, beside the smith's own.
+    pub mounted: Option<Box<Mounted>>,
     /// What the Responses wire shows of its request, which must still be told the model.
     pub response: Option<ResponseRecord>,
     /// Held until the run has ended.

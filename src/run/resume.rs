@@ -225,7 +225,12 @@ impl Runs {
         let effective = self.smiths.effective(&tenant, &smith).await?;
         let routing = &self.models.routing;
         let routes = routing.resolve(&tenant, Some(&smith), &base.model).await?;
-        let tools = self.tools_of(&tenant, &effective, base.own_tools).await?;
+        let mut tools = self.tools_of(&tenant, &effective, base.own_tools).await?;
+        if let Some(sealed) = &base.mounts {
+            let mounts = self.tools.open_mounts(&run.id, sealed)?;
+            let mounted = self.tools.mount(&tenant, mounts).await?;
+            tools = self.tools.with_mounted(&tools, &mounted);
+        }
         let live = LiveRun::resumed(run, base.detached, frames);
         if let Some(why) = cancel {
             live.cancel(why);

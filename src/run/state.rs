@@ -20,6 +20,9 @@ pub(super) struct Base {
     pub warnings: Vec<Value>,
     /// Whether the smith's own tools are used.
     pub own_tools: bool,
+    /// What is mounted for this run, sealed.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub mounts: Option<String>,
     pub detached: bool,
 }
 

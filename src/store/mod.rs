@@ -281,6 +281,13 @@ pub trait RunStore: Send + Sync {
         thread_id: &str,
         limit: i64,
     ) -> Result<Vec<String>>;
+    /// Whether a run of this thread is under way or waits, so that the thread's history is not whole.
+    async fn is_thread_held(
+        &self,
+        tenant_id: &str,
+        smith_id: &str,
+        thread_id: &str,
+    ) -> Result<bool>;
     /// The newest run of a thread that is under way.
     async fn running_in_thread(
         &self,

@@ -1,6 +1,7 @@
 //! Tools that a smith may use.
 //!
-//! Lives here: which tools a smith has and how they are called (`registry`), the MCP client
+//! Lives here: which tools a smith has and how they are called (`registry`), what one call mounts
+//! (`mount`), the MCP client
 //! (`mcp`), the hosted tools (`hosted`), presets of known MCP servers (`catalog`). May import
 //! `store`, `secrets`, `connection`, `model` (turns, and its HTTP client for the address guard),
 //! `config`, `error`.
@@ -8,8 +9,10 @@
 pub mod catalog;
 pub mod hosted;
 pub mod mcp;
+mod mount;
 mod registry;
 
+pub use mount::{Approval, FILE_SEARCH, Mount, Mounted, Mounts};
 pub use registry::{
     Calling, HOSTED_SERVER, News, Next, Output, Tool, ToolCall, ToolSet, Toolbox, is_allowed,
     requires_approval, secret_owner,

@@ -37,9 +37,13 @@ pub const HOSTED_SERVER: &str = "hosted";
 
 /// How a tool is called.
 #[derive(Clone)]
-enum Kind {
+pub(super) enum Kind {
     Hosted(&'static dyn Hosted),
+    /// The search, over these vector stores alone.
+    Documents(&'static dyn Hosted, Arc<[String]>),
     Mcp(Arc<McpServerRow>),
+    /// Of a server that is not registered.
+    Mounted(ServerKey),
 }
 
 /// A tool as a model sees it.
@@ -57,13 +61,56 @@ pub struct Tool {
     validator: Option<Arc<jsonschema::Validator>>,
 }
 
+impl Tool {
+    pub(super) fn new(
+        name: String,
+        server: String,
+        needs_approval: bool,
+        repeatable: bool,
+        kind: Kind,
+        schema: &Value,
+    ) -> Self {
+        Self {
+            name,
+            server,
+            needs_approval,
+            repeatable,
+            kind,
+            // A schema that is none cannot refuse anything.
+            validator: jsonschema::validator_for(schema).ok().map(Arc::new),
+        }
+    }
+}
+
 /// The tools of a smith, by the names that its model knows.
-#[derive(Default)]
+#[derive(Clone, Default)]
 pub struct ToolSet {
     pub defs: Vec<ToolDef>,
     pub tools: HashMap<String, Tool>,
     /// `{code, message}` each: sources that are lost.
     pub warnings: Vec<Value>,
+}
+
+impl ToolSet {
+    /// Adds a tool under the name that its model knows, unless that is taken.
+    pub(super) fn add(
+        &mut self,
+        known: String,
+        description: Option<String>,
+        parameters: Value,
+        tool: Tool,
+    ) {
+        if self.tools.contains_key(&known) {
+            return;
+        }
+        self.tools.insert(known.clone(), tool);
+        self.defs.push(ToolDef {
+            name: known,
+            description,
+            parameters,
+            strict: None,
+        });
+    }
 }
 
 /// One call of a tool.
@@ -117,10 +164,10 @@ pub enum News {
 
 /// All tools of the gateway.
 pub struct Toolbox {
-    parts: Parts,
-    vault: Arc<Vault>,
-    connections: Arc<Connections>,
-    sessions: Arc<Sessions>,
+    pub(super) parts: Parts,
+    pub(super) vault: Arc<Vault>,
+    pub(super) connections: Arc<Connections>,
+    pub(super) sessions: Arc<Sessions>,
     sets: moka::future::Cache<(Arc<str>, String), Arc<ToolSet>>,
     changes: super::mcp::Changes,
 }
@@ -287,6 +334,7 @@ impl Toolbox {
             name: server.name.as_str().into(),
             url: server.url.as_str().into(),
             bearer: secret.map(Into::into),
+            headers: Arc::default(),
         };
         discover(&self.sessions, &key).await
     }
@@ -334,35 +382,59 @@ impl Toolbox {
         }
         match &tool.kind {
             Kind::Hosted(hosted) => {
-                let answer = hosted.call(&tool.name, &call.arguments, &call.caller, &self.parts);
-                Calling::Done(match answer.await {
-                    Ok(answer) => Output {
-                        content: vec![Part::Text { text: answer.text }],
-                        suggested_replies: answer.suggested_replies,
-                        ..Output::default()
-                    },
-                    Err(why) => Output::error(why),
-                })
+                Calling::Done(self.hosted(*hosted, tool, call, &call.caller).await)
+            }
+            Kind::Documents(hosted, ids) => {
+                let caller = Caller {
+                    vector_store_ids: ids.to_vec(),
+                    ..call.caller.clone()
+                };
+                Calling::Done(self.hosted(*hosted, tool, call, &caller).await)
             }
             Kind::Mcp(server) => match self.bearer(server, &call.caller).await {
                 Ok(bearer) => {
-                    let request = CallRequest {
-                        key: ServerKey {
-                            tenant_id: call.caller.tenant_id.clone(),
-                            name: server.name.as_str().into(),
-                            url: server.url.as_str().into(),
-                            bearer: bearer.map(Into::into),
-                        },
-                        tool: tool.name.clone(),
-                        arguments: call.arguments.clone(),
-                        meta: meta(call),
-                        repeatable: tool.repeatable,
+                    let key = ServerKey {
+                        tenant_id: call.caller.tenant_id.clone(),
+                        name: server.name.as_str().into(),
+                        url: server.url.as_str().into(),
+                        bearer: bearer.map(Into::into),
+                        headers: Arc::default(),
                     };
-                    Calling::Mcp(McpCall::begin(self.sessions.clone(), request))
+                    self.of_server(key, tool, call)
                 }
                 Err(output) => Calling::Done(output),
             },
+            Kind::Mounted(key) => self.of_server(key.clone(), tool, call),
         }
+    }
+
+    async fn hosted(
+        &self,
+        hosted: &'static dyn Hosted,
+        tool: &Tool,
+        call: &ToolCall,
+        caller: &Caller,
+    ) -> Output {
+        let answer = hosted.call(&tool.name, &call.arguments, caller, &self.parts);
+        match answer.await {
+            Ok(answer) => Output {
+                content: vec![Part::Text { text: answer.text }],
+                suggested_replies: answer.suggested_replies,
+                ..Output::default()
+            },
+            Err(why) => Output::error(why),
+        }
+    }
+
+    fn of_server(&self, key: ServerKey, tool: &Tool, call: &ToolCall) -> Calling {
+        let request = CallRequest {
+            key,
+            tool: tool.name.clone(),
+            arguments: call.arguments.clone(),
+            meta: meta(call),
+            repeatable: tool.repeatable,
+        };
+        Calling::Mcp(McpCall::begin(self.sessions.clone(), request))
     }
 
     async fn bearer(
@@ -497,58 +569,43 @@ fn cut_output(mut output: Output) -> Output {
 
 fn add_hosted(set: &mut ToolSet, tool: &'static dyn Hosted) {
     for function in tool.functions() {
-        if set.tools.contains_key(function.name) {
-            continue;
-        }
-        let added = Tool {
-            name: function.name.to_owned(),
-            server: HOSTED_SERVER.to_owned(),
-            needs_approval: false,
+        let added = Tool::new(
+            function.name.to_owned(),
+            HOSTED_SERVER.to_owned(),
+            false,
             // All of them are: the memory's update replaces the whole text.
-            repeatable: true,
-            kind: Kind::Hosted(tool),
-            validator: jsonschema::validator_for(&function.parameters)
-                .ok()
-                .map(Arc::new),
-        };
-        set.tools.insert(function.name.to_owned(), added);
-        set.defs.push(ToolDef {
-            name: function.name.to_owned(),
-            description: Some(function.description.to_owned()),
-            parameters: function.parameters,
-            strict: None,
-        });
+            true,
+            Kind::Hosted(tool),
+            &function.parameters,
+        );
+        let described = Some(function.description.to_owned());
+        set.add(
+            function.name.to_owned(),
+            described,
+            function.parameters,
+            added,
+        );
     }
 }
 
 fn add_mcp(set: &mut ToolSet, known: String, server: &Arc<McpServerRow>, tool: &McpTool) {
-    if set.tools.contains_key(&known) {
-        return;
-    }
     let mut schema = Value::Object(tool.input_schema.clone());
     if schema["type"].is_null() {
         schema["type"] = json!("object");
     }
-    let added = Tool {
-        name: tool.name.clone(),
-        server: server.name.clone(),
-        needs_approval: requires_approval(&server.settings, tool),
-        repeatable: tool.read_only || tool.idempotent,
-        kind: Kind::Mcp(server.clone()),
-        // A schema that is none cannot refuse anything.
-        validator: jsonschema::validator_for(&schema).ok().map(Arc::new),
-    };
-    set.tools.insert(known.clone(), added);
-    set.defs.push(ToolDef {
-        name: known,
-        description: tool.description.clone(),
-        parameters: schema,
-        strict: None,
-    });
+    let added = Tool::new(
+        tool.name.clone(),
+        server.name.clone(),
+        requires_approval(&server.settings, tool),
+        tool.read_only || tool.idempotent,
+        Kind::Mcp(server.clone()),
+        &schema,
+    );
+    set.add(known, tool.description.clone(), schema, added);
 }
 
 /// A name that all providers take for a function.
-fn function_name(name: &str) -> String {
+pub(super) fn function_name(name: &str) -> String {
     let fit = |c: char| match c {
         'a'..='z' | 'A'..='Z' | '0'..='9' | '_' | '-' => c,
         _ => '_',

@@ -1,6 +1,6 @@
 //! The client wires: bytes to a run request, frames to bytes. One folder each.
 //!
-//! May import `frame`, `sse`, `run`'s and `model`'s public types, `auth`'s scopes, `error`.
+//! May import `frame`, `sse`, `run`'s and `model`'s public types, `auth`'s scopes, `tools`' mounts, `error`.
 
 pub mod chat;
 pub mod native;

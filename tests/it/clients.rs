@@ -6,6 +6,7 @@
 use std::path::Path;
 use std::time::Duration;
 
+use crate::assets::{clients, program};
 use crate::support::{Harness, WIRES};
 
 async fn drive(interpreter: &str, script: &[&str]) {
@@ -110,4 +111,55 @@ async fn flue_and_its_provider_package() {
 #[tokio::test(flavor = "multi_thread")]
 async fn an_agent_of_eve() {
     drive("TEST_NODE", &["eve.mjs"]).await;
+}
+
+/// Codex, a coding agent that speaks Responses: `TEST_CODEX` is its script, else that of
+/// `tests/clients`.
+#[tokio::test(flavor = "multi_thread")]
+async fn codex_runs_a_command_and_goes_on() {
+    let packaged = clients().join("node_modules/@openai/codex/bin/codex.js");
+    let script = std::env::var("TEST_CODEX").map_or(packaged, Into::into);
+    let harness = Harness::start().await;
+    let home = tempfile::tempdir().expect("a directory");
+    let settings = format!(
+        "model = \"openai-chat/script\"\nmodel_provider = \"smithgate\"\n\
+         approval_policy = \"never\"\nsandbox_mode = \"danger-full-access\"\n\
+         [model_providers.smithgate]\nname = \"Smithgate\"\nbase_url = \"{}\"\n\
+         wire_api = \"responses\"\nenv_key = \"SMITHGATE_TOKEN\"\n\
+         request_max_retries = 0\nstream_max_retries = 0\n",
+        harness.url("/v1")
+    );
+    std::fs::write(home.path().join("config.toml"), settings).expect("written");
+    // The scripted model calls what the user's line names; a group is one turn.
+    let prompt = "exec_command {\"cmd\": \"echo smith$((40+2))\"}";
+    let child = tokio::process::Command::new(program("TEST_NODE"))
+        .arg(script)
+        .args(["exec", "--skip-git-repo-check", "--json", prompt])
+        .current_dir(home.path())
+        .env("CODEX_HOME", home.path())
+        .env("SMITHGATE_TOKEN", &harness.token)
+        .env("NO_PROXY", "127.0.0.1")
+        .stdin(std::process::Stdio::null())
+        .kill_on_drop(true)
+        .output();
+    let output = tokio::time::timeout(Duration::from_secs(60), child)
+        .await
+        .expect("Codex ends in time")
+        .expect("Codex starts");
+    let told = String::from_utf8_lossy(&output.stdout);
+    let trouble = String::from_utf8_lossy(&output.stderr);
+    let got = harness.mock.got();
+    let tools: Vec<String> = got
+        .iter()
+        .flat_map(|got| got.body["tools"].as_array().cloned().unwrap_or_default())
+        .filter_map(|tool| tool["function"]["name"].as_str().map(str::to_owned))
+        .collect();
+    assert!(output.status.success(), "{told}\n{trouble}\n{tools:?}");
+    assert!(
+        told.contains("Results:") && told.contains("smith42"),
+        "{told}\n{trouble}\n{tools:?}"
+    );
+    // The result of the call reached the model.
+    let last = got.last().expect("a request").body["messages"].to_string();
+    assert!(last.contains("smith42"), "{last}");
 }

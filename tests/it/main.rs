@@ -1,8 +1,10 @@
 //! The gateway in-process, over real sockets, against a scripted provider that speaks each
 //! provider's wire with recorded-like bytes.
 
+mod agent_tools;
 mod api;
 mod assets;
+mod attachments;
 mod chaos;
 mod cli;
 mod clients;
@@ -16,7 +18,9 @@ mod faults;
 mod forward;
 mod mcp_hard;
 mod mcp_host;
+mod mcp_quirks;
 mod mock;
+mod mounts;
 mod nodes;
 mod packages;
 mod plans;

@@ -84,6 +84,24 @@ macro_rules! impl_runs {
                 Ok(newest_first)
             }
 
+            async fn is_thread_held(
+                &self,
+                tenant_id: &str,
+                smith_id: &str,
+                thread_id: &str,
+            ) -> Result<bool> {
+                Ok(sqlx::query_scalar(
+                    "SELECT EXISTS (SELECT 1 FROM runs WHERE tenant_id = $1 AND smith_id = $2 \
+                     AND thread_id = $3 AND exclusive AND status IN ('queued', 'running', \
+                     'paused_for_approval', 'paused_for_tool'))",
+                )
+                .bind(tenant_id)
+                .bind(smith_id)
+                .bind(thread_id)
+                .fetch_one(&self.read)
+                .await?)
+            }
+
             async fn running_in_thread(
                 &self,
                 tenant_id: &str,

@@ -17,6 +17,7 @@ use async_trait::async_trait;
 use serde_json::{Map, Value, json};
 
 use crate::config;
+use crate::error::ApiError;
 use crate::model::Models;
 use crate::store::Store;
 
@@ -50,6 +51,9 @@ pub trait Documents: Send + Sync {
         query: &str,
         limit: usize,
     ) -> Result<Option<Vec<Passage>>, String>;
+
+    /// Whether the smith has such a store.
+    async fn has(&self, caller: &Caller, store_id: &str) -> Result<bool, ApiError>;
 }
 
 /// What hosted tools work with.

@@ -5,9 +5,12 @@ use serde::Deserialize;
 use serde_json::{Map, Value, json};
 
 use super::items::{push_turn, turn_of};
+use super::mounts::without_secrets;
+use super::tools::{decode_tools, joined_name};
 use crate::error::ApiError;
 use crate::model::{Effort, ModelRequest, Params, ResponseFormat, ToolChoice, ToolDef, Turn};
 use crate::run::Word;
+use crate::tools::Mounts;
 use crate::wire::chat::approval_of;
 
 const MAX_METADATA: usize = 16;
@@ -97,7 +100,12 @@ pub struct Decoded {
     /// `instructions`, then the `system` and `developer` messages.
     pub system: Option<String>,
     pub input: Vec<Input>,
+    /// What the client runs.
     pub tools: Vec<ToolDef>,
+    /// Types of tools that nobody here can run.
+    pub left_out: Vec<String>,
+    /// Tools that are run here for this call alone.
+    pub mounts: Mounts,
     pub tool_choice: Option<ToolChoice>,
     pub parallel_tool_calls: Option<bool>,
     pub response_format: Option<ResponseFormat>,
@@ -110,6 +118,8 @@ pub struct Decoded {
     pub metadata: Option<Map<String, Value>>,
     /// Whether reasoning items carry `encrypted_content`.
     pub encrypted: bool,
+    /// Whether `file_search_call` items carry what was found.
+    pub results: bool,
     /// Members of the response that are those of the request.
     pub echo: Map<String, Value>,
 }
@@ -179,8 +189,9 @@ pub fn decode(request: ResponsesRequest) -> Result<Decoded, ApiError> {
     let tools = decode_tools(&given)?;
     let tool_choice = match &request.tool_choice {
         Value::Null => None,
-        choice => Some(decode_choice(choice, &tools)?),
+        choice => decode_choice(choice, &tools.defs)?,
     };
+
     check_metadata(request.metadata.as_ref())?;
     let conversation = conversation_of(&request.conversation)?;
     let previous_response_id = request.previous_response_id.filter(|id| !id.is_empty());
@@ -223,7 +234,7 @@ pub fn decode(request: ResponsesRequest) -> Result<Decoded, ApiError> {
         "temperature": request.temperature.unwrap_or(1.0),
         "text": { "format": format, "verbosity": text.verbosity.as_deref().unwrap_or("medium") },
         "tool_choice": choice,
-        "tools": given,
+        "tools": without_secrets(&given),
         "top_logprobs": 0,
         "top_p": request.top_p.unwrap_or(1.0),
         "truncation": request.truncation.as_deref().unwrap_or("disabled"),
@@ -234,7 +245,9 @@ pub fn decode(request: ResponsesRequest) -> Result<Decoded, ApiError> {
         model: request.model.filter(|m| !m.is_empty()),
         system: (!system.is_empty()).then(|| system.join("\n\n")),
         input,
-        tools,
+        tools: tools.defs,
+        left_out: tools.left_out,
+        mounts: tools.mounts,
         tool_choice,
         parallel_tool_calls: request.parallel_tool_calls,
         response_format: decode_format(&text.format)?,
@@ -252,6 +265,7 @@ pub fn decode(request: ResponsesRequest) -> Result<Decoded, ApiError> {
         previous_response_id,
         conversation,
         metadata: request.metadata,
+        results: include.iter().any(|i| i == "file_search_call.results"),
         encrypted: include.iter().any(|i| i == "reasoning.encrypted_content"),
         echo: match echo {
             Value::Object(echo) => echo,
@@ -314,17 +328,6 @@ fn decode_input(input: &Value, system: &mut Vec<String>) -> Result<Vec<Input>, A
                 let id = item["id"].as_str().unwrap_or_default();
                 decoded.push(Input::Reference(id.to_owned()));
             }
-            // What a provider's own tools left behind says nothing to another model.
-            (
-                Some(
-                    "mcp_list_tools"
-                    | "web_search_call"
-                    | "file_search_call"
-                    | "code_interpreter_call"
-                    | "image_generation_call",
-                ),
-                _,
-            ) => {}
             (Some("message") | None, Some("system" | "developer")) => {
                 let parts = super::items::parts_of(&item["content"])
                     .map_err(|why| ApiError::invalid(field, why))?;
@@ -332,56 +335,44 @@ fn decode_input(input: &Value, system: &mut Vec<String>) -> Result<Vec<Input>, A
             }
             _ => {
                 let turn = turn_of(members).map_err(|why| ApiError::invalid(field, why))?;
-                decoded.push(Input::Turn(turn));
+                decoded.extend(turn.map(Input::Turn));
             }
         }
     }
     Ok(decoded)
 }
 
-fn decode_tools(tools: &[Value]) -> Result<Vec<ToolDef>, ApiError> {
-    let mut decoded = Vec::with_capacity(tools.len());
-    for (at, tool) in tools.iter().enumerate() {
-        let kind = tool["type"].as_str().unwrap_or_default();
-        if kind != "function" {
-            let message = format!("tools of type '{kind}' are not supported");
-            return Err(ApiError::bad_request("unsupported_tools", message)
-                .param(format!("tools[{at}].type")));
-        }
-        let Some(name) = tool["name"].as_str().filter(|name| !name.is_empty()) else {
-            return Err(ApiError::invalid(format!("tools[{at}].name"), "is missing"));
-        };
-        decoded.push(ToolDef {
-            name: name.to_owned(),
-            description: tool["description"].as_str().map(str::to_owned),
-            parameters: match &tool["parameters"] {
-                Value::Null => json!({ "type": "object", "properties": {} }),
-                parameters => parameters.clone(),
-            },
-            strict: tool["strict"].as_bool(),
-        });
-    }
-    Ok(decoded)
-}
-
-fn decode_choice(choice: &Value, tools: &[ToolDef]) -> Result<ToolChoice, ApiError> {
+/// `None` when the choice is of what is not there to be chosen.
+fn decode_choice(choice: &Value, tools: &[ToolDef]) -> Result<Option<ToolChoice>, ApiError> {
     let bad = |why: String| ApiError::bad_request("invalid_tool_choice", why).param("tool_choice");
     match choice.as_str() {
-        Some("auto") => return Ok(ToolChoice::Auto),
-        Some("none") => return Ok(ToolChoice::None),
-        Some("required") => return Ok(ToolChoice::Required),
+        Some("auto") => return Ok(Some(ToolChoice::Auto)),
+        Some("none") => return Ok(Some(ToolChoice::None)),
+        Some("required") => return Ok(Some(ToolChoice::Required)),
         Some(other) => return Err(bad(format!("no tool choice '{other}'"))),
         None => {}
     }
+    let is_there = |name: &str| tools.iter().any(|tool| tool.name == name);
     match (choice["type"].as_str(), choice["name"].as_str()) {
-        (Some("function"), Some(name)) if tools.iter().any(|t| t.name == name) => {
-            Ok(ToolChoice::Named(name.to_owned()))
+        (Some("function" | "custom"), Some(name)) => {
+            let name = match choice["namespace"].as_str() {
+                Some(namespace) => joined_name(namespace, name),
+                None => name.to_owned(),
+            };
+            match is_there(&name) {
+                true => Ok(Some(ToolChoice::Named(name))),
+                false => Err(bad(format!("'{name}' is none of the tools"))),
+            }
         }
-        (Some("function"), Some(name)) => Err(bad(format!("'{name}' is none of the tools"))),
-        (Some("allowed_tools"), _) => match choice["mode"].as_str() {
-            Some("required") => Ok(ToolChoice::Required),
-            _ => Ok(ToolChoice::Auto),
-        },
+        (Some("allowed_tools"), _) => Ok(Some(match choice["mode"].as_str() {
+            Some("required") => ToolChoice::Required,
+            _ => ToolChoice::Auto,
+        })),
+        (Some("local_shell"), _) if is_there("local_shell") => {
+            Ok(Some(ToolChoice::Named("local_shell".to_owned())))
+        }
+        // A hosted tool: which is not forced on a model that may not have it.
+        (Some(kind), _) if kind != "function" && kind != "custom" => Ok(None),
         _ => Err(bad("must be a word or name a function".to_owned())),
     }
 }

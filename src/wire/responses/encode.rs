@@ -50,7 +50,8 @@ struct Call {
     call_id: String,
     name: String,
     arguments: Vec<u8>,
-    head: Bytes,
+    /// What each of its deltas begins with; `None` when they are told at its end.
+    head: Option<Bytes>,
     done: bool,
 }
 
@@ -74,6 +75,8 @@ pub struct StreamEncoder {
     /// The run, when its tools are the smith's own.
     own_tools_of: Option<String>,
     own_calls: HashMap<Bytes, (String, usize, OwnCall)>,
+    /// `mcp_list_tools` items that the answer begins with, without their ids.
+    listed: Vec<Value>,
 }
 
 fn plain(escaped: &[u8]) -> String {
@@ -102,6 +105,7 @@ fn reasoning_item(id: &str, text: &str, sealed: Option<String>) -> Value {
 impl StreamEncoder {
     /// `numbering`: behind the input's items. `after`: the last event that was seen already.
     pub fn new(head: Head, numbering: Numbering, encrypted: bool, after: Option<u64>) -> Self {
+        let numbering = numbering.with_tools(head.echo.get("tools"));
         Self {
             head,
             numbering,
@@ -116,7 +120,14 @@ impl StreamEncoder {
             written: 0,
             own_tools_of: None,
             own_calls: HashMap::new(),
+            listed: Vec::new(),
         }
+    }
+
+    /// For an answer that begins with lists of tools.
+    pub fn with_listed(mut self, listed: Vec<Value>) -> Self {
+        self.listed = listed;
+        self
     }
 
     /// For a run whose tools are the smith's own.
@@ -134,16 +145,33 @@ impl StreamEncoder {
 
     fn own_call(&mut self, call: OwnCall, call_id: &Bytes, buf: &mut BytesMut) {
         self.close(buf);
-        let id = self.numbering.next("mcp_call");
-        let mut begun = OwnCall {
-            arguments: String::new(),
-            ..call.clone()
-        }
-        .members(None);
+        let kind = call.kind();
+        let id = self.numbering.next(kind);
+        let is_search = kind == "file_search_call";
+        let mut begun = match is_search {
+            true => call.members(None, false),
+            false => OwnCall {
+                arguments: String::new(),
+                ..call.clone()
+            }
+            .members(None, false),
+        };
         begun["id"] = json!(id);
-        begun["type"] = json!("mcp_call");
+        begun["type"] = json!(kind);
         let output_index = self.add(begun, buf);
         let place = json!({ "item_id": id, "output_index": output_index });
+        if is_search {
+            for step in ["in_progress", "searching"] {
+                self.event(
+                    buf,
+                    &format!("response.file_search_call.{step}"),
+                    place.clone(),
+                );
+            }
+            self.own_calls
+                .insert(call_id.clone(), (id, output_index, call));
+            return;
+        }
         self.event(buf, "response.mcp_call.in_progress", place.clone());
         let mut delta = place.clone();
         delta["delta"] = json!(call.arguments);
@@ -165,15 +193,18 @@ impl StreamEncoder {
         let Some((id, output_index, call)) = self.own_calls.remove(call_id) else {
             return;
         };
-        let kind = match is_error {
-            true => "response.mcp_call.failed",
-            false => "response.mcp_call.completed",
+        let kind = call.kind();
+        let event = match (kind, is_error) {
+            ("file_search_call", _) => "response.file_search_call.completed",
+            (_, true) => "response.mcp_call.failed",
+            (_, false) => "response.mcp_call.completed",
         };
         let place = json!({ "item_id": id, "output_index": output_index });
-        self.event(buf, kind, place);
-        let mut item = call.members(Some((output, is_error)));
+        self.event(buf, event, place);
+        let shows_results = self.numbering.shows_results();
+        let mut item = call.members(Some((output, is_error)), shows_results);
         item["id"] = json!(id);
-        item["type"] = json!("mcp_call");
+        item["type"] = json!(kind);
         self.done(output_index, item, buf);
     }
 
@@ -220,6 +251,21 @@ impl StreamEncoder {
         let response = self.head.response(&Status::InProgress, Vec::new());
         for kind in ["response.created", "response.in_progress"] {
             self.event(buf, kind, json!({ "response": response }));
+        }
+        let lists = std::mem::take(&mut self.listed);
+        for list in self.numbering.listed(&lists) {
+            let item = list.to_value();
+            let mut begun = item.clone();
+            begun["tools"] = json!([]);
+            let output_index = self.add(begun, buf);
+            let place = json!({ "item_id": list.id, "output_index": output_index });
+            self.event(buf, "response.mcp_list_tools.in_progress", place.clone());
+            let end = match item["error"].is_null() {
+                true => "response.mcp_list_tools.completed",
+                false => "response.mcp_list_tools.failed",
+            };
+            self.event(buf, end, place);
+            self.done(output_index, item, buf);
         }
     }
 
@@ -389,18 +435,19 @@ impl StreamEncoder {
 
     fn call(&mut self, call_id: &Bytes, name: &Bytes, buf: &mut BytesMut) {
         self.close(buf);
-        let id = self.numbering.next("function_call");
         let (call_id, name) = (text_of(call_id), text_of(name));
-        let item = json!({ "id": id, "type": "function_call", "status": "in_progress",
-            "call_id": call_id, "name": name, "arguments": "" });
+        let shapes = self.numbering.shapes();
+        let (kind, mut item) = shapes.call(&call_id, &name, None);
+        let id = self.numbering.next(kind);
+        item["id"] = json!(id);
+        item["type"] = json!(kind);
         let output_index = self.add(item, buf);
+        let head = || {
+            let kind = "response.function_call_arguments.delta";
+            delta_head(kind, &id, output_index, "")
+        };
         self.calls.push(Call {
-            head: delta_head(
-                "response.function_call_arguments.delta",
-                &id,
-                output_index,
-                "",
-            ),
+            head: shapes.is_function(&name).then(head),
             id,
             output_index,
             call_id,
@@ -420,12 +467,28 @@ impl StreamEncoder {
             false => plain(&call.arguments),
         };
         let output_index = call.output_index;
-        let mut item = items::call_members(&call.call_id, &call.name, &arguments);
+        let shapes = self.numbering.shapes();
+        let (kind, mut item) = shapes.call(&call.call_id, &call.name, Some(&arguments));
         item["id"] = json!(call.id);
-        item["type"] = json!("function_call");
-        let done = json!({ "item_id": call.id, "output_index": output_index, "name": call.name,
-            "arguments": arguments });
-        self.event(buf, "response.function_call_arguments.done", done);
+        item["type"] = json!(kind);
+        let place = json!({ "item_id": call.id, "output_index": output_index });
+        match kind {
+            "function_call" => {
+                let mut done = place;
+                done["name"] = item["name"].clone();
+                done["arguments"] = json!(arguments);
+                self.event(buf, "response.function_call_arguments.done", done);
+            }
+            "custom_tool_call" => {
+                let mut delta = place.clone();
+                delta["delta"] = item["input"].clone();
+                self.event(buf, "response.custom_tool_call_input.delta", delta);
+                let mut done = place;
+                done["input"] = item["input"].clone();
+                self.event(buf, "response.custom_tool_call_input.done", done);
+            }
+            _ => {}
+        }
         self.done(output_index, item, buf);
     }
 
@@ -528,8 +591,9 @@ impl FrameEncoder for StreamEncoder {
             Frame::ToolArgs { index, delta } => {
                 if let Some(call) = self.calls.get_mut(*index as usize) {
                     call.arguments.extend_from_slice(delta.as_bytes());
-                    let head = call.head.clone();
-                    self.delta(buf, &head, delta);
+                    if let Some(head) = call.head.clone() {
+                        self.delta(buf, &head, delta);
+                    }
                 }
             }
             Frame::ToolDone { index, .. } => self.call_done(*index as usize, buf),

@@ -3,6 +3,7 @@
 //! again without a table of items.
 
 use std::collections::HashMap;
+use std::sync::Arc;
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
@@ -10,8 +11,10 @@ use serde::Serialize;
 use serde_json::{Map, Value, json};
 use utoipa::ToSchema;
 
+use super::tools::{Shapes, arguments_of, joined_name};
 use crate::ids;
 use crate::model::{Part, Role, Signature, Source, Turn, arguments_object, joined_text};
+use crate::tools::FILE_SEARCH;
 
 /// An item of a conversation or a response; the members depend on its type.
 #[derive(Debug, Clone, PartialEq, Serialize, ToSchema)]
@@ -49,6 +52,12 @@ pub struct Numbering {
     body: Box<str>,
     place: usize,
     reasoning: usize,
+    /// Of lists of tools, which stand outside of what is said.
+    listed: usize,
+    /// How calls of the request's tools look.
+    shapes: Arc<Shapes>,
+    /// Whether what was found in files is shown.
+    results: bool,
 }
 
 impl Numbering {
@@ -63,7 +72,38 @@ impl Numbering {
             body: body.into(),
             place,
             reasoning,
+            listed: 0,
+            shapes: Arc::default(),
+            results: false,
         }
+    }
+
+    /// Whether items show what was found in files.
+    pub fn with_results(mut self, results: bool) -> Self {
+        self.results = results;
+        self
+    }
+
+    /// Whether items show what was found in files.
+    pub fn shows_results(&self) -> bool {
+        self.results
+    }
+
+    /// The items of lists of tools.
+    pub fn listed(&mut self, lists: &[Value]) -> Vec<Item> {
+        let item = |list: &Value| self.item("mcp_list_tools", list.clone());
+        lists.iter().map(item).collect()
+    }
+
+    /// For calls of the tools of a request, as it gave them.
+    pub fn with_tools(mut self, tools: Option<&Value>) -> Self {
+        self.shapes = Arc::new(Shapes::of(tools));
+        self
+    }
+
+    /// How calls of the request's tools look.
+    pub fn shapes(&self) -> Arc<Shapes> {
+        self.shapes.clone()
     }
 
     /// The next places: of items, and of reasoning.
@@ -77,6 +117,12 @@ impl Numbering {
             "reasoning" => ("rs_", &mut self.reasoning),
             "function_call" => ("fc_", &mut self.place),
             "function_call_output" => ("fco_", &mut self.place),
+            "custom_tool_call" => ("ctc_", &mut self.place),
+            "custom_tool_call_output" => ("ctco_", &mut self.place),
+            "local_shell_call" => ("lsh_", &mut self.place),
+            "local_shell_call_output" => ("lsho_", &mut self.place),
+            "mcp_list_tools" => ("mcpl_", &mut self.listed),
+            "file_search_call" => ("fs_", &mut self.place),
             "mcp_call" => (ids::Kind::McpServer.prefix(), &mut self.place),
             _ => (ids::Kind::Message.prefix(), &mut self.place),
         };
@@ -101,6 +147,8 @@ impl Numbering {
     pub fn items(&mut self, turns: &[Turn]) -> Vec<Item> {
         let mut items = Vec::new();
         let mut own: HashMap<&str, OwnCall> = HashMap::new();
+        let mut theirs: HashMap<&str, &str> = HashMap::new();
+        let shapes = self.shapes.clone();
         for turn in turns {
             let mut content: Vec<Value> = Vec::new();
             for part in &turn.parts {
@@ -136,23 +184,26 @@ impl Numbering {
                         is_error,
                     } if own.contains_key(tool_call_id.as_str()) => {
                         let call = own.remove(tool_call_id.as_str()).unwrap_or_default();
-                        (
-                            "mcp_call",
-                            call.members(Some((joined_text(content).into_owned(), *is_error))),
-                        )
+                        let result = (joined_text(content).into_owned(), *is_error);
+                        (call.kind(), call.members(Some(result), self.results))
                     }
                     Part::ToolCall {
                         id,
                         name,
                         arguments,
                         ..
-                    } => ("function_call", call_members(id, name, arguments)),
+                    } => {
+                        theirs.insert(id, name);
+                        shapes.call(id, name, Some(arguments))
+                    }
                     Part::ToolResult {
                         tool_call_id,
                         content,
                         ..
                     } => (
-                        "function_call_output",
+                        theirs
+                            .get(tool_call_id.as_str())
+                            .map_or("function_call_output", |name| shapes.result(name)),
                         json!({ "call_id": tool_call_id, "output": joined_text(content),
                             "status": "completed" }),
                     ),
@@ -201,8 +252,38 @@ pub struct OwnCall {
 }
 
 impl OwnCall {
-    /// The members of an `mcp_call`: under way, or with its result and whether that is a failure.
-    pub fn members(&self, result: Option<(String, bool)>) -> Value {
+    /// The kind of its item.
+    pub fn kind(&self) -> &'static str {
+        match self.server == FILE_SEARCH {
+            true => "file_search_call",
+            false => "mcp_call",
+        }
+    }
+
+    fn search_members(&self, result: Option<(String, bool)>, shows_results: bool) -> Value {
+        let arguments: Value = serde_json::from_str(&self.arguments).unwrap_or_default();
+        let queries: Vec<&str> = arguments["query"].as_str().into_iter().collect();
+        let status = match &result {
+            None => "in_progress",
+            Some((_, false)) => "completed",
+            Some((_, true)) => "failed",
+        };
+        // A line for each hit, as the tool tells the model.
+        let hit = |line: &str| {
+            let hit: Value = serde_json::from_str(line).ok()?;
+            Some(json!({ "file_id": hit["file_id"], "filename": hit["file"],
+                "score": hit["score"], "text": hit["text"], "attributes": {} }))
+        };
+        let found = result.filter(|_| shows_results);
+        let results = found.map(|(text, _)| text.lines().filter_map(hit).collect::<Vec<_>>());
+        json!({ "status": status, "queries": queries, "results": results })
+    }
+
+    /// The members of its item: under way, or with its result and whether that is a failure.
+    pub fn members(&self, result: Option<(String, bool)>, shows_results: bool) -> Value {
+        if self.server == FILE_SEARCH {
+            return self.search_members(result, shows_results);
+        }
         let (status, output, error) = match result {
             None => ("in_progress", None, None),
             Some((text, false)) => ("completed", Some(text), None),
@@ -278,9 +359,25 @@ fn file_id(source: &Source) -> Option<&str> {
     }
 }
 
-/// The turn, or the piece of one, that an item stands for. System messages and references are none
-/// of these.
-pub fn turn_of(item: &Map<String, Value>) -> Result<Turn, String> {
+/// Items that a provider's own tools or a client's bookkeeping left behind: they say nothing to
+/// another model.
+const BOOKKEEPING: [&str; 10] = [
+    "mcp_list_tools",
+    "web_search_call",
+    "file_search_call",
+    "code_interpreter_call",
+    "image_generation_call",
+    "tool_search_call",
+    "tool_search_output",
+    "compaction",
+    "compaction_summary",
+    "ghost_snapshot",
+];
+
+/// The turn, or the piece of one, that an item stands for; `None` for what says nothing to a model.
+/// System messages and references are none of these. An item of a kind that is not known here is
+/// its text.
+pub fn turn_of(item: &Map<String, Value>) -> Result<Option<Turn>, String> {
     let text = |name: &str| -> Result<String, String> {
         let found = item.get(name).and_then(Value::as_str);
         found
@@ -295,50 +392,114 @@ pub fn turn_of(item: &Map<String, Value>) -> Result<Turn, String> {
                 "assistant" => Role::Assistant,
                 other => return Err(format!("'{other}' is no role of an item")),
             };
-            Ok(Turn {
+            Ok(Some(Turn {
                 role,
-                parts: parts_of(item.get("content").unwrap_or(&Value::Null))?,
-            })
-        }
-        "function_call" => Ok(Turn {
-            role: Role::Assistant,
-            parts: vec![Part::ToolCall {
-                id: text("call_id")?,
-                name: text("name")?,
-                arguments: text("arguments")?,
-                signature: None,
-                server: None,
-                approved: false,
-            }],
-        }),
-        "function_call_output" => Ok(Turn {
-            role: Role::Tool,
-            parts: vec![Part::ToolResult {
-                tool_call_id: text("call_id")?,
-                content: match item.get("output") {
-                    Some(output @ (Value::String(_) | Value::Array(_))) => parts_of(output)?,
-                    _ => return Err("'output' must be a text or a list of parts".to_owned()),
+                parts: match item.get("content") {
+                    // A message that an agent interrupted before it said anything.
+                    None | Some(Value::Null) if role == Role::Assistant => return Ok(None),
+                    content => parts_of(content.unwrap_or(&Value::Null))?,
                 },
-                is_error: false,
-            }],
-        }),
+            }))
+        }
+        "function_call" => {
+            let name = text("name")?;
+            Ok(Some(call_turn(
+                text("call_id")?,
+                match item.get("namespace").and_then(Value::as_str) {
+                    Some(namespace) => joined_name(namespace, &name),
+                    None => name,
+                },
+                match item.get("arguments") {
+                    Some(Value::Object(arguments)) => json!(arguments).to_string(),
+                    None | Some(Value::Null) => "{}".to_owned(),
+                    _ => text("arguments")?,
+                },
+            )))
+        }
+        "custom_tool_call" | "local_shell_call" => {
+            let (name, arguments) = arguments_of(item).ok_or("'name' must be a string")?;
+            let id = text("call_id").or_else(|_| text("id"))?;
+            Ok(Some(call_turn(id, name, arguments)))
+        }
+        "function_call_output" | "custom_tool_call_output" | "local_shell_call_output" => {
+            Ok(Some(Turn {
+                role: Role::Tool,
+                parts: vec![Part::ToolResult {
+                    tool_call_id: text("call_id").or_else(|_| text("id"))?,
+                    content: match item.get("output") {
+                        Some(output @ (Value::String(_) | Value::Array(_))) => parts_of(output)?,
+                        // Some clients give a text and how it went.
+                        Some(Value::Object(output)) => {
+                            let content = output.get("content").filter(|c| c.is_string());
+                            let whole = json!(output).to_string();
+                            parts_of(content.unwrap_or(&Value::String(whole)))?
+                        }
+                        None | Some(Value::Null) => parts_of(&Value::String(String::new()))?,
+                        _ => return Err("'output' must be a text or a list of parts".to_owned()),
+                    },
+                    is_error: false,
+                }],
+            }))
+        }
         "reasoning" => {
             let sealed = item.get("encrypted_content").and_then(Value::as_str);
             let signature = sealed.and_then(open_signature);
             let summary = item.get("summary").and_then(Value::as_array);
             let pieces = summary.into_iter().flatten();
             let text: String = pieces.filter_map(|piece| piece["text"].as_str()).collect();
-            Ok(Turn {
+            Ok(Some(Turn {
                 role: Role::Assistant,
                 parts: vec![Part::Reasoning {
                     redacted: text.is_empty(),
                     text,
                     signature,
                 }],
-            })
+            }))
         }
-        other => Err(format!("'{other}' is no kind of item that can be given")),
+        kind if BOOKKEEPING.contains(&kind) => Ok(None),
+        kind => Ok(unknown_turn(kind, item)),
     }
+}
+
+fn call_turn(id: String, name: String, arguments: String) -> Turn {
+    Turn {
+        role: Role::Assistant,
+        parts: vec![Part::ToolCall {
+            id,
+            name,
+            arguments,
+            signature: None,
+            server: None,
+            approved: false,
+        }],
+    }
+}
+
+/// An item of a kind that is not known here, as a text: what a tool answered is told by the user's
+/// side, all else by the model's. `None` when it says nothing.
+fn unknown_turn(kind: &str, item: &Map<String, Value>) -> Option<Turn> {
+    let told = |name: &str| {
+        let value = item.get(name).filter(|value| !value.is_null())?;
+        match value {
+            Value::String(text) => Some(text.clone()),
+            // Its parts, where those are known, else as it was written.
+            other => match parts_of(other) {
+                Ok(parts) => Some(joined_text(&parts).into_owned()),
+                Err(_) => Some(other.to_string()),
+            },
+        }
+    };
+    let output = told("output");
+    let role = match output.is_some() {
+        true => Role::User,
+        false => Role::Assistant,
+    };
+    let text = output.or_else(|| {
+        ["content", "text", "input", "arguments", "action"]
+            .into_iter()
+            .find_map(told)
+    })?;
+    (!text.is_empty()).then(|| Turn::text(role, format!("[{kind}] {text}")))
 }
 
 /// Appends a turn, joining what one speaker says in several items.
@@ -420,7 +581,7 @@ mod tests {
         let mut turns = Vec::new();
         for item in given.as_array().expect("items") {
             let turn = turn_of(item.as_object().expect("an object")).expect("a turn");
-            push_turn(&mut turns, turn);
+            push_turn(&mut turns, turn.expect("something to say"));
         }
         assert_eq!(turns.len(), 3);
         assert!(matches!(&turns[1].parts[0],
@@ -451,12 +612,41 @@ mod tests {
             json!({ "role": "user", "content": [{ "type": "input_image" }] }),
             json!({ "type": "function_call", "call_id": "c" }),
             json!({ "type": "function_call_output", "call_id": "c", "output": 7 }),
-            json!({ "type": "computer_call" }),
         ] {
             assert!(
                 turn_of(item.as_object().expect("an object")).is_err(),
                 "{item}"
             );
         }
+    }
+    #[test]
+    fn what_other_agents_leave_behind_is_carried_or_says_nothing() {
+        let turn = |item: Value| turn_of(item.as_object().expect("an object")).expect("an item");
+        for item in [
+            json!({ "type": "ghost_snapshot", "ghost_commit": {} }),
+            json!({ "type": "compaction", "encrypted_content": "x" }),
+            json!({ "type": "web_search_call", "action": { "query": "x" } }),
+            json!({ "type": "computer_call" }),
+            json!({ "type": "message", "role": "assistant", "content": null }),
+        ] {
+            assert_eq!(turn(item.clone()), None, "{item}");
+        }
+        let patch = turn(
+            json!({ "type": "custom_tool_call", "call_id": "c", "name": "patch",
+            "input": "*** Begin" }),
+        );
+        let patch = patch.expect("a call");
+        assert!(
+            matches!(&patch.parts[0], Part::ToolCall { name, arguments, .. }
+            if name == "patch" && arguments == "{\"input\":\"*** Begin\"}")
+        );
+        let result =
+            turn(json!({ "type": "custom_tool_call_output", "call_id": "c", "output": "ok" }));
+        assert_eq!(result.map(|turn| turn.role), Some(Role::Tool));
+        let told = turn(json!({ "type": "computer_call_output", "call_id": "c",
+            "output": { "type": "computer_screenshot" } }));
+        assert_eq!(told.map(|turn| turn.role), Some(Role::User));
+        let null = turn(json!({ "type": "reasoning", "summary": null, "content": null }));
+        assert!(null.is_some());
     }
 }

@@ -2,14 +2,17 @@
 //! reference, "Responses" and "Responses streaming").
 //!
 //! Lives here: `items` (items to turns and back), `decode` (request to neutral request), `object`
-//! (the response object), `encode` (frames to events), `gate` (a stream that is passed on to a
-//! client of the same wire).
+//! (the response object), `encode` (frames to events), `tools` (which tools are run by whom), `mounts`
+//! (those that are run here for one call), `gate`
+//! (a stream that is passed on to a client of the same wire).
 
 pub mod decode;
 pub mod encode;
 pub mod gate;
 pub mod items;
+pub mod mounts;
 pub mod object;
+pub mod tools;
 
 pub use decode::{Decoded, Input, ResponsesRequest, decode};
 pub use encode::StreamEncoder;
