@@ -53,6 +53,8 @@ pub async fn start(config: &mut Config) -> std::io::Result<Demo> {
             needs_key: false,
             models: vec!["echo".to_owned()],
             stream_usage: true,
+            auth_header: None,
+            rules: Vec::new(),
             responses: false,
             keys_of: None,
         },

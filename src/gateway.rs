@@ -306,6 +306,13 @@ impl Gateway {
         if let Err(error) = self.journal.flush().await {
             tracing::error!(%error, "the journal did not become empty");
         }
+        let kept = self.models.continuity.flush();
+        if tokio::time::timeout(Duration::from_secs(5), kept)
+            .await
+            .is_err()
+        {
+            tracing::warn!("what calls came with was not written in time");
+        }
         for task in self.tasks.lock().drain(..) {
             task.abort();
         }

@@ -3,6 +3,13 @@
 //! Lives here: [`Config`], loading and checking. Imports nothing of ours. `figment` because it
 //! merges the three sources and its errors name the key and the source at fault.
 
+mod model_rules;
+
+pub use model_rules::{
+    Allowed, CallIds, Dialect, Effort, Efforts, LimitName, ModelRule, Patch, Replay, Rules,
+    Structured, SystemRole, Thinking,
+};
+
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
@@ -275,6 +282,13 @@ pub struct Provider {
     /// Another provider's name whose keys serve this one too.
     #[serde(default)]
     pub keys_of: Option<String>,
+    /// The header that carries the key as it is, for example `api-key` at Azure; else the wire's
+    /// own.
+    #[serde(default)]
+    pub auth_header: Option<String>,
+    /// What its models take, where that is not what is known of them.
+    #[serde(default)]
+    pub rules: Vec<ModelRule>,
 }
 
 /// What tokens cost; budgets and the `cost` of runs need it.
@@ -515,6 +529,11 @@ impl Config {
                 .map_err(|e| bad(format!("{key}.base_url"), e.to_string()))?;
             if !matches!(url.scheme(), "http" | "https") || url.host().is_none() {
                 return Err(bad(format!("{key}.base_url"), "must be an http(s) URL"));
+            }
+            if let Some(header) = &provider.auth_header
+                && http::HeaderName::try_from(header.as_str()).is_err()
+            {
+                return Err(bad(format!("{key}.auth_header"), "is no name of a header"));
             }
         }
         if self.prices.currency.len() != 3

@@ -437,12 +437,13 @@ impl Answer {
         stream: bool,
     ) -> Result<Option<Self>, ApiError> {
         let models = exchange.gateway.models.clone();
+        let no_smith = Arc::from("");
         if stream {
-            let started = pin!(models.stream(tenant_id, routes, request));
+            let started = pin!(models.stream(tenant_id, &no_smith, routes, request));
             let call = while_stream_waits(exchange, started).await.transpose()?;
             return Ok(call.map(Self::Stream));
         }
-        let whole = pin!(models.complete(tenant_id, routes, request));
+        let whole = pin!(models.complete(tenant_id, &no_smith, routes, request));
         let answer = while_client_waits(exchange, whole).await.transpose()?;
         Ok(answer.map(|(route, frames)| Self::Whole(Box::new(route), frames)))
     }
@@ -485,7 +486,8 @@ impl Routed {
 /// Notes what an answer took, and what its provider wants back with the next turn.
 fn keep(exchange: &Exchange, tenant_id: &Arc<str>, route: &Route, answer: &Collected) {
     let gateway = &exchange.gateway;
-    gateway.models.continuity.remember(tenant_id, &answer.parts);
+    let continuity = &gateway.models.continuity;
+    continuity.remember(tenant_id, &Arc::from(""), &answer.parts);
     gateway.accounting.add(
         &Spender::tenant(tenant_id),
         &route.provider,

@@ -95,6 +95,7 @@ fn signer_code(signer: Signer) -> u8 {
         Signer::Anthropic => 0,
         Signer::Google => 1,
         Signer::OpenAi => 2,
+        Signer::Chat => 3,
     }
 }
 
@@ -103,6 +104,7 @@ fn signer_of(code: u8) -> Result<Signer, CodecError> {
         0 => Signer::Anthropic,
         1 => Signer::Google,
         2 => Signer::OpenAi,
+        3 => Signer::Chat,
         _ => return Err(CodecError::Range),
     })
 }

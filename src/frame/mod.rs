@@ -82,6 +82,9 @@ pub enum Signer {
     Anthropic,
     Google,
     OpenAi,
+    /// A provider of OpenAI's Chat Completions that thinks aloud: what goes with the text says
+    /// whose it is and in which member it came.
+    Chat,
 }
 
 /// A call of a tool that runs on this side.

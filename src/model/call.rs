@@ -11,6 +11,7 @@ use super::address::AddressGuard;
 use super::continuity::Continuity;
 use super::error::ModelError;
 use super::fault::Fault;
+use super::fit::{Undo, fit};
 use super::http::{Timeouts, Upstream, UpstreamRequest};
 use super::opening::{self, Answered};
 use super::provider::{self, ProviderApi, StreamDecoder};
@@ -43,6 +44,7 @@ pub struct ModelCall {
     response: Option<UpstreamResponse>,
     splitter: Splitter,
     decoder: Box<dyn StreamDecoder>,
+    undo: Undo,
     pending: Vec<Frame>,
     /// Something was said: text, reasoning, a tool's call.
     has_content: bool,
@@ -58,8 +60,8 @@ impl Models {
     pub fn new(config: &Config, routing: Routing, metrics: Metrics) -> Self {
         Self {
             upstream: Upstream::new(AddressGuard::new(config.egress.allow_networks.clone())),
+            continuity: Continuity::new(routing.store.clone()),
             routing,
-            continuity: Continuity::default(),
             limits: config.limits.clone(),
             metrics,
         }
@@ -89,7 +91,14 @@ impl Models {
     ) -> Result<Answered, ModelError> {
         let api = provider::api(route.wire);
         let key = route.key.as_deref().map(|k| k.as_str());
-        let mut headers = api.headers(key);
+        let mut headers = match (&route.auth_header, key) {
+            (Some(name), Some(key)) => {
+                let mut headers = api.headers(None);
+                headers.extend(provider::keyed(name, key));
+                headers
+            }
+            _ => api.headers(key),
+        };
         let accepted = match stream {
             true => "text/event-stream, application/json",
             false => "application/json",
@@ -161,16 +170,15 @@ impl Models {
 
     fn encode(
         &self,
-        tenant_id: &Arc<str>,
         route: &Route,
         request: &ModelRequest,
         stream: bool,
-    ) -> Result<Bytes, ModelError> {
+    ) -> Result<(Bytes, Undo), ModelError> {
         let mut request = request.clone();
-        request.model.clone_from(&route.model);
-        self.continuity.restore(tenant_id, &mut request);
-        let body = provider::api(route.wire).body(&request, stream, route.stream_usage)?;
-        Ok(Bytes::from(body.to_string()))
+        let undo = fit(&mut request, route)?;
+        let api = provider::api(route.wire);
+        let body = api.body(&request, &route.rules, stream, route.stream_usage)?;
+        Ok((Bytes::from(body.to_string()), undo))
     }
 
     /// Starts a streamed call; returns when the first of its content is there. Until then the next
@@ -178,17 +186,22 @@ impl Models {
     pub async fn stream(
         &self,
         tenant_id: &Arc<str>,
+        smith_id: &Arc<str>,
         routes: Vec<Route>,
         request: &ModelRequest,
     ) -> Result<Box<ModelCall>, ModelError> {
-        let routes = routes.as_slice();
+        let routes = &as_asked(routes, request);
+        let restored = self.continuity.restored(tenant_id, smith_id, request);
+        let restored = restored.await;
+        let request = &*restored;
         self.try_routes(routes, |at| async move {
             let route = &routes[at];
-            let body = self.encode(tenant_id, route, request, true)?;
+            let (body, undo) = self.encode(route, request, true)?;
             let api = provider::api(route.wire);
             let path = api.path(&route.model, true);
             let answered = self.ask(route, &path, body, true).await?;
             let mut call = self.call(route, api, answered)?;
+            call.undo(undo);
             call.until_content().await?;
             Ok(call)
         })
@@ -199,17 +212,23 @@ impl Models {
     pub async fn complete(
         &self,
         tenant_id: &Arc<str>,
+        smith_id: &Arc<str>,
         routes: Vec<Route>,
         request: &ModelRequest,
     ) -> Result<(Route, Vec<Frame>), ModelError> {
-        let routes = routes.as_slice();
+        let routes = &as_asked(routes, request);
+        let restored = self.continuity.restored(tenant_id, smith_id, request);
+        let restored = restored.await;
+        let request = &*restored;
         self.try_routes(routes, |at| async move {
             let route = &routes[at];
-            let body = self.encode(tenant_id, route, request, false)?;
+            let (body, undo) = self.encode(route, request, false)?;
             let api = provider::api(route.wire);
             let path = api.path(&route.model, false);
             let answered = self.ask(route, &path, body, false).await?;
-            let frames = self.call(route, api, answered)?.all().await?;
+            let mut call = self.call(route, api, answered)?;
+            call.undo(undo);
+            let frames = call.all().await?;
             Ok((route.clone(), frames))
         })
         .await
@@ -232,6 +251,7 @@ impl Models {
             response,
             splitter: Splitter::new(self.limits.max_event_bytes),
             decoder: api.decoder(),
+            undo: Undo::new(route.provider.clone(), route.wire),
             pending,
             has_content: false,
             failed: None,
@@ -246,7 +266,19 @@ fn is_content(frame: &Frame) -> bool {
     !matches!(frame, Frame::ModelStarted { .. } | Frame::ModelUsage(_))
 }
 
+/// The routes as they take `request`.
+fn as_asked(routes: Vec<Route>, request: &ModelRequest) -> Vec<Route> {
+    let asked = |route: Route| route.of_request(request).unwrap_or(route);
+    routes.into_iter().map(asked).collect()
+}
+
 impl ModelCall {
+    /// Changes back what was changed in the request.
+    fn undo(&mut self, undo: Undo) {
+        self.undo = undo;
+        self.undo.frames(&mut self.pending);
+    }
+
     /// Reads until there is some content, or the end. A failure behind content is told later.
     pub async fn until_content(&mut self) -> Result<(), ModelError> {
         while !self.has_content && !self.ended {
@@ -293,6 +325,12 @@ impl ModelCall {
     }
 
     async fn read(&mut self, out: &mut Vec<Frame>) -> Result<(), ModelError> {
+        let read = self.decode_read(out).await;
+        self.undo.frames(out);
+        read
+    }
+
+    async fn decode_read(&mut self, out: &mut Vec<Frame>) -> Result<(), ModelError> {
         let read = match &mut self.response {
             Some(response) => response.chunk().await?,
             None => None,

@@ -189,57 +189,7 @@ pub enum ResponseFormat {
     },
 }
 
-/// How hard the model should think.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-pub enum Effort {
-    None,
-    Minimal,
-    Low,
-    Medium,
-    High,
-    XHigh,
-}
-
-impl Effort {
-    /// OpenAI's spelling.
-    pub fn as_str(self) -> &'static str {
-        match self {
-            Self::None => "none",
-            Self::Minimal => "minimal",
-            Self::Low => "low",
-            Self::Medium => "medium",
-            Self::High => "high",
-            Self::XHigh => "xhigh",
-        }
-    }
-
-    /// Thinking tokens for providers that count instead; 0 is none.
-    pub fn budget_tokens(self) -> u32 {
-        match self {
-            Self::None | Self::Minimal => 0,
-            Self::Low => 2_048,
-            Self::Medium => 8_192,
-            Self::High => 16_384,
-            Self::XHigh => 32_768,
-        }
-    }
-}
-
-impl std::str::FromStr for Effort {
-    type Err = ();
-
-    fn from_str(text: &str) -> Result<Self, ()> {
-        Ok(match text {
-            "none" => Self::None,
-            "minimal" => Self::Minimal,
-            "low" => Self::Low,
-            "medium" => Self::Medium,
-            "high" => Self::High,
-            "xhigh" | "max" => Self::XHigh,
-            _ => return Err(()),
-        })
-    }
-}
+pub use crate::config::Effort;
 
 /// Sampling and limits.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
@@ -254,6 +204,21 @@ pub struct Params {
     pub effort: Option<Effort>,
     /// An id of the end-user, for the provider's abuse handling.
     pub user: Option<String>,
+    /// OpenAI's `verbosity`: how long answers are.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub verbosity: Option<String>,
+    /// OpenAI's `service_tier`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub service_tier: Option<String>,
+    /// OpenAI's `prompt_cache_key`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub prompt_cache_key: Option<String>,
+    /// What the caller wants kept beside the answer.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub metadata: Option<serde_json::Map<String, Value>>,
+    /// Token ids and how much likelier they are.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub logit_bias: Option<serde_json::Map<String, Value>>,
 }
 
 /// One model call.

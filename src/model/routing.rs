@@ -5,10 +5,12 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
+use http::HeaderName;
 use zeroize::Zeroizing;
 
 use super::endpoint::Endpoint;
 use super::error::ModelError;
+use super::rules::{self, Rules};
 use crate::config::{Config, Provider, ProviderWire};
 use crate::metrics::Metrics;
 use crate::secrets::Vault;
@@ -27,6 +29,10 @@ pub struct Route {
     /// The id as the provider knows it.
     pub model: String,
     pub stream_usage: bool,
+    /// What the model takes.
+    pub rules: Rules,
+    /// The header that carries the key, where it is not the wire's own.
+    pub auth_header: Option<HeaderName>,
     /// Whether it takes OpenAI's Responses body as it is.
     pub responses: bool,
     /// Repeats before the next route is tried.
@@ -37,6 +43,7 @@ pub struct Route {
 
 struct Known {
     config: Provider,
+    auth_header: Option<HeaderName>,
     endpoint: Arc<Endpoint>,
 }
 
@@ -53,7 +60,7 @@ pub struct Routing {
     aliases: BTreeMap<String, crate::config::Alias>,
     default_model: Option<String>,
     embedding_model: Option<String>,
-    store: Arc<dyn Store>,
+    pub(super) store: Arc<dyn Store>,
     vault: Arc<Vault>,
     keys: moka::future::Cache<KeyId, Option<Arc<OwnKey>>>,
     metrics: Metrics,
@@ -77,6 +84,8 @@ fn built_in() -> Vec<(&'static str, Provider)> {
         stream_usage: true,
         responses: base_url == OPENAI,
         keys_of: keys_of.map(str::to_owned),
+        auth_header: None,
+        rules: Vec::new(),
     };
     vec![
         (
@@ -156,7 +165,19 @@ impl Routing {
             let endpoint = Endpoint::parse(&config.base_url, true)
                 .map_err(|e| format!("providers.{name}.base_url: {e}"))?;
             let endpoint = Arc::new(endpoint);
-            known.insert(name, Known { config, endpoint });
+            let auth_header = match &config.auth_header {
+                Some(header) => Some(
+                    HeaderName::try_from(header.as_str())
+                        .map_err(|e| format!("providers.{name}.auth_header: {e}"))?,
+                ),
+                None => None,
+            };
+            let known_as = Known {
+                config,
+                auth_header,
+                endpoint,
+            };
+            known.insert(name, known_as);
         }
         Ok(Self {
             known,
@@ -273,9 +294,12 @@ impl Routing {
             },
             (None, None) => None,
         };
+        let own_rules = known.map_or(&[][..], |k| &k.config.rules);
         Ok(Route {
             provider: provider.into(),
             wire,
+            rules: rules::resolve(wire, &endpoint.authority, model, own_rules),
+            auth_header: known.and_then(|k| k.auth_header.clone()),
             endpoint,
             key,
             model: model.to_owned(),

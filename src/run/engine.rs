@@ -669,7 +669,7 @@ impl Runs {
         let live = &job.live;
         self.models
             .continuity
-            .remember(&live.tenant_id, &answer.parts);
+            .remember(&live.tenant_id, &live.smith_id, &answer.parts);
         let text = answer.text();
         if !text.is_empty() {
             let content = Escaped::escape(&text);
@@ -705,7 +705,11 @@ impl Runs {
             });
         }
         let asked = job.request.get_or_insert_default();
-        let model_call = Box::pin(self.models.stream(&live.tenant_id, routes, asked));
+        let model_call =
+            Box::pin(
+                self.models
+                    .stream(&live.tenant_id, &live.smith_id, routes, asked),
+            );
         let mut frames = Vec::with_capacity(2);
         if log.count() == 0 {
             frames.push(Frame::RunStarted {

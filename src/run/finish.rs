@@ -67,7 +67,7 @@ impl Runs {
             End::Completed(answer) => {
                 self.models
                     .continuity
-                    .remember(&live.tenant_id, &answer.parts);
+                    .remember(&live.tenant_id, &live.smith_id, &answer.parts);
                 let said = Escaped::escape(&answer.text());
                 if !said.is_empty() {
                     last.push(Frame::MessageCompleted {

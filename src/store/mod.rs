@@ -5,6 +5,7 @@
 //! filters by it.
 
 mod connectors;
+mod continuity;
 mod control;
 mod deployments;
 mod journal;
@@ -18,6 +19,7 @@ mod types;
 mod vector_stores;
 
 pub use connectors::*;
+pub use continuity::*;
 pub use control::*;
 pub use deployments::*;
 pub use journal::{Journal, JournalError, Op};
@@ -381,6 +383,7 @@ pub trait Store:
     + VectorStoreStore
     + DeploymentStore
     + ConnectorStore
+    + ContinuityStore
 {
 }
 
@@ -407,6 +410,7 @@ impl<S> Store for S where
         + VectorStoreStore
         + DeploymentStore
         + ConnectorStore
+        + ContinuityStore
 {
 }
 

@@ -16,6 +16,7 @@ mod decoders;
 mod edge;
 mod faults;
 mod forward;
+mod histories;
 mod mcp_hard;
 mod mcp_host;
 mod mcp_quirks;

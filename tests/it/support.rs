@@ -79,6 +79,8 @@ pub fn config(mock: &Mock, dir: &std::path::Path) -> Config {
                 stream_usage: true,
                 responses: false,
                 keys_of: None,
+                auth_header: None,
+                rules: Vec::new(),
             },
         );
     }

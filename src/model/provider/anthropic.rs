@@ -10,16 +10,16 @@ use serde_json::value::RawValue;
 use serde_json::{Map, Value, json};
 
 use super::*;
+use crate::config::Thinking;
 use crate::frame::{Signer, StopReason, Usage};
 use crate::model::request::{
-    Effort, Part, ResponseFormat, Role, Signature, Source, ToolChoice, arguments_object,
+    Effort, Part, ResponseFormat, Role, Signature, Source, ToolChoice, Turn, arguments_object,
 };
+use crate::model::rules::is_forced;
 
 /// The wire.
 pub struct Anthropic;
 
-/// Sent when the caller sets no limit: the wire demands one.
-const DEFAULT_MAX_TOKENS: u32 = 8_192;
 const VERSION: &str = "2023-06-01";
 
 impl ProviderApi for Anthropic {
@@ -42,46 +42,28 @@ impl ProviderApi for Anthropic {
     fn body(
         &self,
         request: &ModelRequest,
+        rules: &Rules,
         stream: bool,
         _stream_usage: bool,
     ) -> Result<Value, ModelError> {
         let mut body = Map::new();
+        let plan = Plan::of(request, rules);
+        let messages = messages(request, plan.keeps_thinking)?;
         body.insert("model".into(), json!(request.model));
-        body.insert("messages".into(), Value::Array(messages(request)?));
+        body.insert("messages".into(), Value::Array(messages));
         if stream {
             body.insert("stream".into(), json!(true));
         }
         let params = &request.params;
-        let mut max_tokens = params.max_tokens.unwrap_or(DEFAULT_MAX_TOKENS);
-        let mut thinking = false;
         let mut output_config = Map::new();
-        // A forced tool choice and thinking exclude each other.
-        let forced = matches!(
-            request.tool_choice,
-            Some(ToolChoice::Required | ToolChoice::Named(_))
-        );
-        if let Some(effort) = params.effort
-            && effort.budget_tokens() > 0
-            && !forced
-        {
-            thinking = true;
-            if thinks_adaptively(&request.model) {
-                body.insert("thinking".into(), json!({ "type": "adaptive" }));
-                let level = match effort {
-                    Effort::XHigh => "max",
-                    other => other.as_str(),
-                };
-                output_config.insert("effort".into(), json!(level));
-            } else {
-                let budget = effort.budget_tokens();
-                max_tokens = max_tokens.max(budget.saturating_add(DEFAULT_MAX_TOKENS));
-                body.insert(
-                    "thinking".into(),
-                    json!({ "type": "enabled", "budget_tokens": budget }),
-                );
-            }
+        body.insert("max_tokens".into(), json!(plan.max_tokens));
+        let thinking = plan.thinks;
+        if let Some(thinking) = plan.thinking {
+            body.insert("thinking".into(), thinking);
         }
-        body.insert("max_tokens".into(), json!(max_tokens));
+        if let Some(effort) = plan.effort {
+            output_config.insert("effort".into(), json!(effort.as_str()));
+        }
         let mut system = request.system.clone().unwrap_or_default();
         match &request.response_format {
             None => {}
@@ -105,10 +87,10 @@ impl ProviderApi for Anthropic {
             body.insert("system".into(), json!(system));
         }
         if !thinking {
-            // One of the two at most: newer models refuse both together.
             if let Some(temperature) = params.temperature {
-                body.insert("temperature".into(), json!(temperature.clamp(0.0, 1.0)));
-            } else if let Some(top_p) = params.top_p {
+                body.insert("temperature".into(), json!(temperature));
+            }
+            if let Some(top_p) = params.top_p {
                 body.insert("top_p".into(), json!(top_p));
             }
         }
@@ -120,12 +102,7 @@ impl ProviderApi for Anthropic {
         }
         if !request.tools.is_empty() {
             let tools = request.tools.iter().map(|tool| {
-                let schema = if tool.parameters.is_object() {
-                    tool.parameters.clone()
-                } else {
-                    json!({ "type": "object" })
-                };
-                let mut out = json!({ "name": tool.name, "input_schema": schema });
+                let mut out = json!({ "name": tool.name, "input_schema": tool.parameters });
                 if let Some(description) = &tool.description {
                     out["description"] = json!(description);
                 }
@@ -160,20 +137,92 @@ impl ProviderApi for Anthropic {
     }
 }
 
-/// Models from 4.6 on choose their own thinking budget and refuse a fixed one.
-fn thinks_adaptively(model: &str) -> bool {
-    let mut numbers = model
-        .split('-')
-        .filter_map(|part| part.parse::<u32>().ok())
-        .filter(|n| *n < 1000);
-    match (numbers.next(), numbers.next()) {
-        (Some(major), Some(minor)) => (major, minor) >= (4, 6),
-        (Some(major), None) => major >= 5,
-        _ => false,
+/// What a call does about thinking, and how long its answer may be.
+struct Plan {
+    thinks: bool,
+    thinking: Option<Value>,
+    effort: Option<Effort>,
+    max_tokens: u32,
+    /// Whether the thinking of earlier turns is sent.
+    keeps_thinking: bool,
+}
+
+impl Plan {
+    fn of(request: &ModelRequest, rules: &Rules) -> Self {
+        let asked = request.params.effort;
+        let wants = asked.is_some_and(|effort| effort.budget_tokens() > 0);
+        // A forced tool choice and thinking exclude each other.
+        let forced = is_forced(request.tool_choice.as_ref());
+        let last = request.turns.last();
+        let begun = last.is_some_and(|turn| turn.role == Role::Assistant);
+        let max_tokens = request
+            .params
+            .max_tokens
+            .unwrap_or(rules.default_max_tokens);
+        let mut plan = Self {
+            thinks: false,
+            thinking: None,
+            effort: None,
+            max_tokens: max_tokens.min(rules.max_output_tokens),
+            keeps_thinking: !begun,
+        };
+        match rules.thinking {
+            Thinking::None => {}
+            Thinking::Budget if wants && !forced => {
+                // Each turn with calls, and one that is gone on with, must begin with its thinking.
+                plan.thinks = !begun && !request.turns.iter().any(calls_without_thinking);
+                plan.keeps_thinking = plan.thinks;
+                if plan.thinks {
+                    plan.budget(asked.map_or(0, Effort::budget_tokens), max_tokens, rules);
+                }
+            }
+            Thinking::Budget => {}
+            _ if wants && !forced => {
+                plan.thinks = true;
+                plan.keeps_thinking = true;
+                plan.thinking = Some(json!({ "type": "adaptive" }));
+                plan.effort = rules.effort(asked);
+            }
+            kind => {
+                let unwanted = asked.is_some() || forced;
+                plan.thinking = match kind {
+                    Thinking::AdaptiveByDefault if unwanted => Some(json!({ "type": "disabled" })),
+                    Thinking::AdaptiveBetweenTools if unwanted => {
+                        Some(json!({ "type": "between_tools" }))
+                    }
+                    _ => None,
+                };
+                if kind == Thinking::AdaptiveAlways && unwanted {
+                    plan.effort = rules.effort(Some(Effort::Low));
+                }
+            }
+        }
+        plan
+    }
+
+    fn budget(&mut self, wanted: u32, max_tokens: u32, rules: &Rules) {
+        let room = wanted.saturating_add(rules.default_max_tokens);
+        self.max_tokens = max_tokens.max(room).min(rules.max_output_tokens);
+        // Something must be left for the answer.
+        let most = self.max_tokens.saturating_sub(rules.min_thinking_tokens);
+        let budget = wanted.min(rules.max_thinking_tokens).min(most);
+        let budget = budget.max(rules.min_thinking_tokens);
+        self.thinking = Some(json!({ "type": "enabled", "budget_tokens": budget }));
     }
 }
 
-fn messages(request: &ModelRequest) -> Result<Vec<Value>, ModelError> {
+/// Whether an assistant's turn has calls and does not begin with its thinking.
+fn calls_without_thinking(turn: &Turn) -> bool {
+    let has_calls = turn
+        .parts
+        .iter()
+        .any(|part| matches!(part, Part::ToolCall { .. }));
+    let begins = matches!(turn.parts.first(), Some(Part::Reasoning { signature, .. })
+        if Signature::of(signature, Signer::Anthropic).is_some());
+    has_calls && !begins
+}
+
+fn messages(request: &ModelRequest, keeps_thinking: bool) -> Result<Vec<Value>, ModelError> {
     let mut messages: Vec<Value> = Vec::with_capacity(request.turns.len());
     for turn in &request.turns {
         let role = match turn.role {
@@ -182,7 +231,9 @@ fn messages(request: &ModelRequest) -> Result<Vec<Value>, ModelError> {
         };
         let mut blocks = Vec::with_capacity(turn.parts.len());
         for part in &turn.parts {
-            blocks.extend(block(part)?);
+            if keeps_thinking || !matches!(part, Part::Reasoning { .. }) {
+                blocks.extend(block(part)?);
+            }
         }
         if blocks.is_empty() {
             continue;
@@ -582,18 +633,4 @@ fn decode_message(body: &Bytes) -> Result<Vec<Frame>, ModelError> {
     decoder.done = true;
     decoder.finish(&mut out)?;
     Ok(out)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::thinks_adaptively;
-
-    #[test]
-    fn newer_models_think_adaptively() {
-        assert!(thinks_adaptively("claude-opus-4-8"));
-        assert!(thinks_adaptively("claude-sonnet-4-6"));
-        assert!(thinks_adaptively("claude-sonnet-5"));
-        assert!(!thinks_adaptively("claude-haiku-4-5-20251001"));
-        assert!(!thinks_adaptively("claude-sonnet-4-20250514"));
-    }
 }

@@ -10,6 +10,7 @@ use serde_json::value::RawValue;
 use serde_json::{Map, Value, json};
 
 use super::*;
+use crate::config::Thinking;
 use crate::frame::{Signer, StopReason, Usage};
 use crate::ids;
 use crate::model::request::{
@@ -49,6 +50,7 @@ impl ProviderApi for Gemini {
     fn body(
         &self,
         request: &ModelRequest,
+        rules: &Rules,
         _stream: bool,
         _stream_usage: bool,
     ) -> Result<Value, ModelError> {
@@ -66,9 +68,7 @@ impl ProviderApi for Gemini {
                 if let Some(description) = &tool.description {
                     out["description"] = json!(description);
                 }
-                if tool.parameters.is_object() {
-                    out["parametersJsonSchema"] = tool.parameters.clone();
-                }
+                out["parametersJsonSchema"] = tool.parameters.clone();
                 out
             });
             let declarations: Value = declarations.collect();
@@ -91,7 +91,7 @@ impl ProviderApi for Gemini {
                 );
             }
         }
-        let generation = generation_config(request);
+        let generation = generation_config(request, rules);
         if !generation.is_empty() {
             body.insert("generationConfig".into(), Value::Object(generation));
         }
@@ -116,7 +116,7 @@ impl ProviderApi for Gemini {
     }
 }
 
-fn generation_config(request: &ModelRequest) -> Map<String, Value> {
+fn generation_config(request: &ModelRequest, rules: &Rules) -> Map<String, Value> {
     let params = &request.params;
     let mut config = Map::new();
     let mut set = |name: &str, value: Option<Value>| {
@@ -137,9 +137,10 @@ fn generation_config(request: &ModelRequest) -> Map<String, Value> {
         "stopSequences",
         (!params.stop.is_empty()).then(|| json!(params.stop)),
     );
-    if let Some(effort) = params.effort {
-        set("thinkingConfig", Some(thinking(&request.model, effort)));
-    }
+    set(
+        "thinkingConfig",
+        params.effort.and_then(|effort| thinking(rules, effort)),
+    );
     if let Some(format) = &request.response_format {
         set("responseMimeType", Some(json!("application/json")));
         if let ResponseFormat::JsonSchema { schema, .. } = format {
@@ -149,18 +150,19 @@ fn generation_config(request: &ModelRequest) -> Map<String, Value> {
     config
 }
 
-/// Generation 2 counts thinking tokens, later ones take a level.
-fn thinking(model: &str, effort: Effort) -> Value {
+fn thinking(rules: &Rules, effort: Effort) -> Option<Value> {
     let shown = effort.budget_tokens() > 0;
-    if model.contains("gemini-2") {
-        json!({ "includeThoughts": shown, "thinkingBudget": effort.budget_tokens() })
-    } else {
-        let level = match effort {
-            Effort::None | Effort::Minimal | Effort::Low => "low",
-            Effort::Medium => "medium",
-            Effort::High | Effort::XHigh => "high",
-        };
-        json!({ "includeThoughts": shown, "thinkingLevel": level })
+    match rules.thinking {
+        Thinking::None => None,
+        Thinking::Budget => {
+            let (least, most) = (rules.min_thinking_tokens, rules.max_thinking_tokens);
+            let budget = effort.budget_tokens().min(most).max(least);
+            Some(json!({ "includeThoughts": shown, "thinkingBudget": budget }))
+        }
+        _ => {
+            let level = rules.effort(Some(effort))?;
+            Some(json!({ "includeThoughts": shown, "thinkingLevel": level.as_str() }))
+        }
     }
 }
 

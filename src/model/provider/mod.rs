@@ -8,6 +8,7 @@ mod anthropic;
 mod gemini;
 mod openai_chat;
 mod openai_responses;
+pub(super) mod reasoning;
 mod repeat;
 
 pub use openai_chat::{ChatUsage, map_finish_reason};
@@ -21,7 +22,7 @@ use serde_json::Value;
 use self::repeat::Repeating;
 use super::error::ModelError;
 use super::request::ModelRequest;
-use crate::config::ProviderWire;
+use crate::config::{ProviderWire, Rules};
 use crate::frame::{Escaped, Frame};
 use crate::sse::Event;
 
@@ -31,10 +32,12 @@ pub trait ProviderApi: Send + Sync {
     fn path(&self, model: &str, stream: bool) -> String;
     /// The headers that carry `key`, and any the wire demands.
     fn headers(&self, key: Option<&str>) -> Vec<(HeaderName, HeaderValue)>;
-    /// The request body. `stream_usage`: whether the provider knows `stream_options`.
+    /// The request body, of a request that was made to fit `rules`. `stream_usage`: whether the
+    /// provider knows `stream_options`.
     fn body(
         &self,
         request: &ModelRequest,
+        rules: &Rules,
         stream: bool,
         stream_usage: bool,
     ) -> Result<Value, ModelError>;
@@ -86,6 +89,11 @@ fn bearer(key: Option<&str>) -> Vec<(HeaderName, HeaderValue)> {
     headers
 }
 
+/// The headers of a JSON body with `key` in `name`, as it is.
+pub fn keyed(name: &HeaderName, key: &str) -> Option<(HeaderName, HeaderValue)> {
+    secret_header(name.clone(), key)
+}
+
 fn secret_header(name: HeaderName, value: &str) -> Option<(HeaderName, HeaderValue)> {
     let mut value = HeaderValue::from_str(value).ok()?;
     value.set_sensitive(true);
@@ -124,4 +132,5 @@ fn shared(text: &str) -> Bytes {
 }
 
 /// Tells the model to answer in JSON, for wires without a switch for it.
-const JSON_ONLY: &str = "Answer with one JSON object only: no other text, no code fence.";
+pub(super) const JSON_ONLY: &str =
+    "Answer with one JSON object only: no other text, no code fence.";

@@ -10,7 +10,9 @@ use serde::Deserialize;
 use serde_json::value::RawValue;
 use serde_json::{Map, Value, json};
 
+use super::reasoning;
 use super::*;
+use crate::config::SystemRole;
 use crate::frame::{StopReason, Usage};
 use crate::model::fault::Fault;
 use crate::model::request::{Part, ResponseFormat, Role, Source, ToolChoice, joined_text};
@@ -30,12 +32,13 @@ impl ProviderApi for OpenaiChat {
     fn body(
         &self,
         request: &ModelRequest,
+        rules: &Rules,
         stream: bool,
         stream_usage: bool,
     ) -> Result<Value, ModelError> {
         let mut body = Map::new();
         body.insert("model".into(), json!(request.model));
-        body.insert("messages".into(), Value::Array(messages(request)?));
+        body.insert("messages".into(), Value::Array(messages(request, rules)?));
         if stream {
             body.insert("stream".into(), json!(true));
             if stream_usage {
@@ -90,15 +93,32 @@ impl ProviderApi for OpenaiChat {
         };
         set("temperature", params.temperature.map(Value::from));
         set("top_p", params.top_p.map(Value::from));
-        set("max_completion_tokens", params.max_tokens.map(Value::from));
-        set("seed", params.seed.map(Value::from));
+        let limit = rules.limit_name.as_str();
+        set(limit, params.max_tokens.map(Value::from));
+        let seed = match rules.random_seed {
+            true => "random_seed",
+            false => "seed",
+        };
+        set(seed, params.seed.map(Value::from));
         set("presence_penalty", params.presence_penalty.map(Value::from));
         set(
             "frequency_penalty",
             params.frequency_penalty.map(Value::from),
         );
-        set("reasoning_effort", params.effort.map(|e| json!(e.as_str())));
-        set("user", params.user.as_ref().map(|u| json!(u)));
+        let effort = rules.effort(params.effort);
+        set("reasoning_effort", effort.map(|e| json!(e.as_str())));
+        set("logit_bias", params.logit_bias.as_ref().map(|b| json!(b)));
+        if rules.extras {
+            // `metadata` is only taken with `store`, which nothing here asks for.
+            for (name, value) in [
+                ("user", &params.user),
+                ("verbosity", &params.verbosity),
+                ("service_tier", &params.service_tier),
+                ("prompt_cache_key", &params.prompt_cache_key),
+            ] {
+                set(name, value.as_ref().map(|v| json!(v)));
+            }
+        }
         set(
             "stop",
             (!params.stop.is_empty()).then(|| json!(params.stop)),
@@ -136,10 +156,15 @@ fn tool_choice(choice: &ToolChoice) -> Value {
     }
 }
 
-fn messages(request: &ModelRequest) -> Result<Vec<Value>, ModelError> {
+fn messages(request: &ModelRequest, rules: &Rules) -> Result<Vec<Value>, ModelError> {
     let mut messages = Vec::with_capacity(request.turns.len() + 1);
     if let Some(system) = &request.system {
-        messages.push(json!({ "role": "system", "content": system }));
+        let role = match rules.system_role {
+            SystemRole::System => "system",
+            SystemRole::Developer => "developer",
+            SystemRole::User => "user",
+        };
+        messages.push(json!({ "role": role, "content": system }));
     }
     // Other servers refuse or misread fields that they do not know.
     let is_google = request.model.contains("gemini");
@@ -148,7 +173,11 @@ fn messages(request: &ModelRequest) -> Result<Vec<Value>, ModelError> {
             Role::User => {
                 messages.push(json!({ "role": "user", "content": content(&turn.parts)? }))
             }
-            Role::Assistant => messages.push(assistant(&turn.parts, is_google)),
+            Role::Assistant => {
+                let mut message = assistant(&turn.parts, is_google);
+                reasoning::put_back(&mut message, &turn.parts, rules.replay);
+                messages.push(message);
+            }
             Role::Tool => {
                 for part in &turn.parts {
                     if let Part::ToolResult {
@@ -284,6 +313,8 @@ struct Delta<'a> {
     #[serde(borrow, default)]
     reasoning: Option<&'a RawValue>,
     #[serde(borrow, default)]
+    reasoning_details: Option<&'a RawValue>,
+    #[serde(borrow, default)]
     refusal: Option<&'a RawValue>,
     #[serde(borrow, default)]
     tool_calls: Option<Vec<ToolDelta<'a>>>,
@@ -373,6 +404,7 @@ struct OpenCall {
 #[derive(Default)]
 struct Decoder {
     started: bool,
+    reasoning: reasoning::Heard,
     calls: Vec<OpenCall>,
     stop: Option<StopReason>,
     done: bool,
@@ -386,6 +418,7 @@ enum ChunkError {
 impl Decoder {
     fn chunk(&mut self, data: &Bytes, out: &mut Vec<Frame>) -> Result<(), ChunkError> {
         let chunk: Chunk<'_> = serde_json::from_slice(data).map_err(ChunkError::Json)?;
+        self.reasoning.next();
         if let Some(error) = chunk.error {
             let error = Fault::told_by(error.get());
             return Err(ChunkError::Model(ModelError::InStream(Box::new(error))));
@@ -402,9 +435,22 @@ impl Decoder {
                 continue;
             }
             if let Some(delta) = choice.delta {
-                let reasoning = delta.reasoning_content.or(delta.reasoning);
-                if let Some(text) = text_of(data, reasoning) {
-                    out.push(Frame::Reasoning(text));
+                let content = text_of(data, delta.reasoning_content);
+                let in_content = content.is_some();
+                let mut text = content.or_else(|| text_of(data, delta.reasoning));
+                if text.is_some() {
+                    self.reasoning.text(in_content);
+                }
+                if let Some(details) = delta.reasoning_details {
+                    let told = self.reasoning.details(details);
+                    text = text.or(told);
+                }
+                out.extend(text.map(Frame::Reasoning));
+                let goes_on = [delta.content, delta.refusal];
+                if goes_on.iter().any(|next| text_of(data, *next).is_some())
+                    || delta.tool_calls.as_ref().is_some_and(|c| !c.is_empty())
+                {
+                    out.extend(self.reasoning.end());
                 }
                 if let Some(text) = text_of(data, delta.content) {
                     out.push(Frame::Text(text));
@@ -494,6 +540,10 @@ impl StreamDecoder for Decoder {
         })
     }
 
+    fn may_repeat(&self) -> bool {
+        !self.reasoning.adds_up()
+    }
+
     fn is_done(&self) -> bool {
         self.done
     }
@@ -502,6 +552,7 @@ impl StreamDecoder for Decoder {
         let Some(mut stop) = self.stop.take() else {
             return Err(ModelError::Cut);
         };
+        out.extend(self.reasoning.end());
         for (at, call) in self.calls.iter_mut().enumerate() {
             if !call.done {
                 call.done = true;

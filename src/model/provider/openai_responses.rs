@@ -10,6 +10,7 @@ use serde_json::value::RawValue;
 use serde_json::{Map, Value, json};
 
 use super::*;
+use crate::config::Efforts;
 use crate::frame::{Signer, StopReason, Usage};
 use crate::model::request::{
     Part, ResponseFormat, Role, Signature, Source, ToolChoice, joined_text,
@@ -30,6 +31,7 @@ impl ProviderApi for OpenaiResponses {
     fn body(
         &self,
         request: &ModelRequest,
+        rules: &Rules,
         stream: bool,
         _stream_usage: bool,
     ) -> Result<Value, ModelError> {
@@ -37,7 +39,8 @@ impl ProviderApi for OpenaiResponses {
         body.insert("model".into(), json!(request.model));
         body.insert("input".into(), Value::Array(input(request)?));
         body.insert("store".into(), json!(false));
-        if may_reason(&request.model) {
+        // Models that take no effort answer 400 to this.
+        if rules.efforts != Efforts::default() {
             body.insert("include".into(), json!(["reasoning.encrypted_content"]));
         }
         let params = &request.params;
@@ -53,8 +56,17 @@ impl ProviderApi for OpenaiResponses {
         set("max_output_tokens", params.max_tokens.map(Value::from));
         set("user", params.user.as_ref().map(|u| json!(u)));
         set(
+            "prompt_cache_key",
+            params.prompt_cache_key.as_ref().map(|k| json!(k)),
+        );
+        set(
+            "service_tier",
+            params.service_tier.as_ref().map(|t| json!(t)),
+        );
+        set("metadata", params.metadata.as_ref().map(|m| json!(m)));
+        set(
             "reasoning",
-            params.effort.map(|e| {
+            rules.effort(params.effort).map(|e| {
                 if e.budget_tokens() > 0 {
                     json!({ "effort": e.as_str(), "summary": "auto" })
                 } else {
@@ -62,29 +74,35 @@ impl ProviderApi for OpenaiResponses {
                 }
             }),
         );
-        set(
-            "text",
-            request.response_format.as_ref().map(|format| match format {
-                ResponseFormat::JsonObject => json!({ "format": { "type": "json_object" } }),
-                ResponseFormat::JsonSchema {
-                    name,
-                    description,
-                    schema,
-                    strict,
-                } => {
-                    let mut format = json!({
-                        "type": "json_schema",
-                        "name": name,
-                        "schema": schema,
-                        "strict": strict,
-                    });
-                    if let Some(description) = description {
-                        format["description"] = json!(description);
-                    }
-                    json!({ "format": format })
+        let text = request.response_format.as_ref().map(|format| match format {
+            ResponseFormat::JsonObject => json!({ "format": { "type": "json_object" } }),
+            ResponseFormat::JsonSchema {
+                name,
+                description,
+                schema,
+                strict,
+            } => {
+                let mut format = json!({
+                    "type": "json_schema",
+                    "name": name,
+                    "schema": schema,
+                    "strict": strict,
+                });
+                if let Some(description) = description {
+                    format["description"] = json!(description);
                 }
-            }),
-        );
+                json!({ "format": format })
+            }
+        });
+        let text = match (&params.verbosity, text) {
+            (None, text) => text,
+            (Some(verbosity), text) => {
+                let mut text = text.unwrap_or_else(|| json!({}));
+                text["verbosity"] = json!(verbosity);
+                Some(text)
+            }
+        };
+        set("text", text);
         if !request.tools.is_empty() {
             let tools: Value = request
                 .tools
@@ -150,14 +168,6 @@ impl ProviderApi for OpenaiResponses {
         decoder.finish(&mut out)?;
         Ok(out)
     }
-}
-
-/// Whether a model's reasoning can be asked for. OpenAI's models before the reasoning ones answer
-/// 400 to `reasoning.encrypted_content`; names of other makers are not known here and get it.
-fn may_reason(model: &str) -> bool {
-    !["gpt-3", "gpt-4", "chatgpt-4", "gpt-5-chat"]
-        .iter()
-        .any(|before| model.starts_with(before))
 }
 
 fn input(request: &ModelRequest) -> Result<Vec<Value>, ModelError> {

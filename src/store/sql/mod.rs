@@ -6,6 +6,7 @@ pub(super) mod agents;
 pub(super) mod approvals;
 pub(super) mod connections;
 pub(super) mod connectors;
+pub(super) mod continuity;
 pub(super) mod conversations;
 pub(super) mod customers;
 pub(super) mod deployments;
@@ -51,6 +52,7 @@ macro_rules! impl_store {
         $crate::store::sql::skills::impl_skills!($store);
         $crate::store::sql::vector_stores::impl_vector_stores!($store);
         $crate::store::sql::connectors::impl_connectors!($store);
+        $crate::store::sql::continuity::impl_continuity!($store);
         $crate::store::sql::deployments::impl_deployments!($store);
     };
 }

@@ -162,6 +162,12 @@ macro_rules! impl_organizations {
                 .bind(now)
                 .execute(&self.write)
                 .await?;
+                if done.rows_affected() > 0 {
+                    sqlx::query("DELETE FROM kept_calls WHERE tenant_id = $1")
+                        .bind(id)
+                        .execute(&self.write)
+                        .await?;
+                }
                 Ok(done.rows_affected() > 0)
             }
 

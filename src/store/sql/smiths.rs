@@ -167,6 +167,7 @@ macro_rules! impl_smiths {
                 .bind(now)
                 .execute(&self.write)
                 .await?;
+                $crate::store::ContinuityStore::forget_smiths_calls(self, tenant_id, id).await?;
                 Ok(done.rows_affected() > 0)
             }
 

@@ -2,11 +2,12 @@
 //! wrong types are refused by name.
 
 use serde::Deserialize;
-use serde_json::Value;
+use serde_json::{Map, Value};
 
 use crate::error::ApiError;
 use crate::model::{
     Effort, ModelRequest, Params, Part, ResponseFormat, Role, Source, ToolChoice, ToolDef, Turn,
+    reasoning_of,
 };
 
 /// `POST /v1/chat/completions`, as sent.
@@ -48,6 +49,18 @@ pub struct ChatRequest {
     #[serde(default)]
     user: Option<String>,
     #[serde(default)]
+    safety_identifier: Option<String>,
+    #[serde(default)]
+    verbosity: Option<String>,
+    #[serde(default)]
+    service_tier: Option<String>,
+    #[serde(default)]
+    prompt_cache_key: Option<String>,
+    #[serde(default)]
+    metadata: Option<Map<String, Value>>,
+    #[serde(default)]
+    logit_bias: Option<Map<String, Value>>,
+    #[serde(default)]
     n: Option<u32>,
 }
 
@@ -70,6 +83,13 @@ pub struct Message {
     tool_call_id: Option<String>,
     #[serde(default)]
     refusal: Option<String>,
+    /// What a model thought before it said this, in the members that providers tell it in.
+    #[serde(default)]
+    reasoning_content: Value,
+    #[serde(default)]
+    reasoning: Value,
+    #[serde(default)]
+    reasoning_details: Value,
 }
 
 #[derive(Debug, Deserialize)]
@@ -185,7 +205,12 @@ pub fn decode(request: ChatRequest) -> Result<Decoded, ApiError> {
             presence_penalty: request.presence_penalty,
             frequency_penalty: request.frequency_penalty,
             effort,
-            user: request.user,
+            user: request.safety_identifier.or(request.user),
+            verbosity: request.verbosity,
+            service_tier: request.service_tier,
+            prompt_cache_key: request.prompt_cache_key,
+            metadata: request.metadata,
+            logit_bias: request.logit_bias,
         },
         stream: request.stream.unwrap_or(false),
         include_usage: request
@@ -215,7 +240,13 @@ fn decode_message(
             });
         }
         "assistant" => {
-            let mut parts = parts;
+            let mut said = parts;
+            let mut parts = Vec::from_iter(reasoning_of(
+                &message.reasoning_content,
+                &message.reasoning,
+                &message.reasoning_details,
+            ));
+            parts.append(&mut said);
             if let Some(text) = message.refusal {
                 parts.push(Part::Refusal { text });
             }

@@ -63,6 +63,10 @@ pub struct ResponsesRequest {
     #[serde(default)]
     safety_identifier: Option<String>,
     #[serde(default)]
+    service_tier: Option<String>,
+    #[serde(default)]
+    prompt_cache_key: Option<String>,
+    #[serde(default)]
     prompt: Value,
 }
 
@@ -257,6 +261,10 @@ pub fn decode(request: ResponsesRequest) -> Result<Decoded, ApiError> {
             max_tokens: request.max_output_tokens.filter(|n| *n > 0),
             effort,
             user: request.safety_identifier.or(request.user),
+            verbosity: text.verbosity,
+            service_tier: request.service_tier,
+            prompt_cache_key: request.prompt_cache_key,
+            metadata: request.metadata.clone().filter(|m| !m.is_empty()),
             ..Params::default()
         },
         stream: request.stream.unwrap_or(false),

@@ -6,7 +6,7 @@ use serde_json::Value;
 use smithgate::config::ProviderWire;
 use smithgate::frame::{self, Escaped, Frame};
 use smithgate::model::framing::{Framing, HeadEnd};
-use smithgate::model::{ModelRequest, provider};
+use smithgate::model::{ModelRequest, provider, rules};
 use smithgate::sse::{Event, Splitter};
 use smithgate::wire::{FrameEncoder, chat, native, responses, ui};
 
@@ -197,7 +197,8 @@ pub fn chat_request(data: &[u8]) {
 fn ask_all(request: &ModelRequest) {
     for wire in WIRES {
         for stream in [false, true] {
-            let _ = provider::api(wire).body(request, stream, true);
+            let rules = rules::resolve(wire, "example.com", "m", &[]);
+            let _ = provider::api(wire).body(request, &rules, stream, true);
         }
     }
 }

@@ -1,0 +1,204 @@
+//! From what a target answers back to what the caller asked for: names of tools, an answer that
+//! had to be given by a tool, and whose reasoning it is.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+
+use crate::config::ProviderWire;
+use crate::frame::{Escaped, Frame, StopReason};
+use crate::model::provider::reasoning::name_provider;
+
+/// What was changed in a request.
+#[derive(Debug)]
+pub struct Undo {
+    provider: Arc<str>,
+    /// A provider of a wire on which reasoning is told apart by who made it.
+    names_provider: bool,
+    /// Names of tools as they were sent and as the caller knows them.
+    pub names: Vec<(String, String)>,
+    /// The tool that takes the answer.
+    pub answer: Option<Answer>,
+}
+
+/// An answer that comes as the arguments of a tool.
+#[derive(Debug, Default)]
+pub struct Answer {
+    pub tool: String,
+    /// The call's place among the calls, once it has begun.
+    index: Option<u32>,
+    has_text: bool,
+    has_ended: bool,
+    /// Text before it, which is the answer where no call comes.
+    held: Vec<Frame>,
+    other_calls: bool,
+}
+
+impl Undo {
+    /// Of a request in which nothing was changed yet.
+    pub fn new(provider: Arc<str>, wire: ProviderWire) -> Self {
+        Self {
+            provider,
+            names_provider: wire == ProviderWire::OpenaiChat,
+            names: Vec::new(),
+            answer: None,
+        }
+    }
+
+    /// Who is asked.
+    pub fn provider(&self) -> &str {
+        &self.provider
+    }
+
+    /// Changes frames back that were just read.
+    pub fn frames(&mut self, frames: &mut Vec<Frame>) {
+        if self.names_provider || !self.names.is_empty() {
+            for frame in frames.iter_mut() {
+                if let Frame::ToolStarted { name, .. } = frame {
+                    let sent = |pair: &&(String, String)| pair.0.as_bytes() == &name[..];
+                    if let Some((_, known)) = self.names.iter().find(sent) {
+                        *name = Bytes::copy_from_slice(known.as_bytes());
+                    }
+                } else if self.names_provider {
+                    name_provider(frame, &self.provider);
+                }
+            }
+        }
+        if let Some(answer) = &mut self.answer {
+            for frame in std::mem::take(frames) {
+                answer.frame(frame, frames);
+            }
+        }
+    }
+}
+
+impl Answer {
+    /// Taken by this tool.
+    pub fn by(tool: String) -> Self {
+        Self {
+            tool,
+            ..Self::default()
+        }
+    }
+
+    fn frame(&mut self, frame: Frame, out: &mut Vec<Frame>) {
+        match frame {
+            Frame::ToolStarted { index, name, .. } if name == self.tool.as_bytes() => {
+                if self.index.is_none() {
+                    self.index = Some(index);
+                }
+                self.held.clear();
+            }
+            Frame::ToolStarted { index, id, name } => {
+                self.other_calls = true;
+                let index = self.shifted(index);
+                out.push(Frame::ToolStarted { index, id, name });
+            }
+            Frame::ToolArgs { index, delta } if Some(index) == self.index => {
+                self.has_text = true;
+                out.push(Frame::Text(delta));
+            }
+            Frame::ToolArgs { index, delta } => {
+                let index = self.shifted(index);
+                out.push(Frame::ToolArgs { index, delta });
+            }
+            Frame::ToolDone { index, .. } if Some(index) == self.index => self.end(out),
+            Frame::ToolDone { index, signature } => {
+                let index = self.shifted(index);
+                out.push(Frame::ToolDone { index, signature });
+            }
+            Frame::Text(_) if self.index.is_none() => self.held.push(frame),
+            Frame::Text(_) => {}
+            Frame::ModelStopped(stop) => {
+                out.append(&mut self.held);
+                self.end(out);
+                let answered = self.index.is_some() && !self.other_calls;
+                out.push(Frame::ModelStopped(match stop {
+                    StopReason::ToolCalls if answered => StopReason::EndTurn,
+                    stop => stop,
+                }));
+            }
+            _ => out.push(frame),
+        }
+    }
+
+    fn end(&mut self, out: &mut Vec<Frame>) {
+        if self.index.is_some() && !std::mem::replace(&mut self.has_ended, true) && !self.has_text {
+            out.push(Frame::Text(Escaped::escape("{}")));
+        }
+    }
+
+    /// The place of another call, as if the answer's were none.
+    fn shifted(&self, index: u32) -> u32 {
+        index - u32::from(self.index.is_some_and(|answer| index > answer))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn started(index: u32, name: &'static str) -> Frame {
+        Frame::ToolStarted {
+            index,
+            id: "c".into(),
+            name: name.into(),
+        }
+    }
+
+    fn text(text: &str) -> Frame {
+        Frame::Text(Escaped::escape(text))
+    }
+
+    fn undone(frames: Vec<Frame>) -> Vec<Frame> {
+        let mut answer = Answer::by("answer".to_owned());
+        let mut out = Vec::new();
+        for frame in frames {
+            answer.frame(frame, &mut out);
+        }
+        out
+    }
+
+    #[test]
+    fn a_tools_arguments_are_the_answer() {
+        let args = |text: &str| Frame::ToolArgs {
+            index: 0,
+            delta: Escaped::escape(text),
+        };
+        let done = Frame::ToolDone {
+            index: 0,
+            signature: Bytes::new(),
+        };
+        let out = undone(vec![
+            text("Here it is:"),
+            started(0, "answer"),
+            args("{\"a\":"),
+            args("1}"),
+            done.clone(),
+            Frame::ModelStopped(StopReason::ToolCalls),
+        ]);
+        let end = Frame::ModelStopped(StopReason::EndTurn);
+        assert_eq!(out, [text("{\"a\":"), text("1}"), end.clone()]);
+        let out = undone(vec![started(0, "answer"), done, end.clone()]);
+        assert_eq!(out, [text("{}"), end.clone()]);
+        let out = undone(vec![text("{}"), end.clone()]);
+        assert_eq!(out, [text("{}"), end]);
+    }
+
+    #[test]
+    fn other_calls_keep_their_order() {
+        let stop = Frame::ModelStopped(StopReason::ToolCalls);
+        let out = undone(vec![
+            started(0, "answer"),
+            started(1, "f"),
+            Frame::ToolArgs {
+                index: 1,
+                delta: Escaped::escape("{}"),
+            },
+            stop.clone(),
+        ]);
+        assert_eq!(out[0], started(0, "f"));
+        assert!(matches!(out[1], Frame::ToolArgs { index: 0, .. }));
+        assert_eq!(out.last(), Some(&stop));
+    }
+}
