@@ -89,7 +89,21 @@ fn sorted(turns: Vec<Turn>) -> Vec<Turn> {
             begins = false;
         }
     }
+    sorted.iter_mut().for_each(speak_before_calling);
     sorted
+}
+
+/// What is said behind a call in one turn goes before it: results come right behind calls.
+fn speak_before_calling(turn: &mut Turn) {
+    let is_call = |part: &Part| matches!(part, Part::ToolCall { .. });
+    let Some(first) = turn.parts.iter().position(is_call) else {
+        return;
+    };
+    let is_said = |part: &Part| matches!(part, Part::Text { .. } | Part::Refusal { .. });
+    let behind = turn.parts.split_off(first);
+    let (said, rest): (Vec<Part>, Vec<Part>) = behind.into_iter().partition(is_said);
+    turn.parts.extend(said);
+    turn.parts.extend(rest);
 }
 
 /// A part that says something.

@@ -110,11 +110,14 @@ fn with_choices(
                     members.insert(name.clone(), said.clone());
                 }
                 Some(known) if known == said => {}
-                Some(known) => match known.get_mut("anyOf").and_then(Value::as_array_mut) {
-                    Some(list) if !list.contains(said) => list.push(said.clone()),
-                    Some(_) => {}
-                    None => *known = json!({ "anyOf": [known.take(), said] }),
-                },
+                Some(known) => {
+                    let is_plain = known.as_object().is_some_and(|known| known.len() == 1);
+                    match known.get_mut("anyOf").and_then(Value::as_array_mut) {
+                        Some(list) if is_plain && list.contains(said) => {}
+                        Some(list) if is_plain => list.push(said.clone()),
+                        _ => *known = json!({ "anyOf": [known.take(), said] }),
+                    }
+                }
             }
         }
     }

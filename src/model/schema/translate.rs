@@ -337,7 +337,8 @@ impl Translator<'_> {
                 _ => out.leave_unsaid(name, value),
             },
             "minItems" if self.target.most_min_items.is_some() => {
-                let (most, asked) = (self.target.most_min_items, value.as_u64());
+                let most = self.target.most_min_items;
+                let asked = value.as_f64().map(|n| n as u64);
                 out.say(name, json!(asked.min(most)));
                 if asked > most {
                     out.leave_unsaid(name, value);
