@@ -97,18 +97,19 @@ impl Passage {
         stream: bool,
     ) -> Result<Attempt, ModelError> {
         let body = prepared.body.clone();
-        match (models.ask(route, self.path, body, stream).await?, stream) {
+        let answered = models.ask(route, self.path, body, stream).await?;
+        if let Answered::Whole(whole) = &answered
+            && !(self.may_be_empty && whole.outline[self.answer].is_array())
+        {
+            whole.must_hold(self.answer)?;
+        }
+        match (answered, stream) {
             (Answered::Events(response), true) => {
                 let gate = (self.gate)(limit, prepared.hide_usage);
                 let pieces = StreamPieces::begin(response, gate).await?;
                 Ok(Attempt::Passing(Passing::Stream(Box::new(pieces))))
             }
-            (Answered::Whole(whole), false) => {
-                if !(self.may_be_empty && whole.outline[self.answer].is_array()) {
-                    whole.must_hold(self.answer)?;
-                }
-                Ok(Attempt::Passing(Passing::Whole(whole.body)))
-            }
+            (Answered::Whole(whole), false) => Ok(Attempt::Passing(Passing::Whole(whole.body))),
             (answered, _) => {
                 let api = provider::api(self.provider_wire);
                 let mut call = models.call(route, api, answered)?;

@@ -1,6 +1,8 @@
 //! Texts to vectors: bodies passed on where the provider speaks OpenAI's wire, translated for
 //! Gemini's.
 
+use std::time::Duration;
+
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use bytes::Bytes;
@@ -209,8 +211,11 @@ impl Models {
         .await
     }
 
+    /// Asks for an answer that is not long in the making.
     async fn ask_whole(&self, route: &Route, path: &str, body: Bytes) -> Result<Whole, ModelError> {
-        match self.ask(route, path, body, false).await? {
+        let patience = Duration::from_millis(self.limits.first_byte_timeout_ms);
+        let asked = tokio::time::timeout(patience, self.ask(route, path, body, false)).await;
+        match asked.map_err(|_| ModelError::Timeout("embeddings"))?? {
             Answered::Whole(whole) => Ok(whole),
             Answered::Events(_) => Err(malformed("an event stream")),
         }

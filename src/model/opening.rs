@@ -10,7 +10,7 @@ use serde_json::Value;
 use serde_json::value::RawValue;
 
 use super::error::ModelError;
-use super::fault::{Fault, text_of, without_mark};
+use super::fault::{Fault, description_of, without_mark};
 use super::provider::ProviderApi;
 use super::response::UpstreamResponse;
 use crate::coding::Unpacker;
@@ -122,8 +122,9 @@ pub(super) async fn open(
         Kind::Json => Whole::of(response.body(limit).await?).map(Answered::Whole),
         Kind::Other => {
             let begun = response.beginning(TEXT_BYTES).await;
-            let said = text_of(None, without_mark(&begun));
-            Err(ModelError::Malformed(said))
+            let what = description_of(without_mark(&begun));
+            let what = what.unwrap_or_else(|| "bytes that are no text".to_owned());
+            Err(ModelError::Malformed(what))
         }
     }
 }
