@@ -174,6 +174,7 @@ impl Whole {
                 name: None,
                 data: self.body.slice_ref(event.get().as_bytes()),
                 id: None,
+                retry: None,
             };
             decoder.event(&event, &mut frames)?;
         }
