@@ -1,10 +1,55 @@
 //! Prometheus metrics. Lives here: [`Metrics`], one registry for a gateway. Imports nothing of
 //! ours. Handles for hot labels are looked up once a request, not once a frame.
 
+use std::collections::HashSet;
+use std::sync::Arc;
+
+use parking_lot::RwLock;
 use prometheus::{
     Histogram, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge, Opts, Registry,
     TextEncoder,
 };
+
+/// Most combinations of labels that callers make up (providers and models of their own) of one
+/// metric; what comes later is counted under [`OTHERS`].
+const MOST_MADE_UP: usize = 2_000;
+const OTHERS: &str = "others";
+
+/// Counters whose first labels are callers' own words, so that nobody fills this node's memory with
+/// names.
+#[derive(Clone)]
+pub struct Named {
+    vec: IntCounterVec,
+    /// Labels at the front that callers make up.
+    made_up: usize,
+    seen: Arc<RwLock<HashSet<String>>>,
+}
+
+impl Named {
+    fn new(vec: IntCounterVec, made_up: usize) -> Self {
+        Self {
+            vec,
+            made_up,
+            seen: Arc::default(),
+        }
+    }
+
+    /// The counter of these labels, or of all others.
+    pub fn with_label_values(&self, values: &[&str]) -> IntCounter {
+        let name = values.join("\n");
+        if !self.seen.read().contains(&name) {
+            let mut seen = self.seen.write();
+            if seen.len() >= MOST_MADE_UP {
+                drop(seen);
+                let mut others = values.to_vec();
+                others[..self.made_up].fill(OTHERS);
+                return self.vec.with_label_values(&others);
+            }
+            seen.insert(name);
+        }
+        self.vec.with_label_values(values)
+    }
+}
 
 /// All metrics of a gateway.
 #[derive(Clone)]
@@ -19,9 +64,9 @@ pub struct Metrics {
     /// Frames written to clients, by wire.
     pub frames: IntCounterVec,
     /// Tokens, by provider, model and kind.
-    pub tokens: IntCounterVec,
+    pub tokens: Named,
     /// Failed provider calls, by provider and kind.
-    pub provider_errors: IntCounterVec,
+    pub provider_errors: Named,
     /// Provider calls given up because the client had gone.
     pub cancelled_calls: IntCounter,
     /// Look-ups answered from memory, by cache.
@@ -100,15 +145,21 @@ impl Metrics {
             streams_open,
             time_to_first_byte,
             frames: make("smithgate_frames_total", "Frames written", &["wire"]),
-            tokens: make(
-                "smithgate_tokens_total",
-                "Tokens by provider, model and kind",
-                &["provider", "model", "kind"],
+            tokens: Named::new(
+                make(
+                    "smithgate_tokens_total",
+                    "Tokens by provider, model and kind",
+                    &["provider", "model", "kind"],
+                ),
+                2,
             ),
-            provider_errors: make(
-                "smithgate_provider_errors_total",
-                "Failed provider calls",
-                &["provider", "kind"],
+            provider_errors: Named::new(
+                make(
+                    "smithgate_provider_errors_total",
+                    "Failed provider calls",
+                    &["provider", "kind"],
+                ),
+                1,
             ),
             cancelled_calls,
             cache_hits: make(
@@ -153,5 +204,39 @@ impl Metrics {
 impl Default for Metrics {
     fn default() -> Self {
         Self::new()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn callers_do_not_fill_the_memory_with_names() {
+        let metrics = Metrics::new();
+        let usage = crate::frame::Usage {
+            input: 1,
+            ..Default::default()
+        };
+        for n in 0..MOST_MADE_UP + 500 {
+            metrics.count_tokens("p", &format!("m{n}"), &usage);
+        }
+        let text = metrics.render().expect("rendered");
+        let lines = text
+            .lines()
+            .filter(|l| l.starts_with("smithgate_tokens_total{"));
+        assert_eq!(lines.count(), MOST_MADE_UP + 1);
+        assert!(
+            text.contains("model=\"others\",provider=\"others\"} 500"),
+            "{text}"
+        );
+        metrics.count_tokens("p", "m1", &usage);
+        assert_eq!(
+            metrics
+                .tokens
+                .with_label_values(&["p", "m1", "input"])
+                .get(),
+            2
+        );
     }
 }
