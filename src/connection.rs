@@ -137,6 +137,28 @@ impl Connections {
         Ok(Some(String::from_utf8_lossy(&opened).into_owned()))
     }
 
+    /// Refuses a connection's own `token_uri` where the tenant's OAuth client has a secret, which is
+    /// sent to that client's own alone.
+    pub async fn check_token_uri(
+        &self,
+        tenant_id: &str,
+        provider: &str,
+        token_uri: &str,
+    ) -> Result<(), ApiError> {
+        let client = self.store.oauth_provider(tenant_id, provider).await?;
+        let keeps_secret = client.filter(|client| client.sealed.is_some());
+        match keeps_secret {
+            Some(client) if client.token_uri.as_deref() != Some(token_uri) => {
+                Err(ApiError::bad_request(
+                    "invalid_url",
+                    format!("the tokens of '{provider}' are refreshed where its OAuth client says"),
+                )
+                .param("credential.token_uri"))
+            }
+            _ => Ok(()),
+        }
+    }
+
     /// Refuses a URL that is none, or that leads to an address which tenants may not reach.
     pub async fn check_url(&self, param: &'static str, url: &str) -> Result<(), ApiError> {
         let bad = |why: String| ApiError::bad_request("invalid_url", why).param(param);
@@ -247,11 +269,18 @@ impl Connections {
             .refresh_token
             .clone()
             .ok_or_else(|| refresh_failed("the connection has no refresh token"))?;
-        let token_uri = provider
-            .as_ref()
-            .and_then(|p| p.token_uri.clone())
-            .or_else(|| credential.token_uri.clone())
-            .ok_or_else(|| refresh_failed("no token_uri is known"))?;
+        let own = provider.as_ref().and_then(|p| p.token_uri.clone());
+        let token_uri = match (own, credential.token_uri.clone()) {
+            (Some(own), _) => own,
+            // A secret goes only where its owner said, not where a connection says.
+            (None, Some(_)) if provider.as_ref().is_some_and(|p| p.sealed.is_some()) => {
+                return Err(refresh_failed(
+                    "the provider's OAuth client has a secret but no token_uri to send it to",
+                ));
+            }
+            (None, Some(named)) => named,
+            (None, None) => return Err(refresh_failed("no token_uri is known")),
+        };
         let form = [
             ("grant_type", "refresh_token"),
             ("refresh_token", refresh_token.as_str()),

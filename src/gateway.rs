@@ -10,6 +10,7 @@ use prometheus::core::Collector;
 use tokio::sync::{Notify, mpsc};
 
 use crate::auth::{Auth, KeyError, Mint, MintedScope, SigningKeys};
+use crate::bodies::Bodies;
 use crate::bus::{Bus, Notice, RedisError};
 use crate::config::Config;
 use crate::connection::Connections;
@@ -58,6 +59,7 @@ pub struct Gateway {
     pub journal: Journal,
     pub auth: Arc<Auth>,
     pub overload: Arc<Overload>,
+    pub bodies: Arc<Bodies>,
     pub models: Arc<Models>,
     pub smiths: Arc<Smiths>,
     pub runs: Arc<Runs>,
@@ -116,11 +118,14 @@ impl Gateway {
         let auth = Auth::new(keys, &config.auth, store.clone(), bus.clone()).await?;
         let auth = Arc::new(auth);
         let overload = Overload::new(Duration::from_millis(config.limits.max_worker_lag_ms));
+        let server = &config.server;
+        let bodies = Bodies::new(server.max_bytes_in_flight, server.max_body_bytes);
         let counters = [&auth.cache_hits, &auth.cache_misses].into_iter();
         let counters = counters.chain(bus.lost());
         let collectors = counters
             .map(|counter| Box::new(counter.clone()) as Box<dyn Collector>)
-            .chain(overload.metrics());
+            .chain(overload.metrics())
+            .chain(bodies.metrics());
         for collector in collectors {
             metrics
                 .registry
@@ -184,6 +189,7 @@ impl Gateway {
             journal,
             auth,
             overload,
+            bodies,
             models,
             smiths,
             runs,

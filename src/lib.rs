@@ -7,6 +7,7 @@
 pub mod api;
 pub mod auth;
 mod block;
+pub mod bodies;
 pub mod bus;
 pub mod coding;
 pub mod config;

@@ -353,7 +353,10 @@ pub async fn remove(
         .delete_agent(&caller.tenant_id, &id, now_micros())
         .await?;
     match removal {
-        AgentRemoval::Done => Ok(StatusCode::NO_CONTENT),
+        AgentRemoval::Done(tokens) => {
+            gateway.auth.forget(tokens);
+            Ok(StatusCode::NO_CONTENT)
+        }
         AgentRemoval::Missing => Err(ApiError::not_found("agent", &id)),
         AgentRemoval::InUse(count) => Err(ApiError::conflict(
             "agent_in_use",

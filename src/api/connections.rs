@@ -103,6 +103,7 @@ fn check_scopes(scopes: &[String]) -> Result<(), ApiError> {
 /// The credential that `input` makes of `kept`, and when it expires.
 async fn credential_of(
     gateway: &AppState,
+    (tenant, provider): (&str, &str),
     input: CredentialIn,
     mut kept: Credential,
     expires_at: &mut Option<i64>,
@@ -130,6 +131,7 @@ async fn credential_of(
     if let Some(uri) = &input.token_uri {
         let connections = &gateway.connections;
         connections.check_url("credential.token_uri", uri).await?;
+        connections.check_token_uri(tenant, provider, uri).await?;
     }
     if let Some(text) = &input.expires_at {
         let at = parse_micros(text).ok_or_else(|| {
@@ -199,7 +201,8 @@ pub async fn create(
     check_metadata(&metadata)?;
     let mut expires_at = None;
     let empty = Credential::default();
-    let credential = credential_of(&gateway, input.credential, empty, &mut expires_at).await?;
+    let of = (&*caller.tenant_id, input.provider.as_str());
+    let credential = credential_of(&gateway, of, input.credential, empty, &mut expires_at).await?;
     let connection = ids::mint(ids::Kind::Connection);
     let now = now_micros();
     let row = ConnectionRow {
@@ -267,7 +270,8 @@ pub async fn update(
     }
     if let Some(credential) = input.credential {
         let kept = gateway.connections.open(&row)?;
-        let credential = credential_of(&gateway, credential, kept, &mut row.expires_at).await?;
+        let of = (row.tenant_id.as_str(), row.provider.as_str());
+        let credential = credential_of(&gateway, of, credential, kept, &mut row.expires_at).await?;
         row.sealed = gateway
             .connections
             .seal(&row.tenant_id, &row.id, &credential)?;

@@ -17,12 +17,13 @@ use url::{Host, Url};
 use utoipa::ToSchema;
 
 use super::AppState;
+use super::mcp::answers_for;
 use crate::auth::{Mint, Minted, MintedScope, Scope, ScopeSet};
 use crate::connection::{challenge, random_text};
 use crate::error::ApiError;
 use crate::gateway::Gateway;
 use crate::ids;
-use crate::store::{ConnectorClientRow, ConnectorGrantRow, now_micros};
+use crate::store::{ConnectorClientRow, ConnectorGrantRow, GrantsOf, now_micros};
 
 const MAX_REDIRECTS: usize = 20;
 const MAX_URL: usize = 2048;
@@ -30,8 +31,11 @@ const MAX_NAME: usize = 200;
 const SECOND: i64 = 1_000_000;
 /// How long an access token lives, in seconds.
 const ACCESS_SECONDS: i64 = 3600;
+const DAY: i64 = 24 * 3600 * SECOND;
 /// A refresh token that nobody uses for so long is void, in microseconds.
-const REFRESH_IDLE: i64 = 90 * 24 * 3600 * SECOND;
+const REFRESH_IDLE: i64 = 90 * DAY;
+/// A client that nobody let in within so long may be forgotten for a new one, in microseconds.
+const LET_IN_WITHIN: i64 = 15 * 60 * SECOND;
 /// How long a code may be exchanged, in microseconds (RFC 6749 4.1.2: at most 10 minutes).
 const CODE_PATIENCE: i64 = 5 * 60 * SECOND;
 /// A refresh token that was replaced is taken once more for so long, in microseconds: the answer
@@ -100,12 +104,28 @@ pub(super) fn no_store() -> (header::HeaderName, &'static str) {
     (header::CACHE_CONTROL, "no-store")
 }
 
-/// Where the caller reaches this gateway: as configured, else as it says itself.
+/// Where the caller reaches this gateway: as configured, else as it says itself, or as a proxy says
+/// that is believed. The edge has taken away what is not, and says itself when there is TLS.
 pub(super) fn base_url(gateway: &Gateway, headers: &HeaderMap) -> String {
-    let named = headers.get(header::HOST).and_then(|v| v.to_str().ok());
-    match (&gateway.config.server.public_url, named) {
-        (None, Some(host)) => format!("http://{host}"),
-        _ => super::deployments::public_url(gateway),
+    if gateway.config.server.public_url.is_some() {
+        return super::deployments::public_url(gateway);
+    }
+    let text = |name: &str| {
+        let value = headers.get(name)?.to_str().ok()?;
+        // A chain of proxies lists what each of them saw, the client's first.
+        Some(value.split(',').next().unwrap_or_default().trim())
+    };
+    let named = text("x-forwarded-host").or_else(|| text("host"));
+    let is_name = |host: &&str| {
+        let allowed = |b: u8| b.is_ascii_alphanumeric() || b".-:[]_".contains(&b);
+        (1..=255).contains(&host.len()) && host.bytes().all(allowed)
+    };
+    let Some(host) = named.filter(is_name) else {
+        return super::deployments::public_url(gateway);
+    };
+    match text("x-forwarded-proto") {
+        Some("https") => format!("https://{host}"),
+        _ => format!("http://{host}"),
     }
 }
 
@@ -238,7 +258,16 @@ pub async fn register(
         created_at: now,
         used_at: None,
     };
-    gateway.store.insert_connector_client(&row).await?;
+    let most = i64::from(gateway.config.auth.max_unused_clients);
+    let kept = gateway
+        .store
+        .insert_connector_client(&row, most, now - LET_IN_WITHIN);
+    if !kept.await? {
+        return Err(OauthError {
+            status: StatusCode::SERVICE_UNAVAILABLE,
+            ..OauthError::new("temporarily_unavailable", "too many have registered")
+        });
+    }
     let out = RegisterOut {
         client_id: row.id,
         client_id_issued_at: now / SECOND,
@@ -380,7 +409,7 @@ async fn exchange(gateway: &Gateway, form: &TokenForm) -> Result<TokensOut, Oaut
     let code = code.ok_or_else(|| invalid_grant("there is no such code"))?;
     if code.used_at.is_some() {
         // Somebody has it who should not (RFC 6749 4.1.2).
-        revoke_grant(gateway, &code.grant_id).await?;
+        end(gateway, &code.tenant_id, &code.grant_id).await?;
         return Err(invalid_grant("the code was used before"));
     }
     if code.created_at < now - CODE_PATIENCE {
@@ -407,14 +436,21 @@ async fn exchange(gateway: &Gateway, form: &TokenForm) -> Result<TokensOut, Oaut
             rotated_at: now,
             token_id: String::new(),
             created_at: now,
-            expires_at: now + REFRESH_IDLE,
+            expires_at: now + REFRESH_IDLE.min(lifetime(gateway)),
             revoked_at: None,
+            cause_token_id: code.cause_token_id,
+            ends_at: now + lifetime(gateway),
         },
     );
     grant.refresh_hash = hash(&secret);
     let minted = access_token(gateway, &grant).await?;
     grant.token_id.clone_from(&minted.row.id);
     store.insert_connector_grant(&grant).await?;
+    // What ended its reason meanwhile did not find the grant.
+    if let Err(error) = check_reason(gateway, &grant).await {
+        end(gateway, &grant.tenant_id, &grant.id).await?;
+        return Err(error);
+    }
     Ok(tokens_out(&grant, minted, &secret))
 }
 
@@ -432,10 +468,10 @@ async fn refresh(gateway: &Gateway, form: &TokenForm) -> Result<TokensOut, Oauth
     if shown != grant.refresh_hash && !(is_previous && is_recent) {
         // A token that was replaced: somebody else has it, too (RFC 9700 4.14.2). Who knows the
         // grant's id, which is as random, has seen one of its tokens.
-        revoke_grant(gateway, &grant.id).await?;
+        end(gateway, &grant.tenant_id, &grant.id).await?;
         return Err(unknown());
     }
-    if grant.expires_at < now {
+    if grant.expires_at < now || grant.ends_at < now {
         return Err(unknown());
     }
     check_resource(form, &grant.deployment_id)?;
@@ -446,7 +482,7 @@ async fn refresh(gateway: &Gateway, form: &TokenForm) -> Result<TokensOut, Oauth
         grant.previous_hash = Some(held.clone());
         grant.rotated_at = now;
     }
-    grant.expires_at = now + REFRESH_IDLE;
+    grant.expires_at = (now + REFRESH_IDLE).min(grant.ends_at);
     let minted = access_token(gateway, &grant).await?;
     grant.token_id.clone_from(&minted.row.id);
     let rotated = gateway.store.rotate_connector_grant(&grant, &held).await?;
@@ -460,26 +496,51 @@ async fn refresh(gateway: &Gateway, form: &TokenForm) -> Result<TokensOut, Oauth
     Ok(tokens_out(&grant, minted, &fresh))
 }
 
+/// How long a grant may last, in microseconds.
+fn lifetime(gateway: &Gateway) -> i64 {
+    i64::from(gateway.config.auth.grant_days) * DAY
+}
+
+/// Refuses a grant whose smith, deployment or token that let the host in is gone. Each of them ends
+/// its grants itself; this is for what happens at the same time.
+async fn check_reason(gateway: &Gateway, grant: &ConnectorGrantRow) -> Result<(), OauthError> {
+    let (tenant, store) = (&grant.tenant_id, &gateway.store);
+    let gone = || invalid_grant("what it was let in to is gone");
+    let smith = store.smith(tenant, &grant.smith_id).await?;
+    smith.ok_or_else(gone)?;
+    match answers_for(gateway, tenant, &grant.deployment_id, &grant.smith_id).await {
+        Ok(()) => {}
+        Err(error) if error.status.is_server_error() => return Err(error.into()),
+        Err(_) => return Err(gone()),
+    }
+    // Grants from before this was kept name no token.
+    if grant.cause_token_id.is_empty() {
+        return Ok(());
+    }
+    let cause = store.token(tenant, &grant.cause_token_id).await?;
+    match cause.is_some_and(|token| token.revoked_at.is_none()) {
+        true => Ok(()),
+        false => Err(invalid_grant("the token that let it in was revoked")),
+    }
+}
+
 /// A smith token of a grant, if who it is for and where still exist.
 async fn access_token(gateway: &Gateway, grant: &ConnectorGrantRow) -> Result<Minted, OauthError> {
-    let (tenant, store) = (&grant.tenant_id, &gateway.store);
-    let smith = store.smith(tenant, &grant.smith_id).await?;
-    let deployment = store.deployment(tenant, &grant.deployment_id).await?;
-    if smith.is_none() || deployment.is_none() {
-        return Err(invalid_grant("what it was let in to is gone"));
-    }
+    check_reason(gateway, grant).await?;
+    let left = (grant.ends_at - now_micros()) / SECOND;
     let names: Vec<String> = serde_json::from_str(&grant.scopes).map_err(ApiError::internal)?;
     let scopes: ScopeSet = names.iter().filter_map(|name| name.parse().ok()).collect();
     let mint = Mint {
-        tenant_id: tenant.clone(),
+        tenant_id: grant.tenant_id.clone(),
         scope: MintedScope::Smith {
             smith_id: grant.smith_id.clone(),
             scopes,
         },
-        ttl_seconds: Some(ACCESS_SECONDS),
+        ttl_seconds: Some(ACCESS_SECONDS.min(left.max(1))),
         name: Some(format!("connector {}", grant.client_id)),
     };
-    Ok(gateway.auth.mint(mint).await?)
+    let grant_id = Some(grant.id.clone());
+    Ok(gateway.auth.mint_for(mint, grant_id).await?)
 }
 
 fn tokens_out(grant: &ConnectorGrantRow, minted: Minted, secret: &str) -> TokensOut {
@@ -487,20 +548,14 @@ fn tokens_out(grant: &ConnectorGrantRow, minted: Minted, secret: &str) -> Tokens
         scope: minted.scopes.join(" "),
         access_token: minted.token,
         token_type: "Bearer",
-        expires_in: ACCESS_SECONDS,
+        expires_in: ACCESS_SECONDS.min((grant.ends_at - now_micros()) / SECOND),
         refresh_token: format!("{}.{secret}", grant.id),
     }
 }
 
-async fn revoke_grant(gateway: &Gateway, id: &str) -> Result<(), OauthError> {
-    let store = &gateway.store;
-    store.revoke_connector_grant(id, now_micros()).await?;
-    if let Some(grant) = store.connector_grant(id).await? {
-        gateway
-            .auth
-            .revoke(&grant.tenant_id, &grant.token_id)
-            .await?;
-    }
+async fn end(gateway: &Gateway, tenant: &str, id: &str) -> Result<(), OauthError> {
+    let which = GrantsOf::Grant(id);
+    gateway.auth.end_grants(tenant, which).await?;
     Ok(())
 }
 
@@ -522,9 +577,9 @@ pub async fn revoke(
     let Form(form) = form.map_err(|e| OauthError::new("invalid_request", e.body_text()))?;
     if let Some((id, secret)) = form.token.split_once('.')
         && let Some(grant) = gateway.store.connector_grant(id).await?
-        && grant.refresh_hash == hash(secret)
+        && [Some(&grant.refresh_hash), grant.previous_hash.as_ref()].contains(&Some(&hash(secret)))
     {
-        revoke_grant(&gateway, id).await?;
+        end(&gateway, &grant.tenant_id, id).await?;
     } else if let Ok(principal) = gateway.auth.verify(form.token.as_bytes())
         && principal.smith_id().is_some()
     {

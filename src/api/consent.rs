@@ -4,9 +4,9 @@
 use axum::Form;
 use axum::extract::rejection::{FormRejection, QueryRejection};
 use axum::extract::{Query, State};
-use axum::response::{Html, IntoResponse, Redirect, Response};
-use http::{HeaderMap, StatusCode, header};
-use maud::{DOCTYPE, Markup, PreEscaped, html};
+use axum::response::{IntoResponse, Redirect, Response};
+use http::{HeaderMap, StatusCode};
+use maud::html;
 use serde::Deserialize;
 use serde_json::json;
 use url::Url;
@@ -14,6 +14,8 @@ use utoipa::{IntoParams, ToSchema};
 
 use super::AppState;
 use super::connector::{CONNECTOR_SCOPES, base_url, deployment_in, hash, may_redirect, no_store};
+use super::delegated;
+use super::html::document;
 use super::mcp::answers_for;
 use crate::auth::{Principal, Scope};
 use crate::connection::random_text;
@@ -25,10 +27,6 @@ use crate::store::{ConnectorClientRow, ConnectorCodeRow, now_micros};
 const MAX_STATE: usize = 4096;
 /// The length of a SHA-256 as text that URLs take.
 const CHALLENGE: usize = 43;
-const STYLE: &str = "body{font:16px/1.5 system-ui,sans-serif;max-width:32rem;margin:4rem auto;\
-    padding:0 1rem}input[type=password]{width:100%;font:inherit;padding:.5rem;\
-    box-sizing:border-box}button{font:inherit;padding:.5rem 1rem;margin:1rem .5rem 0 0}\
-    .error{color:#a00}code{word-break:break-all}";
 
 /// What a host asks for.
 #[derive(Debug, Clone, Default, Deserialize, IntoParams, ToSchema)]
@@ -68,11 +66,11 @@ pub struct Consent {
 }
 
 /// A request that may be shown to a human.
-struct Fit {
-    asked: Asked,
-    client: ConnectorClientRow,
-    deployment_id: String,
-    issuer: String,
+pub(super) struct Fit {
+    pub asked: Asked,
+    pub client: ConnectorClientRow,
+    pub deployment_id: String,
+    pub issuer: String,
 }
 
 /// Shows a human who wants in.
@@ -87,9 +85,14 @@ pub async fn page(
     let Ok(Query(asked)) = query else {
         return Ok(misled());
     };
-    Ok(match fit(&gateway, &headers, asked).await? {
-        Ok(fit) => consent_page(StatusCode::OK, &fit, None),
-        Err(refusal) => refusal,
+    let fit = match fit(&gateway, &headers, asked).await? {
+        Ok(fit) => fit,
+        Err(refusal) => return Ok(refusal),
+    };
+    // A tenant that asks its people itself does so.
+    Ok(match delegated::begin(&gateway, &fit).await? {
+        Some(sent_there) => sent_there,
+        None => consent_page(StatusCode::OK, &fit, None),
     })
 }
 
@@ -110,6 +113,9 @@ pub async fn decide(
         Ok(fit) => fit,
         Err(refusal) => return Ok(refusal),
     };
+    if let Some(sent_there) = delegated::begin(&gateway, &fit).await? {
+        return Ok(sent_there);
+    }
     if consent.decision.as_deref() == Some("deny") {
         return Ok(back(&fit, &[("error", "access_denied")]));
     }
@@ -122,27 +128,59 @@ pub async fn decide(
             return Ok(page);
         }
     };
-    let code = random_text()?;
-    let scopes: Vec<&str> = CONNECTOR_SCOPES
+    let scopes: Vec<Scope> = CONNECTOR_SCOPES
         .into_iter()
         .filter(|scope| who.principal.require(*scope).is_ok())
-        .map(Scope::as_str)
         .collect();
+    let code = issue_code(
+        &gateway,
+        LetIn {
+            client_id: &fit.client.id,
+            tenant_id: &who.principal.tenant_id,
+            smith_id: &who.smith_id,
+            deployment_id: &fit.deployment_id,
+            redirect_uri: &fit.asked.redirect_uri,
+            challenge: &fit.asked.code_challenge,
+            scopes: &scopes,
+            cause_token_id: &who.principal.token_id,
+        },
+    );
+    let code = code.await?;
+    Ok(back(&fit, &[("code", &code)]))
+}
+
+/// Who is let in where, and by which token.
+pub(super) struct LetIn<'a> {
+    pub client_id: &'a str,
+    pub tenant_id: &'a str,
+    pub smith_id: &'a str,
+    pub deployment_id: &'a str,
+    pub redirect_uri: &'a str,
+    pub challenge: &'a str,
+    pub scopes: &'a [Scope],
+    pub cause_token_id: &'a str,
+}
+
+/// A code that its client exchanges for tokens.
+pub(super) async fn issue_code(gateway: &Gateway, who: LetIn<'_>) -> Result<String, ApiError> {
+    let code = random_text()?;
+    let scopes: Vec<&str> = who.scopes.iter().map(|scope| scope.as_str()).collect();
     let row = ConnectorCodeRow {
         id: hash(&code),
-        client_id: fit.client.id.clone(),
-        tenant_id: who.principal.tenant_id.to_string(),
-        smith_id: who.smith_id,
-        deployment_id: fit.deployment_id.clone(),
-        redirect_uri: fit.asked.redirect_uri.clone(),
-        challenge: fit.asked.code_challenge.clone(),
+        client_id: who.client_id.to_owned(),
+        tenant_id: who.tenant_id.to_owned(),
+        smith_id: who.smith_id.to_owned(),
+        deployment_id: who.deployment_id.to_owned(),
+        redirect_uri: who.redirect_uri.to_owned(),
+        challenge: who.challenge.to_owned(),
         scopes: json!(scopes).to_string(),
         grant_id: ids::mint(ids::Kind::ConnectorGrant),
+        cause_token_id: who.cause_token_id.to_owned(),
         created_at: now_micros(),
         used_at: None,
     };
     gateway.store.insert_connector_code(&row).await?;
-    Ok(back(&fit, &[("code", &code)]))
+    Ok(code)
 }
 
 struct Connecting {
@@ -156,6 +194,17 @@ async fn connecting(gateway: &Gateway, fit: &Fit, token: &str) -> Result<Connect
     let smith_id = principal.smith_id().map(ToString::to_string);
     let smith_id = smith_id.ok_or_else(|| ApiError::unauthenticated("this is no smith's token"))?;
     principal.require(Scope::RunsWrite)?;
+    let token = gateway
+        .store
+        .token(&principal.tenant_id, &principal.token_id)
+        .await?;
+    // Else a host would let others in, and itself again after its grant has ended.
+    if token.is_some_and(|token| token.grant_id.is_some()) {
+        return Err(ApiError::forbidden(
+            "insufficient_scope",
+            "this token is a host's own, which lets nobody in",
+        ));
+    }
     answers_for(gateway, &principal.tenant_id, &fit.deployment_id, &smith_id).await?;
     Ok(Connecting {
         principal,
@@ -217,22 +266,34 @@ fn deployment_of(resource: &str, issuer: &str) -> Option<String> {
     (resource.origin() == here.origin()).then(|| id.to_owned())
 }
 
+/// Where the human goes back to: the host's page, with what came of it.
+pub(super) fn back_url(
+    redirect_uri: &str,
+    state: Option<&str>,
+    issuer: &str,
+    fields: &[(&str, &str)],
+) -> Option<Url> {
+    // It was parsed when it was registered.
+    let mut url = Url::parse(redirect_uri).ok()?;
+    url.query_pairs_mut()
+        .extend_pairs(fields)
+        .extend_pairs(state.map(|state| ("state", state)))
+        .append_pair("iss", issuer);
+    Some(url)
+}
+
 /// Sends the human back to the host.
 fn back(fit: &Fit, fields: &[(&str, &str)]) -> Response {
-    // It was parsed when it was registered.
-    let Ok(mut url) = Url::parse(&fit.asked.redirect_uri) else {
-        return StatusCode::BAD_REQUEST.into_response();
-    };
-    {
-        let mut query = url.query_pairs_mut();
-        query.extend_pairs(fields);
-        if let Some(state) = &fit.asked.state {
-            query.append_pair("state", state);
-        }
-        query.append_pair("iss", &fit.issuer);
+    let state = fit.asked.state.as_deref();
+    match back_url(&fit.asked.redirect_uri, state, &fit.issuer, fields) {
+        Some(url) => found_at(&url),
+        None => StatusCode::BAD_REQUEST.into_response(),
     }
-    let found = (StatusCode::FOUND, [no_store()], Redirect::to(url.as_str()));
-    let mut response = found.into_response();
+}
+
+/// A redirect that nobody keeps.
+pub(super) fn found_at(url: &Url) -> Response {
+    let mut response = ([no_store()], Redirect::to(url.as_str())).into_response();
     *response.status_mut() = StatusCode::FOUND;
     response
 }
@@ -286,30 +347,4 @@ fn misled() -> Response {
         }
     };
     document(StatusCode::BAD_REQUEST, &why)
-}
-
-fn document(status: StatusCode, body: &Markup) -> Response {
-    let page = html! {
-        (DOCTYPE)
-        html lang="en" {
-            head {
-                meta charset="utf-8";
-                meta name="viewport" content="width=device-width";
-                title { "Smithgate" }
-                style { (PreEscaped(STYLE)) }
-            }
-            body { (body) }
-        }
-    };
-    let headers = [
-        no_store(),
-        // No `form-action`: browsers hold redirects after the form to it as well.
-        (
-            header::CONTENT_SECURITY_POLICY,
-            "default-src 'none'; style-src 'unsafe-inline'; frame-ancestors 'none'; base-uri 'none'",
-        ),
-        (header::X_FRAME_OPTIONS, "DENY"),
-        (header::REFERRER_POLICY, "no-referrer"),
-    ];
-    (status, headers, Html(page.into_string())).into_response()
 }

@@ -282,10 +282,13 @@ pub async fn remove(
     found(&gateway, &caller, &id).await?;
     match gateway
         .store
-        .delete_deployment(&caller.tenant_id, &id)
+        .delete_deployment(&caller.tenant_id, &id, now_micros())
         .await?
     {
-        true => Ok(StatusCode::NO_CONTENT),
-        false => Err(ApiError::not_found("deployment", &id)),
+        Some(tokens) => {
+            gateway.auth.forget(tokens);
+            Ok(StatusCode::NO_CONTENT)
+        }
+        None => Err(ApiError::not_found("deployment", &id)),
     }
 }

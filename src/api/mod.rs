@@ -18,12 +18,15 @@ mod consent;
 mod conversation_items;
 mod conversations;
 mod customers;
+mod delegated;
 mod deployments;
 mod embeddings;
 mod events;
 pub mod extract;
 mod files;
+mod grants;
 mod health;
+mod html;
 pub mod idempotency;
 mod mcp;
 mod mcp_ask;
@@ -33,17 +36,20 @@ mod mcp_tools;
 mod mcp_ui;
 mod model_keys;
 mod models;
+pub mod need;
 mod oauth;
 mod openapi;
 mod organization;
 mod page;
 mod reference;
 pub mod responses;
+mod returns;
 mod runs;
 mod skill_bundle;
 mod skills;
 mod smith_history;
 mod smiths;
+mod tenant_consent;
 mod time;
 mod tokens;
 mod traces;
@@ -115,6 +121,14 @@ fn documented() -> OpenApiRouter<AppState> {
         .routes(routes!(connector::token))
         .routes(routes!(connector::revoke))
         .routes(routes!(consent::page, consent::decide))
+        .routes(routes!(delegated::one))
+        .routes(routes!(delegated::complete))
+        .routes(routes!(delegated::decline))
+        .routes(routes!(tenant_consent::one, tenant_consent::put))
+        .routes(routes!(grants::list))
+        .routes(routes!(grants::remove))
+        .routes(routes!(grants::list_of_smith))
+        .routes(routes!(grants::remove_of_smith))
         .routes(routes!(oauth::list))
         .routes(routes!(oauth::one, oauth::put, oauth::remove))
         .routes(routes!(runs::list_of_smith))
@@ -263,6 +277,7 @@ pub fn router(gateway: AppState) -> Router {
             gateway.clone(),
             idempotency::layer,
         ))
+        .layer(middleware::from_fn(html::guard))
         .route_layer(middleware::from_fn(note_route))
         .with_state(gateway)
 }

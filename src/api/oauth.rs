@@ -3,14 +3,17 @@
 
 use axum::Json;
 use axum::extract::{Path, State};
-use axum::response::{Html, IntoResponse, Redirect, Response};
+use axum::response::{IntoResponse, Redirect, Response};
 use http::StatusCode;
+use maud::html;
 use serde::{Deserialize, Serialize};
 use serde_json::json;
 use utoipa::ToSchema;
 
 use super::AppState;
+use super::connector::no_store;
 use super::extract::{Caller, Input, check_text, sent};
+use super::html::document;
 use super::page::{Filters, List};
 use super::smiths::permitted;
 use crate::auth::Scope;
@@ -232,8 +235,7 @@ pub async fn authorize(
     permitted(&gateway, &caller, &id, Scope::ConnectionsWrite).await?;
     check_text("provider", &input.provider, MAX_WORD)?;
     if let Some(url) = &input.return_url {
-        check_text("return_url", url, MAX_URL)?;
-        check_page("return_url", "invalid_return_url", url)?;
+        super::returns::check(&gateway, &caller.tenant_id, url).await?;
     }
     let row = gateway
         .store
@@ -307,20 +309,18 @@ pub async fn callback(
         },
         _ => "denied",
     };
-    match &pending.return_url {
-        Some(page) => {
-            let mut url = check_page("return_url", "invalid_return_url", page)?;
-            url.query_pairs_mut()
-                .append_pair("provider", &pending.provider)
-                .append_pair("status", outcome);
-            Ok(Redirect::to(url.as_str()).into_response())
-        }
-        None => Ok(Html(format!(
-            "<!doctype html><meta charset=utf-8><title>Smithgate</title>\
-             <p>The connection is {outcome}. You may close this page.</p>"
-        ))
-        .into_response()),
+    if let Some(page) = &pending.return_url {
+        let mut url = super::returns::check(&gateway, &pending.tenant_id, page).await?;
+        url.query_pairs_mut()
+            .append_pair("provider", &pending.provider)
+            .append_pair("status", outcome);
+        return Ok(([no_store()], Redirect::to(url.as_str())).into_response());
     }
+    let told = html! {
+        h1 { "Smithgate" }
+        p { "The connection is " (outcome) ". You may close this page." }
+    };
+    Ok(document(StatusCode::OK, &told))
 }
 
 async fn connect(gateway: &AppState, pending: &OauthStateRow, code: &str) -> Result<(), ApiError> {

@@ -212,7 +212,7 @@ pub async fn revoke_project_token(
 ) -> Result<StatusCode, ApiError> {
     let organization = caller.require_organization()?;
     let project = found(&gateway, organization, &id).await?;
-    match gateway.auth.revoke(&project.id, &token).await? {
+    match gateway.auth.revoke_with_grants(&project.id, &token).await? {
         true => Ok(StatusCode::NO_CONTENT),
         false => Err(ApiError::not_found("token", &token)),
     }

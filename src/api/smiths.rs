@@ -436,7 +436,8 @@ pub(super) async fn written(
     }
 }
 
-/// Deletes a smith; its runs stay as records.
+/// Deletes a smith with its tokens, the hosts that were let in to it, its connections, keys and
+/// deployments; its runs stay as records.
 #[utoipa::path(delete, path = "/v1/smiths/{id}", tag = "smiths", params(("id" = String, Path)),
     responses((status = 204)))]
 pub async fn remove(
@@ -451,7 +452,11 @@ pub async fn remove(
         .await?;
     gateway.changed(Notice::smith(&caller.tenant_id, &id)).await;
     match found {
-        true => Ok(StatusCode::NO_CONTENT),
-        false => Err(ApiError::not_found("smith", &id)),
+        Some(tokens) => {
+            gateway.auth.forget(tokens);
+            gateway.changed(Notice::ModelKeys).await;
+            Ok(StatusCode::NO_CONTENT)
+        }
+        None => Err(ApiError::not_found("smith", &id)),
     }
 }

@@ -206,7 +206,7 @@ fn permissions(names: Vec<String>) -> Result<ScopeSet, ApiError> {
         .collect()
 }
 
-/// Revokes a token, on every node within 5 seconds.
+/// Revokes a token with the hosts that it let in, on every node within 5 seconds.
 #[utoipa::path(delete, path = "/v1/tenant/tokens/{id}", tag = "tokens",
     params(("id" = String, Path)), responses((status = 204)))]
 pub async fn revoke(
@@ -215,7 +215,11 @@ pub async fn revoke(
     Path(id): Path<String>,
 ) -> Result<StatusCode, ApiError> {
     caller.require_admin()?;
-    if gateway.auth.revoke(&caller.tenant_id, &id).await? {
+    if gateway
+        .auth
+        .revoke_with_grants(&caller.tenant_id, &id)
+        .await?
+    {
         Ok(StatusCode::NO_CONTENT)
     } else {
         Err(ApiError::not_found("token", &id))

@@ -14,7 +14,7 @@ use super::*;
 use crate::bus::{Bus, Notice};
 use crate::error::ApiError;
 use crate::ids;
-use crate::store::{OrganizationKeyRow, Store, TokenRow, now_micros, now_seconds};
+use crate::store::{GrantsOf, OrganizationKeyRow, Store, TokenRow, now_micros, now_seconds};
 
 /// How often nodes look for revocations made elsewhere; well within the 5 s of the contract.
 const REVOCATION_POLL: Duration = Duration::from_secs(2);
@@ -208,6 +208,11 @@ impl Auth {
 
     /// Mints a token and records it. The caller has checked smith, scopes and lifetime.
     pub async fn mint(&self, mint: Mint) -> Result<Minted, ApiError> {
+        self.mint_for(mint, None).await
+    }
+
+    /// Mints a token for the grant of an MCP host, with which it ends.
+    pub async fn mint_for(&self, mint: Mint, grant_id: Option<String>) -> Result<Minted, ApiError> {
         let id = ids::mint(ids::Kind::Token);
         let now = now_seconds();
         let (prefix, sub, scopes) = match &mint.scope {
@@ -234,8 +239,16 @@ impl Auth {
             created_at: now_micros(),
             expires_at: exp.map(|at| at * 1_000_000),
             revoked_at: None,
+            grant_id,
         };
         self.store.insert_token(&row).await?;
+        // Who was deleted meanwhile had its tokens revoked before there was this one.
+        if let MintedScope::Smith { smith_id, .. } = &mint.scope
+            && self.store.smith(&row.tenant_id, smith_id).await?.is_none()
+        {
+            self.revoke(&row.tenant_id, &row.id).await?;
+            return Err(ApiError::not_found("smith", smith_id));
+        }
         Ok(Minted {
             row,
             scopes,
@@ -307,6 +320,32 @@ impl Auth {
             self.forget(vec![id.to_owned()]);
         }
         Ok(found)
+    }
+
+    /// Revokes a token with all that it let in, and with the grant that it was minted for.
+    pub async fn revoke_with_grants(&self, tenant_id: &str, id: &str) -> Result<bool, ApiError> {
+        let token = self.store.token(tenant_id, id).await?;
+        if !self.revoke(tenant_id, id).await? {
+            return Ok(false);
+        }
+        let grant = token.and_then(|token| token.grant_id);
+        let by_grant = grant.as_deref().map(GrantsOf::Grant);
+        for which in [Some(GrantsOf::Cause(id)), by_grant].into_iter().flatten() {
+            self.end_grants(tenant_id, which).await?;
+        }
+        Ok(true)
+    }
+
+    /// Ends grants of MCP hosts with all their tokens; `false` when there is no such grant.
+    pub async fn end_grants(&self, tenant_id: &str, which: GrantsOf<'_>) -> Result<bool, ApiError> {
+        let ended = self.store.revoke_grants(tenant_id, which, now_micros());
+        match ended.await? {
+            Some(tokens) => {
+                self.forget(tokens);
+                Ok(true)
+            }
+            None => Ok(false),
+        }
     }
 
     fn add_revoked(&self, ids: impl IntoIterator<Item = String> + Clone) {

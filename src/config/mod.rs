@@ -4,6 +4,7 @@
 //! merges the three sources and its errors name the key and the source at fault.
 
 mod model_rules;
+mod origin;
 
 pub use model_rules::{
     Allowed, CallIds, Dialect, Effort, Efforts, LimitName, ModelRule, Patch, Replay, Rules,
@@ -17,6 +18,8 @@ use std::path::{Path, PathBuf};
 use figment::Figment;
 use figment::providers::{Env, Format, Serialized, Toml};
 use serde::{Deserialize, Serialize};
+
+pub use origin::{parse_origin, parse_page};
 
 /// Environment variables that set keys: `SMITHGATE_SERVER__LISTEN` sets `server.listen`.
 pub const ENV_PREFIX: &str = "SMITHGATE_";
@@ -53,12 +56,28 @@ pub struct Server {
     pub tls: Option<Tls>,
     /// Where clients and browsers reach this gateway, for links that lead back to it.
     pub public_url: Option<String>,
+    /// Whether `X-Forwarded-Proto` and `X-Forwarded-Host` are believed: only behind a proxy that
+    /// sets both itself.
+    pub trust_forwarded: bool,
+    /// Origins that browsers may be sent back to after an OAuth authorization, beside those that a
+    /// tenant registers.
+    pub return_origins: Vec<String>,
     /// Worker threads; 0 means one for each core.
     pub workers: usize,
     /// The largest request body, in bytes.
     pub max_body_bytes: usize,
+    /// What all request bodies together may take of this node's memory, in bytes; more wait a
+    /// little, then are answered 503 `service_overloaded`.
+    pub max_bytes_in_flight: usize,
+    /// Connections at once; more are closed. 0: three quarters of the files that this process may
+    /// have open.
+    pub max_connections: usize,
+    /// Time for a whole request header to arrive, from its first byte on, in seconds.
+    pub header_timeout_s: u64,
     /// Time for a whole request body to arrive, in seconds.
     pub body_timeout_s: u64,
+    /// How fast an uploaded file must arrive at least, in bytes a second, after that time.
+    pub min_upload_rate: u64,
     /// Time a client may take to accept one write, in seconds.
     pub write_timeout_s: u64,
     /// Silence of a stream after which a comment is written, in milliseconds.
@@ -124,6 +143,10 @@ pub struct Auth {
     pub issuer: String,
     /// Verified tokens kept in memory.
     pub cache_entries: u64,
+    /// How long an MCP host that was let in may stay, however much it is used, in days.
+    pub grant_days: u32,
+    /// Registered MCP hosts that nobody let in yet; the oldest go.
+    pub max_unused_clients: u32,
 }
 
 /// Outgoing connections to addresses that tenants name.
@@ -382,9 +405,15 @@ impl Default for Server {
             listen: SocketAddr::from(([127, 0, 0, 1], 8080)),
             tls: None,
             public_url: None,
+            trust_forwarded: false,
+            return_origins: Vec::new(),
             workers: 0,
             max_body_bytes: 32 * 1024 * 1024,
+            max_bytes_in_flight: 256 * 1024 * 1024,
+            max_connections: 0,
+            header_timeout_s: 20,
             body_timeout_s: 60,
+            min_upload_rate: 8 * 1024,
             write_timeout_s: 60,
             keep_alive_ms: 15_000,
             keepalive_timeout_s: 75,
@@ -407,6 +436,8 @@ impl Default for Auth {
         Self {
             issuer: "smithgate".to_owned(),
             cache_entries: 100_000,
+            grant_days: 90,
+            max_unused_clients: 10_000,
         }
     }
 }
@@ -494,12 +525,24 @@ impl Config {
         if self.server.max_body_bytes == 0 {
             return Err(bad("server.max_body_bytes", "must be above 0"));
         }
+        if self.server.max_bytes_in_flight < self.server.max_body_bytes {
+            return Err(bad(
+                "server.max_bytes_in_flight",
+                "must be at least server.max_body_bytes",
+            ));
+        }
         if let Some(public) = &self.server.public_url {
             let url =
                 url::Url::parse(public).map_err(|e| bad("server.public_url", e.to_string()))?;
             if !matches!(url.scheme(), "http" | "https") || !url.has_host() {
                 return Err(bad("server.public_url", "must be an http(s) URL"));
             }
+        }
+        for (at, origin) in self.server.return_origins.iter().enumerate() {
+            parse_origin(origin).map_err(|why| bad(format!("server.return_origins[{at}]"), why))?;
+        }
+        if self.auth.grant_days == 0 {
+            return Err(bad("auth.grant_days", "must be above 0"));
         }
         if let Some(tls) = &self.server.tls {
             for (key, path) in [("server.tls.cert", &tls.cert), ("server.tls.key", &tls.key)] {

@@ -10,18 +10,24 @@ use futures_util::FutureExt;
 use futures_util::future::BoxFuture;
 use http::{HeaderValue, Method, StatusCode, header};
 use pingora_core::apps::{HttpServerApp, HttpServerOptions, ReusedHttpStream};
+use pingora_core::protocols::http::ServerSession;
 use pingora_core::protocols::http::v2::server::H2Options;
-use pingora_core::protocols::http::{ReusableHttpStream, ServerSession};
 use pingora_core::server::ShutdownWatch;
 
-use super::exchange::{Exchange, Gone};
-use super::{bridge, chat, native, responses, ui};
+use super::exchange::{Exchange, GoesOn, Gone};
+use super::{bridge, chat, head, native, responses, ui};
 use crate::error::ApiError;
 use crate::gateway::Gateway;
 
-/// The largest request header, in bytes; also bounded by Pingora on HTTP/1.1.
-const MAX_HEADER_LIST: u32 = 64 * 1024;
-const MAX_STREAMS: u32 = 1_000;
+/// Streams of one connection at a time.
+const MAX_STREAMS: u32 = 256;
+/// What a stream may have been given and not yet sent, in bytes.
+const MAX_UNSENT: usize = 128 * 1024;
+/// Streams that a client began and took back: those that nobody has looked at yet, and those whose
+/// end is remembered for what may still come of them.
+const MAX_TAKEN_BACK: usize = 32;
+/// Streams of one connection that the client's own mistakes have ended; then it ends.
+const MAX_MISTAKES: usize = 64;
 const H2_IDLE: Duration = Duration::from_secs(300);
 
 /// The service of all listeners but the metrics one.
@@ -49,6 +55,12 @@ impl App {
     async fn serve(&self, exchange: &mut Exchange) -> Result<(), Gone> {
         let method = exchange.request().method.clone();
         let path = exchange.request().uri.path().to_owned();
+        if !bridge::takes_body(&method)
+            && let Err(error) = Box::pin(exchange.no_body()).await
+        {
+            exchange.route = "no body";
+            return exchange.respond_error(&error).await;
+        }
         if method == Method::OPTIONS && path.starts_with("/v1/") {
             exchange.route = "preflight";
             return Box::pin(preflight(exchange)).await;
@@ -161,15 +173,21 @@ impl App {
         Duration::from_secs(self.gateway.config.server.keepalive_timeout_s)
     }
 
+    /// How long a request's header may take, once it has begun.
+    pub fn header_time(&self) -> Duration {
+        Duration::from_secs(self.gateway.config.server.header_timeout_s).min(self.keepalive())
+    }
+
     /// Reads a request and answers it; what is left is for the next request of its connection.
-    pub async fn answer(&self, mut session: Box<ServerSession>) -> Option<ReusableHttpStream> {
-        let header_time = self.keepalive();
-        session.set_keepalive(Some(header_time.as_secs()));
-        match tokio::time::timeout(header_time, session.read_request()).await {
+    pub async fn answer(&self, mut session: Box<ServerSession>) -> Option<GoesOn> {
+        session.set_keepalive(Some(self.keepalive().as_secs()));
+        match tokio::time::timeout(self.header_time(), session.read_request()).await {
             Ok(Ok(true)) => {}
             Ok(Ok(false)) | Err(_) => return None,
             Ok(Err(error)) => {
-                tracing::debug!(%error, "a bad request header");
+                // The error itself quotes the header, which may hold a token.
+                let kind = error.etype().as_str();
+                tracing::debug!(kind, "a bad request header");
                 if matches!(error.etype(), pingora_core::ErrorType::InvalidHTTPHeader) {
                     let refusal = ApiError::bad_request("invalid_request", "bad HTTP request");
                     session.set_keepalive(None);
@@ -215,8 +233,12 @@ impl HttpServerApp for App {
     fn h2_options(&self) -> Option<H2Options> {
         let mut options = H2Options::new();
         options
-            .max_header_list_size(MAX_HEADER_LIST)
-            .max_concurrent_streams(MAX_STREAMS);
+            .max_header_list_size(head::MAX as u32)
+            .max_concurrent_streams(MAX_STREAMS)
+            .max_concurrent_reset_streams(MAX_TAKEN_BACK)
+            .max_pending_accept_reset_streams(MAX_TAKEN_BACK)
+            .max_local_error_reset_streams(Some(MAX_MISTAKES))
+            .max_send_buffer_size(MAX_UNSENT);
         Some(options)
     }
 

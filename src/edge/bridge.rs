@@ -1,7 +1,7 @@
 //! The bridge from a Pingora session to the axum router: right for REST calls, too slow for wires.
 
 use std::pin::pin;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use axum::Router;
 use axum::body::Body;
@@ -12,8 +12,9 @@ use http_body_util::BodyExt;
 use tokio::sync::mpsc;
 use tower::Service;
 
-use super::exchange::{Exchange, Extra, Gone, bad_coding};
+use super::exchange::{Exchange, Extra, Gone, SMALL_REQUEST, bad_coding};
 use crate::api::Streamed;
+use crate::api::need::Need;
 use crate::coding::Unpacker;
 use crate::error::ApiError;
 
@@ -39,6 +40,8 @@ const MAX_ANSWER: usize = 64 * 1024 * 1024;
 const LOOK_AROUND: Duration = Duration::from_millis(500);
 /// Pieces of a body that are on their way to the handler.
 const PIECES_AHEAD: usize = 4;
+/// What an upload takes of memory, whatever its length.
+const UPLOAD_BYTES: usize = 2 * 1024 * 1024;
 
 /// Serves a request through `router`.
 pub async fn serve(exchange: &mut Exchange, router: &Router) -> Result<(), Gone> {
@@ -60,8 +63,11 @@ fn is_upload(exchange: &Exchange) -> bool {
 }
 
 async fn call(exchange: &mut Exchange, router: &Router) -> Result<http::Response<Body>, ApiError> {
-    let mut request = head(exchange)?;
-    let body: Bytes = exchange.body().await?;
+    let (mut request, limit) = head(exchange)?;
+    let body: Bytes = match takes_body(request.method()) {
+        true => exchange.body_within(limit).await?,
+        false => Bytes::new(),
+    };
     *request.body_mut() = Body::from(body);
     let Ok(answer) = router.clone().call(request).await;
     Ok(answer)
@@ -71,10 +77,11 @@ async fn upload(
     exchange: &mut Exchange,
     router: &Router,
 ) -> Result<http::Response<Body>, ApiError> {
-    let mut request = head(exchange)?;
+    let (mut request, _) = head(exchange)?;
     let limit = exchange.gateway.config.limits.max_file_bytes;
     let unpacker = exchange.unpacker()?;
     let patience = Duration::from_secs(exchange.gateway.config.server.body_timeout_s);
+    exchange.hold(UPLOAD_BYTES).await?;
     exchange.begin_body(limit).await?;
     let (pieces, inbox) = mpsc::channel::<Result<Bytes, std::io::Error>>(PIECES_AHEAD);
     let body = stream::unfold(inbox, |mut inbox| async move {
@@ -111,8 +118,13 @@ async fn feed(
     mut unpacker: Option<Unpacker>,
 ) -> Result<(), ApiError> {
     let (mut received, mut unpacked) = (0, 0);
+    let begun = Instant::now();
+    let rate = exchange.gateway.config.server.min_upload_rate.max(1);
     let fed = loop {
-        let piece = match exchange.body_piece(patience).await {
+        // Slow as a whole is too slow, too: no upload lasts for ever.
+        let due = patience + Duration::from_secs(received as u64 / rate);
+        let left = due.saturating_sub(begun.elapsed());
+        let piece = match exchange.body_piece(patience.min(left)).await {
             Ok(Some(piece)) => piece,
             Ok(None) => match unpacker.is_some_and(|unpacker| !unpacker.is_ended()) {
                 true => {
@@ -230,15 +242,29 @@ async fn respond(exchange: &mut Exchange, answer: http::Response<Body>) -> Resul
     exchange.respond(parts.status, &extra, body).await
 }
 
-/// The request without its body, its caller verified.
-fn head(exchange: &mut Exchange) -> Result<http::Request<Body>, ApiError> {
+/// Whether requests of this method have a body.
+pub fn takes_body(method: &Method) -> bool {
+    matches!(*method, Method::POST | Method::PUT | Method::PATCH)
+}
+
+/// The request without its body, its caller verified, and how large its body may be. Who calls and
+/// what they may do is checked before the body is read.
+fn head(exchange: &mut Exchange) -> Result<(http::Request<Body>, usize), ApiError> {
     let path = exchange.request().uri.path();
     let open = OPEN.contains(&path) || path.starts_with(OPEN_BELOW);
+    let mut limit = SMALL_REQUEST;
     let principal = match open {
         true => None,
         false => Some(exchange.principal()?),
     };
     let head = exchange.request();
+    if let Some(principal) = &principal
+        && takes_body(&head.method)
+        && let Some(need) = Need::of(&head.method, head.uri.path())
+    {
+        need.check(principal)?;
+        limit = exchange.gateway.config.server.max_body_bytes;
+    }
     let mut request = http::Request::builder()
         .method(head.method.clone())
         .uri(head.uri.clone())
@@ -253,8 +279,9 @@ fn head(exchange: &mut Exchange) -> Result<http::Request<Body>, ApiError> {
     {
         request.headers_mut().remove(http::header::CONTENT_LENGTH);
     }
+    exchange.settle_origin(request.headers_mut());
     if let Some(principal) = principal {
         request.extensions_mut().insert(principal);
     }
-    Ok(request)
+    Ok((request, limit))
 }

@@ -4,11 +4,13 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use bytes::{Bytes, BytesMut};
-use http::{HeaderName, HeaderValue, StatusCode, Version, header};
-use pingora_core::protocols::http::{ReusableHttpStream, ServerSession};
+use http::{HeaderMap, HeaderName, HeaderValue, StatusCode, Version, header};
+use pingora_core::protocols::Stream;
+use pingora_core::protocols::http::ServerSession;
 use pingora_http::{RequestHeader, ResponseHeader};
 
 use crate::auth::Principal;
+use crate::bodies::Held;
 use crate::coding::{self, CodingError, Unpacker};
 use crate::error::ApiError;
 use crate::gateway::Gateway;
@@ -22,6 +24,10 @@ pub const API_VERSION: &str = "2026-05-01";
 const EXPOSED: &str = "X-Request-Id, Retry-After, X-RateLimit-Limit-Requests, \
     X-RateLimit-Remaining-Requests, X-RateLimit-Reset-Requests";
 
+/// The largest body of a route that needs no token, or whose requests are small.
+pub const SMALL_REQUEST: usize = 64 * 1024;
+/// What is written at once of an answer, so that the time for one write fits all lengths.
+const ANSWER_PIECE: usize = 256 * 1024;
 /// An unread body of at most this many bytes is read before an early answer, so that the
 /// connection can be kept.
 const SMALL_BODY: u64 = 64 * 1024;
@@ -49,6 +55,9 @@ fn without_mark(body: Bytes) -> Bytes {
     }
 }
 
+/// A connection after an answer, and what was already read of its next request.
+pub type GoesOn = (Stream, BytesMut);
+
 /// The client has left or takes no more bytes.
 #[derive(Debug)]
 pub struct Gone;
@@ -59,6 +68,8 @@ pub struct Exchange {
     pub gateway: Arc<Gateway>,
     request_id: HeaderValue,
     has_origin: bool,
+    /// The body tells its own end.
+    is_chunked: bool,
     /// The route's pattern, for metrics.
     pub route: &'static str,
     started: Instant,
@@ -72,6 +83,10 @@ pub struct Exchange {
     streaming: bool,
     /// How the caller stands to its limits.
     standing: Option<Standing>,
+    /// The tenant that calls, when it is known.
+    tenant: Option<Arc<str>>,
+    /// What the body takes of the node's budget, until the answer begins.
+    held: Option<Held>,
 }
 
 /// An additional response header.
@@ -91,6 +106,7 @@ impl Exchange {
             });
         Self {
             has_origin: headers.contains_key(header::ORIGIN),
+            is_chunked: headers.contains_key(header::TRANSFER_ENCODING),
             session,
             gateway,
             request_id,
@@ -102,6 +118,8 @@ impl Exchange {
             broken: false,
             streaming: false,
             standing: None,
+            tenant: None,
+            held: None,
         }
     }
 
@@ -130,6 +148,7 @@ impl Exchange {
             .gateway
             .auth
             .authenticate(value.map(HeaderValue::as_bytes))?;
+        self.tenant = Some(principal.tenant_id.clone());
         match self
             .gateway
             .gate
@@ -167,6 +186,27 @@ impl Exchange {
         })
     }
 
+    /// Leaves in a copy of the request's headers only what is true of how the client reaches us:
+    /// what a proxy says is believed when it is configured, and TLS that ends here is known.
+    pub fn settle_origin(&self, headers: &mut HeaderMap) {
+        if !self.gateway.config.server.trust_forwarded {
+            headers.remove("x-forwarded-proto");
+            headers.remove("x-forwarded-host");
+        }
+        let digest = self.session.digest();
+        if digest.is_some_and(|digest| digest.ssl_digest.is_some()) {
+            let https = HeaderValue::from_static("https");
+            headers.entry("x-forwarded-proto").or_insert(https);
+        }
+        // HTTP/2 names the host elsewhere.
+        if !headers.contains_key(header::HOST)
+            && let Some(authority) = self.request().uri.authority()
+            && let Ok(host) = HeaderValue::from_str(authority.as_str())
+        {
+            headers.insert(header::HOST, host);
+        }
+    }
+
     fn declared_length(&self) -> Option<u64> {
         self.header("content-length")?.parse().ok()
     }
@@ -186,7 +226,13 @@ impl Exchange {
 
     /// The whole request body, within the configured size and time.
     pub async fn body(&mut self) -> Result<Bytes, ApiError> {
-        let limit = self.gateway.config.server.max_body_bytes;
+        self.body_within(self.gateway.config.server.max_body_bytes)
+            .await
+    }
+
+    /// The whole request body of at most `limit` bytes. It is counted in the node's budget until the
+    /// answer begins.
+    pub async fn body_within(&mut self, limit: usize) -> Result<Bytes, ApiError> {
         let unpacker = self.unpacker()?;
         self.begin_body(limit).await?;
         let time = Duration::from_secs(self.gateway.config.server.body_timeout_s);
@@ -197,12 +243,29 @@ impl Exchange {
         self.asked = Instant::now();
         let body = match unpacker {
             // Boxed: seldom, and large.
-            Some(unpacker) if !body.is_empty() => Box::pin(unpacker.whole(body, limit))
-                .await
-                .map_err(|error| bad_coding(&error))?,
+            Some(unpacker) if !body.is_empty() => {
+                Box::pin(self.unpacked(unpacker, body, limit)).await?
+            }
             _ => body,
         };
         Ok(without_mark(body))
+    }
+
+    /// What a packed body becomes, which nobody knows before: all that it may be is counted meanwhile.
+    async fn unpacked(
+        &mut self,
+        unpacker: Unpacker,
+        packed: Bytes,
+        limit: usize,
+    ) -> Result<Bytes, ApiError> {
+        let so_far = packed.len();
+        self.hold(limit.saturating_sub(so_far)).await?;
+        let unpacked = unpacker.whole(packed, limit).await;
+        let unpacked = unpacked.map_err(|error| bad_coding(&error))?;
+        if let Some(held) = &mut self.held {
+            held.shrink(limit.saturating_sub(unpacked.len()));
+        }
+        Ok(unpacked)
     }
 
     fn late_body(&mut self) -> ApiError {
@@ -259,6 +322,52 @@ impl Exchange {
         }
     }
 
+    /// Reads away the body of a request whose method has none; 413 for one that is not small.
+    pub async fn no_body(&mut self) -> Result<(), ApiError> {
+        if self.session.is_body_done() {
+            return Ok(());
+        }
+        let length = self.declared_length().unwrap_or(0);
+        if self.expects_continue() || length > SMALL_BODY {
+            self.reusable = false;
+            return match length > SMALL_BODY {
+                true => Err(ApiError::too_large(SMALL_REQUEST)),
+                false => Ok(()),
+            };
+        }
+        let mut read = 0;
+        let drained = tokio::time::timeout(LINGER, async {
+            while let Ok(Some(piece)) = self.session.read_request_body().await {
+                read += piece.len() as u64;
+                if read > SMALL_BODY {
+                    return false;
+                }
+            }
+            true
+        });
+        let is_small = drained.await;
+        if is_small != Ok(true) {
+            self.reusable = false;
+        }
+        match is_small {
+            Ok(false) => Err(ApiError::too_large(SMALL_REQUEST)),
+            Ok(true) | Err(_) => Ok(()),
+        }
+    }
+
+    /// Takes `bytes` of the node's budget for the body, until the answer begins.
+    pub async fn hold(&mut self, bytes: usize) -> Result<(), ApiError> {
+        let held = self.held.get_or_insert_with(|| {
+            let owner = self.tenant.clone().unwrap_or_else(|| Arc::from(""));
+            self.gateway.bodies.begin(owner)
+        });
+        let grown = held.grow(bytes).await;
+        if grown.is_err() {
+            self.reusable = false;
+        }
+        grown
+    }
+
     async fn read_body(&mut self, limit: usize) -> Result<Bytes, ApiError> {
         let mut first: Option<Bytes> = None;
         let mut whole = BytesMut::new();
@@ -275,6 +384,7 @@ impl Exchange {
                 self.reusable = false;
                 return Err(ApiError::too_large(limit));
             }
+            self.hold(piece.len()).await?;
             match first.take() {
                 None if whole.is_empty() => first = Some(piece),
                 None => whole.extend_from_slice(&piece),
@@ -331,6 +441,9 @@ impl Exchange {
     }
 
     async fn write_head(&mut self, head: Box<ResponseHeader>) -> Result<(), Gone> {
+        self.held = None;
+        let write_time = Duration::from_secs(self.gateway.config.server.write_timeout_s);
+        self.session.set_write_timeout(Some(write_time));
         let unread = !self.session.is_body_done();
         if unread
             && self.reusable
@@ -389,9 +502,14 @@ impl Exchange {
         }
         let is_head = self.request().method == http::Method::HEAD;
         self.write_head(head).await?;
-        if !bodiless && !body.is_empty() && !is_head {
+        if bodiless || is_head {
+            return Ok(());
+        }
+        let mut rest = body;
+        while !rest.is_empty() {
+            let piece = rest.split_to(rest.len().min(ANSWER_PIECE));
             self.session
-                .write_response_body(body, true)
+                .write_response_body(piece, rest.is_empty())
                 .await
                 .map_err(|_| self.gone())?;
         }
@@ -449,7 +567,9 @@ impl Exchange {
     /// MCP hosts learn where to get a token (RFC 9728 5.1).
     fn how_to_authenticate(&self) -> HeaderValue {
         let head = self.request();
-        let metadata = crate::api::metadata_url(&self.gateway, head.uri.path(), &head.headers);
+        let mut headers = head.headers.clone();
+        self.settle_origin(&mut headers);
+        let metadata = crate::api::metadata_url(&self.gateway, head.uri.path(), &headers);
         let challenge = metadata.map(|url| format!("Bearer resource_metadata=\"{url}\""));
         challenge
             .and_then(|challenge| HeaderValue::try_from(challenge).ok())
@@ -460,8 +580,6 @@ impl Exchange {
     /// header was asked for.
     pub async fn start_body(&mut self, status: StatusCode, extra: &[Extra]) -> Result<bool, Gone> {
         let head = self.head(status, extra);
-        let write_time = Duration::from_secs(self.gateway.config.server.write_timeout_s);
-        self.session.set_write_timeout(Some(write_time));
         let wants_body = self.request().method != http::Method::HEAD;
         self.write_head(head).await?;
         Ok(wants_body)
@@ -491,8 +609,6 @@ impl Exchange {
                 self.reusable = false;
             }
         }
-        let write_time = Duration::from_secs(self.gateway.config.server.write_timeout_s);
-        self.session.set_write_timeout(Some(write_time));
         self.write_head(head).await?;
         self.forget_headers();
         self.streaming = true;
@@ -524,7 +640,7 @@ impl Exchange {
     }
 
     /// Ends the answer; the connection may serve another request.
-    pub async fn finish(mut self) -> Option<ReusableHttpStream> {
+    pub async fn finish(mut self) -> Option<GoesOn> {
         let status = self.status.map_or(499, |s| s.as_u16());
         self.gateway
             .metrics
@@ -549,6 +665,14 @@ impl Exchange {
         if !self.reusable {
             self.session.set_keepalive(None);
         }
-        (*self.session).finish().await.ok().flatten()
+        let reusable = (*self.session).finish().await.ok().flatten()?;
+        let (stream, rest) = reusable.into_parts();
+        let rest = rest.unwrap_or_default();
+        // Where such a body ends is what servers disagree about most, so what came along with it is
+        // not taken for a request.
+        match self.is_chunked && !rest.is_empty() {
+            true => None,
+            false => Some((stream, rest)),
+        }
     }
 }

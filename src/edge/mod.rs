@@ -9,6 +9,7 @@ mod connection;
 mod exchange;
 mod files;
 mod forward;
+mod head;
 mod metrics;
 mod native;
 mod responses;

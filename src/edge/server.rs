@@ -39,7 +39,8 @@ impl Server {
         check_free("server.listen", config.server.listen)?;
         gateway.begin_serving().await?;
         let header_time = Duration::from_secs(config.server.keepalive_timeout_s);
-        let app = Connections::new(App::new(gateway.clone()), header_time);
+        let most = config.server.max_connections;
+        let app = Connections::new(App::new(gateway.clone()), header_time, most);
         let mut service = Service::new("smithgate".to_owned(), app);
         service.add_listener(
             ListenerConfig::tcp(config.server.listen.to_string())

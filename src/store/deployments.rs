@@ -45,5 +45,12 @@ pub trait DeploymentStore: Send + Sync {
     ) -> Result<Vec<DeploymentRow>>;
     /// Writes name and owner; `false` when there is no such deployment.
     async fn update_deployment(&self, deployment: &DeploymentRow) -> Result<bool>;
-    async fn delete_deployment(&self, tenant_id: &str, id: &str) -> Result<bool>;
+    /// Deletes a deployment with the grants of the hosts that were let in there: the ids of their
+    /// tokens; `None`: there was no such deployment.
+    async fn delete_deployment(
+        &self,
+        tenant_id: &str,
+        id: &str,
+        now: i64,
+    ) -> Result<Option<Vec<String>>>;
 }

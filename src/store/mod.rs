@@ -191,7 +191,14 @@ pub trait SmithStore: Send + Sync {
     /// Writes a smith's configuration and the revision that it makes.
     async fn update_smith(&self, smith: &SmithRow, change: Change<'_>) -> Result<SmithChange>;
     /// `false` when there is no such smith.
-    async fn delete_smith(&self, tenant_id: &str, id: &str, now: i64) -> Result<bool>;
+    /// Deletes a smith with what it was entrusted with: its tokens, the grants of hosts, its
+    /// connections, keys and deployments. The ids of the tokens; `None`: there was no such smith.
+    async fn delete_smith(
+        &self,
+        tenant_id: &str,
+        id: &str,
+        now: i64,
+    ) -> Result<Option<Vec<String>>>;
     /// Newest first, versions below `before`.
     async fn smith_revisions(
         &self,

@@ -48,6 +48,8 @@ pub struct TokenRow {
     pub created_at: i64,
     pub expires_at: Option<i64>,
     pub revoked_at: Option<i64>,
+    /// The grant of an MCP host that it was minted for.
+    pub grant_id: Option<String>,
 }
 
 /// What an agent is made of; a smith overrides single members.
@@ -244,9 +246,10 @@ pub struct Rollout {
 }
 
 /// What became of an agent that was to be deleted.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub enum AgentRemoval {
-    Done,
+    /// With its deployments: the ids of the tokens of hosts that were let in there.
+    Done(Vec<String>),
     Missing,
     /// So many smiths run it.
     InUse(i64),

@@ -233,6 +233,7 @@ async fn tokens_are_listed_and_revoked(store: Arc<dyn Store>) {
         created_at: i64::from(n),
         expires_at: Some(i64::from(n) + 100),
         revoked_at: None,
+        grant_id: None,
     };
     for n in 1..=5 {
         store.insert_token(&token(HERE, n)).await.expect("made");

@@ -21,10 +21,10 @@ use crate::support::{Harness, ok, refused};
 
 /// A request that arrived.
 #[derive(Clone)]
-struct Arrived {
-    path: String,
-    headers: HeaderMap,
-    body: Bytes,
+pub struct Arrived {
+    pub path: String,
+    pub headers: HeaderMap,
+    pub body: Bytes,
 }
 
 #[derive(Default)]
@@ -36,7 +36,7 @@ struct Inbox {
 }
 
 /// A server that keeps what it is sent.
-struct Receiver {
+pub struct Receiver {
     address: SocketAddr,
     inbox: Arc<Inbox>,
 }
@@ -63,7 +63,7 @@ async fn receive(
 }
 
 impl Receiver {
-    async fn start() -> Self {
+    pub async fn start() -> Self {
         let inbox = Arc::new(Inbox::default());
         let listener = tokio::net::TcpListener::bind("127.0.0.1:0")
             .await
@@ -74,16 +74,16 @@ impl Receiver {
         Self { address, inbox }
     }
 
-    fn url(&self, path: &str) -> String {
+    pub fn url(&self, path: &str) -> String {
         format!("http://{}{path}", self.address)
     }
 
-    fn arrived(&self) -> Vec<Arrived> {
+    pub fn arrived(&self) -> Vec<Arrived> {
         self.inbox.arrived.lock().clone()
     }
 
     /// Waits until `count` requests have arrived.
-    async fn wait(&self, count: usize) -> Vec<Arrived> {
+    pub async fn wait(&self, count: usize) -> Vec<Arrived> {
         for _ in 0..200 {
             let arrived = self.arrived();
             if arrived.len() >= count {
@@ -94,7 +94,7 @@ impl Receiver {
         panic!("{} of {count} requests arrived", self.arrived().len());
     }
 
-    fn answer(&self, status: u16, body: &str) {
+    pub fn answer(&self, status: u16, body: &str) {
         self.inbox
             .answers
             .lock()
@@ -102,7 +102,7 @@ impl Receiver {
     }
 }
 
-fn loopback_allowed(config: &mut Config, _mock: &Mock) {
+pub fn loopback_allowed(config: &mut Config, _mock: &Mock) {
     config.egress.allow_networks = vec!["127.0.0.0/8".parse().expect("a network")];
 }
 
@@ -408,6 +408,20 @@ async fn connections_are_granted_kept_and_refreshed() {
     assert!(!stored.to_string().contains("s3cret"));
     // An authorization, as a browser goes through it.
     let body = json!({ "provider": "github", "return_url": "https://app.example.com/done" });
+    let begun = harness
+        .post(&format!("{connections}/authorize"), &body)
+        .send()
+        .await;
+    let (status, error) = refused(begun).await;
+    assert_eq!(
+        (status, &error["code"]),
+        (400, &json!("invalid_return_url"))
+    );
+    let origins = json!({ "return_origins": ["https://app.example.com"] });
+    let put = harness
+        .request(Method::PUT, "/v1/tenant/consent")
+        .json(&origins);
+    ok(put.send().await).await;
     let begun = harness
         .post(&format!("{connections}/authorize"), &body)
         .send()

@@ -328,8 +328,11 @@ macro_rules! impl_agents {
                     tx.rollback().await?;
                     return Ok(AgentRemoval::InUse(smiths));
                 }
+                let ended = $crate::store::sql::deployments::end_deployments!(
+                    &mut *tx, tenant_id, "agent", id, now
+                );
                 tx.commit().await?;
-                Ok(AgentRemoval::Done)
+                Ok(AgentRemoval::Done(ended))
             }
         }
     };

@@ -76,16 +76,53 @@ macro_rules! impl_deployments {
                 Ok(done.rows_affected() > 0)
             }
 
-            async fn delete_deployment(&self, tenant_id: &str, id: &str) -> Result<bool> {
+            async fn delete_deployment(
+                &self,
+                tenant_id: &str,
+                id: &str,
+                now: i64,
+            ) -> Result<Option<Vec<String>>> {
+                let mut tx = self.write.begin().await?;
                 let done = sqlx::query("DELETE FROM deployments WHERE tenant_id = $1 AND id = $2")
                     .bind(tenant_id)
                     .bind(id)
-                    .execute(&self.write)
+                    .execute(&mut *tx)
                     .await?;
-                Ok(done.rows_affected() > 0)
+                if done.rows_affected() == 0 {
+                    return Ok(None);
+                }
+                let by = $crate::store::sql::connectors::GrantColumn::Deployment;
+                let ended = $crate::store::sql::connectors::end_grants!(
+                    &mut *tx, tenant_id, by, id, now
+                );
+                tx.commit().await?;
+                Ok(Some(ended.unwrap_or_default()))
             }
         }
     };
 }
 
-pub(in crate::store) use impl_deployments;
+/// Deletes a target's deployments in a transaction, with the grants of the hosts that were let in
+/// there: the ids of their tokens.
+macro_rules! end_deployments {
+    ($tx:expr, $tenant_id:expr, $target_type:literal, $target_id:expr, $now:expr) => {{
+        let gone: Vec<String> = sqlx::query_scalar(concat!(
+            "DELETE FROM deployments WHERE tenant_id = $1 AND target_type = '",
+            $target_type,
+            "' AND target_id = $2 RETURNING id"
+        ))
+        .bind($tenant_id)
+        .bind($target_id)
+        .fetch_all($tx)
+        .await?;
+        let mut tokens: Vec<String> = Vec::new();
+        for id in &gone {
+            let by = $crate::store::sql::connectors::GrantColumn::Deployment;
+            let ended = $crate::store::sql::connectors::end_grants!($tx, $tenant_id, by, id, $now);
+            tokens.extend(ended.into_iter().flatten());
+        }
+        tokens
+    }};
+}
+
+pub(in crate::store) use {end_deployments, impl_deployments};

@@ -106,6 +106,9 @@ macro_rules! impl_organizations {
                 .bind(now)
                 .fetch_all(&mut *tx)
                 .await?;
+                let by = $crate::store::sql::connectors::GrantColumn::Tenant;
+                // Their tokens are among those above.
+                let _ = $crate::store::sql::connectors::end_grants!(&mut *tx, id, by, id, now);
                 sqlx::query("UPDATE webhooks SET active = $2 WHERE tenant_id = $1")
                     .bind(id)
                     .bind(false)
@@ -181,7 +184,14 @@ macro_rules! impl_organizations {
                         "DELETE FROM connector_clients WHERE used_at IS NULL AND created_at < $1",
                         24 * HOUR,
                     ),
+                    // One that was let in long ago and has nothing left that it could use.
+                    (
+                        "DELETE FROM connector_clients WHERE used_at < $1 AND NOT EXISTS \
+                         (SELECT 1 FROM connector_grants g WHERE g.client_id = connector_clients.id)",
+                        24 * HOUR,
+                    ),
                     ("DELETE FROM connector_codes WHERE created_at < $1", HOUR),
+                    ("DELETE FROM authorize_requests WHERE created_at < $1", HOUR),
                     (
                         "DELETE FROM connector_grants WHERE expires_at < $1",
                         24 * HOUR,

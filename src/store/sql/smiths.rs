@@ -157,7 +157,13 @@ macro_rules! impl_smiths {
                 Ok(SmithChange::Done)
             }
 
-            async fn delete_smith(&self, tenant_id: &str, id: &str, now: i64) -> Result<bool> {
+            async fn delete_smith(
+                &self,
+                tenant_id: &str,
+                id: &str,
+                now: i64,
+            ) -> Result<Option<Vec<String>>> {
+                let mut tx = self.write.begin().await?;
                 let done = sqlx::query(
                     "UPDATE smiths SET deleted_at = $3 \
                      WHERE tenant_id = $1 AND id = $2 AND deleted_at IS NULL",
@@ -165,10 +171,43 @@ macro_rules! impl_smiths {
                 .bind(tenant_id)
                 .bind(id)
                 .bind(now)
-                .execute(&self.write)
+                .execute(&mut *tx)
                 .await?;
+                if done.rows_affected() == 0 {
+                    return Ok(None);
+                }
+                let by = $crate::store::sql::connectors::GrantColumn::Smith;
+                let of_grants = $crate::store::sql::connectors::end_grants!(
+                    &mut *tx, tenant_id, by, id, now
+                );
+                let mut ended = $crate::store::sql::deployments::end_deployments!(
+                    &mut *tx, tenant_id, "smith", id, now
+                );
+                ended.extend(of_grants.into_iter().flatten());
+                for query in [
+                    "DELETE FROM connections WHERE tenant_id = $1 AND smith_id = $2",
+                    "DELETE FROM oauth_states WHERE tenant_id = $1 AND smith_id = $2",
+                    "DELETE FROM model_keys WHERE tenant_id = $1 AND smith_id = $2",
+                ] {
+                    sqlx::query(query)
+                        .bind(tenant_id)
+                        .bind(id)
+                        .execute(&mut *tx)
+                        .await?;
+                }
+                let own: Vec<String> = sqlx::query_scalar(
+                    "UPDATE tokens SET revoked_at = $3 WHERE tenant_id = $1 AND sub = $2 \
+                     AND revoked_at IS NULL RETURNING id",
+                )
+                .bind(tenant_id)
+                .bind(format!("{tenant_id}:{id}"))
+                .bind(now)
+                .fetch_all(&mut *tx)
+                .await?;
+                ended.extend(own);
+                tx.commit().await?;
                 $crate::store::ContinuityStore::forget_smiths_calls(self, tenant_id, id).await?;
-                Ok(done.rows_affected() > 0)
+                Ok(Some(ended))
             }
 
             async fn smith_revisions(

@@ -7,7 +7,7 @@ macro_rules! impl_tokens {
             async fn insert_token(&self, token: &TokenRow) -> Result<()> {
                 sqlx::query(
                     "INSERT INTO tokens (id, tenant_id, name, sub, scopes, prefix, created_at, \
-                     expires_at) VALUES ($1, $2, $3, $4, $5, $6, $7, $8)",
+                     expires_at, grant_id) VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9)",
                 )
                 .bind(&token.id)
                 .bind(&token.tenant_id)
@@ -17,6 +17,7 @@ macro_rules! impl_tokens {
                 .bind(&token.prefix)
                 .bind(token.created_at)
                 .bind(token.expires_at)
+                .bind(&token.grant_id)
                 .execute(&self.write)
                 .await?;
                 Ok(())
