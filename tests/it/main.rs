@@ -35,6 +35,7 @@ mod runs;
 mod secrets;
 mod store;
 mod support;
+mod threads;
 mod tools;
 mod ui;
 mod webhooks;
