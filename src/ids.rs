@@ -1,6 +1,11 @@
 //! Prefixed, time-sortable ids (`conventions.md`, "Ids, lists, filters").
 //!
 //! Lives here: minting and checking ids. Imports nothing of ours.
+//!
+//! A body is the 128 bits of a ULID (48 of time, 80 random) in base58 of a fixed width: clients take
+//! a string for an id by that form. Its alphabet is in ASCII order, so that the order of bytes is the
+//! order of time. Bodies were the 26 letters of a ULID once; those ids stay valid, and since they
+//! begin with `0`, which is no letter of base58, they sort before all that came after.
 
 use ulid::Ulid;
 
@@ -41,6 +46,41 @@ pub enum Kind {
 }
 
 impl Kind {
+    #[cfg(test)]
+    const ALL: [Self; 31] = [
+        Self::Project,
+        Self::Smith,
+        Self::Agent,
+        Self::Run,
+        Self::Thread,
+        Self::Token,
+        Self::Call,
+        Self::Node,
+        Self::Key,
+        Self::Event,
+        Self::Webhook,
+        Self::Delivery,
+        Self::Customer,
+        Self::Conversation,
+        Self::Approval,
+        Self::Connection,
+        Self::Budget,
+        Self::Trace,
+        Self::Span,
+        Self::UsageEvent,
+        Self::File,
+        Self::Organization,
+        Self::OauthState,
+        Self::Message,
+        Self::McpServer,
+        Self::Skill,
+        Self::VectorStore,
+        Self::VectorBatch,
+        Self::Deployment,
+        Self::ConnectorClient,
+        Self::ConnectorGrant,
+    ];
+
     /// The prefix, with its separator.
     pub fn prefix(self) -> &'static str {
         match self {
@@ -64,7 +104,7 @@ impl Kind {
             Self::Trace => "trc_",
             Self::Span => "spn_",
             Self::UsageEvent => "use_",
-            Self::File => "file-",
+            Self::File => "file_",
             Self::Organization => "org_",
             Self::OauthState => "oas_",
             Self::Message => "msg_",
@@ -79,29 +119,83 @@ impl Kind {
     }
 }
 
-/// A new id of `kind`: prefix and a 26-character ULID.
+/// In ASCII order.
+const ALPHABET: &[u8; 58] = b"123456789ABCDEFGHJKLMNPQRSTUVWXYZabcdefghijkmnopqrstuvwxyz";
+/// Letters that hold 128 bits.
+const BODY: usize = 22;
+/// The most letters whose numbers fit into 64 bits: one long division yields that many.
+const LETTERS_AT_ONCE: usize = 10;
+/// What files' ids began with when their bodies were ULIDs.
+const OLD_FILE_PREFIX: &str = "file-";
+
+/// A new id of `kind`: prefix and body.
 pub fn mint(kind: Kind) -> String {
-    let mut id = String::with_capacity(31);
+    with_body(kind, Ulid::new())
+}
+
+fn with_body(kind: Kind, bits: Ulid) -> String {
+    let mut id = String::with_capacity(kind.prefix().len() + BODY);
     id.push_str(kind.prefix());
-    let mut body = [0u8; ulid::ULID_LEN];
-    id.push_str(Ulid::new().array_to_str(&mut body));
+    push_body(&mut id, bits);
     id
 }
 
-/// The least id of `kind` that was minted at or after `micros` (since the Unix epoch).
-pub fn floor(kind: Kind, micros: i64) -> String {
-    let millis = u64::try_from(micros / 1000).unwrap_or(0);
-    format!("{}{}", kind.prefix(), Ulid::from_parts(millis, 0))
+fn push_body(id: &mut String, bits: Ulid) {
+    let mut body = [0u8; BODY];
+    let mut rest = bits.0;
+    for letters in body.rchunks_mut(LETTERS_AT_ONCE) {
+        let many = u128::from(58u64.pow(LETTERS_AT_ONCE as u32));
+        let mut piece = (rest % many) as u64;
+        rest /= many;
+        for letter in letters.iter_mut().rev() {
+            *letter = ALPHABET[(piece % 58) as usize];
+            piece /= 58;
+        }
+    }
+    id.extend(body.iter().map(|letter| char::from(*letter)));
 }
 
-/// A new request id: a bare ULID.
+/// The least ids of `kind` that were minted at or after a time.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Floor {
+    /// The least of today's form.
+    pub new: String,
+    /// The least of the old form; all of `new` are above it.
+    pub old: String,
+}
+
+/// The least ids of `kind` that were minted at or after `micros` (since the Unix epoch).
+pub fn floor(kind: Kind, micros: i64) -> Floor {
+    let bits = Ulid::from_parts(u64::try_from(micros / 1000).unwrap_or(0), 0);
+    let prefix = match kind {
+        Kind::File => OLD_FILE_PREFIX,
+        _ => kind.prefix(),
+    };
+    Floor {
+        new: with_body(kind, bits),
+        old: format!("{prefix}{bits}"),
+    }
+}
+
+/// Above all ids of `kind` that have the old form, and below all others.
+pub fn end_of_old(kind: Kind) -> String {
+    with_body(kind, Ulid::nil())
+}
+
+/// A new request id: a bare body.
 pub fn mint_request_id() -> String {
-    Ulid::new().to_string()
+    let mut id = String::with_capacity(BODY);
+    push_body(&mut id, Ulid::new());
+    id
 }
 
 /// The part of `id` after the prefix of `kind`, when it is one.
 pub fn body(kind: Kind, id: &str) -> Option<&str> {
-    id.strip_prefix(kind.prefix()).filter(|b| !b.is_empty())
+    let body = match (id.strip_prefix(kind.prefix()), kind) {
+        (None, Kind::File) => id.strip_prefix(OLD_FILE_PREFIX),
+        (body, _) => body,
+    };
+    body.filter(|b| !b.is_empty())
 }
 
 /// Whether an id of `kind` was minted by a gateway like this one: its form, and a time at which that
@@ -133,15 +227,67 @@ pub fn is_sane_request_id(id: &[u8]) -> bool {
 mod tests {
     use super::*;
 
+    /// The number that a body stands for.
+    fn bits(body: &str) -> u128 {
+        body.bytes().fold(0, |bits, letter| {
+            let digit = ALPHABET.iter().position(|l| *l == letter).expect("base58");
+            bits * 58 + digit as u128
+        })
+    }
+
     #[test]
     fn ids_sort_by_time_and_keep_their_prefix() {
         let first = mint(Kind::Run);
         std::thread::sleep(std::time::Duration::from_millis(2));
         let second = mint(Kind::Run);
         assert!(first < second);
-        assert_eq!(first.len(), 30);
-        assert_eq!(body(Kind::Run, &first).map(str::len), Some(26));
+        assert_eq!(first.len(), 26);
+        assert_eq!(body(Kind::Run, &first).map(str::len), Some(22));
         assert_eq!(body(Kind::Smith, &first), None);
+        assert_eq!(mint_request_id().len(), 22);
+    }
+
+    #[test]
+    fn all_ids_have_the_form_that_clients_know() {
+        for kind in Kind::ALL {
+            let id = mint(kind);
+            let (prefix, body) = id.split_once('_').expect("a prefix");
+            // The contract names two kinds with shorter prefixes.
+            let short = matches!(kind, Kind::Webhook | Kind::VectorStore);
+            let letters = if short { 2..=2 } else { 3..=5 };
+            assert!(letters.contains(&prefix.len()), "{id}");
+            assert!(prefix.bytes().all(|b| b.is_ascii_lowercase()), "{id}");
+            assert!((21..=22).contains(&body.len()), "{id}");
+            assert!(body.bytes().all(|b| ALPHABET.contains(&b)), "{id}");
+        }
+    }
+
+    #[test]
+    fn ids_of_the_old_form_come_before_all_others_and_stay_valid() {
+        for kind in Kind::ALL {
+            let past = floor(kind, 1_795_000_000_000_000);
+            let far = floor(kind, 4_000_000_000_000_000);
+            assert!(past.old < far.old && far.old < past.new && past.new < far.new);
+            assert!(far.old < end_of_old(kind) && end_of_old(kind) < past.new);
+            assert!(mint(kind) > past.new && mint(kind) < far.new);
+            assert_eq!(body(kind, &past.old).map(str::len), Some(26));
+        }
+        let old = "run_01KAY2V1V2Z8V6T2J1P3M4N5Q6";
+        assert_eq!(body(Kind::Run, old), Some(&old[4..]));
+        assert_eq!(body(Kind::File, "file-01KAY2"), Some("01KAY2"));
+        assert_eq!(body(Kind::File, "file_1C"), Some("1C"));
+    }
+
+    proptest::proptest! {
+        #[test]
+        fn a_body_is_its_bits_in_order(one: u128, other: u128) {
+            let (mut first, mut second) = (String::new(), String::new());
+            push_body(&mut first, Ulid(one));
+            push_body(&mut second, Ulid(other));
+            proptest::prop_assert_eq!(bits(&first), one);
+            proptest::prop_assert_eq!(first.len(), BODY);
+            proptest::prop_assert_eq!(first.cmp(&second), one.cmp(&other));
+        }
     }
 
     #[test]

@@ -44,11 +44,11 @@ impl EventRow {
     }
 }
 
-/// An id that is surely below those of rows since `since`, to begin a range of ids with: a row's
-/// id may be minted a little before its time is taken.
-pub(super) fn since_floor(kind: ids::Kind, since: Option<i64>) -> Option<String> {
+/// Ids that are surely below those of rows since `since`, to begin a range of ids with: a row's id
+/// may be minted a little before its time is taken.
+pub(super) fn since_floor(kind: ids::Kind, since: i64) -> ids::Floor {
     const SLACK_MICROS: i64 = 60 * 1_000_000;
-    since.map(|at| ids::floor(kind, at.saturating_sub(SLACK_MICROS)))
+    ids::floor(kind, since.saturating_sub(SLACK_MICROS))
 }
 
 /// The part of an event type before its first dot.

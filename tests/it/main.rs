@@ -18,6 +18,7 @@ mod edge;
 mod faults;
 mod forward;
 mod histories;
+mod ids;
 mod mcp_hard;
 mod mcp_host;
 mod mcp_quirks;

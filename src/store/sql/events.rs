@@ -106,8 +106,13 @@ macro_rules! impl_events {
                 before: Option<&str>,
                 limit: i64,
             ) -> Result<Vec<EventRow>> {
-                let floor =
-                    $crate::store::records::since_floor($crate::ids::Kind::Event, filter.since);
+                let floor = $crate::store::sql::since_floor!(
+                    &self.read,
+                    "events",
+                    $crate::ids::Kind::Event,
+                    tenant_id,
+                    filter.since
+                );
                 let (kind, family) = match &filter.kind {
                     Some(kind) if kind.contains('.') => (Some(kind), None),
                     other => (None, other.as_ref()),

@@ -111,6 +111,33 @@ macro_rules! select_slice {
     }};
 }
 
+/// Where a range of a tenant's ids begins that holds all rows since `$since`: ids of the old form lie
+/// before all others, so the range begins among them only while some are young enough.
+macro_rules! since_floor {
+    ($pool:expr, $table:literal, $kind:expr, $tenant_id:expr, $since:expr) => {
+        match $since {
+            None => None,
+            Some(since) => {
+                let floor = $crate::store::records::since_floor($kind, since);
+                let young: Option<String> = sqlx::query_scalar(concat!(
+                    "SELECT id FROM ",
+                    $table,
+                    " WHERE tenant_id = $1 AND id >= $2 AND id < $3 LIMIT 1"
+                ))
+                .bind($tenant_id)
+                .bind(&floor.old)
+                .bind($crate::ids::end_of_old($kind))
+                .fetch_optional($pool)
+                .await?;
+                Some(match young {
+                    Some(_) => floor.old,
+                    None => floor.new,
+                })
+            }
+        }
+    };
+}
+
 /// The live smiths of an agent or a customer, from the counts that triggers keep.
 macro_rules! smith_count {
     ($pool:expr, $tenant_id:expr, $owner_id:expr) => {
@@ -125,7 +152,7 @@ macro_rules! smith_count {
     };
 }
 
-pub(super) use {impl_store, select_page, select_slice, smith_count};
+pub(super) use {impl_store, select_page, select_slice, since_floor, smith_count};
 
 /// A document as JSON text.
 pub(super) fn document<T: serde::Serialize>(

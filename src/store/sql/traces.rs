@@ -79,8 +79,13 @@ macro_rules! impl_traces {
                 before: Option<&str>,
                 limit: i64,
             ) -> Result<Vec<TraceRow>> {
-                let floor =
-                    $crate::store::records::since_floor($crate::ids::Kind::Trace, filter.since);
+                let floor = $crate::store::sql::since_floor!(
+                    &self.read,
+                    "traces",
+                    $crate::ids::Kind::Trace,
+                    tenant_id,
+                    filter.since
+                );
                 Ok($crate::store::sql::select_page!(
                     &self.read,
                     "SELECT * FROM traces WHERE tenant_id = ",
