@@ -7,6 +7,8 @@
 //! order of time. Bodies were the 26 letters of a ULID once; those ids stay valid, and since they
 //! begin with `0`, which is no letter of base58, they sort before all that came after.
 
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
 use ulid::Ulid;
 
 /// The kinds of id that this gateway mints, with their prefixes.
@@ -198,15 +200,27 @@ pub fn body(kind: Kind, id: &str) -> Option<&str> {
     body.filter(|b| !b.is_empty())
 }
 
-/// Whether an id of `kind` was minted by a gateway like this one: its form, and a time at which that
-/// can have been. What others mint may look alike, but holds no time.
+/// Whether an id was surely minted by a gateway: its form is of one, and so is the time in it. Ids of
+/// others, such as a provider's, can begin with the same prefix.
 pub fn is_minted_here(kind: Kind, id: &str) -> bool {
-    const FIRST: std::time::Duration = std::time::Duration::from_secs(1_735_689_600);
-    const DAY: std::time::Duration = std::time::Duration::from_secs(86_400);
-    let ulid = body(kind, id).and_then(|body| Ulid::from_string(body).ok());
-    let first = std::time::UNIX_EPOCH + FIRST;
-    let last = std::time::SystemTime::now() + DAY;
-    ulid.is_some_and(|ulid| (first..last).contains(&ulid.datetime()))
+    const FIRST: Duration = Duration::from_secs(1_735_689_600);
+    const DAY: Duration = Duration::from_secs(86_400);
+    let bits = match id.strip_prefix(kind.prefix()).and_then(bits_of) {
+        Some(bits) => Some(bits),
+        None => body(kind, id).and_then(|body| Ulid::from_string(body).ok()),
+    };
+    let times = UNIX_EPOCH + FIRST..SystemTime::now() + DAY;
+    bits.is_some_and(|bits| times.contains(&bits.datetime()))
+}
+
+/// The bits of a body of today's form.
+fn bits_of(body: &str) -> Option<Ulid> {
+    let mut bits = 0u128;
+    for letter in body.bytes() {
+        let digit = ALPHABET.binary_search(&letter).ok()?;
+        bits = bits.checked_mul(58)?.checked_add(digit as u128)?;
+    }
+    (body.len() == BODY).then_some(Ulid(bits))
 }
 
 /// Whether a client's thread id can be kept: 1 to 256 characters, none of them a control
@@ -226,14 +240,6 @@ pub fn is_sane_request_id(id: &[u8]) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    /// The number that a body stands for.
-    fn bits(body: &str) -> u128 {
-        body.bytes().fold(0, |bits, letter| {
-            let digit = ALPHABET.iter().position(|l| *l == letter).expect("base58");
-            bits * 58 + digit as u128
-        })
-    }
 
     #[test]
     fn ids_sort_by_time_and_keep_their_prefix() {
@@ -284,20 +290,26 @@ mod tests {
             let (mut first, mut second) = (String::new(), String::new());
             push_body(&mut first, Ulid(one));
             push_body(&mut second, Ulid(other));
-            proptest::prop_assert_eq!(bits(&first), one);
+            proptest::prop_assert_eq!(bits_of(&first), Some(Ulid(one)));
             proptest::prop_assert_eq!(first.len(), BODY);
             proptest::prop_assert_eq!(first.cmp(&second), one.cmp(&other));
         }
     }
 
     #[test]
-    fn what_others_mint_is_not_ours() {
+    fn ids_of_others_are_told_apart() {
         assert!(is_minted_here(Kind::File, &mint(Kind::File)));
         assert!(!is_minted_here(Kind::File, &mint(Kind::Run)));
+        let old = floor(Kind::File, 1_790_000_000_000_000).old;
+        assert!(old.starts_with("file-") && is_minted_here(Kind::File, &old));
         for other in [
             "file-6F2ksmvXxt4VdoqmHRw6kL",
+            "file_6F2ksmvXxt4VdoqmHRw6kL",
+            "file_zzzzzzzzzzzzzzzzzzzzzz",
             "file-7ZZZZZZZZZZZZZZZZZZZZZZZZZ",
+            "file_1Ch",
             "file-",
+            "file_",
         ] {
             assert!(!is_minted_here(Kind::File, other), "{other}");
         }

@@ -18,6 +18,7 @@ pub mod error;
 pub mod frame;
 pub mod gateway;
 pub mod ids;
+pub mod json;
 pub mod limit;
 pub mod metrics;
 pub mod model;

@@ -9,7 +9,7 @@ import { parseSmithgateSSE, pipeSmithgateRun } from "@smithgate/ai-sdk/native";
 import { approvalsSettled, smithgateTransport } from "@smithgate/ai-sdk/react";
 import { smithgateModel } from "@smithgate/eve";
 import { smithgateProvider } from "@smithgate/flue";
-import { API_VERSION, createAgents, createSmithgateClient, followRun, getSmiths, listAgents, LAST, SmithgateError, streamRun } from "@smithgate/sdk";
+import { agentsCreate, agentsList, API_VERSION, createSmithgateClient, followRun, LAST, smithsGet, SmithgateError, streamRun } from "@smithgate/sdk";
 import { zAgentOut } from "@smithgate/sdk/zod";
 import { createModels } from "@earendil-works/pi-ai";
 import { generateText, readUIMessageStream, streamText } from "ai";
@@ -26,12 +26,12 @@ const collect = async (stream) => {
 
 test("sdk: resources are typed, checked and refused with a code", async () => {
   const client = createSmithgateClient({ baseUrl: GATEWAY, apiKey: TOKEN });
-  const made = await createAgents({ client, body: { name: "Desk" } });
+  const made = await agentsCreate({ client, body: { name: "Desk" } });
   assert.equal(made.response.status, 201);
   assert.equal(zAgentOut.parse(made.data).name, "Desk");
-  const listed = await listAgents({ client, query: { limit: 1 } });
+  const listed = await agentsList({ client, query: { limit: 1 } });
   assert.equal(listed.data.data[0].id, made.data.id);
-  const missing = await getSmiths({ client, path: { id: "smt_none" } });
+  const missing = await smithsGet({ client, path: { id: "smt_none" } });
   assert.equal(missing.response.status, 404);
   assert.equal(missing.error.error.code, "not_found");
   assert.equal(API_VERSION, "2026-05-01");

@@ -14,6 +14,7 @@ use super::agents::found;
 use super::extract::{Caller, bad_form, check_text};
 use super::page::List;
 use crate::error::ApiError;
+use crate::json::{Json as Tree, Object};
 use crate::store::now_micros;
 use crate::wire::parse;
 
@@ -97,18 +98,46 @@ pub(super) fn is_name(name: &str) -> bool {
 }
 
 /// The templates that a configuration holds.
-pub(super) fn resources(stored: &[Value]) -> Vec<UiResource> {
+pub(super) fn resources(stored: &[Object]) -> Vec<UiResource> {
     stored
         .iter()
-        .filter_map(|value| serde_json::from_value(value.clone()).ok())
+        .filter_map(|resource| serde_json::from_str(&resource.to_text()).ok())
         .collect()
 }
 
-fn named(stored: &[Value], name: &str) -> Result<UiResource, ApiError> {
-    resources(stored)
-        .into_iter()
-        .find(|resource| resource.metadata.name == name)
-        .ok_or_else(|| ApiError::not_found("template", name))
+fn is_named(resource: &Object, name: &str) -> bool {
+    resource.get("name").and_then(Tree::as_str) == Some(name)
+}
+
+fn named<'a>(stored: &'a [Object], name: &str) -> Result<&'a Object, ApiError> {
+    let found = stored.iter().find(|resource| is_named(resource, name));
+    found.ok_or_else(|| ApiError::not_found("template", name))
+}
+
+/// What was said of a template, in the order in which it was: clients compare the texts. Members
+/// that clients know as there or not are left out where they were null.
+fn as_written(text: &[u8]) -> Result<Object, ApiError> {
+    let known = [
+        "name",
+        "csp",
+        "permissions",
+        "tool",
+        "prefers_border",
+        "domain",
+    ];
+    let mut written: Object = parse(text)?;
+    written.retain(|member, value| {
+        match (member, value) {
+            ("csp" | "permissions", Tree::Null) => return false,
+            ("csp", Tree::Object(csp)) => csp.retain(|_, list| !list.is_null()),
+            ("tool", Tree::Object(tool)) => tool.retain(|member, value| {
+                !(value.is_null() && matches!(member, "input_schema" | "mutating"))
+            }),
+            _ => {}
+        }
+        known.contains(&member)
+    });
+    Ok(written)
 }
 
 /// Lists the templates of an agent's draft.
@@ -118,11 +147,11 @@ pub async fn list(
     State(gateway): State<AppState>,
     Caller(caller): Caller,
     Path(id): Path<String>,
-) -> Result<Json<List<UiResource>>, ApiError> {
+) -> Result<Json<List<Object>>, ApiError> {
     caller.require_admin()?;
     let agent = found(&gateway, &caller.tenant_id, &id).await?;
     Ok(Json(List {
-        data: resources(&agent.draft.ui_resources),
+        data: agent.draft.ui_resources,
     }))
 }
 
@@ -135,7 +164,7 @@ pub async fn put(
     Caller(caller): Caller,
     Path(id): Path<String>,
     form: Result<Multipart, MultipartRejection>,
-) -> Result<(StatusCode, Json<UiResource>), ApiError> {
+) -> Result<(StatusCode, Json<Object>), ApiError> {
     caller.require_admin()?;
     let mut agent = found(&gateway, &caller.tenant_id, &id).await?;
     let mut form = form.map_err(|e| ApiError::bad_request("invalid_request", e.body_text()))?;
@@ -159,6 +188,7 @@ pub async fn put(
     let text = std::str::from_utf8(&metadata)
         .map_err(|_| ApiError::invalid("metadata", "must be JSON"))?;
     check_text("metadata", text, MAX_METADATA)?;
+    let mut resource = as_written(&metadata)?;
     let metadata: UiMetadata = parse(&metadata)?;
     if !is_name(&metadata.name) {
         return Err(ApiError::bad_request(
@@ -168,24 +198,21 @@ pub async fn put(
         .param("metadata.name"));
     }
     let digest = aws_lc_rs::digest::digest(&aws_lc_rs::digest::SHA256, &html);
-    let resource = UiResource {
-        metadata,
-        content_hash: hex::encode(digest.as_ref()),
-    };
+    let hash = hex::encode(digest.as_ref());
+    resource.insert("content_hash".to_owned(), Tree::String(hash));
     let stored = &mut agent.draft.ui_resources;
-    stored.retain(|value| value["name"] != resource.metadata.name);
+    stored.retain(|other| !is_named(other, &metadata.name));
     if stored.len() >= MAX_TEMPLATES {
         return Err(ApiError::invalid(
             "metadata.name",
             format!("an agent has at most {MAX_TEMPLATES} templates"),
         ));
     }
-    stored.push(serde_json::to_value(&resource).map_err(ApiError::internal)?);
+    stored.push(resource.clone());
     agent.updated_at = now_micros();
-    let name = &resource.metadata.name;
     if !gateway
         .store
-        .put_agent_ui(&agent, name, Some(&html))
+        .put_agent_ui(&agent, &metadata.name, Some(&html))
         .await?
     {
         return Err(ApiError::not_found("agent", &id));
@@ -201,10 +228,11 @@ pub async fn one(
     State(gateway): State<AppState>,
     Caller(caller): Caller,
     Path((id, name)): Path<(String, String)>,
-) -> Result<Json<UiResource>, ApiError> {
+) -> Result<Json<Object>, ApiError> {
     caller.require_admin()?;
     let agent = found(&gateway, &caller.tenant_id, &id).await?;
-    Ok(Json(named(&agent.draft.ui_resources, &name)?))
+    let resource = named(&agent.draft.ui_resources, &name)?;
+    Ok(Json(resource.clone()))
 }
 
 /// Reads a template's HTML.
@@ -255,7 +283,7 @@ pub async fn remove(
     agent
         .draft
         .ui_resources
-        .retain(|value| value["name"] != name);
+        .retain(|other| !is_named(other, &name));
     agent.updated_at = now_micros();
     match gateway.store.put_agent_ui(&agent, &name, None).await? {
         true => Ok(StatusCode::NO_CONTENT),
@@ -265,6 +293,22 @@ pub async fn remove(
 
 #[cfg(test)]
 mod tests {
+    #[test]
+    fn what_is_said_of_a_template_comes_back_as_it_was_said() {
+        let kept = |text: &str| {
+            super::as_written(text.as_bytes())
+                .expect("an object")
+                .to_text()
+        };
+        let text = r#"{"tool":{"mutating":false,"description":"d","instruction":null},"name":"a"}"#;
+        assert_eq!(kept(text), text);
+        let nulls = r#"{"name":"a","csp":null,"permissions":null,"tool":{"description":"d",
+            "input_schema":null},"unknown":1}"#;
+        assert_eq!(kept(nulls), r#"{"name":"a","tool":{"description":"d"}}"#);
+        let csp = r#"{"name":"a","csp":{"frameDomains":null,"connectDomains":["x"]}}"#;
+        assert_eq!(kept(csp), r#"{"name":"a","csp":{"connectDomains":["x"]}}"#);
+    }
+
     #[test]
     fn names_of_templates_are_checked() {
         assert!(super::is_name("a") && super::is_name("0-order_card"));

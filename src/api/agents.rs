@@ -7,13 +7,16 @@ use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
 use super::AppState;
-use super::configuration::{AgentDraft, ConfigPatch, Variable, with_configuration};
+use super::configuration::{
+    AgentDraft, Variable, check_hosted_tools, checked_variables, with_configuration,
+};
 use super::extract::{Caller, Input, check_text, name, sent};
 use super::page::{Page, PageParams, PageQuery};
 use super::time::Time;
 use crate::bus::Notice;
 use crate::error::ApiError;
 use crate::ids;
+use crate::json::Object;
 use crate::store::{
     AgentConfig, AgentRemoval, AgentRow, AgentVersionRow, Publication, Rollout, now_micros,
 };
@@ -33,7 +36,7 @@ with_configuration! {
         pub slug: Option<String>,
         #[serde(default, deserialize_with = "sent")]
         #[schema(value_type = Option<Vec<Variable>>)]
-        pub variables: Option<Option<Vec<Variable>>>,
+        pub variables: Option<Option<Vec<Object>>>,
     }
 }
 
@@ -46,7 +49,7 @@ with_configuration! {
         pub name: Option<String>,
         #[serde(default, deserialize_with = "sent")]
         #[schema(value_type = Option<Vec<Variable>>)]
-        pub variables: Option<Option<Vec<Variable>>>,
+        pub variables: Option<Option<Vec<Object>>>,
     }
 }
 
@@ -116,20 +119,15 @@ pub(super) fn new_agent(
     }
 }
 
-fn with_variables(
-    mut patch: ConfigPatch,
-    variables: &Option<Option<Vec<Variable>>>,
-) -> Result<ConfigPatch, ApiError> {
-    let stored = variables.as_ref().map(|list| {
-        list.as_ref().map(|all| {
-            all.iter()
-                .map(Into::into)
-                .collect::<Vec<crate::store::AgentVariable>>()
-        })
-    });
-    patch.set("variables", &stored);
-    patch.check()?;
-    Ok(patch)
+/// Sets a draft's variables, when they were sent.
+fn set_variables(
+    draft: &mut AgentConfig,
+    sent: Option<Option<Vec<Object>>>,
+) -> Result<(), ApiError> {
+    if let Some(variables) = sent {
+        draft.variables = checked_variables(variables.unwrap_or_default())?;
+    }
+    Ok(())
 }
 
 fn agent_out(agent: &AgentRow) -> AgentOut {
@@ -212,8 +210,8 @@ pub async fn create(
     Input(input): Input<AgentIn>,
 ) -> Result<(StatusCode, Json<AgentOut>), ApiError> {
     caller.require_admin()?;
-    let patch = with_variables(input.common()?, &input.variables)?;
-    let draft = patch.applied(&AgentConfig::default())?;
+    let mut draft = input.common()?.applied(&AgentConfig::default())?;
+    set_variables(&mut draft, input.variables)?;
     let slug = input.slug.filter(|slug| !slug.is_empty());
     let agent = insert(
         &gateway,
@@ -319,12 +317,13 @@ pub async fn update(
     Input(input): Input<AgentPatch>,
 ) -> Result<Json<AgentOut>, ApiError> {
     caller.require_admin()?;
-    let patch = with_variables(input.common()?, &input.variables)?;
+    let patch = input.common()?;
     let mut agent = found(&gateway, &caller.tenant_id, &id).await?;
     if let Some(given) = &input.name {
         agent.name = name(given)?;
     }
     agent.draft = patch.applied(&agent.draft)?;
+    set_variables(&mut agent.draft, input.variables)?;
     agent.updated_at = now_micros();
     if !gateway.store.update_agent(&agent).await? {
         return Err(ApiError::not_found("agent", &id));
@@ -400,6 +399,9 @@ pub async fn publish(
 ) -> Result<(StatusCode, Json<AgentVersionOut>), ApiError> {
     caller.require_admin()?;
     check_text("note", input.note.as_deref().unwrap_or_default(), MAX_NOTE)?;
+    let agent = found(&gateway, &caller.tenant_id, &id).await?;
+    let tools = agent.draft.enabled_hosted_tools.iter();
+    check_hosted_tools(tools.map(String::as_str))?;
     let published = gateway
         .store
         .publish_agent(

@@ -28,10 +28,19 @@ pub struct ApprovalOut {
     pub elicitation: Option<Map<String, Value>>,
     /// `pending`, `approved`, `rejected` or `cancelled`.
     pub status: String,
-    pub actor: Option<Value>,
+    /// Who decided: whom the decision names, else the smith or the tenant whose token it came with.
+    pub actor: Option<String>,
     pub reason: Option<String>,
     pub created_at: Time,
     pub resolved_at: Option<Time>,
+}
+
+/// The name of an actor.
+fn name_of(actor: &str) -> Option<String> {
+    let actor: Map<String, Value> = serde_json::from_str(actor).ok()?;
+    let names = ["on_behalf_of", "email", "id"].into_iter();
+    let mut names = names.filter_map(|name| actor.get(name)?.as_str());
+    names.find(|name| !name.is_empty()).map(str::to_owned)
 }
 
 fn approval_out(row: ApprovalRow) -> ApprovalOut {
@@ -45,10 +54,7 @@ fn approval_out(row: ApprovalRow) -> ApprovalOut {
         args: object(&row.args).unwrap_or_default(),
         elicitation: row.elicitation.as_deref().and_then(object),
         status: row.status,
-        actor: row
-            .actor
-            .as_deref()
-            .and_then(|text| serde_json::from_str(text).ok()),
+        actor: row.actor.as_deref().and_then(name_of),
         reason: row.reason,
         created_at: Time(row.created_at),
         resolved_at: row.resolved_at.map(Time),

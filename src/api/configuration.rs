@@ -2,13 +2,16 @@
 
 use std::collections::BTreeMap;
 
+use http::StatusCode;
 use serde::{Deserialize, Serialize};
-use serde_json::{Map, Value};
+use serde_json::Value;
 use utoipa::ToSchema;
 
 use super::extract::check_text;
 use crate::error::ApiError;
+use crate::json::{Json, Object};
 use crate::store::{AgentConfig, AgentVariable};
+use crate::tools::hosted;
 
 /// The longest instructions, in bytes.
 const MAX_INSTRUCTIONS: usize = 512 * 1024;
@@ -44,18 +47,18 @@ pub enum SkillVersion {
     Name(String),
 }
 
-/// A `{{ name }}` of the instructions, bound from the smith's metadata and fields.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+/// A `{{ name }}` of the instructions, bound from the smith's metadata and fields. It comes back as
+/// it was written.
+#[derive(ToSchema)]
+#[allow(dead_code, reason = "documents what is kept as it was written")]
 pub struct Variable {
     #[schema(pattern = "^[A-Za-z_][A-Za-z0-9_.-]*$", max_length = 64)]
-    pub name: String,
-    #[serde(default)]
-    pub default: Option<String>,
-    #[serde(default)]
-    pub description: Option<String>,
+    name: String,
+    default: Option<String>,
+    description: Option<String>,
     /// A required one that is unbound fails the run with `invalid_variables`.
-    #[serde(default)]
-    pub required: Option<bool>,
+    #[schema(nullable = false)]
+    required: Option<bool>,
 }
 
 /// What is set: a null clears.
@@ -93,34 +96,78 @@ impl ConfigPatch {
                 _ => {}
             }
         }
-        if let Some(Value::Array(variables)) = self.0.get("variables") {
-            check_variables(variables)?;
+        if let Some(Value::Array(tools)) = self.0.get("enabled_hosted_tools") {
+            let unknown = tools.iter().filter_map(Value::as_str);
+            check_hosted_tools(unknown)?;
         }
         Ok(())
     }
 
-    /// A draft with the patch applied.
+    /// A draft with the patch applied; a cleared member has its default.
     pub fn applied(&self, draft: &AgentConfig) -> Result<AgentConfig, ApiError> {
-        let Value::Object(mut document) =
-            serde_json::to_value(draft).map_err(ApiError::internal)?
-        else {
-            return Err(ApiError::internal("a draft is no object"));
-        };
-        for (name, value) in &self.0 {
-            match value {
-                // What is absent has its default, which is what clearing means.
-                Value::Null => document.remove(*name),
-                value => document.insert((*name).to_owned(), value.clone()),
-            };
-        }
-        serde_json::from_value(Value::Object(document)).map_err(ApiError::internal)
+        draft
+            .with_members(self.0.iter().map(|(name, value)| (*name, value)))
+            .map_err(ApiError::internal)
     }
 }
 
-fn check_variables(variables: &[Value]) -> Result<(), ApiError> {
+/// Refuses names of hosted tools that there are not.
+pub fn check_hosted_tools<'a>(names: impl Iterator<Item = &'a str>) -> Result<(), ApiError> {
+    let unknown: Vec<String> = names
+        .filter(|name| hosted::hosted(name).is_none())
+        .map(|name| format!("'{name}'"))
+        .collect();
+    if unknown.is_empty() {
+        return Ok(());
+    }
+    let listed = hosted::HOSTED.iter().filter(|tool| tool.is_listed());
+    let known: Vec<&str> = listed.map(|tool| tool.name()).collect();
+    Err(ApiError::new(
+        StatusCode::UNPROCESSABLE_ENTITY,
+        "unsupported_tools",
+        format!(
+            "no hosted tool is called {}; there are {}",
+            unknown.join(", "),
+            known.join(", ")
+        ),
+    )
+    .param("enabled_hosted_tools"))
+}
+
+/// Variables as they were written, without members that nobody knows.
+pub fn checked_variables(given: Vec<Object>) -> Result<Vec<AgentVariable>, ApiError> {
+    if given.len() > MAX_LIST {
+        let message = format!("must have at most {MAX_LIST} entries");
+        return Err(ApiError::invalid("variables", message));
+    }
     let mut names = std::collections::HashSet::new();
-    for (at, variable) in variables.iter().enumerate() {
-        let name = variable["name"].as_str().unwrap_or_default();
+    let mut kept = Vec::with_capacity(given.len());
+    for (at, mut variable) in given.into_iter().enumerate() {
+        let known = ["name", "default", "description", "required"];
+        // Clients know `required` as there or not, never as null.
+        variable
+            .retain(|key, value| known.contains(&key) && !(key == "required" && value.is_null()));
+        for (member, value) in variable.iter() {
+            let param = || format!("variables[{at}].{member}");
+            let fits = match (member, value) {
+                ("required", Json::Bool(_)) | ("default" | "description", Json::Null) => true,
+                ("name" | "default" | "description", Json::String(text)) => {
+                    check_text("variables", text, MAX_INSTRUCTIONS)
+                        .map_err(|error| error.param(param()))?;
+                    true
+                }
+                _ => false,
+            };
+            if !fits {
+                let wanted = match member {
+                    "required" => "must be true or false",
+                    _ => "must be a string",
+                };
+                return Err(ApiError::invalid(param(), wanted));
+            }
+        }
+        let variable = AgentVariable(variable);
+        let name = variable.name();
         let mut bytes = name.bytes();
         let sane = bytes
             .next()
@@ -134,11 +181,12 @@ fn check_variables(variables: &[Value]) -> Result<(), ApiError> {
         if !sane {
             return Err(refused("is no name of a variable"));
         }
-        if !names.insert(name) {
+        if !names.insert(name.to_owned()) {
             return Err(refused("is there twice"));
         }
+        kept.push(variable);
     }
-    Ok(())
+    Ok(kept)
 }
 
 /// Declares an input with the members of a configuration beside its own.
@@ -209,13 +257,46 @@ pub struct Inherited {
     pub memory_consolidation: Option<bool>,
 }
 
+/// What a smith's members would be without its overrides.
+#[derive(Debug, Clone, Serialize, ToSchema)]
+pub struct SmithInherited {
+    /// Empty: none is set anywhere.
+    pub model: String,
+    pub instructions: Option<String>,
+    pub enabled_hosted_tools: Vec<String>,
+    pub vector_store_ids: Vec<String>,
+    pub mcp_servers: Option<Vec<String>>,
+    pub skills: Vec<SkillRef>,
+    pub auto_memory: bool,
+    pub memory_consolidation: bool,
+}
+
+impl Inherited {
+    /// With `default_model` where no model is set; what is switched neither on nor off is off.
+    pub fn effective(self, default_model: Option<&str>) -> SmithInherited {
+        let default_model = || default_model.unwrap_or_default().to_owned();
+        SmithInherited {
+            model: self.model.unwrap_or_else(default_model),
+            instructions: self.instructions,
+            enabled_hosted_tools: self.enabled_hosted_tools,
+            vector_store_ids: self.vector_store_ids,
+            mcp_servers: self.mcp_servers,
+            skills: self.skills,
+            auto_memory: self.auto_memory.unwrap_or(false),
+            memory_consolidation: self.memory_consolidation.unwrap_or(false),
+        }
+    }
+}
+
 /// An agent's draft, or the snapshot of a version.
 #[derive(Debug, Clone, Serialize, ToSchema)]
 pub struct AgentDraft {
     #[serde(flatten)]
     pub common: Inherited,
-    pub variables: Vec<Variable>,
-    pub ui_resources: Vec<Map<String, Value>>,
+    #[schema(value_type = Vec<Variable>)]
+    pub variables: Vec<AgentVariable>,
+    #[schema(value_type = Vec<crate::api::agent_ui::UiResource>)]
+    pub ui_resources: Vec<Object>,
 }
 
 impl From<&AgentConfig> for Inherited {
@@ -241,34 +322,8 @@ impl From<&AgentConfig> for AgentDraft {
     fn from(config: &AgentConfig) -> Self {
         Self {
             common: config.into(),
-            variables: config.variables.iter().map(Variable::from).collect(),
-            ui_resources: config
-                .ui_resources
-                .iter()
-                .filter_map(|resource| resource.as_object().cloned())
-                .collect(),
-        }
-    }
-}
-
-impl From<&AgentVariable> for Variable {
-    fn from(variable: &AgentVariable) -> Self {
-        Self {
-            name: variable.name.clone(),
-            default: variable.default.clone(),
-            description: variable.description.clone(),
-            required: Some(variable.required),
-        }
-    }
-}
-
-impl From<&Variable> for AgentVariable {
-    fn from(variable: &Variable) -> Self {
-        Self {
-            name: variable.name.clone(),
-            default: variable.default.clone(),
-            description: variable.description.clone(),
-            required: variable.required.unwrap_or(false),
+            variables: config.variables.clone(),
+            ui_resources: config.ui_resources.clone(),
         }
     }
 }
@@ -288,7 +343,6 @@ pub fn differing(config: &AgentConfig, agent: &AgentConfig) -> BTreeMap<String, 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use serde_json::json;
 
     #[test]
     fn a_null_clears_and_an_absent_member_stays() {
@@ -309,14 +363,35 @@ mod tests {
     }
 
     #[test]
-    fn variables_have_sane_names_once() {
-        let check = |variables: Value| {
-            let patch = ConfigPatch(BTreeMap::from([("variables", variables)]));
-            patch.check().map_err(|e| e.code.into_owned())
+    fn variables_have_sane_names_once_and_come_back_as_written() {
+        let check = |text: &str| {
+            let given = serde_json::from_str(text).expect("a list");
+            let kept = checked_variables(given).map_err(|e| e.code.into_owned());
+            kept.map(|kept| serde_json::to_string(&kept).expect("written"))
         };
-        assert_eq!(check(json!([{ "name": "a.b" }])), Ok(()));
+        for written in [
+            r#"[{"name":"a.b"}]"#,
+            r#"[{"required":false,"description":null,"name":"a","default":"b"}]"#,
+        ] {
+            assert_eq!(check(written).as_deref(), Ok(written));
+        }
+        let kept = check(r#"[{"kind":"text","name":"a","required":null}]"#);
+        assert_eq!(kept.as_deref(), Ok(r#"[{"name":"a"}]"#));
         let refused = Err("invalid_variables".to_owned());
-        assert_eq!(check(json!([{ "name": "1" }])), refused);
-        assert_eq!(check(json!([{ "name": "a" }, { "name": "a" }])), refused);
+        assert_eq!(check(r#"[{"name":"1"}]"#), refused);
+        assert_eq!(check(r#"[{}]"#), refused);
+        assert_eq!(check(r#"[{"name":"a"},{"name":"a"}]"#), refused);
+        let refused = Err("invalid_request".to_owned());
+        assert_eq!(check(r#"[{"name":"a","required":"yes"}]"#), refused);
+        assert_eq!(check(r#"[{"name":1}]"#), refused);
+    }
+
+    #[test]
+    fn hosted_tools_that_there_are_not_are_refused_by_name() {
+        let check = |names: &[&str]| check_hosted_tools(names.iter().copied());
+        assert!(check(&["calculator", "web_search"]).is_ok());
+        let refused = check(&["calculator", "nope", "nor_this"]).expect_err("refused");
+        assert_eq!(refused.code, "unsupported_tools");
+        assert!(refused.message.contains("'nope', 'nor_this'"));
     }
 }

@@ -4,7 +4,7 @@ use axum::Json;
 use axum::extract::{Path, State};
 use http::StatusCode;
 use serde::{Deserialize, Serialize};
-use serde_json::{Map, Value, json};
+use serde_json::json;
 use utoipa::ToSchema;
 
 use super::AppState;
@@ -16,6 +16,7 @@ use crate::auth::Scope;
 use crate::connection::Credential;
 use crate::error::ApiError;
 use crate::ids;
+use crate::json::Object;
 use crate::store::{ConnectionRow, now_micros};
 
 const MAX_TOKEN: usize = 16 * 1024;
@@ -47,17 +48,21 @@ pub struct ConnectionIn {
     pub scopes: Option<Vec<String>>,
     pub credential: CredentialIn,
     #[serde(default)]
-    pub metadata: Option<Map<String, Value>>,
+    pub metadata: Option<Object>,
 }
 
 #[derive(Deserialize, ToSchema)]
 pub struct ConnectionPatch {
     #[serde(default)]
     pub scopes: Option<Vec<String>>,
+    /// Only an `active` one is used.
+    #[serde(default)]
+    #[schema(pattern = "^(active|expired|revoked)?$")]
+    pub status: Option<String>,
     #[serde(default)]
     pub credential: Option<CredentialIn>,
     #[serde(default)]
-    pub metadata: Option<Map<String, Value>>,
+    pub metadata: Option<Object>,
 }
 
 #[derive(Debug, Serialize, ToSchema)]
@@ -68,7 +73,7 @@ pub struct ConnectionOut {
     /// `active` or `expired`.
     pub status: String,
     pub expires_at: Option<Time>,
-    pub metadata: Map<String, Value>,
+    pub metadata: Object,
     pub created_at: Time,
 }
 
@@ -83,7 +88,7 @@ pub(super) fn connection_out(row: ConnectionRow) -> ConnectionOut {
             false => row.status,
         },
         expires_at: row.expires_at.map(Time),
-        metadata: serde_json::from_str(&row.metadata).unwrap_or_default(),
+        metadata: Object::parse_or_empty(&row.metadata),
         created_at: Time(row.created_at),
     }
 }
@@ -216,7 +221,7 @@ pub async fn create(
         scopes: json!(scopes).to_string(),
         status: "active".to_owned(),
         expires_at,
-        metadata: Value::Object(metadata).to_string(),
+        metadata: metadata.to_text(),
         created_at: now,
         updated_at: now,
     };
@@ -266,7 +271,14 @@ pub async fn update(
     }
     if let Some(metadata) = input.metadata {
         check_metadata(&metadata)?;
-        row.metadata = Value::Object(metadata).to_string();
+        row.metadata = metadata.to_text();
+    }
+    if let Some(status) = input.status.filter(|status| !status.is_empty()) {
+        if !["active", "expired", "revoked"].contains(&status.as_str()) {
+            let message = "must be active, expired or revoked";
+            return Err(ApiError::invalid("status", message));
+        }
+        row.status = status;
     }
     if let Some(credential) = input.credential {
         let kept = gateway.connections.open(&row)?;

@@ -17,6 +17,7 @@ use super::smiths::check_metadata;
 use crate::auth::{Principal, Scope};
 use crate::error::ApiError;
 use crate::ids;
+use crate::json::Object;
 use crate::store::{ConversationRow, now_micros};
 
 const MAX_TITLE: usize = 1024;
@@ -26,7 +27,7 @@ pub struct ConversationIn {
     #[serde(default)]
     pub title: Option<String>,
     #[serde(default)]
-    pub metadata: Option<Map<String, Value>>,
+    pub metadata: Option<Object>,
     /// The conversation so far: items as `GET …/items` shows them.
     #[serde(default)]
     #[schema(max_items = 100)]
@@ -39,7 +40,7 @@ pub struct ConversationPatch {
     #[serde(default)]
     pub title: Option<String>,
     #[serde(default)]
-    pub metadata: Option<Map<String, Value>>,
+    pub metadata: Option<Object>,
 }
 
 #[derive(Debug, Serialize, ToSchema)]
@@ -53,7 +54,7 @@ pub struct ConversationOut {
     pub updated_at: i64,
     pub title: Option<String>,
     pub smith_id: String,
-    pub metadata: Map<String, Value>,
+    pub metadata: Object,
 }
 
 #[derive(Debug, Serialize, ToSchema)]
@@ -97,7 +98,7 @@ fn conversation_out(row: ConversationRow) -> ConversationOut {
         updated_at: row.updated_at / 1_000_000,
         title: row.title,
         smith_id: row.smith_id,
-        metadata: serde_json::from_str(&row.metadata).unwrap_or_default(),
+        metadata: Object::parse_or_empty(&row.metadata),
     }
 }
 
@@ -136,7 +137,7 @@ pub async fn create(
         tenant_id: caller.tenant_id.to_string(),
         smith_id: smith.to_string(),
         title,
-        metadata: Value::Object(metadata).to_string(),
+        metadata: metadata.to_text(),
         turns: serde_json::to_string(&turns).map_err(ApiError::internal)?,
         created_at: now,
         updated_at: now,
@@ -200,11 +201,10 @@ pub async fn update(
         row.title = Some(title);
     }
     if let Some(more) = input.metadata {
-        let mut metadata: Map<String, Value> =
-            serde_json::from_str(&row.metadata).unwrap_or_default();
+        let mut metadata = Object::parse_or_empty(&row.metadata);
         metadata.extend(more);
         check_metadata(&metadata)?;
-        row.metadata = Value::Object(metadata).to_string();
+        row.metadata = metadata.to_text();
     }
     row.updated_at = now_micros();
     if !gateway.store.update_conversation(&row).await? {

@@ -4,8 +4,6 @@ use axum::Json;
 use axum::extract::{Path, State};
 use http::StatusCode;
 use serde::{Deserialize, Serialize};
-use serde_json::{Map, Value};
-use std::collections::BTreeMap;
 use utoipa::ToSchema;
 
 use super::AppState;
@@ -16,6 +14,7 @@ use super::time::Time;
 use crate::bus::Notice;
 use crate::error::ApiError;
 use crate::ids;
+use crate::json::{Entries, Object};
 use crate::store::{CustomerRow, ExternalIds, Metadata, now_micros};
 
 const MAX_EXTERNAL_IDS: usize = 64;
@@ -27,9 +26,10 @@ pub struct CustomerIn {
     pub name: String,
     /// Ids elsewhere, by the other system's name.
     #[serde(default)]
-    pub external_ids: Option<BTreeMap<String, String>>,
+    #[schema(value_type = Option<BTreeMap<String, String>>)]
+    pub external_ids: Option<Entries<String>>,
     #[serde(default)]
-    pub metadata: Option<Map<String, Value>>,
+    pub metadata: Option<Object>,
 }
 
 #[derive(Debug, Deserialize, ToSchema)]
@@ -38,17 +38,19 @@ pub struct CustomerPatch {
     #[schema(min_length = 1, max_length = 200)]
     pub name: Option<String>,
     #[serde(default)]
-    pub external_ids: Option<BTreeMap<String, String>>,
+    #[schema(value_type = Option<BTreeMap<String, String>>)]
+    pub external_ids: Option<Entries<String>>,
     #[serde(default)]
-    pub metadata: Option<Map<String, Value>>,
+    pub metadata: Option<Object>,
 }
 
 #[derive(Debug, Serialize, ToSchema)]
 pub struct CustomerOut {
     pub id: String,
     pub name: String,
-    pub external_ids: BTreeMap<String, String>,
-    pub metadata: Map<String, Value>,
+    #[schema(value_type = BTreeMap<String, String>)]
+    pub external_ids: Entries<String>,
+    pub metadata: Object,
     /// On single reads.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(nullable = false)]
@@ -77,9 +79,7 @@ async fn counted(gateway: &AppState, customer: CustomerRow) -> Result<CustomerOu
     Ok(out)
 }
 
-fn checked(
-    external_ids: Option<BTreeMap<String, String>>,
-) -> Result<Option<ExternalIds>, ApiError> {
+fn checked(external_ids: Option<Entries<String>>) -> Result<Option<ExternalIds>, ApiError> {
     if let Some(ids) = &external_ids {
         if ids.len() > MAX_EXTERNAL_IDS {
             return Err(ApiError::invalid(
@@ -87,7 +87,7 @@ fn checked(
                 format!("must have at most {MAX_EXTERNAL_IDS} entries"),
             ));
         }
-        for (system, id) in ids {
+        for (system, id) in ids.iter() {
             check_text("external_ids", system, MAX_EXTERNAL_ID)?;
             check_text("external_ids", id, MAX_EXTERNAL_ID)?;
         }

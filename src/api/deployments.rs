@@ -4,7 +4,6 @@ use axum::Json;
 use axum::extract::{Path, State};
 use axum::http::StatusCode;
 use serde::{Deserialize, Serialize};
-use serde_json::{Map, Value};
 use utoipa::ToSchema;
 
 use super::AppState;
@@ -15,6 +14,7 @@ use crate::auth::{Principal, Scope};
 use crate::error::ApiError;
 use crate::gateway::Gateway;
 use crate::ids;
+use crate::json::Object;
 use crate::store::{DeploymentFilter, DeploymentRow, now_micros};
 
 const MAX_METADATA: usize = 16 * 1024;
@@ -36,7 +36,7 @@ pub struct DeploymentIn {
     /// `mcp`; the other kinds are not built yet.
     pub kind: String,
     #[serde(default)]
-    pub provider_metadata: Option<Map<String, Value>>,
+    pub provider_metadata: Option<Object>,
     #[serde(default)]
     pub display_name: Option<String>,
     #[serde(default)]
@@ -61,7 +61,7 @@ pub struct DeploymentOut {
     pub kind: String,
     pub address: Option<String>,
     pub provider: Option<String>,
-    pub provider_metadata: Map<String, Value>,
+    pub provider_metadata: Object,
     pub display_name: Option<String>,
     pub owner_email: Option<String>,
     /// Where an MCP host connects to.
@@ -94,7 +94,7 @@ fn deployment_out(gateway: &Gateway, row: DeploymentRow) -> DeploymentOut {
         kind: row.kind,
         address: row.address,
         provider: row.provider,
-        provider_metadata: serde_json::from_str(&row.provider_metadata).unwrap_or_default(),
+        provider_metadata: Object::parse_or_empty(&row.provider_metadata),
         display_name: row.display_name,
         owner_email: row.owner_email,
         status: row.status,
@@ -171,7 +171,7 @@ pub async fn create(
     if !known {
         return Err(ApiError::not_found(&target.kind, &target.id));
     }
-    let metadata = Value::Object(input.provider_metadata.unwrap_or_default()).to_string();
+    let metadata = input.provider_metadata.unwrap_or_default().to_text();
     check_text("provider_metadata", &metadata, MAX_METADATA)?;
     let row = DeploymentRow {
         id: ids::mint(ids::Kind::Deployment),
@@ -208,7 +208,7 @@ pub async fn list(
 ) -> Result<Json<Page<DeploymentOut>>, ApiError> {
     caller.require(Scope::DeploymentsRead)?;
     let mut filter = DeploymentFilter {
-        target_type: page.filter("target_type"),
+        target_type: page.filters.one_of("target_type", &["smith", "agent"])?,
         target_id: page.filter("target_id"),
     };
     if let Some(own) = caller.smith_id() {

@@ -11,6 +11,7 @@ use super::extract::Caller;
 use super::page::{Page, PageParams, PageQuery};
 use super::time::Time;
 use crate::error::ApiError;
+use crate::run::actor_out;
 use crate::store::{EventFilter, EventRow};
 
 /// Who caused something.
@@ -19,8 +20,10 @@ pub struct Actor {
     /// `tenant` or `smith`.
     pub kind: String,
     pub id: String,
-    pub token_id: Option<String>,
-    pub email: Option<String>,
+    /// Empty: no token acted.
+    pub token_id: String,
+    /// Empty: nobody is named.
+    pub email: String,
 }
 
 #[derive(Debug, Serialize, ToSchema)]
@@ -33,7 +36,7 @@ pub struct EventOut {
     pub smith_id: Option<String>,
     pub data: Map<String, Value>,
     #[schema(value_type = Option<Actor>)]
-    pub actor: Option<Value>,
+    pub actor: Option<Map<String, Value>>,
     pub created_at: Time,
 }
 
@@ -44,10 +47,7 @@ fn event_out(event: EventRow) -> EventOut {
         kind: event.kind,
         smith_id: event.smith_id,
         data: serde_json::from_str(&event.data).unwrap_or_default(),
-        actor: event
-            .actor
-            .as_deref()
-            .and_then(|text| serde_json::from_str(text).ok()),
+        actor: actor_out(event.actor.as_deref()),
         created_at: Time(event.created_at),
     }
 }

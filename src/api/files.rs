@@ -8,7 +8,7 @@ use axum::extract::{FromRequestParts, Path, State};
 use axum::response::{IntoResponse, Response};
 use bytes::BytesMut;
 use http::request::Parts;
-use http::{HeaderValue, StatusCode, header};
+use http::{HeaderName, HeaderValue, header};
 use serde::Serialize;
 use std::sync::Arc;
 use utoipa::{IntoParams, ToSchema};
@@ -215,7 +215,7 @@ pub async fn list(
     caller.require(Scope::FilesRead)?;
     let filter = FileFilter {
         smith_id: caller.smith_id().map(|id| id.to_string()),
-        purpose: query.filters.get("purpose"),
+        purpose: query.filters.one_of("purpose", &PURPOSES)?,
     };
     let rows = gateway
         .store
@@ -236,6 +236,61 @@ pub async fn one(
     Ok(Json(file_out(found(&gateway, &caller, &id).await?)))
 }
 
+/// What goes with bytes that somebody uploaded: a browser shall save them, under their name.
+pub(super) fn download_headers(
+    media_type: &'static str,
+    filename: &str,
+) -> [(HeaderName, HeaderValue); 3] {
+    let disposition = HeaderValue::from_str(&disposition(filename));
+    [
+        (header::CONTENT_TYPE, HeaderValue::from_static(media_type)),
+        (
+            header::CONTENT_DISPOSITION,
+            disposition.unwrap_or(HeaderValue::from_static("attachment")),
+        ),
+        (
+            header::X_CONTENT_TYPE_OPTIONS,
+            HeaderValue::from_static("nosniff"),
+        ),
+    ]
+}
+
+/// `Content-Disposition` of a file to save (RFC 6266). The name is its last part alone, without what
+/// a system could take for more than a name; one that is not ASCII comes in its encoded form too.
+fn disposition(filename: &str) -> String {
+    const MAX: usize = 200;
+    let last = filename.rsplit(['/', '\\']).next().unwrap_or_default();
+    // Marks that turn the direction of writing can make an ending look like another.
+    let turns = |c: char| {
+        matches!(c, '\u{200e}' | '\u{200f}' | '\u{202a}'..='\u{202e}'
+        | '\u{2066}'..='\u{2069}')
+    };
+    let kept = last.chars().filter(|c| !c.is_control() && !turns(*c));
+    let name: String = kept.take(MAX).collect();
+    let name = match name.trim().trim_matches('.').is_empty() {
+        true => "file",
+        false => name.trim(),
+    };
+    let plain = |c: char| match c {
+        ' '..='~' if !r#""\%;<>:|?*"#.contains(c) => c,
+        _ => '_',
+    };
+    let ascii: String = name.chars().map(plain).collect();
+    if ascii == name {
+        return format!("attachment; filename=\"{ascii}\"");
+    }
+    let mut encoded = String::with_capacity(name.len() * 3);
+    for byte in name.bytes() {
+        match byte {
+            b'0'..=b'9' | b'A'..=b'Z' | b'a'..=b'z' | b'-' | b'.' | b'_' | b'~' => {
+                encoded.push(char::from(byte));
+            }
+            other => encoded.push_str(&format!("%{other:02X}")),
+        }
+    }
+    format!("attachment; filename=\"{ascii}\"; filename*=UTF-8''{encoded}")
+}
+
 /// Reads a file's content.
 #[utoipa::path(get, path = "/v1/files/{id}/content", tag = "files",
     params(("id" = String, Path)),
@@ -247,7 +302,7 @@ pub async fn content(
 ) -> Result<Response, ApiError> {
     caller.require(Scope::FilesRead)?;
     let file = found(&gateway, &caller, &id).await?;
-    let length = file.bytes;
+    let (length, filename) = (file.bytes, file.filename.clone());
     let pieces = (length as u64).div_ceil(PIECE as u64) as i64;
     let state = (gateway.store.clone(), Arc::new(file), 0i64);
     let stream = futures_util::stream::try_unfold(state, move |(store, file, number)| async move {
@@ -262,18 +317,9 @@ pub async fn content(
         Ok::<_, std::io::Error>(Some((piece, (store, file, number + 1))))
     });
     // The type that the uploader named is not given back: nobody shall run it from here.
-    let headers = [
-        (
-            header::CONTENT_TYPE,
-            HeaderValue::from_static("application/octet-stream"),
-        ),
-        (header::CONTENT_LENGTH, HeaderValue::from(length)),
-        (
-            header::X_CONTENT_TYPE_OPTIONS,
-            HeaderValue::from_static("nosniff"),
-        ),
-    ];
-    let mut response = (StatusCode::OK, headers, Body::from_stream(stream)).into_response();
+    let headers = download_headers("application/octet-stream", &filename);
+    let length = [(header::CONTENT_LENGTH, HeaderValue::from(length))];
+    let mut response = (headers, length, Body::from_stream(stream)).into_response();
     response.extensions_mut().insert(Streamed);
     Ok(response)
 }
@@ -296,4 +342,33 @@ pub async fn remove(
         object: "file",
         deleted: true,
     }))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::disposition;
+
+    #[test]
+    fn names_of_files_are_safe_to_save() {
+        for (given, told) in [
+            ("a b.txt", "filename=\"a b.txt\""),
+            ("../../etc/passwd", "filename=\"passwd\""),
+            ("C:\\x\\y.exe", "filename=\"y.exe\""),
+            ("a\"; filename=\"b.exe", "filename=\"a__ filename=_b.exe\""),
+            ("a\r\nSet-Cookie: x", "filename=\"aSet-Cookie_ x\""),
+            ("", "filename=\"file\""),
+            ("..", "filename=\"file\""),
+            ("\u{202e}txt.exe", "filename=\"txt.exe\""),
+        ] {
+            let header = disposition(given);
+            let begins = header.starts_with(&format!("attachment; {told}"));
+            assert!(begins, "{given:?}: {header}");
+        }
+        assert_eq!(
+            disposition("Zoë 😀.pdf"),
+            "attachment; filename=\"Zo_ _.pdf\"; \
+             filename*=UTF-8''Zo%C3%AB%20%F0%9F%98%80.pdf"
+        );
+        assert!(disposition(&"ü".repeat(1000)).len() < 2000);
+    }
 }

@@ -370,7 +370,7 @@ impl Ask<'_> {
                 response_format: None,
                 params: Params::default(),
                 include_mask: 0,
-                metadata: metadata.as_object().cloned(),
+                metadata: metadata.as_object().cloned().map(Into::into),
                 actor: caller.principal.actor(),
                 mounted: None,
                 response: None,

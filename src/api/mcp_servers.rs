@@ -28,9 +28,10 @@ const MAX_NAME: usize = 256;
 /// How calls prove who is calling.
 #[derive(Deserialize, ToSchema)]
 pub struct McpAuthIn {
-    /// `none`, `bearer` or `oauth`.
-    #[schema(pattern = "^(none|bearer|oauth)$")]
-    pub kind: String,
+    /// `none`, `bearer` or `oauth`; absent only where a preset says it.
+    #[serde(default)]
+    #[schema(pattern = "^(none|bearer|oauth)?$")]
+    pub kind: Option<String>,
     /// Whose grants are used, with `oauth`.
     #[serde(default)]
     pub provider: Option<String>,
@@ -197,14 +198,14 @@ fn policy(rules: Vec<Map<String, Value>>) -> Result<Vec<ApprovalRule>, ApiError>
         let pattern = pattern.ok_or_else(|| bad("'match' must be a glob"))?;
         check_text("approval_policy", pattern, MAX_NAME)?;
         Glob::new(pattern).map_err(|_| bad("'match' must be a glob"))?;
-        match rule.get("require") {
-            None | Some(Value::Null) => {}
-            Some(Value::String(word)) if word == "approval" => {}
+        let require = match rule.get("require") {
+            None | Some(Value::Null) => None,
+            Some(Value::String(word)) if word == "approval" => Some(word.clone()),
             Some(_) => return Err(bad("'require' can only be \"approval\"")),
-        }
+        };
         Ok(ApprovalRule {
             pattern: pattern.to_owned(),
-            require: Some("approval".to_owned()),
+            require,
         })
     };
     rules.into_iter().enumerate().map(rule).collect()
@@ -219,13 +220,12 @@ fn settings(
     input: McpServerIn,
     preset: Option<&catalog::CatalogEntry>,
 ) -> Result<(McpSettings, Option<String>), ApiError> {
-    let kind = match (&input.auth, preset) {
-        (Some(auth), _) => match auth.kind.as_str() {
-            "none" => McpAuth::None,
-            "bearer" => McpAuth::Bearer,
-            "oauth" => McpAuth::Oauth,
-            _ => return Err(invalid_auth("must be none, bearer or oauth")),
-        },
+    let kind = input.auth.as_ref().and_then(|auth| auth.kind.as_deref());
+    let kind = match (kind.filter(|kind| !kind.is_empty()), preset) {
+        (Some("none"), _) => McpAuth::None,
+        (Some("bearer"), _) => McpAuth::Bearer,
+        (Some("oauth"), _) => McpAuth::Oauth,
+        (Some(_), _) => return Err(invalid_auth("must be none, bearer or oauth")),
         (None, Some(preset)) => preset.auth,
         (None, None) => return Err(invalid_auth("is required: none, bearer or oauth")),
     };

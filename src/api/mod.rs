@@ -40,12 +40,14 @@ pub mod need;
 mod oauth;
 mod openapi;
 mod organization;
+mod out_of_scope;
 mod page;
 mod reference;
 pub mod responses;
 mod returns;
 mod runs;
 mod skill_bundle;
+mod skill_manifest;
 mod skills;
 mod smith_history;
 mod smiths;
@@ -240,7 +242,7 @@ fn document() -> utoipa::openapi::OpenApi {
 /// All REST routes.
 pub fn router(gateway: AppState) -> Router {
     let (router, _) = documented().split_for_parts();
-    router
+    out_of_scope::routes(router)
         // The id of a model may hold slashes, which a documented path cannot say.
         .route("/v1/models/{*id}", axum::routing::get(models::one))
         .route(

@@ -56,6 +56,8 @@ pub struct ProviderOut {
     pub refresh_webhook: Option<String>,
     pub authorize_url: Option<String>,
     pub has_client_secret: bool,
+    /// Always true.
+    pub configured: bool,
 }
 
 #[derive(Debug, Deserialize, ToSchema)]
@@ -78,6 +80,7 @@ pub struct AuthorizeOut {
 fn provider_out(row: OauthProviderRow) -> ProviderOut {
     ProviderOut {
         has_client_secret: row.sealed.is_some(),
+        configured: true,
         provider: row.provider,
         client_id: row.client_id,
         token_uri: row.token_uri,

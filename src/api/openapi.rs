@@ -23,7 +23,7 @@ use super::runs::{InputMessage, RunOut};
         description = "A self-hosted gateway for AI agents. API version 2026-05-01.",
         license(name = "Apache-2.0", identifier = "Apache-2.0")
     ),
-    security(("token" = [])),
+    security(("bearerAuth" = [])),
     paths(chat_completions, create_response, ui_chat, ui_stream, create_run, replay_run, run_events),
     components(schemas(ErrorOut, ErrorBody))
 )]
@@ -168,7 +168,7 @@ pub fn complete(mut document: Document) -> Document {
         .bearer_format("JWT")
         .description(Some("`tha_live_…`, `thp_live_…` or `tho_live_…`"))
         .build();
-    components.add_security_scheme("token", SecurityScheme::Http(scheme));
+    components.add_security_scheme("bearerAuth", SecurityScheme::Http(scheme));
     let error = ResponseBuilder::new()
         .description("An error, in OpenAI's envelope")
         .content(
@@ -196,7 +196,7 @@ pub fn complete(mut document: Document) -> Document {
         .collect();
     for (path, item) in &mut document.paths.paths {
         for (method, operation) in operations(item) {
-            operation.operation_id = operation.operation_id.take().map(|id| named(&id, path));
+            operation.operation_id = Some(named(&method, path));
             // No body counts as an empty object.
             if let Some(RefOr::T(body)) = &mut operation.request_body
                 && let Some(RefOr::T(content)) = body.content.get("application/json")
@@ -222,23 +222,142 @@ pub fn complete(mut document: Document) -> Document {
     document
 }
 
-/// An operation's id, unique in the document and a fit name for a function of a client: what its
-/// handler does, and with what.
-fn named(handler: &str, path: &str) -> String {
-    let verb = match handler {
-        "one" => "get",
-        "remove" => "delete",
-        other => other,
+/// Operations whose ids are not made of their paths alone.
+const NAMES: [(&str, &str, &str); 24] = [
+    ("POST", "/v1/chat/completions", "completions.create"),
+    ("POST", "/v1/files", "files.upload"),
+    ("POST", "/v1/agents/{id}/ui", "agents.ui.put"),
+    (
+        "POST",
+        "/v1/agents/{id}/versions",
+        "agents.versions.publish",
+    ),
+    ("GET", "/v1/smiths/{id}/memory", "smiths.memory.get"),
+    ("PUT", "/v1/smiths/{id}/memory", "smiths.memory.set"),
+    (
+        "GET",
+        "/v1/smiths/{id}/model_keys",
+        "smiths.models.keys.list",
+    ),
+    (
+        "PUT",
+        "/v1/smiths/{id}/model_keys/{provider}",
+        "smiths.models.keys.put",
+    ),
+    (
+        "DELETE",
+        "/v1/smiths/{id}/model_keys/{provider}",
+        "smiths.models.keys.delete",
+    ),
+    (
+        "GET",
+        "/v1/smiths/{id}/runs/{run}/events",
+        "smiths.runs.events",
+    ),
+    ("GET", "/v1/tenant/hosted_tools", "tenant.tools.list"),
+    ("GET", "/v1/tenant/model_keys", "tenant.models.keys.list"),
+    (
+        "PUT",
+        "/v1/tenant/model_keys/{provider}",
+        "tenant.models.keys.put",
+    ),
+    (
+        "DELETE",
+        "/v1/tenant/model_keys/{provider}",
+        "tenant.models.keys.delete",
+    ),
+    ("DELETE", "/v1/tenant/tokens/{id}", "tenant.tokens.revoke"),
+    ("GET", "/v1/tenant/usage", "tenant.usage"),
+    ("GET", "/v1/usage", "usage.breakdown"),
+    (
+        "GET",
+        "/v1/vector_stores/{id}/file_batches/{batch}/files",
+        "vectorStores.fileBatches.files",
+    ),
+    ("GET", "/oauth/authorize", "oauth.authorize.page"),
+    ("POST", "/oauth/authorize", "oauth.authorize.decide"),
+    ("GET", "/health", "health.get"),
+    ("GET", "/ready", "ready.get"),
+    ("GET", "/.well-known/jwks.json", "jwks.get"),
+    (
+        "GET",
+        "/.well-known/oauth-authorization-server",
+        "oauth.metadata.get",
+    ),
+];
+
+/// Last parts of paths that are something to do, not something to have.
+const ACTIONS: [&str; 24] = [
+    "attach",
+    "authorize",
+    "callback",
+    "cancel",
+    "complete",
+    "content",
+    "decline",
+    "import",
+    "ingest",
+    "recall",
+    "redeliver",
+    "refresh",
+    "register",
+    "replay",
+    "restore",
+    "revoke",
+    "rollout",
+    "rotate_secret",
+    "search",
+    "status",
+    "stream",
+    "submit",
+    "test",
+    "token",
+];
+
+/// An operation's id, as the reference has them: what its path names, with dots, and what is done
+/// with it. It is unique in the document, and none is the beginning of another.
+fn named(method: &HttpMethod, path: &str) -> String {
+    let method = match method {
+        HttpMethod::Get => "GET",
+        HttpMethod::Put => "PUT",
+        HttpMethod::Post => "POST",
+        HttpMethod::Patch => "PATCH",
+        _ => "DELETE",
     };
-    let fixed = path.split('/').filter(|part| {
-        !part.is_empty() && *part != "v1" && !part.starts_with('{') && *part != handler
+    let known = NAMES.iter().find(|(m, p, _)| *m == method && *p == path);
+    if let Some((_, _, name)) = known {
+        return (*name).to_owned();
+    }
+    let ends_in_id = path.ends_with('}');
+    let parts = path.split(['/', ':']).filter(|part| {
+        !part.is_empty() && *part != "v1" && *part != ".well-known" && !part.starts_with('{')
     });
-    let name = [verb]
-        .into_iter()
-        .chain(fixed)
-        .collect::<Vec<_>>()
-        .join("_");
-    name.replace([':', '.', '-'], "_")
+    let mut names: Vec<String> = parts.clone().map(camel_case).collect();
+    let last = parts.last().unwrap_or_default();
+    let is_action = !ends_in_id && (ACTIONS.contains(&last) || path == "/v1/runs/{id}/trace");
+    if !is_action {
+        let verb = match (method, ends_in_id) {
+            ("GET", true) => "get",
+            ("GET", false) => "list",
+            ("PUT", _) => "put",
+            ("DELETE", _) => "delete",
+            ("POST", false) => "create",
+            _ => "update",
+        };
+        names.push(verb.to_owned());
+    }
+    names.join(".")
+}
+
+fn camel_case(part: &str) -> String {
+    let mut words = part.split(['_', '-', '.']).filter(|word| !word.is_empty());
+    let mut name = words.next().unwrap_or_default().to_owned();
+    for word in words {
+        let (first, rest) = word.split_at(word.len().min(1));
+        name.push_str(&first.to_ascii_uppercase());
+        name.push_str(rest);
+    }
+    name
 }
 
 /// `GET /openapi.json`.
@@ -257,16 +376,61 @@ mod tests {
 
     #[test]
     fn operations_have_names_of_their_own() {
-        assert_eq!(named("list", "/v1/agents/{id}/ui"), "list_agents_ui");
-        assert_eq!(named("attach", "/v1/agents/{id}/attach"), "attach_agents");
+        for (method, path, name) in [
+            (HttpMethod::Get, "/v1/smiths", "smiths.list"),
+            (HttpMethod::Post, "/v1/smiths", "smiths.create"),
+            (HttpMethod::Patch, "/v1/smiths/{id}", "smiths.update"),
+            (
+                HttpMethod::Post,
+                "/v1/smiths/{id}/connections/authorize",
+                "smiths.connections.authorize",
+            ),
+            (
+                HttpMethod::Post,
+                "/v1/smiths/{id}/runs/{run}/submit",
+                "smiths.runs.submit",
+            ),
+            (
+                HttpMethod::Get,
+                "/v1/conversations/{id}/items",
+                "conversations.items.list",
+            ),
+            (
+                HttpMethod::Post,
+                "/v1/conversations/{id}",
+                "conversations.update",
+            ),
+            (
+                HttpMethod::Get,
+                "/v1/skills/{id}/versions/{version}/content",
+                "skills.versions.content",
+            ),
+            (HttpMethod::Post, "/v1/traces:ingest", "traces.ingest"),
+            (HttpMethod::Get, "/v1/runs/{id}/trace", "runs.trace"),
+            (
+                HttpMethod::Delete,
+                "/v1/tenant/webhooks/{id}",
+                "tenant.webhooks.delete",
+            ),
+            (HttpMethod::Get, "/v1/vector_stores", "vectorStores.list"),
+        ] {
+            assert_eq!(named(&method, path), name);
+        }
         let mut document = super::super::document();
         let mut seen = HashSet::new();
         for (path, item) in &mut document.paths.paths {
             for (_, operation) in operations(item) {
                 let id = operation.operation_id.clone().expect("an id");
+                assert!(id.contains('.'), "{path}: {id}");
                 assert!(seen.insert(id.clone()), "{path}: {id}");
             }
         }
         assert!(seen.len() > 100);
+        // A name is of a thing to do, or of things that have some.
+        for id in &seen {
+            let group = format!("{id}.");
+            let below = seen.iter().find(|other| other.starts_with(&group));
+            assert!(below.is_none(), "{id} and {below:?}");
+        }
     }
 }

@@ -4,7 +4,6 @@ use axum::Json;
 use axum::extract::{Path, State};
 use http::StatusCode;
 use serde::{Deserialize, Serialize};
-use serde_json::{Map, Value};
 use utoipa::ToSchema;
 
 use super::AppState;
@@ -16,6 +15,7 @@ use super::tokens::{MintedOut, minted_out};
 use crate::auth::{Mint, MintedScope, TOKEN_MAX_SECONDS};
 use crate::error::ApiError;
 use crate::ids;
+use crate::json::Object;
 use crate::store::{OrganizationKeyRow, ProjectRow, now_micros};
 
 const MAX_NAME: usize = 200;
@@ -25,16 +25,20 @@ pub struct ProjectIn {
     #[schema(min_length = 1, max_length = 200)]
     pub name: String,
     #[serde(default)]
-    pub metadata: Option<Map<String, Value>>,
+    pub metadata: Option<Object>,
 }
 
 #[derive(Debug, Serialize, ToSchema)]
 pub struct ProjectOut {
     /// The tenant's id.
     pub id: String,
+    /// The organization's id.
+    pub organization: String,
     pub name: String,
-    pub metadata: Map<String, Value>,
+    pub metadata: Object,
     pub created_at: Time,
+    /// Always null: a deleted project is not shown.
+    pub archived_at: Option<Time>,
 }
 
 /// A token's or key's lifetime and name.
@@ -66,11 +70,13 @@ pub struct OrganizationKeyMade {
     pub token: String,
 }
 
-fn project_out(row: ProjectRow) -> ProjectOut {
+fn project_out(row: ProjectRow, organization: &str) -> ProjectOut {
     ProjectOut {
+        organization: organization.to_owned(),
+        archived_at: None,
         id: row.id,
         name: row.name,
-        metadata: serde_json::from_str(&row.metadata).unwrap_or_default(),
+        metadata: Object::parse_or_empty(&row.metadata),
         created_at: Time(row.created_at),
     }
 }
@@ -117,7 +123,11 @@ pub async fn projects(
             page.fetch(),
         )
         .await?;
-    Ok(Json(page.page(rows, |row| row.id.clone(), project_out)))
+    Ok(Json(page.page(
+        rows,
+        |row| row.id.clone(),
+        |row| project_out(row, organization),
+    )))
 }
 
 /// Makes a project.
@@ -134,11 +144,12 @@ pub async fn create_project(
     let project = ProjectRow {
         id: ids::mint(ids::Kind::Project),
         name: name(&input.name)?,
-        metadata: Value::Object(metadata).to_string(),
+        metadata: metadata.to_text(),
         created_at: now_micros(),
     };
     gateway.store.insert_project(organization, &project).await?;
-    Ok((StatusCode::CREATED, Json(project_out(project))))
+    let out = project_out(project, organization);
+    Ok((StatusCode::CREATED, Json(out)))
 }
 
 async fn found(gateway: &AppState, organization: &str, id: &str) -> Result<ProjectRow, ApiError> {
@@ -155,7 +166,8 @@ pub async fn project(
     Path(id): Path<String>,
 ) -> Result<Json<ProjectOut>, ApiError> {
     let organization = caller.require_organization()?;
-    Ok(Json(project_out(found(&gateway, organization, &id).await?)))
+    let project = found(&gateway, organization, &id).await?;
+    Ok(Json(project_out(project, organization)))
 }
 
 /// Deletes a project and revokes all its tokens.

@@ -5,18 +5,20 @@ use std::time::Duration;
 
 use axum::Json;
 use axum::extract::{Path, State};
+use axum::response::{IntoResponse, Response};
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, json};
 use utoipa::ToSchema;
 
 use super::AppState;
+use super::events::Actor;
 use super::extract::{Caller, Input, check_text};
 use super::page::{Page, PageParams, PageQuery};
 use super::time::Time;
 use crate::auth::Scope;
 use crate::error::ApiError;
 use crate::gateway::Gateway;
-use crate::run::{Cancelled, LiveRun, Word, not_paused, run_out};
+use crate::run::{Cancelled, LiveRun, RunView, Word, not_paused, run_out};
 use crate::store::{RunFilter, RunRow};
 
 const STATUSES: [&str; 7] = [
@@ -79,7 +81,7 @@ pub struct RunOut {
     pub warnings: Vec<Warning>,
     pub usage: Option<RunUsage>,
     pub metadata: Map<String, Value>,
-    pub actor: Option<Map<String, Value>>,
+    pub actor: Option<Actor>,
     /// Of a failed run: `{code, message}`.
     #[schema(nullable = false)]
     pub error: Option<Map<String, Value>>,
@@ -127,7 +129,7 @@ async fn listed(
     caller: &crate::auth::Principal,
     filter: RunFilter,
     page: &PageQuery,
-) -> Result<Json<Page<Value>>, ApiError> {
+) -> Result<Json<Page<RunView>>, ApiError> {
     if let Some(status) = &filter.status
         && !STATUSES.contains(&status.as_str())
     {
@@ -158,7 +160,7 @@ pub async fn list(
     State(gateway): State<AppState>,
     Caller(caller): Caller,
     page: PageQuery,
-) -> Result<Json<Page<Value>>, ApiError> {
+) -> Result<Json<Page<RunView>>, ApiError> {
     caller.require(Scope::RunsRead)?;
     let mut filter = RunFilter {
         smith_id: page.filter("smith_id"),
@@ -184,7 +186,7 @@ pub async fn list_of_smith(
     Caller(caller): Caller,
     Path(smith): Path<String>,
     page: PageQuery,
-) -> Result<Json<Page<Value>>, ApiError> {
+) -> Result<Json<Page<RunView>>, ApiError> {
     caller.require_smith(&smith)?;
     caller.require(Scope::RunsRead)?;
     if gateway
@@ -228,7 +230,7 @@ pub async fn one(
     State(gateway): State<AppState>,
     Caller(caller): Caller,
     Path((smith, run)): Path<(String, String)>,
-) -> Result<Json<Value>, ApiError> {
+) -> Result<Json<RunView>, ApiError> {
     let run = run_of(&gateway, &caller, &smith, &run, Scope::RunsRead).await?;
     Ok(Json(run_out(&run)))
 }
@@ -242,7 +244,7 @@ pub async fn submit(
     Caller(caller): Caller,
     Path((smith, run)): Path<(String, String)>,
     Input(input): Input<SubmitIn>,
-) -> Result<Json<Value>, ApiError> {
+) -> Result<Response, ApiError> {
     let run = run_of(&gateway, &caller, &smith, &run, Scope::RunsWrite).await?;
     match input.kind.as_str() {
         "cancel" => cancel(&gateway, &run, input.reason).await,
@@ -301,9 +303,9 @@ async fn rested(gateway: &Gateway, run: &RunRow) -> Result<RunRow, ApiError> {
 }
 
 /// Writes a decision and, when the run goes on with it, waits until it rests again.
-async fn decide(gateway: &Gateway, run: &RunRow, word: &Word) -> Result<Json<Value>, ApiError> {
+async fn decide(gateway: &Gateway, run: &RunRow, word: &Word) -> Result<Response, ApiError> {
     gateway.runs.decide(run, word).await?;
-    Ok(Json(run_out(&rested(gateway, run).await?)))
+    Ok(Json(run_out(&rested(gateway, run).await?)).into_response())
 }
 
 /// Cancels a run that is under way or waits, and waits for its end; answers the run as it is then.
@@ -345,10 +347,10 @@ async fn cancel(
     gateway: &AppState,
     run: &RunRow,
     reason: Option<String>,
-) -> Result<Json<Value>, ApiError> {
+) -> Result<Response, ApiError> {
     let now = cancel_run(gateway, run, reason).await?;
     if now.status != "cancelled" {
         return Err(not_paused(&now));
     }
-    Ok(Json(json!({ "id": now.id, "status": now.status })))
+    Ok(Json(json!({ "id": now.id, "status": now.status })).into_response())
 }

@@ -5,18 +5,23 @@ use axum::Json;
 use axum::extract::multipart::{Multipart, MultipartRejection};
 use axum::extract::{Path, State};
 use axum::response::{IntoResponse, Response};
-use http::{HeaderValue, header};
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
 use super::AppState;
 use super::extract::{Caller, Input};
+use super::files::download_headers;
 use super::page::{Filters, OaiList, SliceParams, SliceQuery};
 use super::skill_bundle::{self, Bundle};
+use super::skill_manifest::{Manifest, SkillFileOut};
+use super::time::Time;
 use crate::auth::{Principal, Scope};
 use crate::error::ApiError;
 use crate::ids;
-use crate::store::{SkillRemoval, SkillRow, SkillVersionRow, WantedVersion, now_micros};
+use crate::json::{Json as Tree, Object};
+use crate::store::{
+    SkillFile, SkillRemoval, SkillRow, SkillUse, SkillVersionRow, WantedVersion, now_micros,
+};
 
 /// A skill, in OpenAI's shape.
 #[derive(Debug, Serialize, ToSchema)]
@@ -26,10 +31,10 @@ pub struct SkillOut {
     pub object: &'static str,
     pub name: String,
     pub description: String,
-    pub default_version: String,
-    pub latest_version: String,
-    /// Unix seconds.
-    pub created_at: i64,
+    pub default_version: i64,
+    pub latest_version: i64,
+    pub created_at: Time,
+    pub updated_at: Time,
 }
 
 #[derive(Debug, Serialize, ToSchema)]
@@ -38,11 +43,33 @@ pub struct SkillVersionOut {
     #[schema(example = "skill.version")]
     pub object: &'static str,
     pub skill_id: String,
-    pub version: String,
+    pub version: i64,
     pub name: String,
     pub description: String,
-    /// Unix seconds.
-    pub created_at: i64,
+    /// From the front matter of `SKILL.md`, as the next two.
+    pub license: Option<String>,
+    #[schema(value_type = serde_json::Value)]
+    pub compatibility: Option<Tree>,
+    pub metadata: Option<Object>,
+    /// Paths in `references/`.
+    pub references: Vec<String>,
+    /// Paths in `scripts/`.
+    pub scripts: Vec<String>,
+    /// Paths in `assets/`.
+    pub assets: Vec<String>,
+    pub files: Vec<SkillFileOut>,
+    /// Versions of agents that hold it.
+    pub referenced_by: Vec<SkillReference>,
+    /// The size of all files.
+    pub bytes: i64,
+    pub created_at: Time,
+}
+
+/// A version of an agent.
+#[derive(Debug, Serialize, ToSchema)]
+pub struct SkillReference {
+    pub agent_id: String,
+    pub version: i64,
 }
 
 #[derive(Debug, Serialize, ToSchema)]
@@ -69,20 +96,72 @@ pub struct SkillIn {
 #[derive(Debug, Deserialize, ToSchema)]
 pub struct SkillUpdate {
     /// A version's number.
-    #[schema(value_type = String)]
+    #[schema(value_type = i64)]
     pub default_version: serde_json::Value,
 }
 
-fn version_out(row: SkillVersionRow) -> SkillVersionOut {
-    SkillVersionOut {
-        id: format!("{}_v{}", row.skill_id, row.version),
-        object: "skill.version",
-        skill_id: row.skill_id,
-        version: row.version.to_string(),
-        name: row.name,
-        description: row.description,
-        created_at: row.created_at / 1_000_000,
+/// Versions as they are shown, with what was noted of them and who holds them.
+async fn versions_out(
+    gateway: &AppState,
+    rows: Vec<SkillVersionRow>,
+) -> Result<Vec<SkillVersionOut>, ApiError> {
+    let numbers = || rows.iter().map(|row| row.version);
+    let (Some(first), Some(from), Some(to)) = (rows.first(), numbers().min(), numbers().max())
+    else {
+        return Ok(Vec::new());
+    };
+    let store = &gateway.store;
+    let uses = store
+        .skill_uses(&first.tenant_id, &first.skill_id, from, to)
+        .await?;
+    let mut out = Vec::with_capacity(rows.len());
+    for row in rows {
+        let manifest = match row.manifest.as_deref().and_then(Manifest::parse) {
+            Some(manifest) => manifest,
+            None => {
+                let files = store.skill_files(&row.tenant_id, &row.skill_id, row.version);
+                Manifest::of(&files.await?)
+            }
+        };
+        let holders = uses.iter().filter(|held| held.version == row.version);
+        let reference = |held: &SkillUse| SkillReference {
+            agent_id: held.agent_id.clone(),
+            version: held.agent_version,
+        };
+        out.push(SkillVersionOut {
+            id: version_id(&row),
+            object: "skill.version",
+            version: row.version,
+            name: row.name,
+            description: row.description,
+            references: manifest.inside("references"),
+            scripts: manifest.inside("scripts"),
+            assets: manifest.inside("assets"),
+            bytes: manifest.bytes(),
+            license: None,
+            compatibility: None,
+            metadata: None,
+            files: manifest.0,
+            referenced_by: holders.map(reference).collect(),
+            skill_id: row.skill_id,
+            created_at: Time(row.created_at),
+        });
     }
+    Ok(out)
+}
+
+fn version_id(row: &SkillVersionRow) -> String {
+    format!("{}_v{}", row.skill_id, row.version)
+}
+
+async fn version_out(
+    gateway: &AppState,
+    row: SkillVersionRow,
+) -> Result<Json<SkillVersionOut>, ApiError> {
+    let shown = versions_out(gateway, vec![row]).await?.pop();
+    shown
+        .map(Json)
+        .ok_or_else(|| ApiError::internal("a version is not shown"))
 }
 
 /// A skill with the description of its default version.
@@ -94,9 +173,10 @@ async fn skill_out(gateway: &AppState, row: SkillRow) -> Result<SkillOut, ApiErr
     Ok(SkillOut {
         object: "skill",
         description: shown.map(|v| v.description).unwrap_or_default(),
-        default_version: row.default_version.to_string(),
-        latest_version: row.latest_version.to_string(),
-        created_at: row.created_at / 1_000_000,
+        default_version: row.default_version,
+        latest_version: row.latest_version,
+        created_at: Time(row.created_at),
+        updated_at: Time(row.updated_at),
         name: row.name,
         id: row.id,
     })
@@ -178,6 +258,7 @@ pub async fn create(
         default_version: 1,
         latest_version: 1,
         created_at: now,
+        updated_at: now,
     };
     let version = SkillVersionRow {
         tenant_id: skill.tenant_id.clone(),
@@ -186,6 +267,7 @@ pub async fn create(
         name: bundle.name,
         description: bundle.description,
         created_at: now,
+        manifest: Some(Manifest::of(&bundle.files).to_text()),
     };
     let made = gateway.store.insert_skill(&skill, &version, &bundle.files);
     if !made.await? {
@@ -225,13 +307,15 @@ pub async fn update(
         WantedVersion::Latest => skill.latest_version,
         WantedVersion::Default | WantedVersion::None => return Err(missing()),
     };
+    let now = now_micros();
     let set = gateway
         .store
-        .set_skill_default(&skill.tenant_id, &skill.id, version);
+        .set_skill_default(&skill.tenant_id, &skill.id, version, now);
     if !set.await? {
         return Err(missing());
     }
     skill.default_version = version;
+    skill.updated_at = now;
     Ok(Json(skill_out(&gateway, skill).await?))
 }
 
@@ -285,8 +369,12 @@ pub async fn versions(
             query.slice.limit,
         )
         .await?;
-    let id_of = |row: &SkillVersionRow| format!("{}_v{}", row.skill_id, row.version);
-    Ok(Json(query.list(rows, id_of, version_out)))
+    let shown = versions_out(&gateway, rows).await?;
+    Ok(Json(query.list(
+        shown,
+        |version| version.id.clone(),
+        |version| version,
+    )))
 }
 
 /// Adds a version.
@@ -317,13 +405,14 @@ pub async fn add_version(
         name: bundle.name,
         description: bundle.description,
         created_at: now_micros(),
+        manifest: Some(Manifest::of(&bundle.files).to_text()),
     };
     let kept = gateway
         .store
         .add_skill_version(&version, &bundle.files, bundle.make_default)
         .await?;
     let kept = kept.ok_or_else(|| ApiError::not_found("skill", &id))?;
-    Ok(Json(version_out(kept)))
+    version_out(&gateway, kept).await
 }
 
 /// Reads what is known of a version.
@@ -342,7 +431,7 @@ pub async fn version(
         .skill_version(&skill.tenant_id, &id, number(&version)?)
         .await?;
     let row = row.ok_or_else(|| ApiError::not_found("skill version", &version))?;
-    Ok(Json(version_out(row)))
+    version_out(&gateway, row).await
 }
 
 /// Deletes a version that no version of an agent holds.
@@ -369,6 +458,20 @@ pub async fn remove_version(
     }))
 }
 
+/// The file of a path, which may begin with the folder that the bundle was uploaded in: one that the
+/// skill itself does not have.
+fn one_of(files: Vec<SkillFile>, path: &str) -> Option<SkillFile> {
+    let place = |wanted: &str| files.iter().position(|file| file.path == wanted);
+    let in_root = || {
+        let (root, inside) = path.split_once('/')?;
+        let has_folder = |file: &SkillFile| file.path.split('/').next() == Some(root);
+        let is_root = !matches!(root, "" | "." | "..") && !files.iter().any(has_folder);
+        is_root.then(|| place(inside)).flatten()
+    };
+    let at = place(path).or_else(in_root)?;
+    files.into_iter().nth(at)
+}
+
 /// A version's zip, or one file of it.
 async fn bytes_of(
     gateway: &AppState,
@@ -383,25 +486,25 @@ async fn bytes_of(
     if files.is_empty() {
         return Err(ApiError::not_found("skill version", &version.to_string()));
     }
-    let (kind, content) = match path {
+    let (kind, name, content) = match path {
         None => (
             "application/zip",
+            format!("{}.zip", skill.name),
             skill_bundle::packed(&skill.name, &files)?,
         ),
         Some(path) => {
-            let file = files.into_iter().find(|file| file.path == path);
+            let file = one_of(files, &path);
             let file = file.ok_or_else(|| ApiError::not_found("file", &path))?;
-            ("application/octet-stream", file.content)
+            let name = file
+                .path
+                .rsplit('/')
+                .next()
+                .unwrap_or(&file.path)
+                .to_owned();
+            ("application/octet-stream", name, file.content)
         }
     };
-    let headers = [
-        (header::CONTENT_TYPE, HeaderValue::from_static(kind)),
-        (
-            header::X_CONTENT_TYPE_OPTIONS,
-            HeaderValue::from_static("nosniff"),
-        ),
-    ];
-    Ok((headers, content).into_response())
+    Ok((download_headers(kind, &name), content).into_response())
 }
 
 /// Reads the default version as a zip.

@@ -1,15 +1,18 @@
 //! What a smith was and what it remembers: revisions, the working-memory document, recall.
 
+use std::collections::BTreeMap;
+
 use axum::Json;
 use axum::extract::{Path, State};
 use http::StatusCode;
 use serde::{Deserialize, Serialize};
+use serde_json::Value;
 use utoipa::ToSchema;
 
 use super::AppState;
 use super::extract::{Caller, Input, check_text};
 use super::page::{List, Page, PageParams, PageQuery};
-use super::smiths::{SmithOut, permitted, shown, written};
+use super::smiths::{permitted, written};
 use super::time::Time;
 use crate::auth::Scope;
 use crate::error::ApiError;
@@ -24,12 +27,21 @@ const MAX_QUERY: usize = 4096;
 #[derive(Debug, Serialize, ToSchema)]
 pub struct RevisionOut {
     pub version: i64,
-    /// The smith's configuration at this revision.
+    /// The smith's configuration then: whose version it ran, what it set for itself, its person.
     #[schema(value_type = Object)]
-    pub snapshot: SmithSnapshot,
+    pub snapshot: SnapshotOut,
     pub created_by: Option<String>,
     pub note: Option<String>,
     pub created_at: Time,
+}
+
+/// A smith's configuration, with its overrides once more as members of their own.
+#[derive(Debug, Serialize)]
+pub struct SnapshotOut {
+    #[serde(flatten)]
+    smith: SmithSnapshot,
+    #[serde(flatten)]
+    members: BTreeMap<String, Value>,
 }
 
 #[derive(Debug, Deserialize, ToSchema)]
@@ -74,7 +86,10 @@ impl From<past_messages::Hit> for Recalled {
 fn revision_out(row: SmithRevisionRow) -> RevisionOut {
     RevisionOut {
         version: row.version,
-        snapshot: row.snapshot,
+        snapshot: SnapshotOut {
+            members: row.snapshot.overrides.0.clone(),
+            smith: row.snapshot,
+        },
         created_by: row.created_by,
         note: row.note,
         created_at: Time(row.created_at),
@@ -104,16 +119,16 @@ pub async fn revisions(
     )))
 }
 
-/// Makes a smith what it was at a revision, which is a new revision.
+/// Makes a smith what it was at a revision, and answers the new revision that this is.
 #[utoipa::path(post, path = "/v1/smiths/{id}/revisions/{version}/restore", tag = "smiths",
     params(("id" = String, Path), ("version" = i64, Path)), request_body = RestoreIn,
-    responses((status = 200, body = SmithOut)))]
+    responses((status = 200, body = RevisionOut)))]
 pub async fn restore(
     State(gateway): State<AppState>,
     Caller(caller): Caller,
     Path((id, version)): Path<(String, String)>,
     Input(input): Input<RestoreIn>,
-) -> Result<Json<SmithOut>, ApiError> {
+) -> Result<Json<RevisionOut>, ApiError> {
     caller.require_admin()?;
     let missing = || ApiError::not_found("revision", &version);
     let number: i64 = version.parse().map_err(|_| missing())?;
@@ -151,7 +166,12 @@ pub async fn restore(
         None => None,
     };
     written(&gateway, &caller, &smith, Some(&note)).await?;
-    Ok(Json(shown(&gateway, smith).await?))
+    let newest = gateway
+        .store
+        .smith_revisions(&caller.tenant_id, &id, None, 1)
+        .await?;
+    let made = newest.into_iter().next().ok_or_else(missing)?;
+    Ok(Json(revision_out(made)))
 }
 
 /// Reads the working-memory document.

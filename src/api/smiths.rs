@@ -4,12 +4,12 @@ use axum::Json;
 use axum::extract::{Path, State};
 use http::StatusCode;
 use serde::{Deserialize, Serialize};
-use serde_json::{Map, Value};
+use serde_json::Value;
 use utoipa::ToSchema;
 
 use super::AppState;
 use super::agents::new_agent;
-use super::configuration::{ConfigPatch, Inherited, SkillRef, with_configuration};
+use super::configuration::{ConfigPatch, Inherited, SkillRef, SmithInherited, with_configuration};
 use super::extract::{Caller, Input, check_text, sent};
 use super::page::{Page, PageParams, PageQuery};
 use super::time::Time;
@@ -17,6 +17,7 @@ use crate::auth::{Principal, Scope};
 use crate::bus::Notice;
 use crate::error::ApiError;
 use crate::ids;
+use crate::json::Object;
 use crate::run::Effective;
 use crate::store::{
     AgentConfig, Change, Overrides, SmithChange, SmithFilter, SmithProfile, SmithRow, now_micros,
@@ -47,8 +48,8 @@ with_configuration! {
         #[schema(value_type = Option<String>)]
         pub customer_id: Option<Option<String>>,
         #[serde(default, deserialize_with = "sent")]
-        #[schema(value_type = Option<Map<String, Value>>)]
-        pub metadata: Option<Option<Map<String, Value>>>,
+        #[schema(value_type = Option<Object>)]
+        pub metadata: Option<Option<Object>>,
         /// Absent: the default agent.
         #[serde(default)]
         pub agent_id: Option<String>,
@@ -76,8 +77,8 @@ with_configuration! {
         #[schema(value_type = Option<String>)]
         pub customer_id: Option<Option<String>>,
         #[serde(default, deserialize_with = "sent")]
-        #[schema(value_type = Option<Map<String, Value>>)]
-        pub metadata: Option<Option<Map<String, Value>>>,
+        #[schema(value_type = Option<Object>)]
+        pub metadata: Option<Option<Object>>,
         #[serde(default)]
         pub agent_id: Option<String>,
         #[serde(default, deserialize_with = "sent")]
@@ -102,7 +103,7 @@ pub struct SmithOut {
     pub locale: Option<String>,
     pub timezone: Option<String>,
     pub customer_id: Option<String>,
-    pub metadata: Map<String, Value>,
+    pub metadata: Object,
     /// The effective model, as the members after it are the effective ones.
     pub model: String,
     pub instructions: String,
@@ -112,20 +113,20 @@ pub struct SmithOut {
     pub vector_store_ids: Vec<String>,
     pub mcp_servers: Option<Vec<String>>,
     pub skills: Vec<SkillRef>,
-    pub auto_memory: Option<bool>,
-    pub memory_consolidation: Option<bool>,
+    pub auto_memory: bool,
+    pub memory_consolidation: bool,
     pub config_source: ConfigSource,
     pub agent_id: String,
     pub agent_version: Option<i64>,
     pub pin: Option<i64>,
     pub override_keys: Vec<String>,
-    pub inherited: Option<Inherited>,
+    pub inherited: Option<SmithInherited>,
     pub created_at: Time,
 }
 
 fn smith_out(effective: Effective, default_model: Option<&str>) -> SmithOut {
-    let config = Inherited::from(&effective.config);
-    let inherited = Inherited::from(&effective.inherited);
+    let config = Inherited::from(&effective.config).effective(default_model);
+    let inherited = Inherited::from(&effective.inherited).effective(default_model);
     let smith = effective.smith;
     SmithOut {
         id: smith.id,
@@ -135,10 +136,7 @@ fn smith_out(effective: Effective, default_model: Option<&str>) -> SmithOut {
         timezone: smith.profile.timezone,
         customer_id: smith.customer_id,
         metadata: smith.profile.metadata.unwrap_or_default(),
-        model: config
-            .model
-            .or(default_model.map(str::to_owned))
-            .unwrap_or_default(),
+        model: config.model,
         instructions: config.instructions.unwrap_or_default(),
         rendered_instructions: effective.instructions.ok(),
         enabled_hosted_tools: config.enabled_hosted_tools,
@@ -160,7 +158,7 @@ fn smith_out(effective: Effective, default_model: Option<&str>) -> SmithOut {
     }
 }
 
-pub(super) async fn shown(gateway: &AppState, smith: SmithRow) -> Result<SmithOut, ApiError> {
+async fn shown(gateway: &AppState, smith: SmithRow) -> Result<SmithOut, ApiError> {
     let effective = gateway.smiths.resolve(smith).await?;
     Ok(smith_out(effective, gateway.models.routing.default_model()))
 }
@@ -179,9 +177,8 @@ pub(super) async fn permitted(
 }
 
 /// Refuses metadata that is too large.
-pub(super) fn check_metadata(metadata: &Map<String, Value>) -> Result<(), ApiError> {
-    let size = serde_json::to_string(metadata).map_or(0, |text| text.len());
-    if size > MAX_METADATA {
+pub(super) fn check_metadata(metadata: &Object) -> Result<(), ApiError> {
+    if metadata.to_text().len() > MAX_METADATA {
         return Err(ApiError::invalid(
             "metadata",
             format!("must be at most {MAX_METADATA} bytes"),
@@ -196,7 +193,7 @@ struct Fields {
     locale: Option<Option<String>>,
     timezone: Option<Option<String>>,
     customer_id: Option<Option<String>>,
-    metadata: Option<Option<Map<String, Value>>>,
+    metadata: Option<Option<Object>>,
     pin: Option<Option<i64>>,
 }
 
@@ -241,7 +238,7 @@ impl Fields {
             }
         }
         if let Some(sent) = self.metadata {
-            check_metadata(sent.as_ref().unwrap_or(&Map::new()))?;
+            check_metadata(sent.as_ref().unwrap_or(&Object::default()))?;
             *metadata = sent;
         }
         if let Some(sent) = self.customer_id {

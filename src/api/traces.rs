@@ -16,6 +16,7 @@ use super::time::{Time, parse_micros};
 use crate::auth::{Principal, Scope};
 use crate::error::ApiError;
 use crate::ids;
+use crate::json::Object;
 use crate::run::{NANOS, root_span_id, trace_id};
 use crate::store::{RunRow, SpanRow, TraceFilter, TraceRecord, TraceRow, now_micros};
 
@@ -45,9 +46,15 @@ pub struct TraceOut {
     pub ended_at: Option<Time>,
     pub duration_ms: Option<i64>,
     pub model: Option<String>,
+    /// The kind of its root span.
+    pub root_kind: String,
     pub input_tokens: i64,
     pub output_tokens: i64,
+    pub total_tokens: i64,
     pub cost: Option<f64>,
+    pub total_cost: Option<f64>,
+    /// Those of its root span.
+    pub attributes: Object,
     pub created_at: Time,
 }
 
@@ -66,7 +73,7 @@ pub struct SpanOut {
     pub input_tokens: Option<i64>,
     pub output_tokens: Option<i64>,
     pub cost: Option<f64>,
-    pub attributes: Map<String, Value>,
+    pub attributes: Object,
 }
 
 /// A span and what it caused.
@@ -88,8 +95,9 @@ pub struct TraceDetailOut {
 
 #[derive(Debug, Deserialize, ToSchema)]
 pub struct IngestIn {
-    /// `{id?, trace_id?, parent_span_id?, kind?, name?, status?, started_at?, ended_at?, model?,
-    /// input_tokens?, output_tokens?, cost?, attributes?, smith_id?}`; what is missing is made up.
+    /// `{span_id?, trace_id?, parent_span_id?, kind?, name?, status?, started_at?, ended_at?,
+    /// duration_ms?, model?, input_tokens?, output_tokens?, cost?, attributes?, smith_id?, app_id?,
+    /// run_id?}`; what is missing is made up.
     #[serde(default)]
     #[schema(max_items = 1000)]
     pub spans: Option<Vec<Map<String, Value>>>,
@@ -120,9 +128,13 @@ fn trace_out(trace: TraceRow) -> TraceOut {
         started_at: Time(trace.started_at),
         ended_at: trace.ended_at.map(Time),
         model: trace.model,
+        root_kind: trace.root_kind,
         input_tokens: trace.input,
         output_tokens: trace.output,
+        total_tokens: trace.input.saturating_add(trace.output),
         cost: trace.cost.map(money),
+        total_cost: trace.cost.map(money),
+        attributes: Object::parse_or_empty(&trace.attributes),
         created_at: Time(trace.created_at),
     }
 }
@@ -142,7 +154,7 @@ fn span_out(span: SpanRow) -> SpanOut {
         input_tokens: span.input,
         output_tokens: span.output,
         cost: span.cost.map(money),
-        attributes: serde_json::from_str(&span.attributes).unwrap_or_default(),
+        attributes: Object::parse_or_empty(&span.attributes),
     }
 }
 
@@ -214,13 +226,15 @@ fn under_way(run: &RunRow) -> TraceRow {
         output: 0,
         cost: None,
         created_at: run.created_at,
+        root_kind: "run".to_owned(),
+        attributes: "{}".to_owned(),
     }
 }
 
 /// Lists the traces, newest first; with a smith token, that smith's.
 #[utoipa::path(get, path = "/v1/traces", tag = "traces",
-    params(PageParams, ("smith_id" = Option<String>, Query), ("app_id" = Option<String>, Query),
-        ("status" = Option<String>, Query), ("since" = Option<String>, Query, description = "RFC 3339")),
+    params(PageParams, ("run_id" = Option<String>, Query), ("smith_id" = Option<String>, Query),
+        ("app_id" = Option<String>, Query), ("status" = Option<String>, Query), ("since" = Option<String>, Query, description = "RFC 3339")),
     responses((status = 200, body = Page<TraceOut>)))]
 pub async fn list(
     State(gateway): State<AppState>,
@@ -234,6 +248,7 @@ pub async fn list(
     }
     let since = page.filters.time("since")?;
     let filter = TraceFilter {
+        run_id: page.filter("run_id"),
         smith_id: caller.smith_id().map(|id| id.to_string()).or(named),
         agent_id: page.filter("app_id"),
         status: page.filter("status"),
@@ -336,14 +351,14 @@ pub async fn ingest(
     for (at, span) in given.iter().enumerate() {
         let span = ingested(&caller, span, &made)
             .map_err(|why| ApiError::invalid(format!("spans[{at}]"), why))?;
-        let (span, smith) = span;
+        let (span, whose) = span;
         let record = traces.entry(span.trace_id.clone()).or_insert_with(|| {
             let trace = TraceRow {
                 id: span.trace_id.clone(),
                 tenant_id: caller.tenant_id.to_string(),
-                run_id: None,
-                smith_id: smith.clone(),
-                agent_id: None,
+                run_id: whose.run_id.clone(),
+                smith_id: whose.smith_id.clone(),
+                agent_id: whose.app_id.clone(),
                 name: span.name.clone(),
                 status: span.status.clone(),
                 started_at: span.started_at,
@@ -353,6 +368,8 @@ pub async fn ingest(
                 output: 0,
                 cost: None,
                 created_at: now_micros(),
+                root_kind: span.kind.clone(),
+                attributes: span.attributes.clone(),
             };
             TraceRecord {
                 trace,
@@ -360,10 +377,21 @@ pub async fn ingest(
             }
         });
         let trace = &mut record.trace;
+        // The first without a parent is the root, wherever it stands.
+        let has_root = record.spans.iter().any(|other| other.parent_id.is_none());
+        if span.parent_id.is_none() && !has_root {
+            trace.root_kind.clone_from(&span.kind);
+            trace.name.clone_from(&span.name);
+            trace.status.clone_from(&span.status);
+            trace.attributes.clone_from(&span.attributes);
+        }
         trace.started_at = trace.started_at.min(span.started_at);
         trace.ended_at = trace.ended_at.max(span.ended_at);
         trace.input = trace.input.saturating_add(span.input.unwrap_or(0));
         trace.output = trace.output.saturating_add(span.output.unwrap_or(0));
+        if let Some(cost) = span.cost {
+            trace.cost = Some(trace.cost.unwrap_or(0).saturating_add(cost));
+        }
         record.spans.push(span);
     }
     let records: Vec<TraceRecord> = traces.into_values().collect();
@@ -378,12 +406,19 @@ pub async fn ingest(
     Ok((StatusCode::ACCEPTED, Json(IngestOut { accepted })))
 }
 
-/// A span as a row, and its smith.
+/// Whose a brought trace is.
+struct Whose {
+    smith_id: Option<String>,
+    app_id: Option<String>,
+    run_id: Option<String>,
+}
+
+/// A span as a row, and whose it is.
 fn ingested(
     caller: &Principal,
     span: &Map<String, Value>,
     made: &str,
-) -> Result<(SpanRow, Option<String>), String> {
+) -> Result<(SpanRow, Whose), String> {
     let text = |name: &str| -> Result<Option<String>, String> {
         match span.get(name) {
             None | Some(Value::Null) => Ok(None),
@@ -402,23 +437,32 @@ fn ingested(
         Ok(Some(at))
     };
     let count = |name: &str| span.get(name).and_then(Value::as_i64);
-    let smith = match caller.smith_id() {
-        Some(own) => Some(own.to_string()),
-        None => text("smith_id")?,
+    let whose = Whose {
+        smith_id: match caller.smith_id() {
+            Some(own) => Some(own.to_string()),
+            None => text("smith_id")?,
+        },
+        app_id: text("app_id")?,
+        run_id: text("run_id")?,
     };
     let kind = text("kind")?.filter(|kind| KINDS.contains(&kind.as_str()));
     let started_at = time("started_at")?.unwrap_or_else(now_micros);
     let cost = span.get("cost").and_then(Value::as_f64);
+    let lasted = count("duration_ms").map(|ms| started_at.saturating_add(ms.saturating_mul(1000)));
+    let id = match text("span_id")? {
+        Some(id) => Some(id),
+        None => text("id")?,
+    };
     let row = SpanRow {
         tenant_id: caller.tenant_id.to_string(),
         trace_id: text("trace_id")?.unwrap_or_else(|| made.to_owned()),
-        id: text("id")?.unwrap_or_else(|| ids::mint(ids::Kind::Span)),
+        id: id.unwrap_or_else(|| ids::mint(ids::Kind::Span)),
         parent_id: text("parent_span_id")?,
         name: text("name")?.unwrap_or_else(|| "span".to_owned()),
         kind: kind.unwrap_or_else(|| "runtime_event".to_owned()),
         status: text("status")?.unwrap_or_else(|| "ok".to_owned()),
         started_at,
-        ended_at: time("ended_at")?,
+        ended_at: time("ended_at")?.or(lasted),
         model: text("model")?,
         input: count("input_tokens"),
         output: count("output_tokens"),
@@ -428,7 +472,7 @@ fn ingested(
             .filter(|value| value.is_object())
             .map_or_else(|| "{}".to_owned(), Value::to_string),
     };
-    Ok((row, smith))
+    Ok((row, whose))
 }
 
 #[cfg(test)]
@@ -450,7 +494,7 @@ mod tests {
             input_tokens: None,
             output_tokens: None,
             cost: None,
-            attributes: Map::new(),
+            attributes: Object::default(),
         }
     }
 

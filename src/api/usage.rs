@@ -14,12 +14,17 @@ use utoipa::ToSchema;
 use super::AppState;
 use super::extract::{Caller, Input, check_text};
 use super::page::{Filters, Page, PageParams, PageQuery};
-use super::time::Time;
+use super::smiths::check_metadata;
+use super::time::{Time, parse_micros};
 use crate::auth::Scope;
 use crate::error::ApiError;
 use crate::ids;
-use crate::run::{NANOS, day_of};
-use crate::store::{MeterRow, UsageEventRow, UsageFilter, UsageGroup, UsageGroupRow, now_micros};
+use crate::json::Object;
+use crate::run::{NANOS, day_of, rfc3339};
+use crate::store::{
+    MeterRow, TOKENS_METER, UsageEventFilter, UsageEventRow, UsageFilter, UsageGroup,
+    UsageGroupRow, now_micros,
+};
 
 const MAX_METER: usize = 128;
 
@@ -99,7 +104,8 @@ pub struct UsageEventOut {
     /// `run` or `meter`.
     pub kind: String,
     pub run_id: Option<String>,
-    pub smith_id: Option<String>,
+    /// Empty: no smith's.
+    pub smith_id: String,
     pub app_id: Option<String>,
     pub customer_id: Option<String>,
     pub provider: Option<String>,
@@ -109,8 +115,13 @@ pub struct UsageEventOut {
     pub cache_read_tokens: i64,
     pub cache_write_tokens: i64,
     pub cost: Option<f64>,
-    pub meter: Option<String>,
-    pub quantity: Option<f64>,
+    /// Of a run: `tokens`.
+    pub meter: String,
+    /// Of a run: its tokens.
+    pub quantity: f64,
+    /// `YYYY-MM-DD`, UTC.
+    pub day: String,
+    pub metadata: Object,
     pub created_at: Time,
 }
 
@@ -125,6 +136,8 @@ pub struct MeterIn {
     pub smith_id: Option<String>,
     #[serde(default)]
     pub customer_id: Option<String>,
+    #[serde(default)]
+    pub metadata: Option<Object>,
 }
 
 /// Tells what the tenant has used, by day.
@@ -182,6 +195,33 @@ fn date_of(text: &str) -> Option<Date> {
     Date::from_calendar_date(year, Month::try_from(month).ok()?, day).ok()
 }
 
+/// The time that was asked for: its begin, and its end that is no part of it.
+fn span_of(filters: &Filters) -> Result<(Option<i64>, Option<i64>), ApiError> {
+    if filters.get("period").is_some() {
+        let (first, last) = days(filters)?;
+        return Ok((Some(day_start(first)), last.next_day().map(day_start)));
+    }
+    let moment = |name: &str, is_end: bool| -> Result<Option<i64>, ApiError> {
+        let Some(text) = filters.get(name) else {
+            return Ok(None);
+        };
+        if let Some(at) = parse_micros(&text) {
+            return Ok(Some(at));
+        }
+        let day = date_of(&text).ok_or_else(|| no_day(name))?;
+        Ok(match is_end {
+            true => day.next_day().map(day_start),
+            false => Some(day_start(day)),
+        })
+    };
+    Ok((moment("from", false)?, moment("to", true)?))
+}
+
+fn no_day(name: &str) -> ApiError {
+    ApiError::bad_request("invalid_period", "must be a day (YYYY-MM-DD) or a time")
+        .param(name.to_owned())
+}
+
 /// The first and the last day that were asked for; this month when nothing was.
 fn days(filters: &Filters) -> Result<(Date, Date), ApiError> {
     let today = OffsetDateTime::now_utc().date();
@@ -197,10 +237,7 @@ fn days(filters: &Filters) -> Result<(Date, Date), ApiError> {
     }
     let day = |name: &str, default: Date| match filters.get(name) {
         None => Ok(default),
-        Some(text) => date_of(&text).ok_or_else(|| {
-            ApiError::bad_request("invalid_period", "must be a day (YYYY-MM-DD) or a time")
-                .param(name.to_owned())
-        }),
+        Some(text) => date_of(&text).ok_or_else(|| no_day(name)),
     };
     let first = today.replace_day(1).unwrap_or(today);
     Ok((day("from", first)?, day("to", today)?))
@@ -299,18 +336,17 @@ pub async fn groups(
         .store
         .usage_groups(&caller.tenant_id, &filter, group)
         .await?;
-    let meters = match filter.smith_id {
-        // Meters are the tenant's.
-        Some(_) => Vec::new(),
-        None => {
-            let until = to.next_day().map_or(i64::MAX, day_start);
-            let customer = customer_id.as_deref();
-            gateway
-                .store
-                .meters(&caller.tenant_id, day_start(from), until, customer)
-                .await?
-        }
-    };
+    let until = to.next_day().map_or(i64::MAX, day_start);
+    let meters = gateway
+        .store
+        .meters(
+            &caller.tenant_id,
+            day_start(from),
+            until,
+            filter.smith_id.as_deref(),
+            customer_id.as_deref(),
+        )
+        .await?;
     let mut all = UsageGroupRow {
         name: String::new(),
         calls: 0,
@@ -363,11 +399,13 @@ fn table(group: &str, rows: &[UsageGroupRow]) -> Response {
 }
 
 fn event_out(row: UsageEventRow) -> UsageEventOut {
+    let tokens = row.input.saturating_add(row.output);
     UsageEventOut {
+        day: rfc3339(row.created_at).chars().take(10).collect(),
         id: row.id,
         kind: row.kind,
         run_id: row.run_id,
-        smith_id: row.smith_id,
+        smith_id: row.smith_id.unwrap_or_default(),
         app_id: row.agent_id,
         customer_id: row.customer_id,
         provider: row.provider,
@@ -377,8 +415,9 @@ fn event_out(row: UsageEventRow) -> UsageEventOut {
         cache_read_tokens: row.cache_read,
         cache_write_tokens: row.cache_write,
         cost: row.cost.map(|cost| cost as f64 / NANOS),
-        meter: row.meter,
-        quantity: row.quantity,
+        meter: row.meter.unwrap_or_else(|| TOKENS_METER.to_owned()),
+        quantity: row.quantity.unwrap_or(tokens as f64),
+        metadata: Object::parse_or_empty(&row.metadata),
         created_at: Time(row.created_at),
     }
 }
@@ -386,7 +425,11 @@ fn event_out(row: UsageEventRow) -> UsageEventOut {
 /// Lists the ledger, newest first; with a smith token, that smith's entries.
 #[utoipa::path(get, path = "/v1/usage/events", tag = "usage",
     params(PageParams, ("smith_id" = Option<String>, Query),
-        ("customer_id" = Option<String>, Query)),
+        ("customer_id" = Option<String>, Query),
+        ("meter" = Option<String>, Query, description = "A custom meter, or `tokens`"),
+        ("from" = Option<String>, Query, description = "A day (`YYYY-MM-DD`) or a time"),
+        ("to" = Option<String>, Query, description = "A day, included, or a time, not included"),
+        ("period" = Option<String>, Query, description = "`YYYY-MM`")),
     responses((status = 200, body = Page<UsageEventOut>)))]
 pub async fn events(
     State(gateway): State<AppState>,
@@ -398,17 +441,18 @@ pub async fn events(
     if let Some(named) = &named {
         caller.require_smith(named)?;
     }
-    let smith = caller.smith_id().map(|id| id.to_string()).or(named);
-    let customer = page.filter("customer_id");
+    let (from, until) = span_of(&page.filters)?;
+    let filter = UsageEventFilter {
+        smith_id: caller.smith_id().map(|id| id.to_string()).or(named),
+        customer_id: page.filter("customer_id"),
+        meter: page.filter("meter"),
+        from,
+        until,
+    };
+    let before = page.before.as_deref();
     let rows = gateway
         .store
-        .usage_events(
-            &caller.tenant_id,
-            smith.as_deref(),
-            customer.as_deref(),
-            page.before.as_deref(),
-            page.fetch(),
-        )
+        .usage_events(&caller.tenant_id, &filter, before, page.fetch())
         .await?;
     Ok(Json(page.page(rows, |row| row.id.clone(), event_out)))
 }
@@ -438,6 +482,8 @@ pub async fn meter(
                 .param("quantity"),
         );
     }
+    let metadata = input.metadata.unwrap_or_default();
+    check_metadata(&metadata)?;
     let named = input.smith_id.filter(|id| !id.is_empty());
     if let Some(named) = &named {
         caller.require_smith(named)?;
@@ -482,6 +528,7 @@ pub async fn meter(
         cost: None,
         meter: Some(input.meter),
         quantity: Some(input.quantity),
+        metadata: metadata.to_text(),
         created_at: now_micros(),
     };
     gateway.store.insert_usage_event(&event).await?;

@@ -1,12 +1,11 @@
 //! `/v1/vector_stores/{id}/files` and `…/file_batches`: the files of a store. They are taken in
 //! behind the answer; `status` tells how far it is.
 
-use std::collections::{BTreeMap, HashSet};
+use std::collections::HashSet;
 
 use axum::Json;
 use axum::extract::{Path, State};
 use serde::{Deserialize, Serialize};
-use serde_json::{Map, Value};
 use utoipa::{IntoParams, ToSchema};
 
 use super::AppState;
@@ -17,13 +16,14 @@ use super::vector_stores::{TextPart, check_pairs, found};
 use crate::auth::{Principal, Scope};
 use crate::error::ApiError;
 use crate::ids;
+use crate::json::{Entries, Object};
 use crate::retrieval::{DEFAULT_CHUNK_TOKENS, DEFAULT_OVERLAP_TOKENS};
 use crate::store::{
     VectorBatchRow, VectorFileCounts, VectorFileFilter, VectorFileRow, VectorStoreRow, now_micros,
 };
 
 /// Files of one batch (<https://platform.openai.com/docs/api-reference/vector-stores-file-batches>).
-const MAX_FILES: usize = 500;
+const MAX_FILES: usize = 2000;
 const CHUNK_TOKENS: std::ops::RangeInclusive<i64> = 100..=4096;
 
 /// How a file is cut: `auto`, or `static` with its sizes.
@@ -47,7 +47,7 @@ pub struct ChunkSizes {
 }
 
 /// Texts, numbers and booleans that searches filter by; at most 16.
-type Attributes = BTreeMap<String, AttributeValue>;
+type Attributes = Entries<AttributeValue>;
 
 #[derive(Debug, Clone, Deserialize, Serialize, ToSchema)]
 #[serde(untagged)]
@@ -72,10 +72,10 @@ pub struct VectorFileIn {
 #[derive(Debug, Deserialize, ToSchema)]
 pub struct VectorBatchIn {
     #[serde(default)]
-    #[schema(max_items = 500)]
+    #[schema(max_items = 2000)]
     pub file_ids: Option<Vec<String>>,
     #[serde(default)]
-    #[schema(max_items = 500)]
+    #[schema(max_items = 2000)]
     pub files: Option<Vec<VectorFileIn>>,
     #[serde(default)]
     #[schema(value_type = Option<BTreeMap<String, AttributeValue>>)]
@@ -128,7 +128,8 @@ pub struct VectorFileOut {
     pub status: String,
     pub last_error: Option<LastError>,
     pub chunking_strategy: ChunkingOut,
-    pub attributes: Map<String, Value>,
+    #[schema(value_type = BTreeMap<String, AttributeValue>)]
+    pub attributes: Object,
 }
 
 #[derive(Debug, Serialize, ToSchema)]
@@ -236,9 +237,7 @@ fn attributes_text(attributes: Option<&Attributes>) -> Result<String, ApiError> 
         AttributeValue::Text(text) => text.chars().count(),
         _ => 0,
     };
-    let pairs = attributes
-        .iter()
-        .map(|(key, value)| (key.as_str(), length(value)));
+    let pairs = attributes.iter().map(|(key, value)| (key, length(value)));
     check_pairs("attributes", pairs)?;
     serde_json::to_string(attributes).map_err(ApiError::internal)
 }
@@ -315,7 +314,7 @@ fn file_out(row: VectorFileRow) -> VectorFileOut {
                 chunk_overlap_tokens: row.overlap_tokens,
             },
         },
-        attributes: serde_json::from_str(&row.attributes).unwrap_or_default(),
+        attributes: Object::parse_or_empty(&row.attributes),
     }
 }
 

@@ -1,7 +1,6 @@
 //! `/v1/vector_stores`: OpenAI's Vector Stores API, and `smith_id` and `embedding_model` beside it.
 //! Stores do not expire, and queries are searched as they are.
 
-use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use axum::Json;
@@ -18,6 +17,7 @@ use super::vector_files::{ChunkingStrategy, Counts, FileWish, wanted_files};
 use crate::auth::{Principal, Scope};
 use crate::error::ApiError;
 use crate::ids;
+use crate::json::{Json as Tree, Object};
 use crate::model::{ModelError, Route};
 use crate::retrieval::{Filter, Hit, Hybrid, Query};
 use crate::store::{VectorFileCounts, VectorStoreRow, now_micros};
@@ -40,9 +40,9 @@ pub struct VectorStoreIn {
     pub name: Option<String>,
     #[serde(default)]
     pub description: Option<String>,
-    /// At most 16 texts.
+    /// At most 16 members.
     #[serde(default)]
-    pub metadata: Option<BTreeMap<String, String>>,
+    pub metadata: Option<Object>,
     /// Files to take in at once.
     #[serde(default)]
     #[schema(max_items = 500)]
@@ -72,8 +72,8 @@ pub struct VectorStorePatch {
     pub description: Option<Option<String>>,
     /// Replaces the metadata; null clears it.
     #[serde(default, deserialize_with = "sent")]
-    #[schema(value_type = Option<BTreeMap<String, String>>)]
-    pub metadata: Option<Option<BTreeMap<String, String>>>,
+    #[schema(value_type = Option<Object>)]
+    pub metadata: Option<Option<Object>>,
     /// Stores do not expire: only null is taken.
     #[serde(default)]
     #[schema(value_type = Option<Object>)]
@@ -103,10 +103,11 @@ pub struct VectorStoreOut {
     pub expires_at: Option<i64>,
     /// Unix seconds.
     pub last_active_at: i64,
-    pub metadata: Map<String, Value>,
-    pub smith_id: Option<String>,
-    /// Null: searched by words alone.
-    pub embedding_model: Option<String>,
+    pub metadata: Object,
+    /// Empty: the tenant's.
+    pub smith_id: String,
+    /// Empty: searched by words alone.
+    pub embedding_model: String,
 }
 
 #[derive(Debug, Deserialize, ToSchema)]
@@ -213,9 +214,9 @@ pub(super) fn store_out(row: VectorStoreRow, counts: VectorFileCounts) -> Vector
         expires_after: None,
         expires_at: None,
         last_active_at: row.last_active_at / 1_000_000,
-        metadata: serde_json::from_str(&row.metadata).unwrap_or_default(),
-        smith_id: row.smith_id,
-        embedding_model: row.embedding_model,
+        metadata: Object::parse_or_empty(&row.metadata),
+        smith_id: row.smith_id.unwrap_or_default(),
+        embedding_model: row.embedding_model.unwrap_or_default(),
     }
 }
 
@@ -255,13 +256,10 @@ pub(super) fn check_pairs<'a>(
     Ok(())
 }
 
-fn metadata_text(metadata: &BTreeMap<String, String>) -> Result<String, ApiError> {
-    let pairs = metadata.iter();
-    check_pairs(
-        "metadata",
-        pairs.map(|(k, v)| (k.as_str(), v.chars().count())),
-    )?;
-    serde_json::to_string(metadata).map_err(ApiError::internal)
+fn metadata_text(metadata: &Object) -> Result<String, ApiError> {
+    let length = |value: &Tree| value.to_plain_text().chars().count();
+    check_pairs("metadata", metadata.iter().map(|(k, v)| (k, length(v))))?;
+    Ok(metadata.to_text())
 }
 
 fn checked_name(name: Option<String>) -> Result<String, ApiError> {
@@ -300,6 +298,8 @@ async fn embedding_model(
     let embeds = |routes: &Vec<Route>| routes.iter().any(Route::embeds);
     match asked {
         Some(None) => Ok(None),
+        // As a store without one is shown.
+        Some(Some(model)) if model.is_empty() => Ok(None),
         Some(Some(model)) => {
             check_text("embedding_model", &model, MAX_NAME)?;
             let routes = routing.resolve(tenant_id, smith, &model).await;

@@ -28,7 +28,7 @@ pub struct WebhookIn {
     /// Types and families; empty: all.
     #[serde(default)]
     #[schema(max_items = 64)]
-    pub events: Vec<String>,
+    pub events: Option<Vec<String>>,
     /// The default is true.
     #[serde(default)]
     pub active: Option<bool>,
@@ -106,7 +106,8 @@ pub struct DeliveryOut {
     pub status: String,
     pub attempts: i64,
     pub last_status: Option<i64>,
-    pub last_error: Option<String>,
+    /// Empty: there was none.
+    pub last_error: String,
     pub next_attempt_at: Option<Time>,
     pub delivered_at: Option<Time>,
     pub created_at: Time,
@@ -132,7 +133,7 @@ fn delivery_out(row: DeliveryRow, url: &str) -> DeliveryOut {
         status: row.status,
         attempts: row.attempts,
         last_status: row.last_status,
-        last_error: row.last_error,
+        last_error: row.last_error.unwrap_or_default(),
         delivered_at: row.delivered_at.map(Time),
         created_at: Time(row.created_at),
     }
@@ -202,7 +203,7 @@ pub async fn create(
     Input(input): Input<WebhookIn>,
 ) -> Result<(StatusCode, Json<WebhookMade>), ApiError> {
     caller.require_admin()?;
-    let events = patterns(input.events)?;
+    let events = patterns(input.events.unwrap_or_default())?;
     let secret = new_secret().map_err(ApiError::internal)?;
     let mut webhook = WebhookRow {
         id: ids::mint(ids::Kind::Webhook),

@@ -99,7 +99,7 @@ impl Principal {
             Role::Smith { smith_id, .. } => ("smith", smith_id),
             Role::Organization => ("organization", &self.tenant_id),
         };
-        serde_json::json!({ "kind": kind, "id": &**id, "token_id": &*self.token_id, "email": null })
+        serde_json::json!({ "kind": kind, "id": &**id, "token_id": &*self.token_id, "email": "" })
     }
 }
 

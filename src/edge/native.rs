@@ -193,7 +193,7 @@ async fn whole(
         .run(&principal.tenant_id, run_id)
         .await?
         .ok_or_else(|| ApiError::not_found("run", run_id))?;
-    Ok(Begun::Whole(run_out(&run).to_string().into()))
+    Ok(Begun::Whole(run_out(&run).to_text().into()))
 }
 
 /// The record of the first run with this key, once it has ended.
@@ -208,7 +208,7 @@ async fn earlier(
         .run(&principal.tenant_id, run_id)
         .await?;
     match run {
-        Some(run) if !run.is_under_way() => Ok(Begun::Whole(run_out(&run).to_string().into())),
+        Some(run) if !run.is_under_way() => Ok(Begun::Whole(run_out(&run).to_text().into())),
         _ => Err(idempotency::in_progress()),
     }
 }

@@ -131,7 +131,7 @@ impl Source {
     /// From a URL; `data:` URLs with base64 become [`Source::Data`], and what is a file's id and no
     /// URL is that.
     pub fn from_url(url: &str) -> Self {
-        if url.starts_with("file-") && !url.contains(':') {
+        if (url.starts_with("file-") || url.starts_with("file_")) && !url.contains(':') {
             return Self::FileId { id: url.to_owned() };
         }
         if let Some(rest) = url.strip_prefix("data:")
@@ -215,7 +215,7 @@ pub struct Params {
     pub prompt_cache_key: Option<String>,
     /// What the caller wants kept beside the answer.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub metadata: Option<serde_json::Map<String, Value>>,
+    pub metadata: Option<crate::json::Object>,
     /// Token ids and how much likelier they are.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub logit_bias: Option<serde_json::Map<String, Value>>,

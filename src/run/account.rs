@@ -99,6 +99,14 @@ pub fn trace(run: &RunRow, end: &RunEnd, calls: &[ModelSpan], tools: &[ToolSpan]
     };
     let last = calls.last();
     let model = last.map(|call| call.model.clone());
+    let attributes = json!({
+        "run_id": run.id,
+        "thread_id": run.thread_id,
+        "channel": run.channel,
+        "stop_reason": end.stop_reason,
+        "error_code": end.error_code,
+    })
+    .to_string();
     let mut spans = vec![SpanRow {
         tenant_id: run.tenant_id.clone(),
         trace_id: id.clone(),
@@ -113,14 +121,7 @@ pub fn trace(run: &RunRow, end: &RunEnd, calls: &[ModelSpan], tools: &[ToolSpan]
         input: Some(sum(|u| u.input)),
         output: Some(sum(|u| u.output)),
         cost,
-        attributes: json!({
-            "run_id": run.id,
-            "thread_id": run.thread_id,
-            "channel": run.channel,
-            "stop_reason": end.stop_reason,
-            "error_code": end.error_code,
-        })
-        .to_string(),
+        attributes: attributes.clone(),
     }];
     for call in calls {
         let tokens = |n: u64| i64::try_from(n).unwrap_or(i64::MAX);
@@ -182,6 +183,8 @@ pub fn trace(run: &RunRow, end: &RunEnd, calls: &[ModelSpan], tools: &[ToolSpan]
             output: sum(|u| u.output),
             cost,
             created_at: run.created_at,
+            root_kind: "run".to_owned(),
+            attributes,
         },
         spans,
     }
@@ -222,6 +225,7 @@ pub fn ledger(run: &RunRow, spender: &Spender, calls: &[ModelSpan]) -> Option<Us
         cost: total_cost(calls),
         meter: None,
         quantity: None,
+        metadata: "{}".to_owned(),
         created_at: crate::store::now_micros(),
     })
 }

@@ -535,7 +535,7 @@ impl Runs {
             error: None,
             warnings: Value::Array(warnings.clone()).to_string(),
             token_usage: None,
-            metadata: request.metadata.map(|m| Value::Object(m).to_string()),
+            metadata: request.metadata.map(|metadata| metadata.to_text()),
             actor: Some(request.actor.to_string()),
             node_id: self.node_id.to_string(),
             lease_until: self.lease().until,

@@ -1,12 +1,13 @@
 //! The run's record as the API shows it (`runs.md`, RunOut).
 
 use serde::{Deserialize, Serialize};
-use serde_json::{Value, json};
+use serde_json::{Map, Value, json};
 use time::OffsetDateTime;
 use time::format_description::well_known::Rfc3339;
 
 use super::accounting::NANOS;
 use crate::frame::{StopReason, Usage};
+use crate::json::{Json, Object};
 use crate::model::{Turn, joined_text};
 use crate::store::RunRow;
 
@@ -30,6 +31,18 @@ pub fn run_status(stop: StopReason) -> &'static str {
 fn document(text: Option<&str>) -> Value {
     text.and_then(|t| serde_json::from_str(t).ok())
         .unwrap_or(Value::Null)
+}
+
+/// Who did something, as it was stored. What is not known of them is an empty text: typed clients
+/// take no null.
+pub fn actor_out(stored: Option<&str>) -> Option<Map<String, Value>> {
+    let mut actor: Map<String, Value> = serde_json::from_str(stored?).ok()?;
+    for member in ["token_id", "email"] {
+        if actor.get(member).is_none_or(Value::is_null) {
+            actor.insert(member.to_owned(), Value::String(String::new()));
+        }
+    }
+    Some(actor)
 }
 
 /// `{input_tokens, output_tokens, total_tokens}` and the details.
@@ -94,37 +107,71 @@ fn last_said(transcript: &str) -> Option<String> {
     Some(joined_text(&turns.pop()?.parts).into_owned())
 }
 
+/// RunOut, to be written.
+#[derive(Debug, Serialize)]
+pub struct RunView {
+    id: String,
+    smith_id: String,
+    agent_id: String,
+    thread_id: String,
+    status: String,
+    channel: String,
+    input: Json,
+    output: Value,
+    stop_reason: Option<String>,
+    warnings: Vec<Value>,
+    usage: Option<Value>,
+    metadata: Object,
+    actor: Option<Map<String, Value>>,
+    created_at: String,
+    updated_at: String,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    error: Option<Value>,
+}
+
+impl RunView {
+    /// As JSON text.
+    pub fn to_text(&self) -> String {
+        serde_json::to_string(self).unwrap_or_default()
+    }
+}
+
 /// RunOut.
-pub fn run_out(run: &RunRow) -> Value {
-    let usage = usage_record(run);
-    let mut out = json!({
-        "id": run.id,
-        "smith_id": run.smith_id,
-        "agent_id": run.agent_id,
-        "thread_id": run.thread_id,
-        "status": run.status,
-        "channel": run.channel,
-        "input": document(Some(&run.input)),
-        "output": output(run),
-        "stop_reason": run.stop_reason,
-        "warnings": document(Some(&run.warnings)),
-        "usage": usage.as_ref().map(UsageRecord::out),
-        "metadata": document(run.metadata.as_deref()),
-        "actor": document(run.actor.as_deref()),
-        "created_at": rfc3339(run.created_at),
-        "updated_at": rfc3339(run.updated_at),
-    });
-    if out["metadata"].is_null() {
-        out["metadata"] = json!({});
+pub fn run_out(run: &RunRow) -> RunView {
+    let error = |message| json!({ "code": run.error_code, "message": message });
+    RunView {
+        id: run.id.clone(),
+        smith_id: run.smith_id.clone(),
+        agent_id: run.agent_id.clone(),
+        thread_id: run.thread_id.clone(),
+        status: run.status.clone(),
+        channel: run.channel.clone(),
+        input: serde_json::from_str(&run.input).unwrap_or(Json::Array(Vec::new())),
+        output: output(run),
+        stop_reason: run.stop_reason.clone(),
+        warnings: serde_json::from_str(&run.warnings).unwrap_or_default(),
+        usage: usage_record(run).as_ref().map(UsageRecord::out),
+        metadata: Object::parse_or_empty(run.metadata.as_deref().unwrap_or_default()),
+        actor: actor_out(run.actor.as_deref()),
+        created_at: rfc3339(run.created_at),
+        updated_at: rfc3339(run.updated_at),
+        error: run.error.as_ref().map(error),
     }
-    if let Some(error) = &run.error {
-        out["error"] = json!({ "code": run.error_code, "message": error });
-    }
-    out
 }
 
 #[cfg(test)]
 mod tests {
+    #[test]
+    fn actors_have_all_members() {
+        let stored = r#"{"kind":"tenant","id":"proj_1","token_id":"tok_1","email":null}"#;
+        let actor = super::actor_out(Some(stored)).expect("an actor");
+        assert_eq!(
+            (&actor["email"], &actor["token_id"]),
+            (&"".into(), &"tok_1".into())
+        );
+        assert!(super::actor_out(None).is_none());
+    }
+
     #[test]
     fn times_are_rfc3339() {
         assert_eq!(

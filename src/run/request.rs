@@ -5,6 +5,7 @@ use std::sync::Arc;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
+use crate::json::Object;
 use crate::limit::Permit;
 use crate::model::{Params, ResponseFormat, ToolChoice, ToolDef, Turn};
 use crate::tools::Mounted;
@@ -79,7 +80,7 @@ pub struct RunRequest {
     pub params: Params,
     /// [`INCLUDE_REASONING`], [`INCLUDE_TOOL_ARGS`].
     pub include_mask: i64,
-    pub metadata: Option<Map<String, Value>>,
+    pub metadata: Option<Object>,
     pub actor: Value,
     /// Tools of this run alone, beside the smith's own.
     pub mounted: Option<Box<Mounted>>,

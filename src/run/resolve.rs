@@ -6,7 +6,6 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use http::StatusCode;
-use serde_json::{Map, Value};
 
 use super::accounting::Spender;
 use crate::error::ApiError;
@@ -220,11 +219,9 @@ fn overridden(inherited: &AgentConfig, smith: &SmithRow) -> Result<AgentConfig, 
     if smith.overrides.0.is_empty() {
         return Ok(inherited.clone());
     }
-    let mut document = serde_json::to_value(inherited).map_err(ApiError::internal)?;
-    for (key, value) in &smith.overrides.0 {
-        document[key] = value.clone();
-    }
-    serde_json::from_value(document).map_err(ApiError::internal)
+    inherited
+        .with_members(smith.overrides.0.iter().map(|(k, v)| (k.as_str(), v)))
+        .map_err(ApiError::internal)
 }
 
 /// Binds `{{ name }}` from the smith's metadata, then its fields, then the variable's default.
@@ -234,9 +231,9 @@ pub fn render_instructions(
     variables: &[AgentVariable],
     smith: &SmithRow,
 ) -> Result<String, String> {
-    for variable in variables.iter().filter(|v| v.required) {
+    for variable in variables.iter().filter(|v| v.is_required()) {
         if bound(variable, smith).is_none() {
-            return Err(format!("the variable '{}' has no value", variable.name));
+            return Err(format!("the variable '{}' has no value", variable.name()));
         }
     }
     let mut out = String::with_capacity(instructions.len());
@@ -247,7 +244,7 @@ pub fn render_instructions(
         };
         let name = rest[open + 2..open + close].trim();
         out.push_str(&rest[..open]);
-        match variables.iter().find(|v| v.name == name) {
+        match variables.iter().find(|v| v.name() == name) {
             Some(variable) => out.push_str(&bound(variable, smith).unwrap_or_default()),
             None => out.push_str(&rest[open..open + close + 2]),
         }
@@ -264,28 +261,25 @@ fn bound(variable: &AgentVariable, smith: &SmithRow) -> Option<String> {
         timezone,
         metadata,
     } = &smith.profile;
-    let text = |value: &Value| match value {
-        Value::Null => None,
-        Value::String(text) => Some(text.clone()),
-        other => Some(other.to_string()),
-    };
     metadata
         .as_ref()
-        .and_then(|m: &Map<String, Value>| m.get(&variable.name))
-        .and_then(text)
-        .or_else(|| match variable.name.as_str() {
+        .and_then(|m| m.get(variable.name()))
+        .filter(|value| !value.is_null())
+        .map(|value| value.to_plain_text().into_owned())
+        .or_else(|| match variable.name() {
             "display_name" => display_name.clone(),
             "locale" => locale.clone(),
             "timezone" => timezone.clone(),
             "external_id" => smith.external_id.clone(),
             _ => None,
         })
-        .or_else(|| variable.default.clone())
+        .or_else(|| variable.default_value().map(str::to_owned))
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::json::Object;
     use crate::store::Overrides;
 
     fn smith() -> SmithRow {
@@ -296,7 +290,7 @@ mod tests {
             external_id: Some("u1".into()),
             profile: SmithProfile {
                 display_name: Some("Ada".into()),
-                metadata: serde_json::json!({ "plan": "pro" }).as_object().cloned(),
+                metadata: Some(Object::parse_or_empty(r#"{"plan":"pro"}"#)),
                 ..SmithProfile::default()
             },
             customer_id: None,
@@ -307,12 +301,8 @@ mod tests {
     }
 
     fn variable(name: &str, default: Option<&str>, required: bool) -> AgentVariable {
-        AgentVariable {
-            name: name.into(),
-            default: default.map(str::to_owned),
-            description: None,
-            required,
-        }
+        let written = serde_json::json!({ "name": name, "default": default, "required": required });
+        serde_json::from_value(written).expect("a variable")
     }
 
     #[test]

@@ -209,14 +209,14 @@ pub trait UsageStore: Send + Sync {
         tenant_id: &str,
         from: i64,
         to: i64,
+        smith_id: Option<&str>,
         customer_id: Option<&str>,
     ) -> Result<Vec<MeterRow>>;
     async fn insert_usage_event(&self, event: &UsageEventRow) -> Result<()>;
     async fn usage_events(
         &self,
         tenant_id: &str,
-        smith_id: Option<&str>,
-        customer_id: Option<&str>,
+        filter: &UsageEventFilter,
         before: Option<&str>,
         limit: i64,
     ) -> Result<Vec<UsageEventRow>>;

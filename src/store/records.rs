@@ -327,7 +327,25 @@ pub struct UsageEventRow {
     pub cost: Option<i64>,
     pub meter: Option<String>,
     pub quantity: Option<f64>,
+    /// JSON object.
+    pub metadata: String,
     pub created_at: i64,
+}
+
+/// The meter that runs count on.
+pub const TOKENS_METER: &str = "tokens";
+
+/// Which entries of the usage ledger are listed.
+#[derive(Debug, Clone, Default)]
+pub struct UsageEventFilter {
+    pub smith_id: Option<String>,
+    pub customer_id: Option<String>,
+    /// A custom meter, or [`TOKENS_METER`].
+    pub meter: Option<String>,
+    /// Not before this time.
+    pub from: Option<i64>,
+    /// Before this time.
+    pub until: Option<i64>,
 }
 
 /// A trace; of a run, its id is `trc_` and the run's body.
@@ -347,6 +365,10 @@ pub struct TraceRow {
     pub output: i64,
     pub cost: Option<i64>,
     pub created_at: i64,
+    /// The kind of its root span.
+    pub root_kind: String,
+    /// JSON: the attributes of its root span.
+    pub attributes: String,
 }
 
 #[derive(Debug, Clone, PartialEq, sqlx::FromRow)]
@@ -370,6 +392,7 @@ pub struct SpanRow {
 
 #[derive(Debug, Clone, Default)]
 pub struct TraceFilter {
+    pub run_id: Option<String>,
     pub smith_id: Option<String>,
     pub agent_id: Option<String>,
     pub status: Option<String>,

@@ -16,6 +16,7 @@ pub struct SkillRow {
     /// The highest that was ever given.
     pub latest_version: i64,
     pub created_at: i64,
+    pub updated_at: i64,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, sqlx::FromRow)]
@@ -26,6 +27,16 @@ pub struct SkillVersionRow {
     pub name: String,
     pub description: String,
     pub created_at: i64,
+    /// JSON of what is told of its files; absent for those that were made before it was noted.
+    pub manifest: Option<String>,
+}
+
+/// A version of an agent that holds a version of a skill.
+#[derive(Debug, Clone, PartialEq, Eq, sqlx::FromRow)]
+pub struct SkillUse {
+    pub version: i64,
+    pub agent_id: String,
+    pub agent_version: i64,
 }
 
 /// A file of a skill; its path is relative to the folder with the SKILL.md.
@@ -99,7 +110,16 @@ pub trait SkillStore: Send + Sync {
         tenant_id: &str,
         skill_id: &str,
         version: i64,
+        now: i64,
     ) -> Result<bool>;
+    /// Versions of live agents that hold versions `from` to `to` of a skill.
+    async fn skill_uses(
+        &self,
+        tenant_id: &str,
+        skill_id: &str,
+        from: i64,
+        to: i64,
+    ) -> Result<Vec<SkillUse>>;
     async fn delete_skill(&self, tenant_id: &str, id: &str) -> Result<SkillRemoval>;
     async fn delete_skill_version(
         &self,

@@ -7,6 +7,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use super::{EventRow, TraceRecord, UsageEventRow};
+use crate::json::{Entries, Json, Object};
 
 /// Now, in microseconds since the Unix epoch.
 pub fn now_micros() -> i64 {
@@ -66,19 +67,57 @@ pub struct AgentConfig {
     pub auto_memory: Option<bool>,
     pub memory_consolidation: Option<bool>,
     pub variables: Vec<AgentVariable>,
-    pub ui_resources: Vec<Value>,
+    pub ui_resources: Vec<Object>,
 }
 
-/// A `{{ name }}` of the instructions.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct AgentVariable {
-    pub name: String,
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub default: Option<String>,
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub description: Option<String>,
-    #[serde(default)]
-    pub required: bool,
+impl AgentConfig {
+    /// With other members, by name; a null stands for the default. What keeps its author's order
+    /// goes around the tree, which sorts.
+    pub fn with_members<'a>(
+        &self,
+        members: impl Iterator<Item = (&'a str, &'a Value)>,
+    ) -> Result<Self, serde_json::Error> {
+        let mut plain = self.clone();
+        let variables = std::mem::take(&mut plain.variables);
+        let ui_resources = std::mem::take(&mut plain.ui_resources);
+        let mut document = serde_json::to_value(plain)?;
+        if let Value::Object(document) = &mut document {
+            for (name, value) in members {
+                match value {
+                    Value::Null => document.remove(name),
+                    value => document.insert(name.to_owned(), value.clone()),
+                };
+            }
+        }
+        Ok(Self {
+            variables,
+            ui_resources,
+            ..serde_json::from_value(document)?
+        })
+    }
+}
+
+/// A `{{ name }}` of the instructions, as its author wrote it: `{name, default?, description?,
+/// required?}`.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct AgentVariable(pub Object);
+
+impl AgentVariable {
+    pub fn name(&self) -> &str {
+        self.0
+            .get("name")
+            .and_then(Json::as_str)
+            .unwrap_or_default()
+    }
+
+    pub fn default_value(&self) -> Option<&str> {
+        self.0.get("default").and_then(Json::as_str)
+    }
+
+    pub fn is_required(&self) -> bool {
+        self.0.get("required") == Some(&Json::Bool(true))
+    }
 }
 
 #[derive(Debug, Clone, PartialEq, sqlx::FromRow)]
@@ -128,7 +167,7 @@ pub struct SmithProfile {
     #[serde(default)]
     pub timezone: Option<String>,
     #[serde(default)]
-    pub metadata: Option<serde_json::Map<String, Value>>,
+    pub metadata: Option<Object>,
 }
 
 /// Members of [`AgentConfig`] that a smith sets for itself, by name.
@@ -271,12 +310,12 @@ pub struct CustomerRow {
 /// A customer's ids elsewhere, by the other system's name.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 #[serde(transparent)]
-pub struct ExternalIds(pub BTreeMap<String, String>);
+pub struct ExternalIds(pub Entries<String>);
 
 /// Free JSON of the caller's.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 #[serde(transparent)]
-pub struct Metadata(pub serde_json::Map<String, Value>);
+pub struct Metadata(pub Object);
 
 #[derive(Clone, sqlx::FromRow)]
 pub struct ModelKeyRow {

@@ -20,7 +20,7 @@ skill = client.skills.create(
     files=[("greeter/SKILL.md", main("Greets")), ("greeter/notes/tone.txt", b"warm")]
 )
 assert (skill.object, skill.name, skill.description) == ("skill", "greeter", "Greets"), skill
-assert (skill.default_version, skill.latest_version) == ("1", "1"), skill
+assert (skill.default_version, skill.latest_version) == (1, 1), skill
 
 try:
     client.skills.create(files=[("greeter/SKILL.md", main("Again"))])
@@ -32,13 +32,13 @@ packed = io.BytesIO()
 with zipfile.ZipFile(packed, "w") as archive:
     archive.writestr("greeter/SKILL.md", main("Greets warmly"))
 version = client.skills.versions.create(skill.id, files=("greeter.zip", packed.getvalue()))
-assert (version.object, version.version, version.description) == ("skill.version", "2", "Greets warmly"), version
-assert client.skills.retrieve(skill.id).default_version == "1"
+assert (version.object, version.version, version.description) == ("skill.version", 2, "Greets warmly"), version
+assert client.skills.retrieve(skill.id).default_version == 1
 assert client.skills.update(skill.id, default_version="2").description == "Greets warmly"
 
 assert [s.id for s in client.skills.list(limit=1)] == [skill.id]
-assert [v.version for v in client.skills.versions.list(skill.id, limit=1)] == ["2", "1"]
-assert [v.version for v in client.skills.versions.list(skill.id, order="asc")] == ["1", "2"]
+assert [v.version for v in client.skills.versions.list(skill.id, limit=1)] == [2, 1]
+assert [v.version for v in client.skills.versions.list(skill.id, order="asc")] == [1, 2]
 
 names = zipfile.ZipFile(io.BytesIO(client.skills.versions.content.retrieve("1", skill_id=skill.id).read())).namelist()
 assert names == ["greeter/SKILL.md", "greeter/notes/tone.txt"], names

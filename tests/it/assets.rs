@@ -241,11 +241,14 @@ async fn skills_are_frozen_by_versions_of_agents(url: Option<String>) {
         &format!("/v1/skills/{skill}"),
         &json!({ "default_version": "2" }),
     );
-    assert_eq!(ok(set.send().await).await["default_version"], "2");
+    assert_eq!(ok(set.send().await).await["default_version"], 2);
     let published = ok(harness.get(&publish).send().await).await;
     assert_eq!(published["data"][0]["snapshot"]["skills"][0]["version"], 1);
     let again = ok(harness.post(&publish, &json!({})).send().await).await;
     assert_eq!(again["snapshot"]["skills"][0]["version"], 2);
+    let frozen = ok(harness.get(&format!("{versions}/1")).send().await).await;
+    let agent_versions = json!([{ "agent_id": agent, "version": 1 }]);
+    assert_eq!(frozen["referenced_by"], agent_versions);
     for path in [format!("{versions}/1"), format!("/v1/skills/{skill}")] {
         let removal = harness.request(Method::DELETE, &path);
         let (status, error) = refused(removal.send().await).await;
@@ -255,8 +258,30 @@ async fn skills_are_frozen_by_versions_of_agents(url: Option<String>) {
     let file = harness.get(&format!("{versions}/1/content?path=SKILL.md"));
     let text = file.send().await.expect("an answer").text().await;
     assert!(text.expect("text").contains("description: one"));
-    let other = harness.get(&format!("{versions}/1/content?path=../SKILL.md"));
-    assert_eq!(refused(other.send().await).await.0, 404);
+    let in_root = harness.get(&format!("{versions}/1/content?path=greeter/SKILL.md"));
+    let in_root = in_root.send().await.expect("an answer");
+    let header = |name: &str| in_root.headers()[name].to_str().expect("text").to_owned();
+    assert_eq!(
+        header("content-disposition"),
+        "attachment; filename=\"SKILL.md\""
+    );
+    assert_eq!(header("x-content-type-options"), "nosniff");
+    assert!(
+        in_root
+            .text()
+            .await
+            .expect("text")
+            .contains("description: one")
+    );
+    for other in [
+        "../SKILL.md",
+        "greeter/greeter/SKILL.md",
+        "greeter",
+        "/SKILL.md",
+    ] {
+        let other = harness.get(&format!("{versions}/1/content?path={other}"));
+        assert_eq!(refused(other.send().await).await.0, 404);
+    }
     // A draft that refers to nothing is not published.
     for reference in [
         json!({ "skill_id": "skl_none" }),

@@ -255,6 +255,12 @@ async fn smiths_override_inherit_and_go_back(url: Option<String>) {
     let back = harness
         .made(&format!("{path}/revisions/1/restore"), json!({}))
         .await;
+    assert_eq!(
+        (&back["version"], &back["note"]),
+        (&json!(5), &json!("restored revision 1"))
+    );
+    assert_eq!(back["snapshot"]["locale"], Value::Null);
+    let back = harness.read(&path).await;
     assert_eq!(back["model"], "anthropic/text");
     assert_eq!(back["locale"], Value::Null);
     let newest = harness.read(&format!("{path}/revisions?limit=1")).await;

@@ -51,7 +51,7 @@ const GROWING: [&str; 33] = [
 ];
 
 /// Queries that every list takes.
-const FILTERS: [(&str, &[&str]); 8] = [
+const FILTERS: [(&str, &[&str]); 9] = [
     (
         "/v1/smiths",
         &[
@@ -83,6 +83,7 @@ const FILTERS: [(&str, &[&str]); 8] = [
     (
         "/v1/traces",
         &[
+            "run_id=r",
             "smith_id=s",
             "app_id=a",
             "status=ok",
@@ -95,6 +96,16 @@ const FILTERS: [(&str, &[&str]); 8] = [
     ),
     ("/v1/vector_stores", &["smith_id=s", "order=asc"]),
     ("/v1/approvals", &["status=pending", "smith_id=s"]),
+    (
+        "/v1/usage/events",
+        &[
+            "smith_id=s",
+            "customer_id=c",
+            "meter=m",
+            "meter=tokens",
+            "from=2026-01-01&to=2026-02-01",
+        ],
+    ),
     (
         "/v1/usage",
         &[

@@ -133,7 +133,10 @@ fn smith(tenant_id: &str, id: &str, agent_id: &str, external_id: Option<&str>) -
         external_id: external_id.map(str::to_owned),
         profile: SmithProfile {
             display_name: Some("Zoë".into()),
-            metadata: json!({ "plan": "gold" }).as_object().cloned(),
+            metadata: json!({ "plan": "gold" })
+                .as_object()
+                .cloned()
+                .map(Into::into),
             ..SmithProfile::default()
         },
         customer_id: Some(format!("customer_of_{id}")),

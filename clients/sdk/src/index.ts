@@ -28,7 +28,7 @@ export function headersOf(options: Pick<SmithgateOptions, "apiKey" | "smithId">)
   };
 }
 
-/** A client to give to the operations: `listAgents({ client })`. */
+/** A client to give to the operations: `agentsList({ client })`. */
 export function createSmithgateClient(options: SmithgateOptions): Client {
   return createClient(
     createConfig({

@@ -783,7 +783,7 @@ fn what_responses_has_a_place_for_goes_there() {
     params.verbosity = Some("low".into());
     params.service_tier = Some("flex".into());
     params.prompt_cache_key = Some("k".into());
-    params.metadata = json!({ "a": "b" }).as_object().cloned();
+    params.metadata = json!({ "a": "b" }).as_object().cloned().map(Into::into);
     let body = body(&asked, ProviderWire::OpenaiResponses, "gpt-5.5");
     assert_eq!(body["text"]["verbosity"], "low");
     assert_eq!(body["service_tier"], "flex");

@@ -5,7 +5,7 @@ macro_rules! put_skill_version {
     ($tx:expr, $version:expr, $number:expr, $files:expr) => {{
         let row: SkillVersionRow = sqlx::query_as(
             "INSERT INTO skill_versions (tenant_id, skill_id, version, name, description, \
-             created_at) VALUES ($1, $2, $3, $4, $5, $6) RETURNING *",
+             created_at, manifest) VALUES ($1, $2, $3, $4, $5, $6, $7) RETURNING *",
         )
         .bind(&$version.tenant_id)
         .bind(&$version.skill_id)
@@ -13,6 +13,7 @@ macro_rules! put_skill_version {
         .bind(&$version.name)
         .bind(&$version.description)
         .bind($version.created_at)
+        .bind(&$version.manifest)
         .fetch_one(&mut *$tx)
         .await?;
         for file in $files {
@@ -105,7 +106,8 @@ macro_rules! impl_skills {
                 let mut tx = self.write.begin().await?;
                 let made = sqlx::query(
                     "INSERT INTO skills (id, tenant_id, smith_id, name, default_version, \
-                     latest_version, created_at) VALUES ($1, $2, $3, $4, $5, $6, $7) \
+                     latest_version, created_at, updated_at) \
+                     VALUES ($1, $2, $3, $4, $5, $6, $7, $8) \
                      ON CONFLICT (tenant_id, smith_id, name) DO NOTHING",
                 )
                 .bind(&skill.id)
@@ -115,6 +117,7 @@ macro_rules! impl_skills {
                 .bind(skill.default_version)
                 .bind(skill.latest_version)
                 .bind(skill.created_at)
+                .bind(skill.updated_at)
                 .execute(&mut *tx)
                 .await?;
                 if made.rows_affected() == 0 {
@@ -134,12 +137,13 @@ macro_rules! impl_skills {
                 let mut tx = self.write.begin().await?;
                 let number: Option<i64> = sqlx::query_scalar(
                     "UPDATE skills SET latest_version = latest_version + 1, default_version = \
-                     CASE WHEN $3 THEN latest_version + 1 ELSE default_version END \
-                     WHERE tenant_id = $1 AND id = $2 RETURNING latest_version",
+                     CASE WHEN $3 THEN latest_version + 1 ELSE default_version END, \
+                     updated_at = $4 WHERE tenant_id = $1 AND id = $2 RETURNING latest_version",
                 )
                 .bind(&version.tenant_id)
                 .bind(&version.skill_id)
                 .bind(make_default)
+                .bind(version.created_at)
                 .fetch_optional(&mut *tx)
                 .await?;
                 let Some(number) = number else {
@@ -239,18 +243,42 @@ macro_rules! impl_skills {
                 tenant_id: &str,
                 skill_id: &str,
                 version: i64,
+                now: i64,
             ) -> Result<bool> {
                 let done = sqlx::query(
-                    "UPDATE skills SET default_version = $3 WHERE tenant_id = $1 AND id = $2 \
-                     AND EXISTS (SELECT 1 FROM skill_versions v \
+                    "UPDATE skills SET default_version = $3, updated_at = $4 \
+                     WHERE tenant_id = $1 AND id = $2 AND EXISTS (SELECT 1 FROM skill_versions v \
                      WHERE v.skill_id = $2 AND v.version = $3)",
                 )
                 .bind(tenant_id)
                 .bind(skill_id)
                 .bind(version)
+                .bind(now)
                 .execute(&self.write)
                 .await?;
                 Ok(done.rows_affected() > 0)
+            }
+
+            async fn skill_uses(
+                &self,
+                tenant_id: &str,
+                skill_id: &str,
+                from: i64,
+                to: i64,
+            ) -> Result<Vec<SkillUse>> {
+                Ok(sqlx::query_as(
+                    "SELECT u.version, u.agent_id, u.agent_version FROM skill_uses u \
+                     JOIN agents a ON a.id = u.agent_id \
+                     WHERE u.tenant_id = $1 AND u.skill_id = $2 AND u.version >= $3 \
+                     AND u.version <= $4 AND a.deleted_at IS NULL \
+                     ORDER BY u.version, u.agent_id, u.agent_version LIMIT 10000",
+                )
+                .bind(tenant_id)
+                .bind(skill_id)
+                .bind(from)
+                .bind(to)
+                .fetch_all(&self.read)
+                .await?)
             }
 
             async fn delete_skill(&self, tenant_id: &str, id: &str) -> Result<SkillRemoval> {

@@ -8,7 +8,7 @@ macro_rules! write_traces {
             $script,
             $traces,
             "traces (id, tenant_id, run_id, smith_id, agent_id, name, status, started_at, \
-             ended_at, model, input, output, cost, created_at)",
+             ended_at, model, input, output, cost, created_at, root_kind, attributes)",
             " ON CONFLICT DO NOTHING",
             |values, trace| {
                 values
@@ -25,7 +25,9 @@ macro_rules! write_traces {
                     .push_bind(trace.input)
                     .push_bind(trace.output)
                     .push_bind(trace.cost)
-                    .push_bind(trace.created_at);
+                    .push_bind(trace.created_at)
+                    .push_bind(&trace.root_kind)
+                    .push_bind(&trace.attributes);
             }
         );
         $crate::store::sql::script::insert_many!(
@@ -91,6 +93,7 @@ macro_rules! impl_traces {
                     "SELECT * FROM traces WHERE tenant_id = ",
                     tenant_id,
                     [
+                        (" AND run_id = ", &filter.run_id),
                         (" AND smith_id = ", &filter.smith_id),
                         (" AND agent_id = ", &filter.agent_id),
                         (" AND status = ", &filter.status),

@@ -8,7 +8,7 @@ macro_rules! write_usage_events {
             $entries,
             "usage_events (id, tenant_id, kind, run_id, smith_id, agent_id, customer_id, \
              provider, model, input, output, cache_read, cache_write, reasoning, cost, meter, \
-             quantity, created_at)",
+             quantity, metadata, created_at)",
             " ON CONFLICT DO NOTHING",
             |values, entry| {
                 values
@@ -29,6 +29,7 @@ macro_rules! write_usage_events {
                     .push_bind(entry.cost)
                     .push_bind(&entry.meter)
                     .push_bind(entry.quantity)
+                    .push_bind(&entry.metadata)
                     .push_bind(entry.created_at);
             }
         );
@@ -230,6 +231,7 @@ macro_rules! impl_usage {
                 tenant_id: &str,
                 from: i64,
                 to: i64,
+                smith_id: Option<&str>,
                 customer_id: Option<&str>,
             ) -> Result<Vec<MeterRow>> {
                 let mut query = sqlx::QueryBuilder::new(
@@ -243,6 +245,10 @@ macro_rules! impl_usage {
                 query.push_bind(from);
                 query.push(" AND created_at < ");
                 query.push_bind(to);
+                if let Some(smith) = smith_id {
+                    query.push(" AND smith_id = ");
+                    query.push_bind(smith.to_owned());
+                }
                 if let Some(customer) = customer_id {
                     query.push(" AND customer_id = ");
                     query.push_bind(customer.to_owned());
@@ -263,18 +269,35 @@ macro_rules! impl_usage {
             async fn usage_events(
                 &self,
                 tenant_id: &str,
-                smith_id: Option<&str>,
-                customer_id: Option<&str>,
+                filter: &UsageEventFilter,
                 before: Option<&str>,
                 limit: i64,
             ) -> Result<Vec<UsageEventRow>> {
+                let floor = $crate::store::sql::since_floor!(
+                    &self.read,
+                    "usage_events",
+                    $crate::ids::Kind::UsageEvent,
+                    tenant_id,
+                    filter.from
+                );
+                // What runs used has no meter of its own.
+                let is_tokens = filter.meter.as_deref() == Some($crate::store::TOKENS_METER);
+                let (tokens, custom) = match is_tokens {
+                    true => (&filter.meter, &None),
+                    false => (&None, &filter.meter),
+                };
                 Ok($crate::store::sql::select_page!(
                     &self.read,
                     "SELECT * FROM usage_events WHERE tenant_id = ",
                     tenant_id,
                     [
-                        (" AND smith_id = ", smith_id),
-                        (" AND customer_id = ", customer_id),
+                        (" AND smith_id = ", &filter.smith_id),
+                        (" AND customer_id = ", &filter.customer_id),
+                        (" AND meter = ", custom),
+                        (" AND COALESCE(meter, 'tokens') = ", tokens),
+                        (" AND id >= ", &floor),
+                        (" AND created_at >= ", &filter.from),
+                        (" AND created_at < ", &filter.until),
                     ],
                     before,
                     limit

@@ -57,7 +57,7 @@ pub struct ChatRequest {
     #[serde(default)]
     prompt_cache_key: Option<String>,
     #[serde(default)]
-    metadata: Option<Map<String, Value>>,
+    metadata: Option<crate::json::Object>,
     #[serde(default)]
     logit_bias: Option<Map<String, Value>>,
     #[serde(default)]

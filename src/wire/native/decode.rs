@@ -1,10 +1,11 @@
 //! `RunIn` of `POST /v1/smiths/{id}/runs`.
 
 use serde::Deserialize;
-use serde_json::{Map, Value, json};
+use serde_json::{Value, json};
 
 use crate::error::ApiError;
 use crate::ids;
+use crate::json::Object;
 use crate::model::{Part, ResponseFormat, Role, Source, Turn};
 use crate::run::{INCLUDE_REASONING, INCLUDE_TOOL_ARGS};
 use crate::wire::chat::decode::decode_format;
@@ -21,7 +22,7 @@ pub struct RunIn {
     #[serde(default)]
     channel: Option<String>,
     #[serde(default)]
-    metadata: Option<Map<String, Value>>,
+    metadata: Option<Object>,
     #[serde(default)]
     response_format: Option<Value>,
     #[serde(default)]
@@ -49,7 +50,7 @@ pub struct RunInput {
     pub thread_id: Option<String>,
     pub stream: bool,
     pub channel: String,
-    pub metadata: Option<Map<String, Value>>,
+    pub metadata: Option<Object>,
     pub response_format: Option<ResponseFormat>,
     pub include_mask: i64,
 }

@@ -8,6 +8,7 @@ use super::items::{push_turn, turn_of};
 use super::mounts::without_secrets;
 use super::tools::{decode_tools, joined_name};
 use crate::error::ApiError;
+use crate::json::{Json, Object};
 use crate::model::{Effort, ModelRequest, Params, ResponseFormat, ToolChoice, ToolDef, Turn};
 use crate::run::Word;
 use crate::tools::Mounts;
@@ -37,7 +38,7 @@ pub struct ResponsesRequest {
     #[serde(default)]
     conversation: Value,
     #[serde(default)]
-    metadata: Option<Map<String, Value>>,
+    metadata: Option<Object>,
     #[serde(default)]
     text: Option<TextOptions>,
     #[serde(default)]
@@ -119,7 +120,7 @@ pub struct Decoded {
     pub background: bool,
     pub previous_response_id: Option<String>,
     pub conversation: Option<String>,
-    pub metadata: Option<Map<String, Value>>,
+    pub metadata: Option<Object>,
     /// Whether reasoning items carry `encrypted_content`.
     pub encrypted: bool,
     /// Whether `file_search_call` items carry what was found.
@@ -423,11 +424,11 @@ fn conversation_of(conversation: &Value) -> Result<Option<String>, ApiError> {
     }
 }
 
-fn check_metadata(metadata: Option<&Map<String, Value>>) -> Result<(), ApiError> {
+fn check_metadata(metadata: Option<&Object>) -> Result<(), ApiError> {
     let Some(metadata) = metadata else {
         return Ok(());
     };
-    let fits = |(key, value): (&String, &Value)| {
+    let fits = |(key, value): (&str, &Json)| {
         key.chars().count() <= MAX_METADATA_KEY
             && value
                 .as_str()
