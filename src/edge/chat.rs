@@ -13,7 +13,7 @@ use super::turn::{
     Answer, Routed, RunTurn, check_thread_id, decided, translate_stream, whole_answer,
 };
 use crate::auth::{Principal, Scope};
-use crate::config::ProviderWire;
+use crate::config::{LimitName, ProviderWire};
 use crate::error::ApiError;
 use crate::ids;
 use crate::limit::Permit;
@@ -91,8 +91,12 @@ async fn begin(exchange: &mut Exchange) -> Result<Plan, ApiError> {
             |route| {
                 let ask_usage = stream && route.stream_usage;
                 let forwarded = chat::forward::rewrite(&body, &route.model, ask_usage)?;
+                let body = match route.rules.limit_name {
+                    LimitName::MaxTokens => chat::forward::with_older_limit(forwarded.body),
+                    LimitName::MaxCompletionTokens => forwarded.body,
+                };
                 Ok(Prepared {
-                    body: forwarded.body,
+                    body,
                     hide_usage: forwarded.hide_usage,
                 })
             },

@@ -267,6 +267,15 @@ async fn a_provider_says_what_its_models_take() {
     assert_eq!(sent.body["max_tokens"], 50);
     assert!(sent.body["max_completion_tokens"].is_null() && sent.body["temperature"].is_null());
     assert_eq!(sent.body["messages"][0]["role"], "developer");
+    // The client's own bytes too.
+    let body = json!({ "model": "openai-chat/text", "max_completion_tokens": 40,
+        "messages": [user("hi")] });
+    ok(harness.post("/v1/chat/completions", &body).send().await).await;
+    let sent = harness.mock.last().body;
+    assert!(
+        sent["max_tokens"] == 40 && sent["max_completion_tokens"].is_null(),
+        "{sent}"
+    );
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -94,6 +94,39 @@ pub fn rewrite(body: &[u8], model: &str, ask_usage: bool) -> Result<Forwarded, A
     })
 }
 
+/// The body with the limit of its answer under the name that is known everywhere, for providers that
+/// do not know the newer one.
+pub fn with_older_limit(body: Bytes) -> Bytes {
+    const NEWER: &[u8] = b"\"max_completion_tokens\"";
+    #[derive(Deserialize)]
+    struct Limits<'a> {
+        #[serde(borrow)]
+        max_completion_tokens: &'a RawValue,
+        #[serde(borrow, default)]
+        max_tokens: Option<&'a RawValue>,
+    }
+    if memchr::memmem::find(&body, NEWER).is_none() {
+        return body;
+    }
+    let Ok(limits) = serde_json::from_slice::<Limits<'_>>(&body) else {
+        return body;
+    };
+    if limits.max_tokens.is_some() {
+        return body;
+    }
+    let value = limits.max_completion_tokens.get().as_ptr() as usize - body.as_ptr() as usize;
+    let before = body[..value].trim_ascii_end();
+    let before = before.strip_suffix(b":").unwrap_or(before).trim_ascii_end();
+    let Some(before) = before.strip_suffix(NEWER) else {
+        return body;
+    };
+    let mut out = BytesMut::with_capacity(body.len());
+    out.extend_from_slice(before);
+    out.extend_from_slice(b"\"max_tokens\":");
+    out.extend_from_slice(&body[value..]);
+    out.freeze()
+}
+
 /// The usage in a whole answer, if it tells.
 pub fn usage_of_answer(body: &Bytes) -> Option<Usage> {
     #[derive(Deserialize)]
@@ -321,6 +354,28 @@ mod tests {
     use super::*;
     use memchr::memmem;
     use proptest::prelude::*;
+
+    #[test]
+    fn the_limit_is_renamed_where_only_the_older_name_is_known() {
+        let older = |body: &'static str| with_older_limit(Bytes::from_static(body.as_bytes()));
+        for (given, sent) in [
+            (
+                r#"{"a":"\"max_completion_tokens\":1","max_completion_tokens" : 5,"b":1}"#,
+                r#"{"a":"\"max_completion_tokens\":1","max_tokens":5,"b":1}"#,
+            ),
+            (
+                r#"{"max_tokens":3,"max_completion_tokens":5}"#,
+                r#"{"max_tokens":3,"max_completion_tokens":5}"#,
+            ),
+            (r#"{"max_tokens":3}"#, r#"{"max_tokens":3}"#),
+            (
+                r#"{"x":"max_completion_tokens"}"#,
+                r#"{"x":"max_completion_tokens"}"#,
+            ),
+        ] {
+            assert_eq!(older(given), sent.as_bytes());
+        }
+    }
 
     #[test]
     fn a_list_is_no_request() {
