@@ -19,6 +19,7 @@ pub mod frame;
 pub mod gateway;
 pub mod ids;
 pub mod json;
+pub mod lenient;
 pub mod limit;
 pub mod metrics;
 pub mod model;

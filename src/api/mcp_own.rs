@@ -12,7 +12,7 @@ use super::mcp_tools::schema;
 use crate::error::ApiError;
 use crate::gateway::Gateway;
 use crate::ids;
-use crate::model::joined_text;
+use crate::model::{Part, Source, shown_text};
 use crate::run::Effective;
 use crate::store::{EventRow, Op};
 use crate::tools::{News, Next, Output, ToolCall};
@@ -126,7 +126,22 @@ pub async fn call(
 }
 
 fn result(output: Output) -> CallToolResult {
-    let content = vec![ContentBlock::text(joined_text(&output.content))];
+    let block = |part: &Part| match part {
+        Part::Text { text } => Some(ContentBlock::text(text.clone())),
+        Part::Image {
+            source: Source::Data { media_type, data },
+            ..
+        } => Some(ContentBlock::image(data.clone(), media_type.clone())),
+        other if other.is_media() => {
+            let shown = shown_text(std::slice::from_ref(other));
+            Some(ContentBlock::text(shown.into_owned()))
+        }
+        _ => None,
+    };
+    let mut content: Vec<ContentBlock> = output.content.iter().filter_map(block).collect();
+    if content.is_empty() {
+        content.push(ContentBlock::text(""));
+    }
     match output.is_error {
         true => CallToolResult::error(content),
         false => CallToolResult::success(content),

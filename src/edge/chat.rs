@@ -20,7 +20,7 @@ use crate::limit::Permit;
 use crate::run::{RunRequest, Thread, attachments};
 use crate::store::now_seconds;
 use crate::wire::chat::{self, ChatRequest, EventGate, Peek, StreamEncoder, decode};
-use crate::wire::{Plain, PlainEncoder, parse};
+use crate::wire::{Plain, PlainEncoder, parse, readable};
 
 /// The wire's name in metrics.
 const WIRE: &str = "chat_completions";
@@ -63,6 +63,7 @@ async fn begin(exchange: &mut Exchange) -> Result<Plan, ApiError> {
     let thread = exchange.header("ic-thread-id").map(str::to_owned);
     let body = exchange.body().await?;
     if let Some(smith_id) = smith {
+        let body = readable(&body);
         return Box::pin(smith_turn(exchange, &principal, smith_id, thread, &body)).await;
     }
     let peek: Peek<'_> = parse_peek(&body)?;
@@ -107,14 +108,16 @@ async fn begin(exchange: &mut Exchange) -> Result<Plan, ApiError> {
                 tenant_id: principal.tenant_id.clone(),
                 model,
                 include_usage: chat::forward::asks_for_usage(&body),
+                has_functions: chat::forward::has_functions(&body),
                 answer,
                 _permit: permit,
             })),
             Begun::ClientLeft => Plan::ClientLeft,
         });
     }
+    let body = readable(&body);
     let decoded = decode(parse::<ChatRequest>(&body)?)?;
-    let include_usage = decoded.include_usage;
+    let (include_usage, has_functions) = (decoded.include_usage, decoded.has_functions);
     let mut request = decoded.into_request();
     files::check(&gateway, &principal, &request.turns, &body).await?;
     attachments::inline(gateway.store.as_ref(), &tenant_id, &mut request.turns).await?;
@@ -127,6 +130,7 @@ async fn begin(exchange: &mut Exchange) -> Result<Plan, ApiError> {
         tenant_id,
         model,
         include_usage,
+        has_functions,
         answer,
         _permit: permit,
     })))
@@ -149,6 +153,7 @@ struct SmithTurn {
     model: String,
     stream: bool,
     include_usage: bool,
+    has_functions: bool,
     own_tools: bool,
 }
 
@@ -167,8 +172,8 @@ async fn smith_turn(
     body: &Bytes,
 ) -> Result<Plan, ApiError> {
     let request: ChatRequest = parse(body)?;
-    let record: Record<'_> = serde_json::from_slice(body).map_err(ApiError::internal)?;
     let decoded = decode(request)?;
+    let record: Record<'_> = serde_json::from_slice(body).map_err(ApiError::internal)?;
     if let Some(thread) = &thread {
         check_thread_id(thread)?;
         if decoded.response_format.is_some() {
@@ -182,6 +187,7 @@ async fn smith_turn(
     files::check(&exchange.gateway, principal, &decoded.turns, body).await?;
     let own_tools = decoded.tools.is_empty();
     let (stream, include_usage) = (decoded.stream, decoded.include_usage);
+    let has_functions = decoded.has_functions;
     if let Some((run_id, words)) = chat::decisions(&decoded.turns)? {
         let going_on = decided(exchange, principal, &smith_id, &run_id, words);
         let turn = Box::pin(going_on).await?;
@@ -190,6 +196,7 @@ async fn smith_turn(
             model: decoded.model.unwrap_or_default(),
             stream,
             include_usage,
+            has_functions,
             own_tools: true,
         })));
     }
@@ -235,6 +242,7 @@ async fn smith_turn(
         model: started.model,
         stream,
         include_usage,
+        has_functions,
         own_tools,
     })))
 }
@@ -255,7 +263,8 @@ impl SmithTurn {
     async fn stream(self: Box<Self>, exchange: &mut Exchange) -> Result<(), Gone> {
         let mut encoder = PlainEncoder {
             plain: self.plain(),
-            inner: StreamEncoder::new(&self.id(), now_seconds(), &self.model, self.include_usage),
+            inner: StreamEncoder::new(&self.id(), now_seconds(), &self.model, self.include_usage)
+                .with_functions(self.has_functions),
         };
         let turn = self.turn;
         exchange.start_stream(&[]).await?;
@@ -264,10 +273,14 @@ impl SmithTurn {
 
     async fn whole(self: Box<Self>, exchange: &mut Exchange) -> Result<(), Gone> {
         let (id, created) = (self.id(), now_seconds());
+        let has_functions = self.has_functions;
         let mut plain = self.plain();
         match self.turn.whole(exchange, &mut plain).await? {
             Ok(answer) => {
-                let body = chat::full_answer(&id, created, &self.model, &answer);
+                let mut body = chat::full_answer(&id, created, &self.model, &answer);
+                if has_functions {
+                    body = chat::as_function_call(body);
+                }
                 exchange
                     .respond_json(StatusCode::OK, body.to_string().into())
                     .await
@@ -283,6 +296,7 @@ struct Translate {
     tenant_id: Arc<str>,
     model: String,
     include_usage: bool,
+    has_functions: bool,
     answer: Answer,
     _permit: Permit,
 }
@@ -294,13 +308,17 @@ impl Translate {
         match self.answer {
             Answer::Whole(route, frames) => {
                 let answer = whole_answer(exchange, &self.tenant_id, &route, &frames);
-                let body = chat::full_answer(&id, created, &self.model, &answer);
+                let mut body = chat::full_answer(&id, created, &self.model, &answer);
+                if self.has_functions {
+                    body = chat::as_function_call(body);
+                }
                 exchange
                     .respond_json(StatusCode::OK, body.to_string().into())
                     .await
             }
             Answer::Stream(mut call) => {
-                let mut encoder = StreamEncoder::new(&id, created, &self.model, self.include_usage);
+                let mut encoder = StreamEncoder::new(&id, created, &self.model, self.include_usage)
+                    .with_functions(self.has_functions);
                 translate_stream(exchange, &self.tenant_id, &mut call, &mut encoder, WIRE).await
             }
         }

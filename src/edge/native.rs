@@ -16,7 +16,7 @@ use crate::ids;
 use crate::run::{Reader, RunRequest, Thread, run_out};
 use crate::store::RunRow;
 use crate::wire::native::{Encoder, RunIn, decode, write_duplicate};
-use crate::wire::parse;
+use crate::wire::{parse, readable};
 
 /// The wire's name in metrics.
 const WIRE: &str = "native";
@@ -64,7 +64,7 @@ async fn begin(exchange: &mut Exchange, smith_id: &str) -> Result<Begun, ApiErro
     let principal = exchange.principal()?;
     principal.require_smith(smith_id)?;
     principal.require(Scope::RunsWrite)?;
-    let body = exchange.body().await?;
+    let body = readable(&exchange.body().await?);
     let path = format!("runs/{smith_id}");
     start(exchange, &principal, smith_id, &path, &body).await
 }
@@ -83,7 +83,7 @@ async fn begin_replay(
     let principal = exchange.principal()?;
     principal.require_smith(smith_id)?;
     principal.require(Scope::RunsWrite)?;
-    let body = exchange.body().await?;
+    let body = readable(&exchange.body().await?);
     let asked = match body.trim_ascii().is_empty() {
         true => ReplayIn::default(),
         false => parse(&body)?,

@@ -27,7 +27,6 @@ use crate::store::now_seconds;
 use crate::tools::Mounted;
 use crate::wire::chat::Peek;
 use crate::wire::chat::forward::rewrite;
-use crate::wire::parse;
 use crate::wire::responses::decode::unknown_item;
 use crate::wire::responses::gate::{usage_in, write_error};
 use crate::wire::responses::items::{Numbering, place_of, push_turn, turn_of};
@@ -35,6 +34,7 @@ use crate::wire::responses::tools::{is_web_search, warnings};
 use crate::wire::responses::{
     Decoded, Head, Input, ResponsesGate, ResponsesRequest, Status, StreamEncoder, body_of, decode,
 };
+use crate::wire::{parse, readable};
 
 /// The wire's name in metrics.
 const WIRE: &str = "responses";
@@ -87,7 +87,10 @@ async fn begin(exchange: &mut Exchange) -> Result<Plan, ApiError> {
     let thread = exchange.header("ic-thread-id").map(str::to_owned);
     let body = exchange.body().await?;
     match smith {
-        Some(smith_id) => smith_turn(exchange, &principal, smith_id, thread, &body).await,
+        Some(smith_id) => {
+            let body = readable(&body);
+            smith_turn(exchange, &principal, smith_id, thread, &body).await
+        }
         None => routed(exchange, &principal, thread, body).await,
     }
 }
@@ -146,6 +149,7 @@ async fn routed(
             Begun::ClientLeft => Plan::ClientLeft,
         });
     }
+    let body = readable(&body);
     let mut decoded = decode(parse::<ResponsesRequest>(&body)?)?;
     if decoded.background {
         return Err(ApiError::bad_request(

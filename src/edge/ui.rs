@@ -13,9 +13,9 @@ use crate::auth::Scope;
 use crate::error::ApiError;
 use crate::ids;
 use crate::run::{RunRequest, Thread, Word};
-use crate::wire::parse;
 use crate::wire::ui::encode::write_error;
 use crate::wire::ui::{Encoder, UiRequest, decode};
+use crate::wire::{parse, readable};
 
 /// The wire's name in metrics.
 const WIRE: &str = "ui";
@@ -76,7 +76,7 @@ async fn begin(
     if let Some(thread) = &kept {
         check_thread_id(thread)?;
     }
-    let body = exchange.body().await?;
+    let body = readable(&exchange.body().await?);
     let decoded = decode(parse::<UiRequest>(&body)?)?;
     if let Some((run_id, _)) = decoded.decisions.first() {
         let run_id = run_id.clone();

@@ -14,6 +14,7 @@ use super::error::ModelError;
 use super::opening::{Answered, Whole};
 use super::routing::Route;
 use crate::config::ProviderWire;
+use crate::lenient;
 
 /// Gemini takes no more texts in one call
 /// (<https://ai.google.dev/api/embeddings#method:-models.batchembedcontents>).
@@ -37,27 +38,37 @@ enum Vector {
 
 #[derive(Deserialize)]
 struct OpenaiList {
-    data: Vec<OpenaiVector>,
-    #[serde(default)]
+    #[serde(default, deserialize_with = "lenient::few")]
+    data: lenient::Few<OpenaiVector>,
+    #[serde(default, deserialize_with = "lenient::details")]
     usage: OpenaiUsage,
 }
 
 #[derive(Deserialize)]
 struct OpenaiVector {
-    #[serde(default)]
-    index: usize,
+    #[serde(default, deserialize_with = "lenient::place")]
+    index: Option<u32>,
     embedding: Vector,
 }
 
 #[derive(Default, Deserialize)]
-#[serde(default)]
 struct OpenaiUsage {
-    prompt_tokens: u64,
+    #[serde(default, deserialize_with = "lenient::count")]
+    prompt_tokens: Option<u64>,
+    #[serde(default, deserialize_with = "lenient::count")]
+    total_tokens: Option<u64>,
+}
+
+impl OpenaiUsage {
+    fn tokens(&self) -> u64 {
+        self.prompt_tokens.or(self.total_tokens).unwrap_or(0)
+    }
 }
 
 #[derive(Deserialize)]
 struct GeminiList {
-    embeddings: Vec<GeminiVector>,
+    #[serde(default, deserialize_with = "lenient::few")]
+    embeddings: lenient::Few<GeminiVector>,
 }
 
 #[derive(Deserialize)]
@@ -84,10 +95,10 @@ impl Route {
 pub fn tokens_of_answer(body: &[u8]) -> u64 {
     #[derive(Deserialize)]
     struct Told {
-        #[serde(default)]
+        #[serde(default, deserialize_with = "lenient::details")]
         usage: OpenaiUsage,
     }
-    serde_json::from_slice::<Told>(body).map_or(0, |told| told.usage.prompt_tokens)
+    serde_json::from_slice::<Told>(body).map_or(0, |told| told.usage.tokens())
 }
 
 /// Little-endian 32-bit floats.
@@ -105,8 +116,15 @@ fn malformed(why: impl std::fmt::Display) -> ModelError {
     ModelError::Malformed(format!("embeddings: {why}"))
 }
 
+fn read<T: serde::de::DeserializeOwned>(body: &[u8]) -> Result<T, ModelError> {
+    serde_json::from_slice(body).or_else(|error| {
+        let mended = lenient::mended(body, |_| {}).ok_or_else(|| malformed(&error))?;
+        serde_json::from_slice(&mended).map_err(malformed)
+    })
+}
+
 fn decode_openai(body: &[u8], texts: usize) -> Result<Embedded, ModelError> {
-    let mut list: OpenaiList = serde_json::from_slice(body).map_err(malformed)?;
+    let mut list: OpenaiList = read(body)?;
     list.data.sort_by_key(|vector| vector.index);
     let mut vectors = Vec::with_capacity(list.data.len());
     for vector in list.data {
@@ -117,7 +135,7 @@ fn decode_openai(body: &[u8], texts: usize) -> Result<Embedded, ModelError> {
     }
     complete(vectors, texts).map(|vectors| Embedded {
         vectors,
-        tokens: list.usage.prompt_tokens,
+        tokens: list.usage.tokens(),
     })
 }
 
@@ -189,7 +207,7 @@ impl Models {
                 .collect();
             let body = json!({ "requests": requests }).to_string();
             let answer = self.post(route, &path, body).await?;
-            let list: GeminiList = serde_json::from_slice(&answer).map_err(malformed)?;
+            let list: GeminiList = read(&answer)?;
             vectors.extend(list.embeddings.into_iter().map(|v| v.values));
         }
         complete(vectors, texts.len()).map(|vectors| Embedded { vectors, tokens: 0 })
@@ -239,6 +257,15 @@ mod tests {
         ], "usage": { "prompt_tokens": 7 } });
         let read = decode_openai(body.to_string().as_bytes(), 2).expect("read");
         assert_eq!(read.vectors, [[1.0, 0.25], [0.5, -2.0]]);
+        assert_eq!(read.tokens, 7);
+        for usage in [json!(null), json!({ "prompt_tokens": null }), json!("7")] {
+            let body =
+                json!({ "data": [null, { "index": null, "embedding": [1] }], "usage": usage });
+            let read = decode_openai(body.to_string().as_bytes(), 1).expect("read");
+            assert_eq!((read.vectors.len(), read.tokens), (1, 0));
+        }
+        let body = json!({ "data": { "embedding": [1] }, "usage": { "total_tokens": "7.0" } });
+        let read = decode_openai(body.to_string().as_bytes(), 1).expect("read");
         assert_eq!(read.tokens, 7);
     }
 

@@ -15,6 +15,7 @@ mod fault;
 mod fit;
 pub mod framing;
 mod http;
+mod media;
 mod opening;
 mod plain;
 mod pool;

@@ -6,6 +6,7 @@ use std::borrow::Cow;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
+use super::media;
 use crate::frame::Signer;
 
 /// Who says a turn.
@@ -90,6 +91,48 @@ pub enum Part {
     Refusal {
         text: String,
     },
+    /// Who of several people (or agents) says the turn.
+    Name {
+        name: String,
+    },
+    /// The caller wants what stands before this to be kept by the provider, see [`Caching`].
+    CacheHere {
+        /// How long, as Anthropic spells it.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        ttl: Option<String>,
+    },
+}
+
+impl Part {
+    /// Whether it is an image, a file or a sound.
+    pub fn is_media(&self) -> bool {
+        matches!(
+            self,
+            Self::Image { .. } | Self::File { .. } | Self::Audio { .. }
+        )
+    }
+}
+
+/// What a provider should keep of a request for the next one that begins alike. Only Anthropic has
+/// to be told; [`Part::CacheHere`] says so among the parts.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Caching {
+    /// The places are chosen here.
+    pub is_automatic: bool,
+    /// Behind so many bytes of the system text, and for how long.
+    pub system: Vec<(usize, Option<String>)>,
+    /// Behind the tools of these names, and for how long.
+    pub tools: Vec<(String, Option<String>)>,
+}
+
+impl Caching {
+    /// The mark of a `cache_control` member.
+    pub fn mark(control: &Value) -> Option<Option<String>> {
+        control
+            .is_object()
+            .then(|| control["ttl"].as_str().map(str::to_owned))
+    }
 }
 
 /// What a provider wants back with its own reasoning, unread by anybody else.
@@ -128,23 +171,36 @@ pub enum Source {
 }
 
 impl Source {
-    /// From a URL; `data:` URLs with base64 become [`Source::Data`], and what is a file's id and no
-    /// URL is that.
+    /// From a URL; `data:` URLs become [`Source::Data`], and what is a file's id and no URL is that.
     pub fn from_url(url: &str) -> Self {
         if (url.starts_with("file-") || url.starts_with("file_")) && !url.contains(':') {
             return Self::FileId { id: url.to_owned() };
         }
-        if let Some(rest) = url.strip_prefix("data:")
-            && let Some((head, data)) = rest.split_once(',')
-            && let Some(media_type) = head.strip_suffix(";base64")
-        {
-            return Self::Data {
-                media_type: media_type.to_owned(),
-                data: data.to_owned(),
-            };
-        }
-        Self::Url {
+        media::data_url(url).unwrap_or_else(|| Self::Url {
             url: url.to_owned(),
+        })
+    }
+
+    /// From what should be a `data:` URL and is often bare base64 of a file of this name.
+    pub fn from_file_data(data: &str, name: Option<&str>) -> Self {
+        match data.contains(':') {
+            true => Self::from_url(data),
+            false => Self::Data {
+                media_type: name
+                    .and_then(media::type_of)
+                    .unwrap_or("application/octet-stream")
+                    .to_owned(),
+                data: data.to_owned(),
+            },
+        }
+    }
+
+    /// What it is, as far as that is told.
+    pub fn media_type(&self) -> Option<&str> {
+        match self {
+            Self::Data { media_type, .. } => Some(media_type),
+            Self::Url { url } => media::type_of(url),
+            Self::FileId { .. } => None,
         }
     }
 
@@ -233,6 +289,8 @@ pub struct ModelRequest {
     pub parallel_tool_calls: Option<bool>,
     pub response_format: Option<ResponseFormat>,
     pub params: Params,
+    #[serde(default)]
+    pub caching: Caching,
 }
 
 impl ModelRequest {
@@ -248,6 +306,20 @@ impl ModelRequest {
     }
 }
 
+/// Takes the marks of [`Part::CacheHere`] away, where turns are kept: for what is kept, the places are
+/// chosen here.
+pub fn unmark(turns: &mut [Turn]) {
+    let is_mark = |part: &Part| matches!(part, Part::CacheHere { .. });
+    for turn in turns {
+        turn.parts.retain(|part| !is_mark(part));
+        for part in &mut turn.parts {
+            if let Part::ToolResult { content, .. } = part {
+                content.retain(|part| !is_mark(part));
+            }
+        }
+    }
+}
+
 /// The texts of `parts`, joined.
 pub fn joined_text(parts: &[Part]) -> Cow<'_, str> {
     let mut pieces = parts.iter().filter_map(|part| match part {
@@ -259,6 +331,33 @@ pub fn joined_text(parts: &[Part]) -> Cow<'_, str> {
         text.to_mut().push_str(piece);
     }
     text
+}
+
+/// The same, for those who see text alone: what is none is named in its place.
+pub fn shown_text(parts: &[Part]) -> Cow<'_, str> {
+    if !parts.iter().any(Part::is_media) {
+        return joined_text(parts);
+    }
+    let shown = parts.iter().map(|part| match part {
+        Part::Text { text } => text.clone(),
+        Part::Image { source, .. } => match source {
+            Source::Url { url } => format!("![image]({url})"),
+            _ => "[image]".to_owned(),
+        },
+        Part::File { source, name } => match (source, name) {
+            (Source::Url { url }, _) => format!("[file]({url})"),
+            (_, Some(name)) => format!("[file: {name}]"),
+            _ => "[file]".to_owned(),
+        },
+        Part::Audio { .. } => "[audio]".to_owned(),
+        _ => String::new(),
+    });
+    Cow::Owned(
+        shown
+            .filter(|text| !text.is_empty())
+            .collect::<Vec<_>>()
+            .join("\n"),
+    )
 }
 
 /// A tool call's arguments as a JSON object; text that does not parse comes as `{"_raw": text}`,

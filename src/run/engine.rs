@@ -34,7 +34,7 @@ use crate::frame::{Escaped, Frame, Room, Usage};
 use crate::ids;
 use crate::limit::Permit;
 use crate::metrics::Metrics;
-use crate::model::{ModelRequest, Models, ResponseFormat, Role, Route, Turn};
+use crate::model::{Caching, ModelRequest, Models, ResponseFormat, Role, Route, Turn, unmark};
 use crate::store::{Journal, Op, RunRow, Store, now_micros};
 use crate::tools::{ToolSet, Toolbox};
 
@@ -469,7 +469,7 @@ impl Runs {
     )]
     fn job(
         &self,
-        request: RunRequest,
+        mut request: RunRequest,
         effective: Arc<Effective>,
         routes: Vec<Route>,
         mut history: Vec<Turn>,
@@ -480,6 +480,7 @@ impl Runs {
             .instructions
             .clone()
             .map_err(|why| ApiError::bad_request("invalid_variables", why))?;
+        unmark(&mut request.input);
         let exclusive = matches!(request.thread, Thread::Kept(_));
         let new_turns = match request.thread {
             Thread::Kept(_) | Thread::Chain(_) => request.input.clone(),
@@ -558,6 +559,11 @@ impl Runs {
             parallel_tool_calls: request.parallel_tool_calls,
             response_format: request.response_format,
             params: request.params,
+            // Turns of a smith begin alike.
+            caching: Caching {
+                is_automatic: true,
+                ..Caching::default()
+            },
         };
         Ok(Box::new(Job {
             live,

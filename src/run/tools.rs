@@ -13,7 +13,7 @@ use super::state::{CallState, Pending};
 use crate::error::ApiError;
 use crate::frame::{ApprovalRequired, Escaped, Frame, ToolCompleted, ToolExecuting};
 use crate::ids;
-use crate::model::{Part, joined_text};
+use crate::model::{Part, joined_text, shown_text};
 use crate::store::{Checkpoint, EventRow, Op, Pause, now_micros};
 use crate::tools::{Calling, Next, Output, Tool, ToolCall, ToolSet, hosted::Caller};
 
@@ -270,7 +270,7 @@ impl Runs {
             }
         };
         let (name, server, _) = shown(set, call);
-        let text = joined_text(&output.content);
+        let text = shown_text(&output.content);
         let frame = Frame::ToolCompleted(Arc::new(ToolCompleted {
             id: bytes(&call.id),
             name: name.clone(),

@@ -10,12 +10,15 @@ pub mod ui;
 
 pub use plain::{Plain, PlainEncoder};
 
+use std::borrow::Cow;
+
 use bytes::{Bytes, BytesMut};
 
 use serde::de::DeserializeOwned;
 
 use crate::error::ApiError;
 use crate::frame::{Frame, StopReason, Usage};
+use crate::lenient;
 use crate::model::ModelError;
 use crate::sse::EventTooLarge;
 
@@ -58,6 +61,15 @@ pub trait Gate: Send + Sync {
     fn write_error(&self, error: &ApiError, buf: &mut BytesMut);
 }
 
+/// The body of a request that is read here, not passed on: without a mark of the byte order, and
+/// with half surrogates replaced. What is well-formed is not copied.
+pub fn readable(body: &Bytes) -> Bytes {
+    match lenient::well_formed(body) {
+        Cow::Borrowed(same) => body.slice_ref(same),
+        Cow::Owned(mended) => Bytes::from(mended),
+    }
+}
+
 /// Refuses a list, which serde would take for an object's members in their order.
 pub fn refuse_list(body: &[u8]) -> Result<(), ApiError> {
     match body.trim_ascii_start().first() {
@@ -69,13 +81,25 @@ pub fn refuse_list(body: &[u8]) -> Result<(), ApiError> {
     }
 }
 
+/// What is wrong with a member, without the place in the text where the member itself is named.
+fn in_words(error: &serde_json::Error) -> String {
+    let text = error.to_string();
+    match error.is_data() {
+        true => match text.rfind(" at line ") {
+            Some(at) => text[..at].to_owned(),
+            None => text,
+        },
+        false => text,
+    }
+}
+
 /// Parses a JSON body, which is an object; the error names the field at fault.
 pub fn parse<T: DeserializeOwned>(body: &[u8]) -> Result<T, ApiError> {
     refuse_list(body)?;
     let mut deserializer = serde_json::Deserializer::from_slice(body);
     let value = serde_path_to_error::deserialize(&mut deserializer).map_err(|error| {
         let path = error.path().to_string();
-        let bad = ApiError::bad_request("invalid_request", error.inner().to_string());
+        let bad = ApiError::bad_request("invalid_request", in_words(error.inner()));
         if path == "." { bad } else { bad.param(path) }
     })?;
     deserializer

@@ -361,9 +361,7 @@ async fn play_quirk(stream: &mut TcpStream, wire: &str, case: &str, streamed: bo
         Some(name) => (name, true),
         None => (case, false),
     };
-    let Some(played) = crate::quirks::answer_of(name, wire, streamed) else {
-        return play(stream, wire, "text", streamed).await;
-    };
+    let played = crate::quirks::answer_of(name, wire, streamed);
     let kind = match played.streamed {
         true => "text/event-stream",
         false => "application/json",

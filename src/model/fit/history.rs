@@ -61,6 +61,7 @@ fn speaker(part: &Part, role: Role) -> Option<Role> {
         Part::ToolCall { .. } => Some(Role::Assistant),
         Part::ToolResult { .. } => Some(Role::Tool),
         Part::Reasoning { .. } => (role == Role::Assistant).then_some(role),
+        Part::Name { .. } | Part::CacheHere { .. } => Some(role),
         Part::Text { .. } | Part::Refusal { .. } if role == Role::Assistant => Some(role),
         // No wire lets the assistant show something.
         _ => Some(Role::User),
@@ -126,6 +127,7 @@ fn proper(part: Part) -> Option<Part> {
                             | Part::Image { .. }
                             | Part::File { .. }
                             | Part::Audio { .. }
+                            | Part::CacheHere { .. }
                     )
                 })
                 .filter_map(proper)

@@ -1,17 +1,19 @@
 //! Anthropic Messages as a provider wire. Wire facts: the Anthropic API reference, "Messages",
 //! "Streaming messages", "Extended thinking" and "Structured outputs".
 
-use std::borrow::Cow;
+mod answer;
+mod caching;
 
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
 use bytes::Bytes;
 use http::{HeaderName, HeaderValue};
-use serde::Deserialize;
-use serde_json::value::RawValue;
 use serde_json::{Map, Value, json};
 
+use self::answer::Decoder;
 use super::*;
 use crate::config::Thinking;
-use crate::frame::{Signer, StopReason, Usage};
+use crate::frame::Signer;
 use crate::model::request::{
     Effort, Part, ResponseFormat, Role, Signature, Source, ToolChoice, Turn, arguments_object,
 };
@@ -84,7 +86,7 @@ impl ProviderApi for Anthropic {
             body.insert("output_config".into(), Value::Object(output_config));
         }
         if !system.is_empty() {
-            body.insert("system".into(), json!(system));
+            body.insert("system".into(), caching::system(&system, &request.caching));
         }
         if !thinking {
             if let Some(temperature) = params.temperature {
@@ -120,6 +122,7 @@ impl ProviderApi for Anthropic {
             }
             body.insert("tool_choice".into(), choice);
         }
+        caching::place(&mut body, &request.caching);
         Ok(Value::Object(body))
     }
 
@@ -132,8 +135,8 @@ impl ProviderApi for Anthropic {
         Box::new(Decoder::default())
     }
 
-    fn decode_full(&self, body: &Bytes) -> Result<Vec<Frame>, ModelError> {
-        decode_message(body)
+    fn read_full(&self, body: &Bytes) -> Result<Vec<Frame>, ModelError> {
+        Decoder::whole(body)
     }
 }
 
@@ -231,8 +234,10 @@ fn messages(request: &ModelRequest, keeps_thinking: bool) -> Result<Vec<Value>, 
         };
         let mut blocks = Vec::with_capacity(turn.parts.len());
         for part in &turn.parts {
-            if keeps_thinking || !matches!(part, Part::Reasoning { .. }) {
-                blocks.extend(block(part)?);
+            match part {
+                Part::CacheHere { ttl } => caching::mark(blocks.last_mut(), ttl.as_deref()),
+                Part::Reasoning { .. } if !keeps_thinking => {}
+                part => blocks.extend(block(part)?),
             }
         }
         if blocks.is_empty() {
@@ -261,8 +266,11 @@ fn block(part: &Part) -> Result<Option<Value>, ModelError> {
             json!({ "type": "text", "text": text })
         }
         Part::Image { source: from, .. } => json!({ "type": "image", "source": source(from) }),
+        // Who speaks is only told in words here.
+        Part::Name { name } => json!({ "type": "text", "text": format!("{name}:") }),
+        Part::CacheHere { .. } => return Ok(None),
         Part::File { source: from, name } => {
-            let mut block = json!({ "type": "document", "source": source(from) });
+            let mut block = json!({ "type": "document", "source": document(from)? });
             if let Some(name) = name {
                 block["title"] = json!(name);
             }
@@ -293,12 +301,19 @@ fn block(part: &Part) -> Result<Option<Value>, ModelError> {
             for part in content {
                 inner.extend(block(part)?);
             }
-            json!({
+            let mut result = json!({
                 "type": "tool_result",
                 "tool_use_id": tool_call_id,
                 "content": inner,
                 "is_error": is_error,
-            })
+            });
+            if let Some(Part::CacheHere { ttl }) = content
+                .iter()
+                .find(|part| matches!(part, Part::CacheHere { .. }))
+            {
+                caching::mark(Some(&mut result), ttl.as_deref());
+            }
+            result
         }
         Part::Reasoning {
             text,
@@ -315,6 +330,24 @@ fn block(part: &Part) -> Result<Option<Value>, ModelError> {
     }))
 }
 
+/// PDF, or text, which goes as such.
+fn document(from: &Source) -> Result<Value, ModelError> {
+    let Source::Data { media_type, data } = from else {
+        return Ok(source(from));
+    };
+    if media_type == "application/pdf" {
+        return Ok(source(from));
+    }
+    let text = STANDARD.decode(data.as_bytes()).ok();
+    let text = text.and_then(|bytes| String::from_utf8(bytes).ok());
+    match text {
+        Some(text) => Ok(json!({ "type": "text", "media_type": "text/plain", "data": text })),
+        None => Err(ModelError::Unsupported(format!(
+            "this provider takes files of PDF and text, not of '{media_type}'"
+        ))),
+    }
+}
+
 fn source(from: &Source) -> Value {
     match from {
         Source::Url { url } => json!({ "type": "url", "url": url }),
@@ -323,314 +356,4 @@ fn source(from: &Source) -> Value {
         }
         Source::FileId { id } => json!({ "type": "file", "file_id": id }),
     }
-}
-
-#[derive(Deserialize)]
-struct StreamEvent<'a> {
-    #[serde(borrow, rename = "type")]
-    kind: Cow<'a, str>,
-    #[serde(default)]
-    index: u32,
-    #[serde(borrow, default)]
-    message: Option<Message<'a>>,
-    #[serde(borrow, default)]
-    content_block: Option<Block<'a>>,
-    #[serde(borrow, default)]
-    delta: Option<Delta<'a>>,
-    #[serde(default)]
-    usage: Option<WireUsage>,
-    #[serde(borrow, default)]
-    error: Option<WireError<'a>>,
-}
-
-#[derive(Deserialize)]
-struct Message<'a> {
-    #[serde(borrow, default)]
-    id: Cow<'a, str>,
-    #[serde(borrow, default)]
-    model: Cow<'a, str>,
-    #[serde(borrow, default)]
-    content: Vec<Block<'a>>,
-    #[serde(borrow, default, deserialize_with = "borrowed")]
-    stop_reason: Option<Cow<'a, str>>,
-    #[serde(default)]
-    usage: Option<WireUsage>,
-}
-
-#[derive(Deserialize)]
-struct Block<'a> {
-    #[serde(borrow, rename = "type")]
-    kind: Cow<'a, str>,
-    #[serde(borrow, default)]
-    id: Cow<'a, str>,
-    #[serde(borrow, default)]
-    name: Cow<'a, str>,
-    #[serde(borrow, default)]
-    data: Cow<'a, str>,
-    #[serde(borrow, default)]
-    signature: Cow<'a, str>,
-    #[serde(borrow, default)]
-    text: Option<&'a RawValue>,
-    #[serde(borrow, default)]
-    thinking: Option<&'a RawValue>,
-    #[serde(borrow, default)]
-    input: Option<&'a RawValue>,
-}
-
-#[derive(Deserialize)]
-struct Delta<'a> {
-    #[serde(borrow, default)]
-    text: Option<&'a RawValue>,
-    #[serde(borrow, default)]
-    thinking: Option<&'a RawValue>,
-    #[serde(borrow, default)]
-    partial_json: Option<&'a RawValue>,
-    #[serde(borrow, default, deserialize_with = "borrowed")]
-    signature: Option<Cow<'a, str>>,
-    #[serde(borrow, default, deserialize_with = "borrowed")]
-    stop_reason: Option<Cow<'a, str>>,
-}
-
-#[derive(Deserialize)]
-struct WireError<'a> {
-    #[serde(borrow, default, rename = "type")]
-    kind: Cow<'a, str>,
-    #[serde(borrow, default)]
-    message: Cow<'a, str>,
-}
-
-#[derive(Default, Deserialize)]
-struct WireUsage {
-    #[serde(default)]
-    input_tokens: Option<u64>,
-    #[serde(default)]
-    output_tokens: Option<u64>,
-    #[serde(default)]
-    cache_creation_input_tokens: Option<u64>,
-    #[serde(default)]
-    cache_read_input_tokens: Option<u64>,
-}
-
-/// What the blocks of the answer are, by the wire's index.
-enum Open {
-    Text,
-    Thinking { signature: String },
-    Redacted,
-    Tool { index: u32 },
-    Other,
-}
-
-#[derive(Default)]
-struct Decoder {
-    blocks: Vec<(u32, Open)>,
-    tools: u32,
-    uncached_input: u64,
-    usage: Usage,
-    stop: Option<StopReason>,
-    done: bool,
-    /// The last event added to a signature.
-    signed: bool,
-}
-
-fn map_stop(reason: &str) -> StopReason {
-    match reason {
-        "max_tokens" | "model_context_window_exceeded" => StopReason::MaxTokens,
-        "tool_use" => StopReason::ToolCalls,
-        "refusal" => StopReason::ContentFilter,
-        _ => StopReason::EndTurn,
-    }
-}
-
-impl Decoder {
-    fn count(&mut self, wire: &WireUsage) {
-        if let Some(input) = wire.input_tokens {
-            self.uncached_input = input;
-        }
-        if let Some(output) = wire.output_tokens {
-            self.usage.output = output;
-        }
-        if let Some(written) = wire.cache_creation_input_tokens {
-            self.usage.cache_write = written;
-        }
-        if let Some(read) = wire.cache_read_input_tokens {
-            self.usage.cache_read = read;
-        }
-        self.usage.input = self.uncached_input + self.usage.cache_read + self.usage.cache_write;
-    }
-
-    fn open(&mut self, data: &Bytes, at: u32, block: &Block<'_>, out: &mut Vec<Frame>) {
-        let open = match &*block.kind {
-            "text" => {
-                out.extend(text_of(data, block.text).map(Frame::Text));
-                Open::Text
-            }
-            "thinking" => {
-                out.extend(text_of(data, block.thinking).map(Frame::Reasoning));
-                Open::Thinking {
-                    signature: block.signature.clone().into_owned(),
-                }
-            }
-            "redacted_thinking" => {
-                out.push(Frame::ReasoningDone {
-                    signer: Signer::Anthropic,
-                    signature: shared(&block.data),
-                    redacted: true,
-                });
-                Open::Redacted
-            }
-            "tool_use" => {
-                let index = self.tools;
-                self.tools += 1;
-                out.push(Frame::ToolStarted {
-                    index,
-                    id: shared(&block.id),
-                    name: shared(&block.name),
-                });
-                // Streams begin with an empty object and send the text in deltas.
-                if let Some(input) = block.input.map(RawValue::get)
-                    && input != "{}"
-                {
-                    out.push(Frame::ToolArgs {
-                        index,
-                        delta: Escaped::escape(input),
-                    });
-                }
-                Open::Tool { index }
-            }
-            _ => Open::Other,
-        };
-        self.blocks.push((at, open));
-    }
-
-    fn delta(&mut self, data: &Bytes, at: u32, delta: &Delta<'_>, out: &mut Vec<Frame>) {
-        let Some((_, open)) = self.blocks.iter_mut().rfind(|(index, _)| *index == at) else {
-            return;
-        };
-        match open {
-            Open::Text => out.extend(text_of(data, delta.text).map(Frame::Text)),
-            Open::Thinking { signature } => {
-                out.extend(text_of(data, delta.thinking).map(Frame::Reasoning));
-                if let Some(piece) = &delta.signature {
-                    signature.push_str(piece);
-                    self.signed = true;
-                }
-            }
-            Open::Tool { index } => {
-                if let Some(delta) = text_of(data, delta.partial_json) {
-                    out.push(Frame::ToolArgs {
-                        index: *index,
-                        delta,
-                    });
-                }
-            }
-            Open::Redacted | Open::Other => {}
-        }
-    }
-
-    fn close(&mut self, at: u32, out: &mut Vec<Frame>) {
-        let Some(found) = self.blocks.iter().rposition(|(index, _)| *index == at) else {
-            return;
-        };
-        match self.blocks.swap_remove(found).1 {
-            Open::Thinking { signature } => out.push(Frame::ReasoningDone {
-                signer: Signer::Anthropic,
-                signature: Bytes::from(signature),
-                redacted: false,
-            }),
-            Open::Tool { index } => out.push(Frame::ToolDone {
-                index,
-                signature: Bytes::new(),
-            }),
-            Open::Text | Open::Redacted | Open::Other => {}
-        }
-    }
-}
-
-impl StreamDecoder for Decoder {
-    fn event(&mut self, event: &Event, out: &mut Vec<Frame>) -> Result<(), ModelError> {
-        let data = &event.data;
-        let parsed: StreamEvent<'_> =
-            serde_json::from_slice(data).map_err(|e| malformed(event, &e))?;
-        self.signed = false;
-        match &*parsed.kind {
-            "message_start" => {
-                if let Some(message) = &parsed.message {
-                    if let Some(usage) = &message.usage {
-                        self.count(usage);
-                    }
-                    out.push(Frame::ModelStarted {
-                        id: shared(&message.id),
-                        model: shared(&message.model),
-                    });
-                }
-            }
-            "content_block_start" => {
-                if let Some(block) = &parsed.content_block {
-                    self.open(data, parsed.index, block, out);
-                }
-            }
-            "content_block_delta" => {
-                if let Some(delta) = &parsed.delta {
-                    self.delta(data, parsed.index, delta, out);
-                }
-            }
-            "content_block_stop" => self.close(parsed.index, out),
-            "message_delta" => {
-                if let Some(usage) = &parsed.usage {
-                    self.count(usage);
-                }
-                if let Some(reason) = parsed.delta.and_then(|d| d.stop_reason) {
-                    self.stop = Some(map_stop(&reason));
-                }
-            }
-            "message_stop" => self.done = true,
-            "error" => {
-                let (kind, message) = parsed.error.map_or_else(
-                    || ("".into(), "no message".into()),
-                    |error| (error.kind, error.message),
-                );
-                return Err(ModelError::told(&kind, &message));
-            }
-            _ => {}
-        }
-        Ok(())
-    }
-
-    fn may_repeat(&self) -> bool {
-        !self.signed
-    }
-
-    fn is_done(&self) -> bool {
-        self.done
-    }
-
-    fn finish(&mut self, out: &mut Vec<Frame>) -> Result<(), ModelError> {
-        match self.stop.take() {
-            Some(stop) if self.done => {
-                out.push(Frame::ModelUsage(self.usage));
-                out.push(Frame::ModelStopped(stop));
-                Ok(())
-            }
-            _ => Err(ModelError::Cut),
-        }
-    }
-}
-
-fn decode_message(body: &Bytes) -> Result<Vec<Frame>, ModelError> {
-    let message: Message<'_> =
-        serde_json::from_slice(body).map_err(|e| ModelError::Malformed(e.to_string()))?;
-    let mut decoder = Decoder::default();
-    let mut out = vec![Frame::ModelStarted {
-        id: shared(&message.id),
-        model: shared(&message.model),
-    }];
-    for (at, block) in message.content.iter().enumerate() {
-        decoder.open(body, at as u32, block, &mut out);
-        decoder.close(at as u32, &mut out);
-    }
-    decoder.count(&message.usage.unwrap_or_default());
-    decoder.stop = message.stop_reason.as_deref().map(map_stop);
-    decoder.done = true;
-    decoder.finish(&mut out)?;
-    Ok(out)
 }

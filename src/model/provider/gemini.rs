@@ -1,18 +1,19 @@
 //! Gemini `generateContent` and `streamGenerateContent` as a provider wire. Wire facts: the Gemini
 //! API reference, "Generating content", "Function calling", "Thinking" and "Thought signatures".
 
+mod answer;
+
 use std::borrow::Cow;
 
 use bytes::Bytes;
 use http::{HeaderName, HeaderValue};
-use serde::Deserialize;
-use serde_json::value::RawValue;
 use serde_json::{Map, Value, json};
 
+use self::answer::Decoder;
 use super::*;
 use crate::config::Thinking;
-use crate::frame::{Signer, StopReason, Usage};
-use crate::ids;
+use crate::frame::Signer;
+use crate::model::media;
 use crate::model::request::{
     Effort, Part, ResponseFormat, Role, Signature, Source, ToolChoice, arguments_object,
     joined_text,
@@ -107,12 +108,8 @@ impl ProviderApi for Gemini {
         Box::new(Decoder::default())
     }
 
-    fn decode_full(&self, body: &Bytes) -> Result<Vec<Frame>, ModelError> {
-        let mut decoder = Decoder::default();
-        let mut out = Vec::new();
-        decoder.chunk(body, &mut out)?;
-        decoder.finish(&mut out)?;
-        Ok(out)
+    fn read_full(&self, body: &Bytes) -> Result<Vec<Frame>, ModelError> {
+        Decoder::whole(body)
     }
 }
 
@@ -169,7 +166,12 @@ fn thinking(rules: &Rules, effort: Effort) -> Option<Value> {
 fn contents(request: &ModelRequest) -> Result<Vec<Value>, ModelError> {
     let needs_signatures = request.model.contains("gemini-3");
     let mut contents: Vec<Value> = Vec::with_capacity(request.turns.len());
-    for turn in &request.turns {
+    // Generation 3 takes images as parts of a result.
+    let turns = match needs_signatures {
+        true => Cow::Borrowed(&*request.turns),
+        false => media::moved(&request.turns),
+    };
+    for turn in turns.iter() {
         let role = match turn.role {
             Role::Assistant => "model",
             Role::User | Role::Tool => "user",
@@ -180,11 +182,17 @@ fn contents(request: &ModelRequest) -> Result<Vec<Value>, ModelError> {
             let mut out = match part {
                 Part::Text { text } | Part::Refusal { text } if text.is_empty() => continue,
                 Part::Text { text } | Part::Refusal { text } => json!({ "text": text }),
-                Part::Image { source, .. } => data_part(source, "image/*")?,
-                Part::File { source, .. } => data_part(source, "application/octet-stream")?,
-                Part::Audio { data, format } => json!({
-                    "inlineData": { "mimeType": format!("audio/{format}"), "data": data },
-                }),
+                // Who speaks is only told in words here.
+                Part::Name { name } => json!({ "text": format!("{name}:") }),
+                Part::CacheHere { .. } => continue,
+                Part::Image { source, .. } => data_part(source),
+                Part::File { source, name } => {
+                    if let Some(name) = name {
+                        parts.push(json!({ "text": format!("File {name}:") }));
+                    }
+                    data_part(source)
+                }
+                Part::Audio { data, format } => audio_part(data, format),
                 Part::ToolCall {
                     name, arguments, ..
                 } => json!({
@@ -244,244 +252,38 @@ fn tool_response(
         _ if is_error => json!({ "error": text }),
         _ => json!({ "result": text }),
     };
-    Ok(json!({ "functionResponse": { "name": name, "response": response } }))
+    let mut out = json!({ "name": name, "response": response });
+    let media: Vec<Value> = content.iter().filter_map(media_part).collect();
+    if !media.is_empty() {
+        out["parts"] = Value::Array(media);
+    }
+    Ok(json!({ "functionResponse": out }))
 }
 
-fn data_part(source: &Source, guess: &str) -> Result<Value, ModelError> {
-    Ok(match source {
+fn media_part(part: &Part) -> Option<Value> {
+    match part {
+        Part::Image { source, .. } | Part::File { source, .. } => Some(data_part(source)),
+        Part::Audio { data, format } => Some(audio_part(data, format)),
+        _ => None,
+    }
+}
+
+fn audio_part(data: &str, format: &str) -> Value {
+    json!({ "inlineData": { "mimeType": format!("audio/{format}"), "data": data } })
+}
+
+fn data_part(source: &Source) -> Value {
+    match source {
         Source::Data { media_type, data } => {
             json!({ "inlineData": { "mimeType": media_type, "data": data } })
         }
-        Source::Url { url } => json!({ "fileData": { "mimeType": guess, "fileUri": url } }),
+        // Where the name does not tell what it is, the provider finds out.
+        Source::Url { url } => match source.media_type() {
+            Some(media_type) => {
+                json!({ "fileData": { "mimeType": media_type, "fileUri": url } })
+            }
+            None => json!({ "fileData": { "fileUri": url } }),
+        },
         Source::FileId { id } => json!({ "fileData": { "fileUri": id } }),
-    })
-}
-
-#[derive(Deserialize)]
-#[serde(rename_all = "camelCase")]
-struct Chunk<'a> {
-    #[serde(borrow, default)]
-    candidates: Few<Candidate<'a>>,
-    #[serde(default)]
-    usage_metadata: Option<WireUsage>,
-    #[serde(borrow, default, deserialize_with = "borrowed")]
-    model_version: Option<Cow<'a, str>>,
-    #[serde(borrow, default, deserialize_with = "borrowed")]
-    response_id: Option<Cow<'a, str>>,
-    #[serde(borrow, default)]
-    prompt_feedback: Option<PromptFeedback<'a>>,
-    #[serde(borrow, default)]
-    error: Option<WireError<'a>>,
-}
-
-#[derive(Deserialize)]
-#[serde(rename_all = "camelCase")]
-struct PromptFeedback<'a> {
-    #[serde(borrow, default, deserialize_with = "borrowed")]
-    block_reason: Option<Cow<'a, str>>,
-}
-
-#[derive(Deserialize)]
-struct WireError<'a> {
-    #[serde(default)]
-    code: u16,
-    #[serde(borrow, default)]
-    message: Cow<'a, str>,
-}
-
-#[derive(Deserialize)]
-#[serde(rename_all = "camelCase")]
-struct Candidate<'a> {
-    #[serde(borrow, default)]
-    content: Option<Content<'a>>,
-    #[serde(borrow, default, deserialize_with = "borrowed")]
-    finish_reason: Option<Cow<'a, str>>,
-}
-
-#[derive(Deserialize)]
-struct Content<'a> {
-    #[serde(borrow, default)]
-    parts: Few<WirePart<'a>>,
-}
-
-#[derive(Deserialize)]
-#[serde(rename_all = "camelCase")]
-struct WirePart<'a> {
-    #[serde(borrow, default)]
-    text: Option<&'a RawValue>,
-    #[serde(default)]
-    thought: bool,
-    #[serde(borrow, default, deserialize_with = "borrowed")]
-    thought_signature: Option<Cow<'a, str>>,
-    #[serde(borrow, default)]
-    function_call: Option<FunctionCall<'a>>,
-}
-
-#[derive(Deserialize)]
-struct FunctionCall<'a> {
-    #[serde(borrow, default, deserialize_with = "borrowed")]
-    id: Option<Cow<'a, str>>,
-    #[serde(borrow, default)]
-    name: Cow<'a, str>,
-    #[serde(borrow, default)]
-    args: Option<&'a RawValue>,
-}
-
-#[derive(Default, Deserialize)]
-#[serde(rename_all = "camelCase")]
-struct WireUsage {
-    #[serde(default)]
-    prompt_token_count: u64,
-    #[serde(default)]
-    candidates_token_count: u64,
-    #[serde(default)]
-    thoughts_token_count: u64,
-    #[serde(default)]
-    cached_content_token_count: u64,
-    #[serde(default)]
-    tool_use_prompt_token_count: u64,
-}
-
-impl From<WireUsage> for Usage {
-    fn from(wire: WireUsage) -> Self {
-        Self {
-            input: wire.prompt_token_count + wire.tool_use_prompt_token_count,
-            output: wire.candidates_token_count + wire.thoughts_token_count,
-            cache_read: wire.cached_content_token_count,
-            cache_write: 0,
-            reasoning: wire.thoughts_token_count,
-        }
-    }
-}
-
-#[derive(Default)]
-struct Decoder {
-    started: bool,
-    thinking: bool,
-    calls: u32,
-    usage: Option<Usage>,
-    stop: Option<StopReason>,
-}
-
-fn map_stop(reason: &str) -> StopReason {
-    match reason {
-        "STOP" => StopReason::EndTurn,
-        "MAX_TOKENS" => StopReason::MaxTokens,
-        "SAFETY" | "RECITATION" | "BLOCKLIST" | "PROHIBITED_CONTENT" | "SPII" | "LANGUAGE"
-        | "IMAGE_SAFETY" => StopReason::ContentFilter,
-        "MALFORMED_FUNCTION_CALL" | "UNEXPECTED_TOOL_CALL" => StopReason::Error,
-        _ => StopReason::EndTurn,
-    }
-}
-
-impl Decoder {
-    fn chunk(&mut self, data: &Bytes, out: &mut Vec<Frame>) -> Result<(), ModelError> {
-        let chunk: Chunk<'_> =
-            serde_json::from_slice(data).map_err(|e| ModelError::Malformed(e.to_string()))?;
-        if let Some(error) = chunk.error {
-            let code = error.code.to_string();
-            return Err(ModelError::told(&code, &error.message));
-        }
-        if !self.started {
-            self.started = true;
-            out.push(Frame::ModelStarted {
-                id: shared(chunk.response_id.as_deref().unwrap_or_default()),
-                model: shared(chunk.model_version.as_deref().unwrap_or_default()),
-            });
-        }
-        if let Some(usage) = chunk.usage_metadata {
-            self.usage = Some(usage.into());
-        }
-        if chunk
-            .prompt_feedback
-            .is_some_and(|f| f.block_reason.is_some())
-        {
-            self.stop = Some(StopReason::ContentFilter);
-        }
-        if let Some(candidate) = chunk.candidates.into_iter().next() {
-            for part in candidate.content.into_iter().flat_map(|c| c.parts) {
-                self.part(data, part, out);
-            }
-            if let Some(reason) = candidate.finish_reason {
-                self.stop = Some(map_stop(&reason));
-            }
-        }
-        Ok(())
-    }
-
-    fn part(&mut self, data: &Bytes, part: WirePart<'_>, out: &mut Vec<Frame>) {
-        let signature = part.thought_signature.as_deref().unwrap_or_default();
-        let text = text_of(data, part.text);
-        if part.thought {
-            if let Some(text) = text {
-                self.thinking = true;
-                out.push(Frame::Reasoning(text));
-            }
-            return;
-        }
-        if std::mem::take(&mut self.thinking) {
-            out.push(Frame::ReasoningDone {
-                signer: Signer::Google,
-                signature: Bytes::new(),
-                redacted: false,
-            });
-        }
-        if let Some(call) = part.function_call {
-            let index = self.calls;
-            self.calls += 1;
-            let id = match call.id {
-                Some(id) if !id.is_empty() => shared(&id),
-                _ => Bytes::from(ids::mint(ids::Kind::Call)),
-            };
-            out.push(Frame::ToolStarted {
-                index,
-                id,
-                name: shared(&call.name),
-            });
-            out.push(Frame::ToolArgs {
-                index,
-                delta: Escaped::escape(call.args.map_or("{}", RawValue::get)),
-            });
-            out.push(Frame::ToolDone {
-                index,
-                signature: shared(signature),
-            });
-            return;
-        }
-        out.extend(text.map(Frame::Text));
-        if !signature.is_empty() {
-            out.push(Frame::ReasoningDone {
-                signer: Signer::Google,
-                signature: shared(signature),
-                redacted: false,
-            });
-        }
-    }
-}
-
-impl StreamDecoder for Decoder {
-    fn event(&mut self, event: &Event, out: &mut Vec<Frame>) -> Result<(), ModelError> {
-        self.chunk(&event.data, out)
-    }
-
-    fn is_done(&self) -> bool {
-        // The wire has no last event: usage may follow the finish reason.
-        false
-    }
-
-    fn finish(&mut self, out: &mut Vec<Frame>) -> Result<(), ModelError> {
-        let Some(mut stop) = self.stop.take() else {
-            return Err(ModelError::Cut);
-        };
-        if stop == StopReason::Error {
-            let message = "the model wrote a malformed function call";
-            return Err(ModelError::told("", message));
-        }
-        if stop == StopReason::EndTurn && self.calls > 0 {
-            stop = StopReason::ToolCalls;
-        }
-        out.extend(self.usage.take().map(Frame::ModelUsage));
-        out.push(Frame::ModelStopped(stop));
-        Ok(())
     }
 }

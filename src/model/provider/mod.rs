@@ -10,20 +10,22 @@ mod openai_chat;
 mod openai_responses;
 pub(super) mod reasoning;
 mod repeat;
+mod said;
 
 pub use openai_chat::{ChatUsage, map_finish_reason};
-
-use std::borrow::Cow;
 
 use bytes::Bytes;
 use http::{HeaderName, HeaderValue};
 use serde_json::Value;
 
 use self::repeat::Repeating;
+use self::said::Halves;
 use super::error::ModelError;
+use super::fault::Fault;
 use super::request::ModelRequest;
 use crate::config::{ProviderWire, Rules};
 use crate::frame::{Escaped, Frame};
+use crate::lenient::mended;
 use crate::sse::Event;
 
 /// How a provider is asked.
@@ -46,8 +48,15 @@ pub trait ProviderApi: Send + Sync {
     /// The same, which parses every event.
     #[cfg(test)]
     fn parser(&self) -> Box<dyn StreamDecoder>;
+    /// The frames of an answer that was not streamed, as the wire's own file reads it.
+    fn read_full(&self, body: &Bytes) -> Result<Vec<Frame>, ModelError>;
     /// The frames of an answer that was not streamed.
-    fn decode_full(&self, body: &Bytes) -> Result<Vec<Frame>, ModelError>;
+    fn decode_full(&self, body: &Bytes) -> Result<Vec<Frame>, ModelError> {
+        let mut frames = self.read_full(body)?;
+        let mut halves = Halves::default();
+        halves.mend(&mut frames, 0);
+        Ok(frames)
+    }
 }
 
 /// Turns one streamed answer into frames.
@@ -100,31 +109,66 @@ fn secret_header(name: HeaderName, value: &str) -> Option<(HeaderName, HeaderVal
     Some((name, value))
 }
 
-fn malformed(event: &Event, error: &serde_json::Error) -> ModelError {
-    let shown: String = String::from_utf8_lossy(&event.data)
-        .chars()
-        .take(120)
-        .collect();
-    ModelError::Malformed(format!("{error} in {shown:?}"))
+/// Why a piece of an answer could not be read.
+enum Unread {
+    Json(serde_json::Error),
+    Model(ModelError),
+}
+
+impl From<serde_json::Error> for Unread {
+    fn from(error: serde_json::Error) -> Self {
+        Self::Json(error)
+    }
+}
+
+impl From<ModelError> for Unread {
+    fn from(error: ModelError) -> Self {
+        Self::Model(error)
+    }
+}
+
+impl Unread {
+    /// `data`: what was read.
+    fn into_error(self, data: &[u8]) -> ModelError {
+        const SHOWN: usize = 120;
+        match self {
+            Self::Model(error) => error,
+            Self::Json(error) => {
+                let shown: String = String::from_utf8_lossy(data).chars().take(SHOWN).collect();
+                ModelError::Malformed(format!("{error} in {shown:?}"))
+            }
+        }
+    }
+}
+
+/// The failure that a member `error` tells of, whatever its shape.
+fn failed_with(error: Option<&serde_json::value::RawValue>) -> ModelError {
+    match error {
+        Some(error) => ModelError::InStream(Box::new(Fault::told_by(error.get()))),
+        None => ModelError::told("", "no message"),
+    }
+}
+
+/// Reads `data`; where it is not what the wire says, reads it again as JSON that is mended, with
+/// its shape put right. `read` parses before it does anything else.
+fn leniently<R>(
+    data: &Bytes,
+    reshape: impl FnOnce(&mut Value),
+    mut read: impl FnMut(&Bytes) -> Result<R, Unread>,
+) -> Result<R, Unread> {
+    match read(data) {
+        Err(Unread::Json(error)) => match mended(data, reshape) {
+            Some(mended) => read(&mended),
+            None => Err(Unread::Json(error)),
+        },
+        done => done,
+    }
 }
 
 /// The escaped text of a raw JSON value of `source`, when it is a string that is not empty.
 fn text_of(source: &Bytes, raw: Option<&serde_json::value::RawValue>) -> Option<Escaped> {
     let text = Escaped::from_token(source, raw?.get())?;
     (!text.is_empty()).then_some(text)
-}
-
-/// Mostly one: then it needs no memory of its own.
-type Few<T> = smallvec::SmallVec<[T; 1]>;
-
-/// Text that is borrowed where it holds no escape; serde borrows a `Cow`, but not one in an `Option`.
-fn borrowed<'de: 'a, 'a, D: serde::Deserializer<'de>>(
-    from: D,
-) -> Result<Option<Cow<'a, str>>, D::Error> {
-    #[derive(serde::Deserialize)]
-    struct Text<'a>(#[serde(borrow)] Cow<'a, str>);
-    let text = <Option<Text<'a>> as serde::Deserialize>::deserialize(from)?;
-    Ok(text.map(|text| text.0))
 }
 
 fn shared(text: &str) -> Bytes {

@@ -2,19 +2,20 @@
 //! OpenAI API reference, "Chat" and "Chat streaming"; `reasoning_content` from DeepSeek and vLLM;
 //! `extra_content.google.thought_signature` from Gemini's OpenAI compatibility page.
 
-use std::borrow::Cow;
+mod answer;
+mod calls;
+
+pub use answer::{ChatUsage, map_finish_reason};
 
 use bytes::Bytes;
 use http::{HeaderName, HeaderValue};
-use serde::Deserialize;
-use serde_json::value::RawValue;
 use serde_json::{Map, Value, json};
 
+use self::answer::Decoder;
 use super::reasoning;
 use super::*;
 use crate::config::SystemRole;
-use crate::frame::{StopReason, Usage};
-use crate::model::fault::Fault;
+use crate::model::media;
 use crate::model::request::{Part, ResponseFormat, Role, Source, ToolChoice, joined_text};
 
 /// The wire.
@@ -135,15 +136,8 @@ impl ProviderApi for OpenaiChat {
         Box::new(Decoder::default())
     }
 
-    fn decode_full(&self, body: &Bytes) -> Result<Vec<Frame>, ModelError> {
-        let mut decoder = Decoder::default();
-        let mut frames = Vec::new();
-        decoder.chunk(body, &mut frames).map_err(|e| match e {
-            ChunkError::Json(e) => ModelError::Malformed(e.to_string()),
-            ChunkError::Model(e) => e,
-        })?;
-        decoder.finish(&mut frames)?;
-        Ok(frames)
+    fn read_full(&self, body: &Bytes) -> Result<Vec<Frame>, ModelError> {
+        Decoder::whole(body)
     }
 }
 
@@ -168,10 +162,13 @@ fn messages(request: &ModelRequest, rules: &Rules) -> Result<Vec<Value>, ModelEr
     }
     // Other servers refuse or misread fields that they do not know.
     let is_google = request.model.contains("gemini");
-    for turn in &request.turns {
+    let turns = media::moved(&request.turns);
+    for turn in turns.iter() {
         match turn.role {
             Role::User => {
-                messages.push(json!({ "role": "user", "content": content(&turn.parts)? }))
+                let mut message = json!({ "role": "user", "content": content(&turn.parts)? });
+                name_speaker(&mut message, &turn.parts);
+                messages.push(message);
             }
             Role::Assistant => {
                 let mut message = assistant(&turn.parts, is_google);
@@ -197,6 +194,21 @@ fn messages(request: &ModelRequest, rules: &Rules) -> Result<Vec<Value>, ModelEr
         }
     }
     Ok(messages)
+}
+
+/// The wire's `name`, which takes few characters.
+fn name_speaker(message: &mut Value, parts: &[Part]) {
+    let is_good = |c: char| c.is_ascii_alphanumeric() || matches!(c, '_' | '-');
+    for part in parts {
+        if let Part::Name { name } = part {
+            let name: String = name
+                .chars()
+                .take(64)
+                .map(|c| if is_good(c) { c } else { '_' })
+                .collect();
+            message["name"] = json!(name);
+        }
+    }
 }
 
 fn assistant(parts: &[Part], is_google: bool) -> Value {
@@ -234,11 +246,21 @@ fn assistant(parts: &[Part], is_google: bool) -> Value {
     if !calls.is_empty() {
         message["tool_calls"] = Value::Array(calls);
     }
+    name_speaker(&mut message, parts);
     message
 }
 
+/// What servers of open models take as `video_url`.
+fn is_video(source: &Source) -> bool {
+    source
+        .media_type()
+        .is_some_and(|kind| kind.starts_with("video/"))
+}
+
 fn content(parts: &[Part]) -> Result<Value, ModelError> {
-    if let [Part::Text { text }] = parts {
+    let is_mark = |part: &&Part| matches!(part, Part::CacheHere { .. } | Part::Name { .. });
+    let mut said = parts.iter().filter(|part| !is_mark(part));
+    if let (Some(Part::Text { text }), None) = (said.next(), said.next()) {
         return Ok(json!(text));
     }
     let mut content = Vec::with_capacity(parts.len());
@@ -254,6 +276,12 @@ fn content(parts: &[Part]) -> Result<Value, ModelError> {
                     image["detail"] = json!(detail);
                 }
                 json!({ "type": "image_url", "image_url": image })
+            }
+            Part::File {
+                source: source @ (Source::Url { .. } | Source::Data { .. }),
+                ..
+            } if is_video(source) => {
+                json!({ "type": "video_url", "video_url": { "url": source.to_url() } })
             }
             Part::File { source, name } => {
                 let mut file = match source {
@@ -274,299 +302,8 @@ fn content(parts: &[Part]) -> Result<Value, ModelError> {
                 json!({ "type": "input_audio", "input_audio": { "data": data, "format": format } })
             }
             Part::ToolCall { .. } | Part::ToolResult { .. } | Part::Reasoning { .. } => continue,
+            Part::Name { .. } | Part::CacheHere { .. } => continue,
         });
     }
     Ok(Value::Array(content))
-}
-
-#[derive(Deserialize)]
-struct Chunk<'a> {
-    #[serde(borrow, default, deserialize_with = "borrowed")]
-    id: Option<Cow<'a, str>>,
-    #[serde(borrow, default, deserialize_with = "borrowed")]
-    model: Option<Cow<'a, str>>,
-    #[serde(borrow, default)]
-    choices: Option<Few<Choice<'a>>>,
-    #[serde(default)]
-    usage: Option<ChatUsage>,
-    #[serde(borrow, default)]
-    error: Option<&'a RawValue>,
-}
-
-#[derive(Deserialize)]
-struct Choice<'a> {
-    #[serde(default)]
-    index: u32,
-    /// `message` in an answer that was not streamed.
-    #[serde(borrow, default, alias = "message")]
-    delta: Option<Delta<'a>>,
-    #[serde(borrow, default, deserialize_with = "borrowed")]
-    finish_reason: Option<Cow<'a, str>>,
-}
-
-#[derive(Deserialize)]
-struct Delta<'a> {
-    #[serde(borrow, default)]
-    content: Option<&'a RawValue>,
-    #[serde(borrow, default)]
-    reasoning_content: Option<&'a RawValue>,
-    #[serde(borrow, default)]
-    reasoning: Option<&'a RawValue>,
-    #[serde(borrow, default)]
-    reasoning_details: Option<&'a RawValue>,
-    #[serde(borrow, default)]
-    refusal: Option<&'a RawValue>,
-    #[serde(borrow, default)]
-    tool_calls: Option<Vec<ToolDelta<'a>>>,
-}
-
-#[derive(Deserialize)]
-struct ToolDelta<'a> {
-    #[serde(default)]
-    index: Option<u32>,
-    #[serde(borrow, default, deserialize_with = "borrowed")]
-    id: Option<Cow<'a, str>>,
-    #[serde(borrow, default)]
-    function: Option<FunctionDelta<'a>>,
-    #[serde(default)]
-    extra_content: Option<Value>,
-}
-
-#[derive(Deserialize)]
-struct FunctionDelta<'a> {
-    #[serde(borrow, default, deserialize_with = "borrowed")]
-    name: Option<Cow<'a, str>>,
-    #[serde(borrow, default)]
-    arguments: Option<&'a RawValue>,
-}
-
-/// The `usage` member of Chat Completions.
-#[derive(Debug, Default, Deserialize)]
-pub struct ChatUsage {
-    #[serde(default)]
-    prompt_tokens: Option<u64>,
-    #[serde(default)]
-    completion_tokens: Option<u64>,
-    #[serde(default)]
-    prompt_tokens_details: Option<PromptDetails>,
-    #[serde(default)]
-    completion_tokens_details: Option<CompletionDetails>,
-}
-
-#[derive(Debug, Default, Deserialize)]
-struct PromptDetails {
-    #[serde(default)]
-    cached_tokens: Option<u64>,
-}
-
-#[derive(Debug, Default, Deserialize)]
-struct CompletionDetails {
-    #[serde(default)]
-    reasoning_tokens: Option<u64>,
-}
-
-impl From<ChatUsage> for Usage {
-    fn from(wire: ChatUsage) -> Self {
-        Self {
-            input: wire.prompt_tokens.unwrap_or(0),
-            output: wire.completion_tokens.unwrap_or(0),
-            cache_read: wire
-                .prompt_tokens_details
-                .and_then(|d| d.cached_tokens)
-                .unwrap_or(0),
-            cache_write: 0,
-            reasoning: wire
-                .completion_tokens_details
-                .and_then(|d| d.reasoning_tokens)
-                .unwrap_or(0),
-        }
-    }
-}
-
-/// OpenAI's `finish_reason` as a stop reason.
-pub fn map_finish_reason(reason: &str) -> StopReason {
-    match reason {
-        "length" => StopReason::MaxTokens,
-        "tool_calls" | "function_call" => StopReason::ToolCalls,
-        "content_filter" => StopReason::ContentFilter,
-        _ => StopReason::EndTurn,
-    }
-}
-
-struct OpenCall {
-    /// The provider's index of it.
-    wire_index: u32,
-    id: Bytes,
-    signature: Bytes,
-    done: bool,
-}
-
-#[derive(Default)]
-struct Decoder {
-    started: bool,
-    reasoning: reasoning::Heard,
-    calls: Vec<OpenCall>,
-    stop: Option<StopReason>,
-    done: bool,
-}
-
-enum ChunkError {
-    Json(serde_json::Error),
-    Model(ModelError),
-}
-
-impl Decoder {
-    fn chunk(&mut self, data: &Bytes, out: &mut Vec<Frame>) -> Result<(), ChunkError> {
-        let chunk: Chunk<'_> = serde_json::from_slice(data).map_err(ChunkError::Json)?;
-        self.reasoning.next();
-        if let Some(error) = chunk.error {
-            let error = Fault::told_by(error.get());
-            return Err(ChunkError::Model(ModelError::InStream(Box::new(error))));
-        }
-        if !self.started {
-            self.started = true;
-            out.push(Frame::ModelStarted {
-                id: shared(chunk.id.as_deref().unwrap_or_default()),
-                model: shared(chunk.model.as_deref().unwrap_or_default()),
-            });
-        }
-        for choice in chunk.choices.into_iter().flatten() {
-            if choice.index != 0 {
-                continue;
-            }
-            if let Some(delta) = choice.delta {
-                let content = text_of(data, delta.reasoning_content);
-                let in_content = content.is_some();
-                let mut text = content.or_else(|| text_of(data, delta.reasoning));
-                if text.is_some() {
-                    self.reasoning.text(in_content);
-                }
-                if let Some(details) = delta.reasoning_details {
-                    let told = self.reasoning.details(details);
-                    text = text.or(told);
-                }
-                out.extend(text.map(Frame::Reasoning));
-                let goes_on = [delta.content, delta.refusal];
-                if goes_on.iter().any(|next| text_of(data, *next).is_some())
-                    || delta.tool_calls.as_ref().is_some_and(|c| !c.is_empty())
-                {
-                    out.extend(self.reasoning.end());
-                }
-                if let Some(text) = text_of(data, delta.content) {
-                    out.push(Frame::Text(text));
-                }
-                if let Some(text) = text_of(data, delta.refusal) {
-                    out.push(Frame::Refusal(text));
-                }
-                for call in delta.tool_calls.into_iter().flatten() {
-                    self.tool(data, call, out);
-                }
-            }
-            if let Some(reason) = choice.finish_reason {
-                self.stop = Some(map_finish_reason(&reason));
-            }
-        }
-        if let Some(usage) = chunk.usage {
-            out.push(Frame::ModelUsage(usage.into()));
-        }
-        Ok(())
-    }
-
-    fn tool(&mut self, data: &Bytes, call: ToolDelta<'_>, out: &mut Vec<Frame>) {
-        let function = call.function;
-        let name = function
-            .as_ref()
-            .and_then(|f| f.name.as_deref())
-            .unwrap_or_default();
-        let id = call.id.as_deref().unwrap_or_default();
-        let wire_index = call
-            .index
-            .unwrap_or(self.calls.len().saturating_sub(1) as u32);
-        // Some providers send several whole calls under one index: another id begins another call.
-        let found = self.calls.iter().rposition(|open| {
-            open.wire_index == wire_index && !open.done && (id.is_empty() || open.id == id)
-        });
-        let at = match found {
-            Some(at) => at,
-            None if name.is_empty() => return,
-            None => {
-                let id = if id.is_empty() {
-                    Bytes::from(crate::ids::mint(crate::ids::Kind::Call))
-                } else {
-                    shared(id)
-                };
-                out.push(Frame::ToolStarted {
-                    index: self.calls.len() as u32,
-                    id: id.clone(),
-                    name: shared(name),
-                });
-                self.calls.push(OpenCall {
-                    wire_index,
-                    id,
-                    signature: Bytes::new(),
-                    done: false,
-                });
-                self.calls.len() - 1
-            }
-        };
-        if let Some(signature) = call
-            .extra_content
-            .as_ref()
-            .and_then(|e| e["google"]["thought_signature"].as_str())
-        {
-            self.calls[at].signature = shared(signature);
-        }
-        if let Some(delta) = text_of(data, function.and_then(|f| f.arguments)) {
-            out.push(Frame::ToolArgs {
-                index: at as u32,
-                delta,
-            });
-        }
-    }
-}
-
-impl StreamDecoder for Decoder {
-    fn event(&mut self, event: &Event, out: &mut Vec<Frame>) -> Result<(), ModelError> {
-        if event.data.trim_ascii() == b"[DONE]" {
-            self.done = true;
-            return Ok(());
-        }
-        if event.data.trim_ascii().is_empty() {
-            return Ok(());
-        }
-        self.chunk(&event.data, out).map_err(|e| match e {
-            ChunkError::Json(e) => malformed(event, &e),
-            ChunkError::Model(e) => e,
-        })
-    }
-
-    fn may_repeat(&self) -> bool {
-        !self.reasoning.adds_up()
-    }
-
-    fn is_done(&self) -> bool {
-        self.done
-    }
-
-    fn finish(&mut self, out: &mut Vec<Frame>) -> Result<(), ModelError> {
-        let Some(mut stop) = self.stop.take() else {
-            return Err(ModelError::Cut);
-        };
-        out.extend(self.reasoning.end());
-        for (at, call) in self.calls.iter_mut().enumerate() {
-            if !call.done {
-                call.done = true;
-                out.push(Frame::ToolDone {
-                    index: at as u32,
-                    signature: call.signature.clone(),
-                });
-            }
-        }
-        // Some compatible providers finish tool calls with "stop".
-        if stop == StopReason::EndTurn && !self.calls.is_empty() {
-            stop = StopReason::ToolCalls;
-        }
-        out.push(Frame::ModelStopped(stop));
-        Ok(())
-    }
 }

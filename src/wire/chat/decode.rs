@@ -5,84 +5,101 @@ use serde::Deserialize;
 use serde_json::{Map, Value};
 
 use crate::error::ApiError;
+use crate::lenient::given;
 use crate::model::{
-    Effort, ModelRequest, Params, Part, ResponseFormat, Role, Source, ToolChoice, ToolDef, Turn,
-    reasoning_of,
+    Caching, Effort, ModelRequest, Params, Part, ResponseFormat, Role, Source, ToolChoice, ToolDef,
+    Turn, reasoning_of,
 };
 
 /// `POST /v1/chat/completions`, as sent.
 #[derive(Debug, Deserialize)]
 pub struct ChatRequest {
-    #[serde(default)]
+    #[serde(default, deserialize_with = "given::text")]
     pub model: Option<String>,
+    #[serde(default, deserialize_with = "given::list")]
     pub messages: Vec<Message>,
-    #[serde(default)]
+    #[serde(default, deserialize_with = "given::flag")]
     pub stream: Option<bool>,
     #[serde(default)]
     pub stream_options: Option<StreamOptions>,
-    #[serde(default)]
-    tools: Option<Vec<Tool>>,
+    #[serde(default, deserialize_with = "given::list")]
+    tools: Vec<Tool>,
     #[serde(default)]
     tool_choice: Option<Value>,
+    /// What tools were called before there were others.
+    #[serde(default, deserialize_with = "given::list")]
+    functions: Vec<FunctionDef>,
     #[serde(default)]
+    function_call: Option<Value>,
+    #[serde(default, deserialize_with = "given::flag")]
     parallel_tool_calls: Option<bool>,
     #[serde(default)]
     response_format: Option<Value>,
-    #[serde(default)]
+    #[serde(default, deserialize_with = "given::number")]
     temperature: Option<f64>,
-    #[serde(default)]
+    #[serde(default, deserialize_with = "given::number")]
     top_p: Option<f64>,
-    #[serde(default)]
+    #[serde(default, deserialize_with = "given::limit")]
     max_tokens: Option<u32>,
-    #[serde(default)]
+    #[serde(default, deserialize_with = "given::limit")]
     max_completion_tokens: Option<u32>,
     #[serde(default)]
     stop: Option<Value>,
-    #[serde(default)]
+    #[serde(default, deserialize_with = "given::whole")]
     seed: Option<i64>,
-    #[serde(default)]
+    #[serde(default, deserialize_with = "given::number")]
     presence_penalty: Option<f64>,
-    #[serde(default)]
+    #[serde(default, deserialize_with = "given::number")]
     frequency_penalty: Option<f64>,
-    #[serde(default)]
+    #[serde(default, deserialize_with = "given::text")]
     reasoning_effort: Option<String>,
-    #[serde(default)]
+    #[serde(default, deserialize_with = "given::text")]
     user: Option<String>,
+    #[serde(default, deserialize_with = "given::whole")]
+    n: Option<i64>,
+    /// Anthropic's: that breakpoints are chosen for the caller.
     #[serde(default)]
+    cache_control: Value,
+    #[serde(default, deserialize_with = "given::text")]
     safety_identifier: Option<String>,
-    #[serde(default)]
+    #[serde(default, deserialize_with = "given::text")]
     verbosity: Option<String>,
-    #[serde(default)]
+    #[serde(default, deserialize_with = "given::text")]
     service_tier: Option<String>,
-    #[serde(default)]
+    #[serde(default, deserialize_with = "given::text")]
     prompt_cache_key: Option<String>,
     #[serde(default)]
     metadata: Option<crate::json::Object>,
     #[serde(default)]
     logit_bias: Option<Map<String, Value>>,
-    #[serde(default)]
-    n: Option<u32>,
 }
 
 /// `stream_options`.
 #[derive(Debug, Default, Deserialize)]
 pub struct StreamOptions {
-    #[serde(default)]
+    #[serde(default, deserialize_with = "given::flag")]
     pub include_usage: Option<bool>,
 }
 
 /// One of `messages`.
 #[derive(Debug, Deserialize)]
 pub struct Message {
-    role: String,
+    #[serde(default, deserialize_with = "given::text")]
+    role: Option<String>,
     #[serde(default)]
     content: Value,
+    #[serde(default, deserialize_with = "given::text")]
+    name: Option<String>,
+    #[serde(default, deserialize_with = "given::list")]
+    tool_calls: Vec<ToolCall>,
     #[serde(default)]
-    tool_calls: Option<Vec<ToolCall>>,
-    #[serde(default)]
+    function_call: Option<Function>,
+    #[serde(default, deserialize_with = "given::text")]
     tool_call_id: Option<String>,
-    #[serde(default)]
+    #[serde(default, deserialize_with = "given::text")]
     refusal: Option<String>,
+    #[serde(default)]
+    cache_control: Value,
     /// What a model thought before it said this, in the members that providers tell it in.
     #[serde(default)]
     reasoning_content: Value,
@@ -94,7 +111,8 @@ pub struct Message {
 
 #[derive(Debug, Deserialize)]
 struct ToolCall {
-    id: String,
+    #[serde(default, deserialize_with = "given::text")]
+    id: Option<String>,
     #[serde(default)]
     function: Option<Function>,
     #[serde(default)]
@@ -103,28 +121,34 @@ struct ToolCall {
 
 #[derive(Debug, Deserialize)]
 struct Function {
-    name: String,
+    #[serde(default, deserialize_with = "given::text")]
+    name: Option<String>,
     #[serde(default)]
-    arguments: String,
+    arguments: Value,
 }
 
 #[derive(Debug, Deserialize)]
 struct Tool {
-    #[serde(rename = "type")]
-    kind: String,
+    #[serde(default, rename = "type", deserialize_with = "given::text")]
+    kind: Option<String>,
     #[serde(default)]
     function: Option<FunctionDef>,
+    #[serde(default)]
+    cache_control: Value,
 }
 
 #[derive(Debug, Deserialize)]
 struct FunctionDef {
-    name: String,
-    #[serde(default)]
+    #[serde(default, deserialize_with = "given::text")]
+    name: Option<String>,
+    #[serde(default, deserialize_with = "given::text")]
     description: Option<String>,
     #[serde(default)]
     parameters: Option<Value>,
-    #[serde(default)]
+    #[serde(default, deserialize_with = "given::flag")]
     strict: Option<bool>,
+    #[serde(default)]
+    cache_control: Value,
 }
 
 /// What the request means.
@@ -142,6 +166,9 @@ pub struct Decoded {
     pub params: Params,
     pub stream: bool,
     pub include_usage: bool,
+    pub caching: Caching,
+    /// The caller knows functions, not tools, and is answered so.
+    pub has_functions: bool,
 }
 
 impl Decoded {
@@ -156,6 +183,7 @@ impl Decoded {
             parallel_tool_calls: self.parallel_tool_calls,
             response_format: self.response_format,
             params: self.params,
+            caching: self.caching,
         }
     }
 }
@@ -168,11 +196,13 @@ pub fn decode(request: ChatRequest) -> Result<Decoded, ApiError> {
     if request.n.is_some_and(|n| n != 1) {
         return Err(ApiError::invalid("n", "only one choice is supported here"));
     }
-    let mut system: Vec<String> = Vec::new();
+    let mut system = System::default();
     let mut turns: Vec<Turn> = Vec::with_capacity(request.messages.len());
     for (at, message) in request.messages.into_iter().enumerate() {
         decode_message(at, message, &mut system, &mut turns)?;
     }
+    let mut caching = system.caching;
+    caching.is_automatic = request.cache_control.is_object();
     let effort = match request.reasoning_effort.as_deref() {
         None | Some("") => None,
         Some(text) => Some(text.parse::<Effort>().map_err(|()| {
@@ -180,26 +210,37 @@ pub fn decode(request: ChatRequest) -> Result<Decoded, ApiError> {
                 .param("reasoning_effort")
         })?),
     };
-    let tools = decode_tools(request.tools.unwrap_or_default())?;
-    let tool_choice = match &request.tool_choice {
+    let has_functions = request.tools.is_empty() && !request.functions.is_empty();
+    let (tools, choice) = match has_functions {
+        true => (
+            decode_functions(request.functions)?,
+            request.function_call.map(choice_of_function),
+        ),
+        false => (
+            decode_tools(request.tools, &mut caching)?,
+            request.tool_choice,
+        ),
+    };
+    let tool_choice = match &choice {
         None | Some(Value::Null) => None,
         Some(choice) => Some(decode_choice(choice, &tools)?),
     };
     Ok(Decoded {
         model: request.model.filter(|m| !m.is_empty()),
-        system: (!system.is_empty()).then(|| system.join("\n\n")),
+        system: (!system.text.is_empty()).then_some(system.text),
         turns,
         tools,
         tool_choice,
-        parallel_tool_calls: request.parallel_tool_calls,
+        // There is one place for a function's call in an answer.
+        parallel_tool_calls: match has_functions {
+            true => Some(false),
+            false => request.parallel_tool_calls,
+        },
         response_format: decode_format(request.response_format.as_ref())?,
         params: Params {
             temperature: request.temperature,
             top_p: request.top_p,
-            max_tokens: request
-                .max_completion_tokens
-                .or(request.max_tokens)
-                .filter(|n| *n > 0),
+            max_tokens: request.max_completion_tokens.or(request.max_tokens),
             stop: decode_stop(request.stop.as_ref())?,
             seed: request.seed,
             presence_penalty: request.presence_penalty,
@@ -217,69 +258,105 @@ pub fn decode(request: ChatRequest) -> Result<Decoded, ApiError> {
             .stream_options
             .and_then(|o| o.include_usage)
             .unwrap_or(false),
+        caching,
+        has_functions,
     })
+}
+
+/// The system text, as its messages make it.
+#[derive(Default)]
+pub(crate) struct System {
+    pub text: String,
+    pub caching: Caching,
+}
+
+impl System {
+    /// Appends a message's parts, which are texts.
+    pub fn add(&mut self, parts: &[Part]) -> Result<(), &'static str> {
+        let mut is_first = true;
+        for part in parts {
+            match part {
+                Part::Text { text } if !text.is_empty() => {
+                    if std::mem::take(&mut is_first) && !self.text.is_empty() {
+                        self.text.push_str("\n\n");
+                    }
+                    self.text.push_str(text);
+                }
+                Part::Text { .. } | Part::Name { .. } => {}
+                Part::CacheHere { ttl } => {
+                    let mark = (self.text.len(), ttl.clone());
+                    self.caching.system.push(mark);
+                }
+                _ => return Err("a system message holds text alone"),
+            }
+        }
+        Ok(())
+    }
 }
 
 fn decode_message(
     at: usize,
     message: Message,
-    system: &mut Vec<String>,
+    system: &mut System,
     turns: &mut Vec<Turn>,
 ) -> Result<(), ApiError> {
     let field = |name: &str| format!("messages[{at}].{name}");
-    let parts = content_parts(&message.content, &field("content"))?;
-    match message.role.as_str() {
-        "system" | "developer" => system.push(crate::model::joined_text(&parts).into_owned()),
+    let mut parts = content_parts(&message.content, &field("content"))?;
+    let mark = Caching::mark(&message.cache_control).map(|ttl| Part::CacheHere { ttl });
+    let speaker = message.name.filter(|name| !name.is_empty());
+    match message.role.as_deref().unwrap_or_default() {
+        "system" | "developer" => {
+            parts.extend(mark);
+            let added = system.add(&parts);
+            added.map_err(|why| ApiError::invalid(field("content"), why))?;
+        }
         "user" => {
             if parts.is_empty() {
                 return Err(ApiError::invalid(field("content"), "is missing"));
             }
+            let speaker = speaker.map(|name| Part::Name { name });
+            let parts = speaker.into_iter().chain(parts).chain(mark).collect();
             turns.push(Turn {
                 role: Role::User,
                 parts,
             });
         }
         "assistant" => {
-            let mut said = parts;
-            let mut parts = Vec::from_iter(reasoning_of(
+            let thought = reasoning_of(
                 &message.reasoning_content,
                 &message.reasoning,
                 &message.reasoning_details,
-            ));
-            parts.append(&mut said);
-            if let Some(text) = message.refusal {
-                parts.push(Part::Refusal { text });
+            );
+            let speaker = speaker.map(|name| Part::Name { name });
+            let said = thought.into_iter().chain(speaker).chain(parts);
+            let mut parts: Vec<Part> = said.collect();
+            let refusal = message.refusal.filter(|text| !text.is_empty());
+            parts.extend(refusal.map(|text| Part::Refusal { text }));
+            for (call_at, call) in message.tool_calls.into_iter().enumerate() {
+                let field = |name: &str| field(&format!("tool_calls[{call_at}].{name}"));
+                parts.push(decode_call(call, &field)?);
             }
-            for (call_at, call) in message.tool_calls.into_iter().flatten().enumerate() {
-                let function = call.function.ok_or_else(|| {
-                    ApiError::invalid(
-                        field(&format!("tool_calls[{call_at}].function")),
-                        "is missing",
-                    )
-                })?;
-                let signature = call
-                    .extra_content
-                    .as_ref()
-                    .and_then(|e| e["google"]["thought_signature"].as_str())
-                    .map(str::to_owned);
-                parts.push(Part::ToolCall {
-                    id: call.id,
-                    name: function.name,
-                    arguments: function.arguments,
-                    signature,
-                    server: None,
-                    approved: false,
-                });
+            if let Some(function) = message.function_call {
+                let id = function_id(turns);
+                parts.push(call_of(id, function, &|_| field("function_call"), None)?);
             }
+            parts.extend(mark);
             turns.push(Turn {
                 role: Role::Assistant,
                 parts,
             });
         }
-        "tool" => {
-            let tool_call_id = message
-                .tool_call_id
-                .ok_or_else(|| ApiError::invalid(field("tool_call_id"), "is missing"))?;
+        role @ ("tool" | "function") => {
+            let id = message.tool_call_id.filter(|id| !id.is_empty());
+            let asked = open_call(turns, speaker.as_deref());
+            let missing = match role {
+                "tool" => "tool_call_id",
+                _ => "name",
+            };
+            let tool_call_id = id
+                .or(asked)
+                .ok_or_else(|| ApiError::invalid(field(missing), "names no call"))?;
+            parts.extend(mark);
             let result = Part::ToolResult {
                 tool_call_id,
                 content: parts,
@@ -293,6 +370,7 @@ fn decode_message(
                 }),
             }
         }
+        "" => return Err(ApiError::invalid(field("role"), "is missing")),
         other => {
             return Err(ApiError::invalid(
                 field("role"),
@@ -303,21 +381,98 @@ fn decode_message(
     Ok(())
 }
 
+fn decode_call(call: ToolCall, field: &dyn Fn(&str) -> String) -> Result<Part, ApiError> {
+    let missing = |name: &str| ApiError::invalid(field(name), "is missing");
+    let function = call.function.ok_or_else(|| missing("function"))?;
+    let id = call.id.filter(|id| !id.is_empty());
+    let id = id.ok_or_else(|| missing("id"))?;
+    let signature = call
+        .extra_content
+        .as_ref()
+        .and_then(|e| e["google"]["thought_signature"].as_str())
+        .map(str::to_owned);
+    call_of(id, function, field, signature)
+}
+
+fn call_of(
+    id: String,
+    function: Function,
+    field: &dyn Fn(&str) -> String,
+    signature: Option<String>,
+) -> Result<Part, ApiError> {
+    let name = function.name.filter(|name| !name.is_empty());
+    Ok(Part::ToolCall {
+        id,
+        name: name.ok_or_else(|| ApiError::invalid(field("function.name"), "is missing"))?,
+        arguments: arguments_text(&function.arguments),
+        signature,
+        server: None,
+        approved: false,
+    })
+}
+
+/// A call's arguments as JSON text: as it is, or of the value that they are.
+pub(crate) fn arguments_text(arguments: &Value) -> String {
+    match arguments {
+        Value::Null => "{}".to_owned(),
+        Value::String(text) if text.trim().is_empty() => "{}".to_owned(),
+        Value::String(text) => text.clone(),
+        other => other.to_string(),
+    }
+}
+
+/// The id of a function's call, which has none: by its place, so that it is the same each time.
+fn function_id(turns: &[Turn]) -> String {
+    format!("call_function_{}", turns.len())
+}
+
+/// The last call (of this name) that has no result yet.
+fn open_call(turns: &[Turn], name: Option<&str>) -> Option<String> {
+    let parts = || turns.iter().rev().flat_map(|turn| turn.parts.iter().rev());
+    let is_answered = |call: &str| {
+        parts().any(
+            |part| matches!(part, Part::ToolResult { tool_call_id, .. } if tool_call_id == call),
+        )
+    };
+    parts().find_map(|part| match part {
+        Part::ToolCall { id, name: of, .. }
+            if name.is_none_or(|name| name == of) && !is_answered(id) =>
+        {
+            Some(id.clone())
+        }
+        _ => None,
+    })
+}
+
 /// `content`: null, a string, or an array of parts.
 pub(crate) fn content_parts(content: &Value, field: &str) -> Result<Vec<Part>, ApiError> {
     match content {
         Value::Null => Ok(Vec::new()),
         Value::String(text) => Ok(vec![Part::Text { text: text.clone() }]),
-        Value::Array(items) => items
-            .iter()
-            .enumerate()
-            .map(|(at, item)| content_part(item, &format!("{field}[{at}]")))
-            .collect(),
+        Value::Array(items) => {
+            let mut parts = Vec::with_capacity(items.len());
+            for (at, item) in items.iter().enumerate() {
+                if !item.is_null() {
+                    parts.push(content_part(item, &format!("{field}[{at}]"))?);
+                    parts.extend(cache_mark(item));
+                }
+            }
+            Ok(parts)
+        }
+        part @ Value::Object(_) => {
+            let said = content_part(part, field)?;
+            Ok(std::iter::once(said).chain(cache_mark(part)).collect())
+        }
         _ => Err(ApiError::invalid(
             field.to_owned(),
             "must be a string or an array of parts",
         )),
     }
+}
+
+/// The mark of a part with `cache_control`.
+pub(crate) fn cache_mark(item: &Value) -> Option<Part> {
+    Caching::mark(&item["cache_control"]).map(|ttl| Part::CacheHere { ttl })
 }
 
 fn content_part(item: &Value, field: &str) -> Result<Part, ApiError> {
@@ -327,27 +482,71 @@ fn content_part(item: &Value, field: &str) -> Result<Part, ApiError> {
             .map(str::to_owned)
             .ok_or_else(|| ApiError::invalid(format!("{field}.{name}"), "must be a string"))
     };
+    // A URL, or an object with one.
+    let url_at = |name: &str| match &item[name] {
+        Value::String(url) => Ok(url.clone()),
+        object => text_at(&object["url"], &format!("{name}.url")),
+    };
+    if let Some(text) = item.as_str() {
+        return Ok(Part::Text {
+            text: text.to_owned(),
+        });
+    }
     match item["type"].as_str() {
-        Some("text") => Ok(Part::Text {
+        Some("text" | "input_text" | "output_text") => Ok(Part::Text {
+            text: text_at(&item["text"], "text")?,
+        }),
+        None if item["text"].is_string() => Ok(Part::Text {
             text: text_at(&item["text"], "text")?,
         }),
         Some("refusal") => Ok(Part::Refusal {
             text: text_at(&item["refusal"], "refusal")?,
         }),
-        Some("image_url") => Ok(Part::Image {
-            source: Source::from_url(&text_at(&item["image_url"]["url"], "image_url.url")?),
-            detail: item["image_url"]["detail"].as_str().map(str::to_owned),
+        Some("image_url" | "input_image") => Ok(Part::Image {
+            source: match (item["image_url"].is_null(), item["file_id"].as_str()) {
+                (true, Some(id)) => Source::FileId { id: id.to_owned() },
+                _ => Source::from_url(&url_at("image_url")?),
+            },
+            detail: (item["image_url"]["detail"].as_str())
+                .or(item["detail"].as_str())
+                .map(str::to_owned),
         }),
+        Some("video_url") => Ok(Part::File {
+            source: Source::from_url(&url_at("video_url")?),
+            name: None,
+        }),
+        Some(kind @ ("image" | "document")) => {
+            let source = source_block(&item["source"]).ok_or_else(|| {
+                ApiError::invalid(format!("{field}.source"), "must hold data or a url")
+            })?;
+            Ok(match kind {
+                "image" => Part::Image {
+                    source,
+                    detail: None,
+                },
+                _ => Part::File {
+                    source,
+                    name: item["title"].as_str().map(str::to_owned),
+                },
+            })
+        }
         Some("input_audio") => Ok(Part::Audio {
             data: text_at(&item["input_audio"]["data"], "input_audio.data")?,
             format: text_at(&item["input_audio"]["format"], "input_audio.format")?,
         }),
-        Some("file") => {
-            let file = &item["file"];
-            let source = match (file["file_id"].as_str(), file["file_data"].as_str()) {
-                (Some(id), _) => Source::FileId { id: id.to_owned() },
-                (None, Some(data)) => Source::from_url(data),
-                (None, None) => {
+        Some(kind @ ("file" | "input_file")) => {
+            let file = match kind {
+                "file" => &item["file"],
+                _ => item,
+            };
+            let name = file["filename"].as_str();
+            let data = file["file_data"].as_str();
+            let url = file["file_url"].as_str();
+            let source = match (file["file_id"].as_str(), data, url) {
+                (Some(id), ..) => Source::FileId { id: id.to_owned() },
+                (None, Some(data), _) => Source::from_file_data(data, name),
+                (None, None, Some(url)) => Source::from_url(url),
+                (None, None, None) => {
                     return Err(ApiError::invalid(
                         format!("{field}.file"),
                         "must hold file_id or file_data",
@@ -356,7 +555,7 @@ fn content_part(item: &Value, field: &str) -> Result<Part, ApiError> {
             };
             Ok(Part::File {
                 source,
-                name: file["filename"].as_str().map(str::to_owned),
+                name: name.map(str::to_owned),
             })
         }
         Some(other) => Err(ApiError::invalid(
@@ -367,31 +566,75 @@ fn content_part(item: &Value, field: &str) -> Result<Part, ApiError> {
     }
 }
 
-fn decode_tools(tools: Vec<Tool>) -> Result<Vec<ToolDef>, ApiError> {
+/// Anthropic's `source`.
+fn source_block(source: &Value) -> Option<Source> {
+    let text = |name: &str| source[name].as_str().map(str::to_owned);
+    match source["type"].as_str()? {
+        "url" => Some(Source::from_url(source["url"].as_str()?)),
+        "base64" => Some(Source::Data {
+            media_type: text("media_type")?,
+            data: text("data")?,
+        }),
+        "file" => Some(Source::FileId {
+            id: text("file_id")?,
+        }),
+        _ => None,
+    }
+}
+
+fn decode_tools(tools: Vec<Tool>, caching: &mut Caching) -> Result<Vec<ToolDef>, ApiError> {
     tools
         .into_iter()
         .enumerate()
         .map(|(at, tool)| {
-            if tool.kind != "function" {
+            let kind = tool.kind.as_deref().unwrap_or("function");
+            if kind != "function" {
                 return Err(ApiError::bad_request(
                     "unsupported_tools",
-                    format!("tools of type '{}' are not supported", tool.kind),
+                    format!("tools of type '{kind}' are not supported"),
                 )
                 .param(format!("tools[{at}].type")));
             }
             let function = tool
                 .function
                 .ok_or_else(|| ApiError::invalid(format!("tools[{at}].function"), "is missing"))?;
-            Ok(ToolDef {
-                name: function.name,
-                description: function.description,
-                parameters: function
-                    .parameters
-                    .unwrap_or_else(|| serde_json::json!({ "type": "object", "properties": {} })),
-                strict: function.strict,
-            })
+            let mark = Caching::mark(&tool.cache_control);
+            let mark = mark.or_else(|| Caching::mark(&function.cache_control));
+            let tool = decode_function(function, &format!("tools[{at}].function"))?;
+            caching
+                .tools
+                .extend(mark.map(|ttl| (tool.name.clone(), ttl)));
+            Ok(tool)
         })
         .collect()
+}
+
+fn decode_functions(functions: Vec<FunctionDef>) -> Result<Vec<ToolDef>, ApiError> {
+    let functions = functions.into_iter().enumerate();
+    functions
+        .map(|(at, function)| decode_function(function, &format!("functions[{at}]")))
+        .collect()
+}
+
+fn decode_function(function: FunctionDef, field: &str) -> Result<ToolDef, ApiError> {
+    let name = function.name.filter(|name| !name.is_empty());
+    Ok(ToolDef {
+        name: name.ok_or_else(|| ApiError::invalid(format!("{field}.name"), "is missing"))?,
+        description: function.description,
+        parameters: function
+            .parameters
+            .filter(|parameters| !parameters.is_null())
+            .unwrap_or_else(|| serde_json::json!({ "type": "object", "properties": {} })),
+        strict: function.strict,
+    })
+}
+
+/// `function_call` of the older API as a `tool_choice`.
+fn choice_of_function(choice: Value) -> Value {
+    match choice {
+        Value::Object(function) => serde_json::json!({ "function": function }),
+        word => word,
+    }
 }
 
 fn decode_choice(choice: &Value, tools: &[ToolDef]) -> Result<ToolChoice, ApiError> {

@@ -18,6 +18,8 @@ pub struct StreamEncoder {
     /// The same without `choices`, for the usage chunk.
     envelope: Bytes,
     include_usage: bool,
+    /// The client knows one call of a function, not tools.
+    has_functions: bool,
     role_sent: bool,
     ended: bool,
     chunks: u64,
@@ -44,10 +46,17 @@ impl StreamEncoder {
             head: head.freeze(),
             envelope: envelope.freeze(),
             include_usage,
+            has_functions: false,
             role_sent: false,
             ended: false,
             chunks: 0,
         }
+    }
+
+    /// For a client that asked with `functions`, and is answered with a `function_call`.
+    pub fn with_functions(mut self, has_functions: bool) -> Self {
+        self.has_functions = has_functions;
+        self
     }
 
     fn delta(&mut self, buf: &mut BytesMut, parts: &[&[u8]]) {
@@ -79,6 +88,20 @@ impl FrameEncoder for StreamEncoder {
                 self.delta(buf, &[b"\"reasoning_content\":\"", text.as_bytes(), b"\""]);
             }
             Frame::Refusal(text) => self.delta(buf, &[b"\"refusal\":\"", text.as_bytes(), b"\""]),
+            Frame::ToolStarted { index: 0, name, .. } if self.has_functions => {
+                let name = String::from_utf8_lossy(name);
+                let call = json!({ "name": name, "arguments": "" }).to_string();
+                self.delta(buf, &[b"\"function_call\":", call.as_bytes()]);
+            }
+            Frame::ToolArgs { index: 0, delta } if self.has_functions => self.delta(
+                buf,
+                &[
+                    b"\"function_call\":{\"arguments\":\"",
+                    delta.as_bytes(),
+                    b"\"}",
+                ],
+            ),
+            Frame::ToolDone { index: 0, .. } if self.has_functions => {}
             Frame::ToolStarted { index, id, name } => {
                 let call = json!([{
                     "index": index,
@@ -143,7 +166,7 @@ impl AnswerEncoder for StreamEncoder {
         buf.put_slice(b"data: ");
         buf.put_slice(&self.head);
         buf.put_slice(b"},\"finish_reason\":\"");
-        buf.put_slice(finish_reason(stop).as_bytes());
+        buf.put_slice(finish(stop, self.has_functions).as_bytes());
         buf.put_slice(b"\"}]}\n\n");
         if self.include_usage {
             self.chunks += 1;
@@ -179,6 +202,32 @@ impl AnswerEncoder for StreamEncoder {
 pub fn write_error(error: &ApiError, buf: &mut BytesMut) {
     sse::write_event(buf, None, None, &[&error.body()]);
     buf.put_slice(DONE);
+}
+
+fn finish(stop: StopReason, has_functions: bool) -> &'static str {
+    match finish_reason(stop) {
+        "tool_calls" if has_functions => "function_call",
+        reason => reason,
+    }
+}
+
+/// The same, for a client that asked with `functions`: the one call is a `function_call`.
+pub fn as_function_call(mut answer: Value) -> Value {
+    let choice = &mut answer["choices"][0];
+    if choice["finish_reason"] == "tool_calls" {
+        choice["finish_reason"] = json!("function_call");
+    }
+    let Some(message) = choice["message"].as_object_mut() else {
+        return answer;
+    };
+    if let Some(Value::Array(mut calls)) = message.remove("tool_calls") {
+        let first = calls.remove(0);
+        message.insert("function_call".into(), first["function"].clone());
+        if !calls.is_empty() {
+            message.insert("tool_calls".into(), Value::Array(calls));
+        }
+    }
+    answer
 }
 
 /// `chat.completion`.

@@ -8,6 +8,7 @@ use serde_json::value::RawValue;
 
 use crate::error::ApiError;
 use crate::frame::Usage;
+use crate::lenient;
 use crate::model::provider::ChatUsage;
 use crate::model::{Fault, ModelError};
 use crate::sse::{EventTooLarge, WholeEvents, may_tell, raw_events};
@@ -16,9 +17,9 @@ use crate::wire::{Gate, refuse_list};
 /// What must be known of a body before it is passed on.
 #[derive(Deserialize)]
 pub struct Peek<'a> {
-    #[serde(borrow, default)]
+    #[serde(borrow, default, deserialize_with = "lenient::word")]
     pub model: Option<std::borrow::Cow<'a, str>>,
-    #[serde(default)]
+    #[serde(default, deserialize_with = "lenient::given::flag")]
     pub stream: Option<bool>,
 }
 
@@ -146,6 +147,21 @@ pub fn asks_for_usage(body: &[u8]) -> bool {
     }
     let probe = serde_json::from_slice::<Probe>(body).ok();
     probe.and_then(|probe| probe.stream_options?["include_usage"].as_bool()) == Some(true)
+}
+
+/// Whether the client asked with `functions`, as before there were tools.
+pub fn has_functions(body: &[u8]) -> bool {
+    #[derive(Deserialize)]
+    struct Probe {
+        functions: Option<Value>,
+        tools: Option<Value>,
+    }
+    let is_any = |list: &Option<Value>| {
+        let list = list.as_ref().and_then(Value::as_array);
+        list.is_some_and(|list| !list.is_empty())
+    };
+    let probe = serde_json::from_slice::<Probe>(body);
+    probe.is_ok_and(|probe| is_any(&probe.functions) && !is_any(&probe.tools))
 }
 
 /// What ends a stream.

@@ -10,7 +10,7 @@ pub mod forward;
 
 pub use approval::{approval_of, decisions, without_decisions};
 pub use decode::{ChatRequest, decode};
-pub use encode::{StreamEncoder, full_answer};
+pub use encode::{StreamEncoder, as_function_call, full_answer};
 pub use forward::{EventGate, Forwarded, Peek};
 
 use crate::frame::{StopReason, Usage};

@@ -6,6 +6,7 @@ use serde_json::{Value, json};
 use crate::error::ApiError;
 use crate::ids;
 use crate::json::Object;
+use crate::lenient::given;
 use crate::model::{Part, ResponseFormat, Role, Source, Turn};
 use crate::run::{INCLUDE_REASONING, INCLUDE_TOOL_ARGS};
 use crate::wire::chat::decode::decode_format;
@@ -15,11 +16,11 @@ use crate::wire::chat::decode::decode_format;
 pub struct RunIn {
     #[serde(default)]
     input: Option<Vec<InputMessage>>,
-    #[serde(default)]
+    #[serde(default, deserialize_with = "given::text")]
     thread_id: Option<String>,
-    #[serde(default)]
+    #[serde(default, deserialize_with = "given::flag")]
     stream: Option<bool>,
-    #[serde(default)]
+    #[serde(default, deserialize_with = "given::text")]
     channel: Option<String>,
     #[serde(default)]
     metadata: Option<Object>,
@@ -31,7 +32,8 @@ pub struct RunIn {
 
 #[derive(Debug, Deserialize)]
 struct InputMessage {
-    role: String,
+    #[serde(default, deserialize_with = "given::text")]
+    role: Option<String>,
     #[serde(default)]
     content: Value,
 }
@@ -39,7 +41,7 @@ struct InputMessage {
 #[derive(Debug, Deserialize)]
 struct StreamOptions {
     #[serde(default)]
-    include: Vec<String>,
+    include: Option<Vec<Option<String>>>,
 }
 
 /// What the body means.
@@ -62,14 +64,16 @@ fn invalid_input(param: String, why: impl Into<String>) -> ApiError {
 /// Checks a body and turns it into neutral terms.
 pub fn decode(body: RunIn) -> Result<RunInput, ApiError> {
     let messages = body.input.unwrap_or_default();
-    let has_user = messages.last().is_some_and(|m| m.role == "user");
+    let has_user = messages
+        .last()
+        .is_some_and(|message| message.role.as_deref() == Some("user"));
     if messages.is_empty() {
         return Err(invalid_input("input".into(), "there is nothing to answer"));
     }
     let mut turns = Vec::with_capacity(messages.len());
     let mut record = Vec::with_capacity(messages.len());
     for (at, message) in messages.into_iter().enumerate() {
-        let role = match message.role.as_str() {
+        let role = match message.role.as_deref().unwrap_or_default() {
             "user" => Role::User,
             "assistant" => Role::Assistant,
             "system" => {
@@ -108,6 +112,8 @@ pub fn decode(body: RunIn) -> Result<RunInput, ApiError> {
         .stream_options
         .into_iter()
         .flat_map(|o| o.include)
+        .flatten()
+        .flatten()
         .enumerate()
     {
         include_mask |= match name.as_str() {
@@ -178,7 +184,8 @@ fn part(item: &Value, field: &str) -> Result<Part, ApiError> {
         }),
         Some("image_url" | "file" | "input_audio") => {
             crate::wire::chat::decode::content_parts(&json!([item]), field)?
-                .pop()
+                .into_iter()
+                .next()
                 .ok_or_else(|| invalid_input(field.to_owned(), "is empty"))
         }
         Some(other) => Err(invalid_input(

@@ -9,10 +9,14 @@ use super::mounts::without_secrets;
 use super::tools::{decode_tools, joined_name};
 use crate::error::ApiError;
 use crate::json::{Json, Object};
-use crate::model::{Effort, ModelRequest, Params, ResponseFormat, ToolChoice, ToolDef, Turn};
+use crate::lenient::given;
+use crate::model::{
+    Caching, Effort, ModelRequest, Params, ResponseFormat, ToolChoice, ToolDef, Turn,
+};
 use crate::run::Word;
 use crate::tools::Mounts;
 use crate::wire::chat::approval_of;
+use crate::wire::chat::decode::System;
 
 const MAX_METADATA: usize = 16;
 const MAX_METADATA_KEY: usize = 64;
@@ -21,19 +25,19 @@ const MAX_METADATA_VALUE: usize = 512;
 /// `POST /v1/responses`, as sent.
 #[derive(Debug, Deserialize)]
 pub struct ResponsesRequest {
-    #[serde(default)]
+    #[serde(default, deserialize_with = "given::text")]
     model: Option<String>,
     #[serde(default)]
     input: Value,
-    #[serde(default)]
+    #[serde(default, deserialize_with = "given::text")]
     instructions: Option<String>,
-    #[serde(default)]
+    #[serde(default, deserialize_with = "given::flag")]
     stream: Option<bool>,
-    #[serde(default)]
+    #[serde(default, deserialize_with = "given::flag")]
     store: Option<bool>,
-    #[serde(default)]
+    #[serde(default, deserialize_with = "given::flag")]
     background: Option<bool>,
-    #[serde(default)]
+    #[serde(default, deserialize_with = "given::text")]
     previous_response_id: Option<String>,
     #[serde(default)]
     conversation: Value,
@@ -45,27 +49,30 @@ pub struct ResponsesRequest {
     tools: Option<Vec<Value>>,
     #[serde(default)]
     tool_choice: Value,
-    #[serde(default)]
+    #[serde(default, deserialize_with = "given::flag")]
     parallel_tool_calls: Option<bool>,
-    #[serde(default)]
+    #[serde(default, deserialize_with = "given::limit")]
     max_output_tokens: Option<u32>,
-    #[serde(default)]
+    #[serde(default, deserialize_with = "given::number")]
     temperature: Option<f64>,
-    #[serde(default)]
+    #[serde(default, deserialize_with = "given::number")]
     top_p: Option<f64>,
     #[serde(default)]
     reasoning: Option<ReasoningOptions>,
     #[serde(default)]
-    include: Option<Vec<String>>,
-    #[serde(default)]
+    include: Option<Vec<Option<String>>>,
+    #[serde(default, deserialize_with = "given::text")]
     truncation: Option<String>,
-    #[serde(default)]
+    #[serde(default, deserialize_with = "given::text")]
     user: Option<String>,
-    #[serde(default)]
+    #[serde(default, deserialize_with = "given::text")]
     safety_identifier: Option<String>,
+    /// Anthropic's: that breakpoints are chosen for the caller.
     #[serde(default)]
+    cache_control: Value,
+    #[serde(default, deserialize_with = "given::text")]
     service_tier: Option<String>,
-    #[serde(default)]
+    #[serde(default, deserialize_with = "given::text")]
     prompt_cache_key: Option<String>,
     #[serde(default)]
     prompt: Value,
@@ -75,15 +82,15 @@ pub struct ResponsesRequest {
 struct TextOptions {
     #[serde(default)]
     format: Value,
-    #[serde(default)]
+    #[serde(default, deserialize_with = "given::text")]
     verbosity: Option<String>,
 }
 
 #[derive(Debug, Default, Deserialize)]
 struct ReasoningOptions {
-    #[serde(default)]
+    #[serde(default, deserialize_with = "given::text")]
     effort: Option<String>,
-    #[serde(default)]
+    #[serde(default, deserialize_with = "given::text")]
     summary: Option<String>,
 }
 
@@ -115,6 +122,7 @@ pub struct Decoded {
     pub parallel_tool_calls: Option<bool>,
     pub response_format: Option<ResponseFormat>,
     pub params: Params,
+    pub caching: Caching,
     pub stream: bool,
     pub store: bool,
     pub background: bool,
@@ -157,6 +165,7 @@ impl Decoded {
             parallel_tool_calls: self.parallel_tool_calls,
             response_format: self.response_format,
             params: self.params,
+            caching: self.caching,
         })
     }
 }
@@ -179,8 +188,11 @@ pub fn decode(request: ResponsesRequest) -> Result<Decoded, ApiError> {
             "prompt templates are not kept here",
         ));
     }
-    let mut system = Vec::from_iter(request.instructions.clone().filter(|text| !text.is_empty()));
+    let mut system = System::default();
+    system.text.extend(request.instructions.clone());
     let input = decode_input(&request.input, &mut system)?;
+    let mut caching = system.caching;
+    caching.is_automatic = request.cache_control.is_object();
     let text = request.text.unwrap_or_default();
     let reasoning = request.reasoning.unwrap_or_default();
     let effort = match reasoning.effort.as_deref() {
@@ -192,6 +204,10 @@ pub fn decode(request: ResponsesRequest) -> Result<Decoded, ApiError> {
     };
     let given = request.tools.unwrap_or_default();
     let tools = decode_tools(&given)?;
+    caching.tools.extend(given.iter().filter_map(|tool| {
+        let ttl = Caching::mark(&tool["cache_control"])?;
+        Some((tool["name"].as_str()?.to_owned(), ttl))
+    }));
     let tool_choice = match &request.tool_choice {
         Value::Null => None,
         choice => decode_choice(choice, &tools.defs)?,
@@ -246,9 +262,10 @@ pub fn decode(request: ResponsesRequest) -> Result<Decoded, ApiError> {
         "user": request.user,
     });
     let include = request.include.unwrap_or_default();
+    let includes = |what: &str| include.iter().flatten().any(|included| included == what);
     Ok(Decoded {
         model: request.model.filter(|m| !m.is_empty()),
-        system: (!system.is_empty()).then(|| system.join("\n\n")),
+        system: (!system.text.is_empty()).then_some(system.text),
         input,
         tools: tools.defs,
         left_out: tools.left_out,
@@ -259,7 +276,7 @@ pub fn decode(request: ResponsesRequest) -> Result<Decoded, ApiError> {
         params: Params {
             temperature: request.temperature,
             top_p: request.top_p,
-            max_tokens: request.max_output_tokens.filter(|n| *n > 0),
+            max_tokens: request.max_output_tokens,
             effort,
             user: request.safety_identifier.or(request.user),
             verbosity: text.verbosity,
@@ -268,14 +285,15 @@ pub fn decode(request: ResponsesRequest) -> Result<Decoded, ApiError> {
             metadata: request.metadata.clone().filter(|m| !m.is_empty()),
             ..Params::default()
         },
+        caching,
         stream: request.stream.unwrap_or(false),
         store,
         background,
         previous_response_id,
         conversation,
         metadata: request.metadata,
-        results: include.iter().any(|i| i == "file_search_call.results"),
-        encrypted: include.iter().any(|i| i == "reasoning.encrypted_content"),
+        results: includes("file_search_call.results"),
+        encrypted: includes("reasoning.encrypted_content"),
         echo: match echo {
             Value::Object(echo) => echo,
             _ => Map::new(),
@@ -283,7 +301,7 @@ pub fn decode(request: ResponsesRequest) -> Result<Decoded, ApiError> {
     })
 }
 
-fn decode_input(input: &Value, system: &mut Vec<String>) -> Result<Vec<Input>, ApiError> {
+fn decode_input(input: &Value, system: &mut System) -> Result<Vec<Input>, ApiError> {
     let items = match input {
         Value::Null => return Ok(Vec::new()),
         Value::String(text) => {
@@ -339,8 +357,9 @@ fn decode_input(input: &Value, system: &mut Vec<String>) -> Result<Vec<Input>, A
             }
             (Some("message") | None, Some("system" | "developer")) => {
                 let parts = super::items::parts_of(&item["content"])
-                    .map_err(|why| ApiError::invalid(field, why))?;
-                system.push(crate::model::joined_text(&parts).into_owned());
+                    .map_err(|why| ApiError::invalid(field.clone(), why))?;
+                let added = system.add(&parts);
+                added.map_err(|why| ApiError::invalid(field, why))?;
             }
             _ => {
                 let turn = turn_of(members).map_err(|why| ApiError::invalid(field, why))?;

@@ -13,8 +13,11 @@ use utoipa::ToSchema;
 
 use super::tools::{Shapes, arguments_of, joined_name};
 use crate::ids;
-use crate::model::{Part, Role, Signature, Source, Turn, arguments_object, joined_text};
+use crate::model::{
+    Part, Role, Signature, Source, Turn, arguments_object, joined_text, shown_text,
+};
 use crate::tools::FILE_SEARCH;
+use crate::wire::chat::decode::{arguments_text, cache_mark};
 
 /// An item of a conversation or a response; the members depend on its type.
 #[derive(Debug, Clone, PartialEq, Serialize, ToSchema)]
@@ -184,7 +187,7 @@ impl Numbering {
                         is_error,
                     } if own.contains_key(tool_call_id.as_str()) => {
                         let call = own.remove(tool_call_id.as_str()).unwrap_or_default();
-                        let result = (joined_text(content).into_owned(), *is_error);
+                        let result = (shown_text(content).into_owned(), *is_error);
                         (call.kind(), call.members(Some(result), self.results))
                     }
                     Part::ToolCall {
@@ -204,7 +207,7 @@ impl Numbering {
                         theirs
                             .get(tool_call_id.as_str())
                             .map_or("function_call_output", |name| shapes.result(name)),
-                        json!({ "call_id": tool_call_id, "output": joined_text(content),
+                        json!({ "call_id": tool_call_id, "output": output_of(content),
                             "status": "completed" }),
                     ),
                     Part::Reasoning {
@@ -338,18 +341,32 @@ fn content_part(part: &Part, role: Role) -> Option<Value> {
             "file_id": file_id(source),
             "detail": detail.as_deref().unwrap_or("auto"),
         }),
-        Part::File { source, name } => json!({
-            "type": "input_file",
-            "filename": name,
-            "file_data": source.to_url(),
-            "file_id": file_id(source),
-        }),
+        Part::File { source, name } => {
+            let mut file = json!({ "type": "input_file", "filename": name });
+            match source {
+                Source::Url { url } => file["file_url"] = json!(url),
+                Source::Data { .. } => file["file_data"] = json!(source.to_url()),
+                Source::FileId { id } => file["file_id"] = json!(id),
+            }
+            file
+        }
         Part::Audio { data, format } => json!({
             "type": "input_audio",
             "input_audio": { "data": data, "format": format },
         }),
         _ => return None,
     })
+}
+
+/// A result: its text, or its parts where there is more than text.
+fn output_of(content: &[Part]) -> Value {
+    match content.iter().any(Part::is_media) {
+        true => content
+            .iter()
+            .filter_map(|part| content_part(part, Role::User))
+            .collect(),
+        false => json!(joined_text(content)),
+    }
 }
 
 fn file_id(source: &Source) -> Option<&str> {
@@ -404,16 +421,12 @@ pub fn turn_of(item: &Map<String, Value>) -> Result<Option<Turn>, String> {
         "function_call" => {
             let name = text("name")?;
             Ok(Some(call_turn(
-                text("call_id")?,
+                text("call_id").or_else(|error| text("id").map_err(|_| error))?,
                 match item.get("namespace").and_then(Value::as_str) {
                     Some(namespace) => joined_name(namespace, &name),
                     None => name,
                 },
-                match item.get("arguments") {
-                    Some(Value::Object(arguments)) => json!(arguments).to_string(),
-                    None | Some(Value::Null) => "{}".to_owned(),
-                    _ => text("arguments")?,
-                },
+                arguments_text(item.get("arguments").unwrap_or(&Value::Null)),
             )))
         }
         "custom_tool_call" | "local_shell_call" => {
@@ -445,6 +458,8 @@ pub fn turn_of(item: &Map<String, Value>) -> Result<Option<Turn>, String> {
             let sealed = item.get("encrypted_content").and_then(Value::as_str);
             let signature = sealed.and_then(open_signature);
             let summary = item.get("summary").and_then(Value::as_array);
+            let content = item.get("content").and_then(Value::as_array);
+            let summary = summary.filter(|summary| !summary.is_empty()).or(content);
             let pieces = summary.into_iter().flatten();
             let text: String = pieces.filter_map(|piece| piece["text"].as_str()).collect();
             Ok(Some(Turn {
@@ -516,28 +531,55 @@ pub fn push_turn(turns: &mut Vec<Turn>, turn: Turn) {
 pub fn parts_of(content: &Value) -> Result<Vec<Part>, String> {
     match content {
         Value::String(text) => Ok(vec![Part::Text { text: text.clone() }]),
-        Value::Array(parts) => parts.iter().map(part_of).collect(),
+        Value::Array(parts) => {
+            let mut decoded = Vec::with_capacity(parts.len());
+            for part in parts.iter().filter(|part| !part.is_null()) {
+                decoded.push(part_of(part)?);
+                decoded.extend(cache_mark(part));
+            }
+            Ok(decoded)
+        }
         _ => Err("'content' must be a text or a list of parts".to_owned()),
     }
 }
 
 fn part_of(part: &Value) -> Result<Part, String> {
     let text = |name: &str| part[name].as_str().map(str::to_owned);
-    match part["type"].as_str().unwrap_or_default() {
-        "input_text" | "output_text" | "text" | "summary_text" => Ok(Part::Text {
-            text: text("text").ok_or("a text part needs its 'text'")?,
-        }),
+    if let Some(text) = part.as_str() {
+        return Ok(Part::Text {
+            text: text.to_owned(),
+        });
+    }
+    match part["type"].as_str().unwrap_or("text") {
+        "reasoning_text" | "input_text" | "output_text" | "text" | "summary_text" => {
+            Ok(Part::Text {
+                text: text("text").ok_or("a text part needs its 'text'")?,
+            })
+        }
         "refusal" => Ok(Part::Refusal {
             text: text("refusal").ok_or("a refusal needs its 'refusal'")?,
         }),
-        "input_image" => Ok(Part::Image {
-            source: source_of(text("image_url"), text("file_id"))?,
-            detail: text("detail"),
-        }),
-        "input_file" => Ok(Part::File {
-            source: source_of(text("file_data").or(text("file_url")), text("file_id"))?,
-            name: text("filename"),
-        }),
+        "input_image" | "image_url" => {
+            let url = text("image_url").or_else(|| {
+                let url = part["image_url"]["url"].as_str();
+                url.map(str::to_owned)
+            });
+            let url = url.as_deref().map(Source::from_url);
+            Ok(Part::Image {
+                source: source_of(url, text("file_id"))?,
+                detail: text("detail"),
+            })
+        }
+        "input_file" => {
+            let name = text("filename");
+            let data = text("file_data").filter(|data| !data.is_empty());
+            let data = data.map(|data| Source::from_file_data(&data, name.as_deref()));
+            let url = text("file_url").map(|url| Source::from_url(&url));
+            Ok(Part::File {
+                source: source_of(data.or(url), text("file_id"))?,
+                name,
+            })
+        }
         "input_audio" => {
             let sound = |name: &str| part["input_audio"][name].as_str().map(str::to_owned);
             Ok(Part::Audio {
@@ -549,9 +591,9 @@ fn part_of(part: &Value) -> Result<Part, String> {
     }
 }
 
-fn source_of(url: Option<String>, file_id: Option<String>) -> Result<Source, String> {
-    match (url, file_id) {
-        (Some(url), _) => Ok(Source::from_url(&url)),
+fn source_of(told: Option<Source>, file_id: Option<String>) -> Result<Source, String> {
+    match (told, file_id) {
+        (Some(source), _) => Ok(source),
         (None, Some(id)) => Ok(Source::FileId { id }),
         (None, None) => Err("the part names neither data, a URL nor a file".to_owned()),
     }

@@ -5,25 +5,47 @@ use serde::Deserialize;
 use serde_json::Value;
 
 use crate::error::ApiError;
+use crate::lenient::given;
 use crate::model::{Part, Role, Source, Turn};
 use crate::run::Word;
 use crate::wire::chat::approval_of;
+use crate::wire::chat::decode::arguments_text;
 
 /// What `DefaultChatTransport` posts; more members are left alone.
 #[derive(Debug, Deserialize)]
 pub struct UiRequest {
     /// The chat's id.
-    pub id: String,
-    pub messages: Vec<UiMessage>,
-    #[serde(default)]
+    #[serde(default, deserialize_with = "given::text")]
+    id: Option<String>,
+    #[serde(default, deserialize_with = "given::list")]
+    messages: Vec<UiMessage>,
+    #[serde(default, deserialize_with = "given::text")]
     model: Option<String>,
 }
 
 #[derive(Debug, Deserialize)]
 pub struct UiMessage {
-    role: String,
+    #[serde(default, deserialize_with = "given::text")]
+    role: Option<String>,
     #[serde(default)]
-    parts: Vec<Value>,
+    parts: Option<Vec<Value>>,
+    /// A message of an older version.
+    #[serde(default)]
+    content: Value,
+}
+
+impl UiMessage {
+    fn into_parts(self) -> Vec<Value> {
+        let mut parts = self.parts.unwrap_or_default();
+        parts.retain(|part| !part.is_null());
+        match self.content {
+            Value::String(text) if parts.is_empty() => {
+                vec![serde_json::json!({ "type": "text", "text": text })]
+            }
+            Value::Array(content) if parts.is_empty() => content,
+            _ => parts,
+        }
+    }
 }
 
 /// What the request means.
@@ -41,7 +63,8 @@ pub struct Decoded {
 
 /// Checks a request and turns it into neutral terms.
 pub fn decode(request: UiRequest) -> Result<Decoded, ApiError> {
-    if !crate::ids::is_sane_thread_id(&request.id) {
+    let id = request.id.unwrap_or_default();
+    if !crate::ids::is_sane_thread_id(&id) {
         return Err(ApiError::invalid(
             "id",
             "must be 1 to 256 printable characters",
@@ -50,18 +73,18 @@ pub fn decode(request: UiRequest) -> Result<Decoded, ApiError> {
     let mut system = Vec::new();
     let mut turns = Vec::new();
     let mut decided = Vec::new();
-    for (at, message) in request.messages.iter().enumerate() {
+    let count = request.messages.len();
+    for (at, message) in request.messages.into_iter().enumerate() {
         let field = format!("messages[{at}]");
-        match message.role.as_str() {
+        let role = message.role.clone().unwrap_or_default();
+        let parts = message.into_parts();
+        match role.as_str() {
             "system" => {
-                let texts = message
-                    .parts
-                    .iter()
-                    .filter_map(|part| part["text"].as_str());
+                let texts = parts.iter().filter_map(|part| part["text"].as_str());
                 system.push(texts.collect::<String>());
             }
             "user" => {
-                let parts = user_parts(&message.parts, &field)?;
+                let parts = user_parts(&parts, &field)?;
                 if parts.is_empty() {
                     return Err(ApiError::invalid(format!("{field}.parts"), "say nothing"));
                 }
@@ -70,10 +93,10 @@ pub fn decode(request: UiRequest) -> Result<Decoded, ApiError> {
                     parts,
                 });
             }
-            "assistant" if at + 1 == request.messages.len() && !decisions(message).is_empty() => {
-                decided = decisions(message);
+            "assistant" if at + 1 == count && !decisions(&parts).is_empty() => {
+                decided = decisions(&parts);
             }
-            "assistant" => assistant_turns(&message.parts, &field, &mut turns)?,
+            "assistant" => assistant_turns(&parts, &field, &mut turns)?,
             other => {
                 let message = format!("no role '{other}'");
                 return Err(ApiError::invalid(format!("{field}.role"), message));
@@ -85,7 +108,7 @@ pub fn decode(request: UiRequest) -> Result<Decoded, ApiError> {
     }
     system.retain(|text| !text.is_empty());
     Ok(Decoded {
-        chat_id: request.id,
+        chat_id: id,
         model: request.model.filter(|model| !model.is_empty()),
         system: (!system.is_empty()).then(|| system.join("\n\n")),
         turns,
@@ -94,7 +117,7 @@ pub fn decode(request: UiRequest) -> Result<Decoded, ApiError> {
 }
 
 /// The decisions of a message whose approvals were answered: the approval's id and the word.
-fn decisions(message: &UiMessage) -> Vec<(String, Word)> {
+fn decisions(parts: &[Value]) -> Vec<(String, Word)> {
     let of = |part: &Value| {
         if part["state"] != "approval-responded" {
             return None;
@@ -114,7 +137,7 @@ fn decisions(message: &UiMessage) -> Vec<(String, Word)> {
         };
         Some((run.to_owned(), word))
     };
-    message.parts.iter().filter_map(of).collect()
+    parts.iter().filter_map(of).collect()
 }
 
 fn user_parts(parts: &[Value], field: &str) -> Result<Vec<Part>, ApiError> {
@@ -123,30 +146,33 @@ fn user_parts(parts: &[Value], field: &str) -> Result<Vec<Part>, ApiError> {
         let field = format!("{field}.parts[{at}]");
         match part["type"].as_str() {
             Some("text") => decoded.push(text_part(part, &field)?),
-            Some("file") => {
-                let Some(url) = part["url"].as_str() else {
-                    return Err(ApiError::invalid(format!("{field}.url"), "is missing"));
-                };
-                let source = Source::from_url(url);
-                let is_image = part["mediaType"]
-                    .as_str()
-                    .is_some_and(|kind| kind.starts_with("image/"));
-                decoded.push(match is_image {
-                    true => Part::Image {
-                        source,
-                        detail: None,
-                    },
-                    false => Part::File {
-                        source,
-                        name: part["filename"].as_str().map(str::to_owned),
-                    },
-                });
-            }
+            Some("file") => decoded.push(file_part(part, &field)?),
             Some(_) => {}
             None => return Err(ApiError::invalid(format!("{field}.type"), "is missing")),
         }
     }
     Ok(decoded)
+}
+
+fn file_part(part: &Value, field: &str) -> Result<Part, ApiError> {
+    let Some(url) = part["url"].as_str() else {
+        return Err(ApiError::invalid(format!("{field}.url"), "is missing"));
+    };
+    let source = Source::from_url(url);
+    let told = part["mediaType"].as_str();
+    let is_image = told
+        .or(source.media_type())
+        .is_some_and(|kind| kind.starts_with("image/"));
+    Ok(match is_image {
+        true => Part::Image {
+            source,
+            detail: None,
+        },
+        false => Part::File {
+            source,
+            name: part["filename"].as_str().map(str::to_owned),
+        },
+    })
 }
 
 fn text_part(part: &Value, field: &str) -> Result<Part, ApiError> {
@@ -175,6 +201,7 @@ fn assistant_turns(parts: &[Value], field: &str, turns: &mut Vec<Turn>) -> Resul
                 }
                 said.push(text_part(part, &field)?);
             }
+            "file" => said.push(file_part(part, &field)?),
             _ => {
                 let name = match kind {
                     "dynamic-tool" => part["toolName"].as_str(),
@@ -184,22 +211,25 @@ fn assistant_turns(parts: &[Value], field: &str, turns: &mut Vec<Turn>) -> Resul
                     continue;
                 };
                 let (content, is_error) = match part["state"].as_str() {
-                    Some("output-available") => (as_text(&part["output"]), false),
-                    Some("output-error") => (as_text(&part["errorText"]), true),
+                    Some("output-available") => (output_parts(&part["output"]), false),
+                    Some("output-error") => (output_parts(&part["errorText"]), true),
                     // A call that was never answered is not said: providers want both.
                     _ => continue,
                 };
                 said.push(Part::ToolCall {
                     id: id.to_owned(),
                     name: name.to_owned(),
-                    arguments: part["input"].to_string(),
+                    arguments: arguments_text(match part["input"].is_null() {
+                        true => &part["rawInput"],
+                        false => &part["input"],
+                    }),
                     signature: None,
                     server: None,
                     approved: false,
                 });
                 results.push(Part::ToolResult {
                     tool_call_id: id.to_owned(),
-                    content: vec![Part::Text { text: content }],
+                    content,
                     is_error,
                 });
             }
@@ -209,10 +239,26 @@ fn assistant_turns(parts: &[Value], field: &str, turns: &mut Vec<Turn>) -> Resul
     Ok(())
 }
 
-fn as_text(value: &Value) -> String {
-    match value {
-        Value::String(text) => text.clone(),
-        other => other.to_string(),
+/// What a tool gave: a text; the texts and images of an MCP server's tool; anything else as JSON.
+fn output_parts(value: &Value) -> Vec<Part> {
+    let text = |text: String| Part::Text { text };
+    let block = |block: &Value| match block["type"].as_str()? {
+        "text" => Some(text(block["text"].as_str()?.to_owned())),
+        "image" => Some(Part::Image {
+            source: Source::Data {
+                media_type: block["mimeType"].as_str()?.to_owned(),
+                data: block["data"].as_str()?.to_owned(),
+            },
+            detail: None,
+        }),
+        _ => None,
+    };
+    let blocks = value["content"].as_array();
+    let blocks: Option<Vec<Part>> = blocks.and_then(|blocks| blocks.iter().map(block).collect());
+    match (value, blocks) {
+        (Value::String(said), _) => vec![text(said.clone())],
+        (_, Some(parts)) if parts.iter().any(Part::is_media) => parts,
+        (other, _) => vec![text(other.to_string())],
     }
 }
 

@@ -1,6 +1,7 @@
 //! A case, as its file tells it.
 
 use std::collections::BTreeMap;
+use std::sync::LazyLock;
 
 use serde::Deserialize;
 use serde_json::{Map, Value, json};
@@ -171,11 +172,17 @@ impl Case {
 
     /// What a translated answer looks like.
     pub fn sees(&self, stream: bool) -> Option<&Sees> {
+        static HELLO: LazyLock<Sees> = LazyLock::new(|| Sees {
+            text: "Hello".to_owned(),
+            ..Sees::default()
+        });
         let own = match stream {
             true => &self.sees_stream,
             false => &self.sees_whole,
         };
-        own.as_ref().or(self.sees.as_ref())
+        let is_plain = self.answer.is_none() && self.stream.is_none();
+        let told = own.as_ref().or(self.sees.as_ref());
+        told.or(is_plain.then_some(&HELLO))
     }
 
     /// Whether this client asks.
@@ -415,24 +422,83 @@ pub struct Played {
     pub cut: bool,
 }
 
-/// The answer of a case's provider; `None`: it just says hello.
-pub fn answer_of(name: &str, wire: &str, streamed: bool) -> Option<Played> {
+/// The answer of a case's provider.
+pub fn answer_of(name: &str, wire: &str, streamed: bool) -> Played {
     let case = Case::read(name);
     match (&case.stream, &case.answer) {
-        (Some(stream), answer) if streamed || answer.is_none() => Some(Played {
+        (Some(stream), answer) if streamed || answer.is_none() => Played {
             status: stream.status,
             headers: stream.headers.clone(),
             body: stream.bytes(wire),
             streamed: true,
             cut: stream.cut,
-        }),
-        (_, Some(answer)) => Some(Played {
+        },
+        (_, Some(answer)) => Played {
             status: answer.status,
             headers: answer.headers.clone(),
             body: answer.bytes(),
             streamed: false,
             cut: false,
-        }),
-        _ => None,
+        },
+        _ => hello(wire, streamed),
+    }
+}
+
+/// What a provider says whose case is about the request alone.
+fn hello(wire: &str, streamed: bool) -> Played {
+    let content = json!([{ "type": "text", "text": "Hello" }]);
+    let whole = match wire {
+        "openai_chat" => json!({ "id": "c", "model": "m", "choices": [{ "index": 0,
+            "message": { "role": "assistant", "content": "Hello" }, "finish_reason": "stop" }] }),
+        "openai_responses" => json!({ "id": "r", "model": "m", "status": "completed",
+            "output": [{ "type": "message", "role": "assistant", "content": content }] }),
+        "anthropic" => json!({ "id": "m", "model": "c", "type": "message", "role": "assistant",
+            "content": content, "stop_reason": "end_turn" }),
+        _ => {
+            json!({ "candidates": [{ "content": { "role": "model", "parts": [{ "text": "Hello" }] },
+            "finishReason": "STOP" }] })
+        }
+    };
+    let events = match wire {
+        "openai_chat" => vec![
+            json!({ "id": "c", "model": "m",
+                "choices": [{ "index": 0, "delta": { "content": "Hello" } }] }),
+            json!({ "id": "c", "choices": [{ "index": 0, "delta": {}, "finish_reason": "stop" }] }),
+            json!("[DONE]"),
+        ],
+        "openai_responses" => vec![
+            json!({ "type": "response.created", "response": { "id": "r", "model": "m" } }),
+            json!({ "type": "response.output_text.delta", "output_index": 0, "content_index": 0,
+                "delta": "Hello" }),
+            json!({ "type": "response.completed", "response": whole }),
+        ],
+        "anthropic" => vec![
+            json!({ "type": "message_start", "message": { "id": "m", "model": "c" } }),
+            json!({ "type": "content_block_start", "index": 0,
+                "content_block": { "type": "text", "text": "" } }),
+            json!({ "type": "content_block_delta", "index": 0,
+                "delta": { "type": "text_delta", "text": "Hello" } }),
+            json!({ "type": "content_block_stop", "index": 0 }),
+            json!({ "type": "message_delta", "delta": { "stop_reason": "end_turn" } }),
+            json!({ "type": "message_stop" }),
+        ],
+        _ => vec![whole.clone()],
+    };
+    let stream = Stream {
+        status: 200,
+        headers: BTreeMap::new(),
+        events,
+        bytes: None,
+        cut: false,
+    };
+    Played {
+        status: 200,
+        headers: BTreeMap::new(),
+        body: match streamed {
+            true => stream.bytes(wire),
+            false => whole.to_string().into_bytes(),
+        },
+        streamed,
+        cut: false,
     }
 }

@@ -110,8 +110,10 @@ impl Seen {
         self.text = text_of(&message["content"]).to_owned();
         self.reasoning = text_of(&message["reasoning_content"]).to_owned();
         self.refusal = text_of(&message["refusal"]).to_owned();
-        for call in message["tool_calls"].as_array().into_iter().flatten() {
-            let function = &call["function"];
+        let calls = message["tool_calls"].as_array().into_iter().flatten();
+        // A client that knows functions, not tools, gets one.
+        let function = message.get("function_call");
+        for function in calls.map(|call| &call["function"]).chain(function) {
             self.calls.push((
                 text_of(&function["name"]).to_owned(),
                 text_of(&function["arguments"]).to_owned(),
@@ -131,7 +133,11 @@ impl Seen {
             self.text += text_of(&delta["content"]);
             self.reasoning += text_of(&delta["reasoning_content"]);
             self.refusal += text_of(&delta["refusal"]);
-            for call in delta["tool_calls"].as_array().into_iter().flatten() {
+            let calls = delta["tool_calls"].as_array().cloned().unwrap_or_default();
+            // A client that knows functions, not tools, gets one.
+            let function = delta.get("function_call");
+            let function = function.map(|function| json!({ "function": function }));
+            for call in calls.iter().chain(&function) {
                 let at = call["index"].as_u64().unwrap_or_default() as usize;
                 if self.calls.len() <= at {
                     self.calls.resize(at + 1, Default::default());
@@ -249,8 +255,8 @@ impl Seen {
 
     fn run(&mut self, run: &Value) {
         self.text = text_of(&run["output"]["content"]).to_owned();
-        if let Some(error) = run["error"].as_str() {
-            self.error = Some(json!({ "message": error, "code": run["error_code"] }));
+        if run["error"].is_object() {
+            self.error = Some(run["error"].clone());
         }
     }
 

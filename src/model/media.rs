@@ -1,0 +1,286 @@
+//! Images, files and sounds: what they are, and where they stand in a conversation. A wire that has no
+//! place for them in a tool's result gets them in a user's turn behind it, with a word on where they
+//! are from.
+
+use std::borrow::Cow;
+
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
+
+use super::request::{Part, Role, Source, Turn};
+
+/// Extensions of what models take, and their media types.
+const TYPES: &[(&str, &str)] = &[
+    ("png", "image/png"),
+    ("jpg", "image/jpeg"),
+    ("jpeg", "image/jpeg"),
+    ("gif", "image/gif"),
+    ("webp", "image/webp"),
+    ("bmp", "image/bmp"),
+    ("heic", "image/heic"),
+    ("heif", "image/heif"),
+    ("avif", "image/avif"),
+    ("tif", "image/tiff"),
+    ("tiff", "image/tiff"),
+    ("svg", "image/svg+xml"),
+    ("pdf", "application/pdf"),
+    ("json", "application/json"),
+    ("xml", "application/xml"),
+    ("rtf", "application/rtf"),
+    ("txt", "text/plain"),
+    ("md", "text/markdown"),
+    ("csv", "text/csv"),
+    ("html", "text/html"),
+    ("htm", "text/html"),
+    ("css", "text/css"),
+    ("js", "text/javascript"),
+    ("py", "text/x-python"),
+    ("wav", "audio/wav"),
+    ("mp3", "audio/mpeg"),
+    ("m4a", "audio/mp4"),
+    ("aac", "audio/aac"),
+    ("ogg", "audio/ogg"),
+    ("flac", "audio/flac"),
+    ("mp4", "video/mp4"),
+    ("mov", "video/quicktime"),
+    ("webm", "video/webm"),
+    ("mpeg", "video/mpeg"),
+    ("mpg", "video/mpeg"),
+    (
+        "docx",
+        "application/vnd.openxmlformats-officedocument.wordprocessingml.document",
+    ),
+    (
+        "xlsx",
+        "application/vnd.openxmlformats-officedocument.spreadsheetml.sheet",
+    ),
+    (
+        "pptx",
+        "application/vnd.openxmlformats-officedocument.presentationml.presentation",
+    ),
+];
+
+/// The media type that a URL's or a file's name tells by its extension.
+pub fn type_of(name: &str) -> Option<&'static str> {
+    let path = name.split(['?', '#']).next().unwrap_or_default();
+    let (_, extension) = path.rsplit('/').next()?.rsplit_once('.')?;
+    let found = TYPES
+        .iter()
+        .find(|(known, _)| known.eq_ignore_ascii_case(extension));
+    found.map(|(_, media_type)| *media_type)
+}
+
+/// A media type without parameters, spelled as it is registered.
+fn plain_type(media_type: &str) -> String {
+    let bare = media_type.split(';').next().unwrap_or_default();
+    match bare.trim().to_ascii_lowercase().as_str() {
+        "" => "text/plain".to_owned(),
+        "image/jpg" => "image/jpeg".to_owned(),
+        other => other.to_owned(),
+    }
+}
+
+/// The bytes of a `data:` URL, which are base64 or escaped by percent signs.
+pub fn data_url(url: &str) -> Option<Source> {
+    let scheme = url.get(..5)?;
+    if !scheme.eq_ignore_ascii_case("data:") {
+        return None;
+    }
+    let (head, data) = url[5..].split_once(',')?;
+    let media_type = plain_type(head);
+    let is_base64 = head
+        .rsplit(';')
+        .next()
+        .is_some_and(|last| last.trim().eq_ignore_ascii_case("base64"));
+    let data = match is_base64 {
+        true => data.to_owned(),
+        false => STANDARD.encode(percent_decoded(data)),
+    };
+    Some(Source::Data { media_type, data })
+}
+
+fn percent_decoded(text: &str) -> Vec<u8> {
+    let bytes = text.as_bytes();
+    let mut out = Vec::with_capacity(bytes.len());
+    let mut at = 0;
+    while at < bytes.len() {
+        let digits = bytes.get(at + 1..at + 3);
+        let escaped = digits.and_then(|digits| {
+            let digits = std::str::from_utf8(digits).ok()?;
+            u8::from_str_radix(digits, 16).ok()
+        });
+        match escaped {
+            Some(byte) if bytes[at] == b'%' => {
+                out.push(byte);
+                at += 3;
+            }
+            _ => {
+                out.push(bytes[at]);
+                at += 1;
+            }
+        }
+    }
+    out
+}
+
+/// The turns, with images, files and sounds taken out of tools' results, for wires that have no place
+/// for them there, into a user's turn behind all results.
+pub fn moved(turns: &[Turn]) -> Cow<'_, [Turn]> {
+    if !turns.iter().any(|turn| turn.parts.iter().any(has_media)) {
+        return Cow::Borrowed(turns);
+    }
+    let mut out: Vec<Turn> = Vec::with_capacity(turns.len() + 1);
+    let mut homeless = Vec::new();
+    for turn in turns {
+        // Results come right behind their calls: nothing may stand between.
+        if turn.role != Role::Tool {
+            settle(&mut homeless, &mut out);
+        }
+        let mut turn = turn.clone();
+        for part in &mut turn.parts {
+            take_from_result(part, turns, &mut homeless);
+        }
+        // What is the user's turn anyway is not cut in two.
+        match out.last_mut() {
+            Some(last) if turn.role == Role::User && last.role == Role::User => {
+                last.parts.extend(turn.parts);
+            }
+            _ => out.push(turn),
+        }
+    }
+    settle(&mut homeless, &mut out);
+    Cow::Owned(out)
+}
+
+fn has_media(part: &Part) -> bool {
+    matches!(part, Part::ToolResult { content, .. } if content.iter().any(Part::is_media))
+}
+
+fn text(text: String) -> Part {
+    Part::Text { text }
+}
+
+fn take_from_result(part: &mut Part, turns: &[Turn], homeless: &mut Vec<Part>) {
+    let Part::ToolResult {
+        tool_call_id,
+        content,
+        ..
+    } = part
+    else {
+        return;
+    };
+    let (media, rest): (Vec<Part>, Vec<Part>) = std::mem::take(content)
+        .into_iter()
+        .partition(Part::is_media);
+    *content = rest;
+    if media.is_empty() {
+        return;
+    }
+    let mut calls = turns.iter().flat_map(|turn| &turn.parts);
+    let name = calls.find_map(|part| match part {
+        Part::ToolCall { id, name, .. } if id == tool_call_id => Some(name.as_str()),
+        _ => None,
+    });
+    homeless.push(text(match name {
+        Some(name) => format!("From the result of the call {tool_call_id} of {name}:"),
+        None => format!("From the result of the call {tool_call_id}:"),
+    }));
+    homeless.extend(media);
+    if content.is_empty() {
+        content.push(text("The result follows in the user's message.".to_owned()));
+    }
+}
+
+/// Puts what was taken out into a user's turn.
+fn settle(homeless: &mut Vec<Part>, out: &mut Vec<Turn>) {
+    if !homeless.is_empty() {
+        out.push(Turn {
+            role: Role::User,
+            parts: std::mem::take(homeless),
+        });
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn media_types_are_told_by_names_and_urls() {
+        for (name, media_type) in [
+            ("https://x.example/a.PDF?v=1.2#p", Some("application/pdf")),
+            ("https://x.example/a.b/photo.jpg", Some("image/jpeg")),
+            ("notes.md", Some("text/markdown")),
+            ("https://x.example/a.b/photo", None),
+            ("https://x.example", None),
+            ("", None),
+        ] {
+            assert_eq!(type_of(name), media_type, "{name}");
+        }
+        let data = |url: &str| match data_url(url) {
+            Some(Source::Data { media_type, data }) => Some((media_type, data)),
+            _ => None,
+        };
+        let some = |kind: &str, data: &str| Some((kind.to_owned(), data.to_owned()));
+        assert_eq!(
+            data("data:image/jpg;base64,aGk="),
+            some("image/jpeg", "aGk=")
+        );
+        assert_eq!(
+            data("DATA:Image/PNG;charset=utf-8;BASE64,aGk="),
+            some("image/png", "aGk=")
+        );
+        assert_eq!(data("data:,h%69%"), some("text/plain", "aGkl"));
+        assert_eq!(data("https://x.example/data:,"), None);
+    }
+
+    fn image() -> Part {
+        Part::Image {
+            source: Source::from_url("https://x.example/a.png"),
+            detail: None,
+        }
+    }
+
+    fn call(id: &str) -> Part {
+        Part::ToolCall {
+            id: id.to_owned(),
+            name: "shot".to_owned(),
+            arguments: "{}".to_owned(),
+            signature: None,
+            server: None,
+            approved: false,
+        }
+    }
+
+    fn result(id: &str, content: Vec<Part>) -> Part {
+        Part::ToolResult {
+            tool_call_id: id.to_owned(),
+            content,
+            is_error: false,
+        }
+    }
+
+    #[test]
+    fn what_has_no_place_is_moved_behind_all_results_and_none_is_lost() {
+        let turn = |role, parts| Turn { role, parts };
+        let turns = vec![
+            turn(Role::User, vec![text("look".to_owned())]),
+            turn(Role::Assistant, vec![call("a"), call("b")]),
+            turn(Role::Tool, vec![result("a", vec![image()])]),
+            turn(
+                Role::Tool,
+                vec![result("b", vec![text("shot".to_owned()), image()])],
+            ),
+            turn(Role::User, vec![text("and?".to_owned())]),
+        ];
+        let moved_all = moved(&turns);
+        let roles: Vec<Role> = moved_all.iter().map(|turn| turn.role).collect();
+        use Role::{Assistant, Tool, User};
+        assert_eq!(roles, [User, Assistant, Tool, Tool, User]);
+        let last = &moved_all[4].parts;
+        assert_eq!(last.iter().filter(|part| part.is_media()).count(), 2);
+        assert_eq!(last[4], text("and?".to_owned()));
+        assert!(matches!(&last[0], Part::Text { text } if text.contains("the call a of shot")));
+        assert!(matches!(moved(&turns[..2]), Cow::Borrowed(_)));
+    }
+}

@@ -1,0 +1,508 @@
+//! Answers of the wire, streamed and whole, as frames.
+
+use std::borrow::Cow;
+
+use bytes::Bytes;
+use serde::Deserialize;
+use serde_json::value::RawValue;
+use serde_json::{Value, json};
+
+use crate::frame::{Escaped, Frame, Signer, StopReason, Usage};
+use crate::ids;
+use crate::lenient::{self, Few, aside, few, place, word};
+use crate::model::error::ModelError;
+use crate::model::provider::said::{Speech, Voice, arguments_of, is_blank, is_something};
+use crate::model::provider::{StreamDecoder, Unread, failed_with, leniently, shared};
+use crate::sse::Event;
+
+#[derive(Deserialize)]
+struct StreamEvent<'a> {
+    #[serde(borrow, default, rename = "type", deserialize_with = "word")]
+    kind: Option<Cow<'a, str>>,
+    #[serde(default, deserialize_with = "place")]
+    index: Option<u32>,
+    #[serde(borrow, default)]
+    message: Option<Message<'a>>,
+    #[serde(borrow, default)]
+    content_block: Option<Block<'a>>,
+    #[serde(borrow, default)]
+    delta: Option<Delta<'a>>,
+    #[serde(borrow, default)]
+    usage: Option<&'a RawValue>,
+    #[serde(borrow, default)]
+    error: Option<&'a RawValue>,
+}
+
+#[derive(Deserialize)]
+struct Message<'a> {
+    #[serde(borrow, default, deserialize_with = "word")]
+    id: Option<Cow<'a, str>>,
+    #[serde(borrow, default, deserialize_with = "word")]
+    model: Option<Cow<'a, str>>,
+    #[serde(borrow, default, deserialize_with = "few")]
+    content: Few<Block<'a>>,
+    #[serde(borrow, default, deserialize_with = "word")]
+    stop_reason: Option<Cow<'a, str>>,
+    #[serde(borrow, default)]
+    usage: Option<&'a RawValue>,
+    /// In place of all else.
+    #[serde(borrow, default)]
+    error: Option<&'a RawValue>,
+}
+
+#[derive(Deserialize)]
+struct Block<'a> {
+    #[serde(borrow, default, rename = "type", deserialize_with = "word")]
+    kind: Option<Cow<'a, str>>,
+    #[serde(borrow, default, deserialize_with = "word")]
+    id: Option<Cow<'a, str>>,
+    #[serde(borrow, default, deserialize_with = "word")]
+    name: Option<Cow<'a, str>>,
+    #[serde(borrow, default, deserialize_with = "word")]
+    data: Option<Cow<'a, str>>,
+    #[serde(borrow, default, deserialize_with = "word")]
+    signature: Option<Cow<'a, str>>,
+    #[serde(borrow, default)]
+    text: Option<&'a RawValue>,
+    #[serde(borrow, default)]
+    thinking: Option<&'a RawValue>,
+    #[serde(borrow, default)]
+    input: Option<&'a RawValue>,
+}
+
+#[derive(Deserialize)]
+struct Delta<'a> {
+    #[serde(borrow, default)]
+    text: Option<&'a RawValue>,
+    #[serde(borrow, default)]
+    thinking: Option<&'a RawValue>,
+    #[serde(borrow, default)]
+    partial_json: Option<&'a RawValue>,
+    #[serde(borrow, default, deserialize_with = "word")]
+    signature: Option<Cow<'a, str>>,
+    #[serde(borrow, default, deserialize_with = "word")]
+    stop_reason: Option<Cow<'a, str>>,
+    #[serde(borrow, default, rename = "type", deserialize_with = "word")]
+    kind: Option<Cow<'a, str>>,
+}
+
+#[derive(Default, Deserialize)]
+struct WireUsage {
+    #[serde(default, deserialize_with = "lenient::count")]
+    input_tokens: Option<u64>,
+    #[serde(default, deserialize_with = "lenient::count")]
+    output_tokens: Option<u64>,
+    #[serde(default, deserialize_with = "lenient::count")]
+    cache_creation_input_tokens: Option<u64>,
+    #[serde(default, deserialize_with = "lenient::count")]
+    cache_read_input_tokens: Option<u64>,
+}
+
+/// What a block of the answer is.
+enum Open {
+    Text,
+    Thinking { signature: String },
+    Tool(Call),
+    Other,
+}
+
+struct Call {
+    index: u32,
+    /// What its beginning said: what counts if nothing comes after it.
+    input: Option<Escaped>,
+    has_arguments: bool,
+}
+
+#[derive(Default)]
+pub(super) struct Decoder {
+    started: bool,
+    /// By the wire's index, in their order.
+    blocks: Vec<(Option<u32>, Open)>,
+    tools: u32,
+    speech: Speech,
+    uncached_input: u64,
+    usage: Usage,
+    stop: Option<StopReason>,
+    done: bool,
+    /// The last event added to a signature.
+    signed: bool,
+}
+
+fn map_stop(reason: &str) -> StopReason {
+    match reason {
+        "max_tokens" | "model_context_window_exceeded" => StopReason::MaxTokens,
+        "tool_use" => StopReason::ToolCalls,
+        "refusal" => StopReason::ContentFilter,
+        _ => StopReason::EndTurn,
+    }
+}
+
+impl Decoder {
+    /// For an answer that was not streamed.
+    pub fn whole(body: &Bytes) -> Result<Vec<Frame>, ModelError> {
+        let mut decoder = Self::default();
+        let mut out = Vec::new();
+        leniently(body, reshape_message, |body| {
+            decoder.message(body, &mut out)
+        })
+        .map_err(|unread| unread.into_error(body))?;
+        decoder.done = true;
+        decoder.finish(&mut out)?;
+        Ok(out)
+    }
+
+    fn message(&mut self, body: &Bytes, out: &mut Vec<Frame>) -> Result<(), Unread> {
+        let message: Message<'_> = serde_json::from_slice(body)?;
+        if is_something(message.error) {
+            return Err(failed_with(message.error).into());
+        }
+        self.start(Some(&message), out);
+        self.blocks_of(body, &message, out)?;
+        self.stop = message.stop_reason.as_deref().map(map_stop);
+        Ok(())
+    }
+
+    fn start(&mut self, message: Option<&Message<'_>>, out: &mut Vec<Frame>) {
+        if std::mem::replace(&mut self.started, true) {
+            return;
+        }
+        let id = message.and_then(|message| message.id.as_deref());
+        let model = message.and_then(|message| message.model.as_deref());
+        out.push(Frame::ModelStarted {
+            id: shared(id.unwrap_or_default()),
+            model: shared(model.unwrap_or_default()),
+        });
+        if let Some(message) = message {
+            self.count(message.usage);
+        }
+    }
+
+    /// Blocks that are whole.
+    fn blocks_of(
+        &mut self,
+        data: &Bytes,
+        message: &Message<'_>,
+        out: &mut Vec<Frame>,
+    ) -> Result<(), ModelError> {
+        for block in &message.content {
+            self.open(data, None, block, out)?;
+            self.close(None, out);
+        }
+        Ok(())
+    }
+
+    fn count(&mut self, raw: Option<&RawValue>) {
+        let Some(wire) = aside::<WireUsage>(raw) else {
+            return;
+        };
+        if let Some(input) = wire.input_tokens {
+            self.uncached_input = input;
+        }
+        if let Some(output) = wire.output_tokens {
+            self.usage.output = output;
+        }
+        if let Some(written) = wire.cache_creation_input_tokens {
+            self.usage.cache_write = written;
+        }
+        if let Some(read) = wire.cache_read_input_tokens {
+            self.usage.cache_read = read;
+        }
+        self.usage.input = self.uncached_input + self.usage.cache_read + self.usage.cache_write;
+    }
+
+    fn open(
+        &mut self,
+        data: &Bytes,
+        at: Option<u32>,
+        block: &Block<'_>,
+        out: &mut Vec<Frame>,
+    ) -> Result<(), ModelError> {
+        let kind = match block.kind.as_deref().unwrap_or_default() {
+            "" if block.name.is_some() => "tool_use",
+            "" if block.thinking.is_some() => "thinking",
+            "" => "text",
+            kind => kind,
+        };
+        let open = match kind {
+            "text" => {
+                self.speech.say(data, block.text, Voice::Text, out)?;
+                Open::Text
+            }
+            "thinking" => {
+                let thinking = block.thinking.or(block.text);
+                self.speech.say(data, thinking, Voice::Reasoning, out)?;
+                Open::Thinking {
+                    signature: block.signature.clone().unwrap_or_default().into_owned(),
+                }
+            }
+            "redacted_thinking" => {
+                out.push(Frame::ReasoningDone {
+                    signer: Signer::Anthropic,
+                    signature: shared(block.data.as_deref().unwrap_or_default()),
+                    redacted: true,
+                });
+                Open::Other
+            }
+            "tool_use" => Open::Tool(self.call(data, block, out)?),
+            other => {
+                // What a server's own tools do is no part of the answer; what is said is.
+                self.speech.pass_over(other);
+                self.speech.say(data, block.text, Voice::Text, out)?;
+                Open::Other
+            }
+        };
+        self.blocks.push((at, open));
+        Ok(())
+    }
+
+    fn call(
+        &mut self,
+        data: &Bytes,
+        block: &Block<'_>,
+        out: &mut Vec<Frame>,
+    ) -> Result<Call, ModelError> {
+        let Some(name) = block.name.as_deref().filter(|name| !name.is_empty()) else {
+            let message = "a tool call that has no name".to_owned();
+            return Err(ModelError::Malformed(message));
+        };
+        let index = self.tools;
+        self.tools += 1;
+        out.push(Frame::ToolStarted {
+            index,
+            id: match block.id.as_deref() {
+                Some(id) if !id.is_empty() => shared(id),
+                _ => Bytes::from(ids::mint(ids::Kind::Call)),
+            },
+            name: shared(name),
+        });
+        Ok(Call {
+            index,
+            // Streams begin with an empty object and send the text in deltas.
+            input: arguments_of(data, block.input).filter(|input| input.as_bytes() != b"{}"),
+            has_arguments: false,
+        })
+    }
+
+    /// The block that a delta of this kind is for: the one of its index, else the last that fits.
+    fn block(&mut self, at: Option<u32>, fits: fn(&Open) -> bool) -> Option<&mut Open> {
+        let of_index = |(index, open): &(Option<u32>, Open)| *index == at && fits(open);
+        let found = match self.blocks.iter().rposition(of_index) {
+            None => self.blocks.iter().rposition(|(_, open)| fits(open)),
+            found => found,
+        };
+        Some(&mut self.blocks[found?].1)
+    }
+
+    /// What a delta has tells what it is: its type and its block's are not always right.
+    fn delta(
+        &mut self,
+        data: &Bytes,
+        at: Option<u32>,
+        delta: &Delta<'_>,
+        out: &mut Vec<Frame>,
+    ) -> Result<(), ModelError> {
+        let mut known = false;
+        if let Some(piece) = delta.partial_json {
+            known = true;
+            // Pieces may be of a tool that the provider runs itself.
+            let is_known = self.speech.has_passed_over();
+            if let Some(piece) = arguments_of(data, Some(piece)) {
+                let block = self.block(at, |open| matches!(open, Open::Tool(_)));
+                match block {
+                    Some(Open::Tool(call)) => call.say(piece, out),
+                    _ if is_known => {}
+                    _ => {
+                        let message = "pieces of a tool call that has no name".to_owned();
+                        return Err(ModelError::Malformed(message));
+                    }
+                }
+            }
+        }
+        if let Some(piece) = delta.signature.as_deref() {
+            known = true;
+            let block = self.block(at, |open| matches!(open, Open::Thinking { .. }));
+            if let Some(Open::Thinking { signature }) = block {
+                signature.push_str(piece);
+                self.signed = true;
+            }
+        }
+        if is_something(delta.thinking) {
+            self.speech
+                .say(data, delta.thinking, Voice::Reasoning, out)?;
+        }
+        if is_something(delta.text) {
+            let thinks = delta.kind.as_deref() == Some("thinking_delta");
+            let voice = if thinks {
+                Voice::Reasoning
+            } else {
+                Voice::Text
+            };
+            self.speech.say(data, delta.text, voice, out)?;
+        }
+        if !known && delta.text.is_none() && delta.thinking.is_none() {
+            self.speech
+                .pass_over(delta.kind.as_deref().unwrap_or("a delta"));
+        }
+        Ok(())
+    }
+
+    fn close(&mut self, at: Option<u32>, out: &mut Vec<Frame>) {
+        let found = match self.blocks.iter().rposition(|(index, _)| *index == at) {
+            None if at.is_none() => self.blocks.len().checked_sub(1),
+            found => found,
+        };
+        if let Some(found) = found {
+            self.blocks.remove(found).1.close(out);
+        }
+    }
+}
+
+impl Call {
+    fn say(&mut self, delta: Escaped, out: &mut Vec<Frame>) {
+        if !self.has_arguments && is_blank(&delta) {
+            return;
+        }
+        self.has_arguments = true;
+        out.push(Frame::ToolArgs {
+            index: self.index,
+            delta,
+        });
+    }
+}
+
+impl Open {
+    fn close(self, out: &mut Vec<Frame>) {
+        match self {
+            Self::Thinking { signature } => out.push(Frame::ReasoningDone {
+                signer: Signer::Anthropic,
+                signature: Bytes::from(signature),
+                redacted: false,
+            }),
+            Self::Tool(mut call) => {
+                if !call.has_arguments {
+                    let none = Escaped::from_valid(Bytes::from_static(b"{}"));
+                    let input = call.input.take().unwrap_or(none);
+                    call.say(input, out);
+                }
+                out.push(Frame::ToolDone {
+                    index: call.index,
+                    signature: Bytes::new(),
+                });
+            }
+            Self::Text | Self::Other => {}
+        }
+    }
+}
+
+/// A message's content that is a text, and blocks that are.
+fn reshape_message(message: &mut Value) {
+    let text = |value: &mut Value| *value = json!({ "type": "text", "text": value.take() });
+    match &mut message["content"] {
+        content @ Value::String(_) => text(content),
+        Value::Array(blocks) => blocks.iter_mut().filter(|b| b.is_string()).for_each(text),
+        _ => {}
+    }
+}
+
+/// The same in an event.
+fn reshape_event(event: &mut Value) {
+    if let Some(message) = event.get_mut("message").filter(|m| m.is_object()) {
+        reshape_message(message);
+    }
+    for name in ["delta", "content_block"] {
+        if let Some(said) = event.get_mut(name)
+            && said.is_string()
+        {
+            *said = json!({ "type": "text", "text": said.take() });
+        }
+    }
+}
+
+impl Decoder {
+    fn read(
+        &mut self,
+        data: &Bytes,
+        name: Option<&[u8]>,
+        out: &mut Vec<Frame>,
+    ) -> Result<(), Unread> {
+        let event: StreamEvent<'_> = serde_json::from_slice(data)?;
+        self.signed = false;
+        let kind = event.kind.as_deref().map(str::as_bytes).or(name);
+        match kind.unwrap_or_default() {
+            b"message_start" => {
+                self.start(event.message.as_ref(), out);
+                if let Some(message) = &event.message {
+                    self.blocks_of(data, message, out)?;
+                }
+            }
+            b"content_block_start" => {
+                self.start(None, out);
+                if let Some(block) = &event.content_block {
+                    self.open(data, event.index, block, out)?;
+                }
+            }
+            b"content_block_delta" => {
+                self.start(None, out);
+                if let Some(delta) = &event.delta {
+                    self.delta(data, event.index, delta, out)?;
+                }
+            }
+            b"content_block_stop" => self.close(event.index, out),
+            b"message_delta" => {
+                self.count(event.usage);
+                let reason = event.delta.and_then(|delta| delta.stop_reason);
+                if let Some(reason) = reason.filter(|reason| !reason.is_empty()) {
+                    self.stop = Some(map_stop(&reason));
+                }
+            }
+            b"message_stop" => {
+                self.count(event.usage);
+                self.done = true;
+            }
+            b"error" => return Err(failed_with(event.error).into()),
+            _ if is_something(event.error) => return Err(failed_with(event.error).into()),
+            _ => {}
+        }
+        Ok(())
+    }
+}
+
+impl StreamDecoder for Decoder {
+    fn event(&mut self, event: &Event, out: &mut Vec<Frame>) -> Result<(), ModelError> {
+        let data = event.data.trim_ascii();
+        if data == b"[DONE]" || data.is_empty() {
+            return Ok(());
+        }
+        let name = event.name.as_deref();
+        leniently(&event.data, reshape_event, |data| {
+            self.read(data, name, out)
+        })
+        .map_err(|unread| unread.into_error(&event.data))
+    }
+
+    fn may_repeat(&self) -> bool {
+        !self.signed
+    }
+
+    fn is_done(&self) -> bool {
+        self.done
+    }
+
+    fn finish(&mut self, out: &mut Vec<Frame>) -> Result<(), ModelError> {
+        let mut stop = match self.stop.take() {
+            Some(stop) => stop,
+            None if self.done && self.started => StopReason::EndTurn,
+            None => return Err(ModelError::Cut),
+        };
+        for (_, open) in std::mem::take(&mut self.blocks) {
+            open.close(out);
+        }
+        self.speech.end(self.tools > 0)?;
+        if stop == StopReason::EndTurn && self.tools > 0 {
+            stop = StopReason::ToolCalls;
+        }
+        out.push(Frame::ModelUsage(self.usage));
+        out.push(Frame::ModelStopped(stop));
+        Ok(())
+    }
+}

@@ -1,0 +1,371 @@
+//! Answers of the wire, streamed and whole, as frames.
+
+use std::borrow::Cow;
+
+use bytes::Bytes;
+use serde::Deserialize;
+use serde_json::value::RawValue;
+use serde_json::{Value, json};
+
+use crate::frame::{Escaped, Frame, Signer, StopReason, Usage};
+use crate::ids;
+use crate::lenient::{self, Few, aside, few, flag, place, word};
+use crate::model::error::ModelError;
+use crate::model::provider::said::{Speech, Voice, arguments_of, is_blank, is_something, link};
+use crate::model::provider::{StreamDecoder, Unread, failed_with, leniently, shared};
+use crate::sse::Event;
+
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct Chunk<'a> {
+    #[serde(borrow, default, deserialize_with = "few")]
+    candidates: Few<Candidate<'a>>,
+    #[serde(borrow, default)]
+    usage_metadata: Option<&'a RawValue>,
+    #[serde(borrow, default, deserialize_with = "word")]
+    model_version: Option<Cow<'a, str>>,
+    #[serde(borrow, default, deserialize_with = "word")]
+    response_id: Option<Cow<'a, str>>,
+    #[serde(borrow, default)]
+    prompt_feedback: Option<&'a RawValue>,
+    #[serde(borrow, default)]
+    error: Option<&'a RawValue>,
+}
+
+#[derive(Default, Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct PromptFeedback {
+    #[serde(default, deserialize_with = "lenient::given::text")]
+    block_reason: Option<String>,
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct Candidate<'a> {
+    #[serde(default, deserialize_with = "place")]
+    index: Option<u32>,
+    #[serde(borrow, default)]
+    content: Option<Content<'a>>,
+    #[serde(borrow, default, deserialize_with = "word")]
+    finish_reason: Option<Cow<'a, str>>,
+}
+
+#[derive(Deserialize)]
+struct Content<'a> {
+    #[serde(borrow, default, deserialize_with = "few")]
+    parts: Few<WirePart<'a>>,
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct WirePart<'a> {
+    #[serde(borrow, default)]
+    text: Option<&'a RawValue>,
+    #[serde(default, deserialize_with = "flag")]
+    thought: bool,
+    #[serde(borrow, default, deserialize_with = "word")]
+    thought_signature: Option<Cow<'a, str>>,
+    #[serde(borrow, default)]
+    function_call: Option<FunctionCall<'a>>,
+    #[serde(borrow, default)]
+    inline_data: Option<&'a RawValue>,
+    #[serde(borrow, default)]
+    file_data: Option<&'a RawValue>,
+    #[serde(borrow, default)]
+    executable_code: Option<&'a RawValue>,
+    #[serde(borrow, default)]
+    code_execution_result: Option<&'a RawValue>,
+}
+
+#[derive(Deserialize)]
+struct FunctionCall<'a> {
+    #[serde(borrow, default, deserialize_with = "word")]
+    id: Option<Cow<'a, str>>,
+    #[serde(borrow, default, deserialize_with = "word")]
+    name: Option<Cow<'a, str>>,
+    #[serde(borrow, default)]
+    args: Option<&'a RawValue>,
+    #[serde(borrow, default)]
+    arguments: Option<&'a RawValue>,
+}
+
+#[derive(Default, Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct WireUsage {
+    #[serde(default, deserialize_with = "lenient::count")]
+    prompt_token_count: Option<u64>,
+    #[serde(default, deserialize_with = "lenient::count")]
+    candidates_token_count: Option<u64>,
+    #[serde(default, deserialize_with = "lenient::count")]
+    thoughts_token_count: Option<u64>,
+    #[serde(default, deserialize_with = "lenient::count")]
+    cached_content_token_count: Option<u64>,
+    #[serde(default, deserialize_with = "lenient::count")]
+    tool_use_prompt_token_count: Option<u64>,
+}
+
+impl From<WireUsage> for Usage {
+    fn from(wire: WireUsage) -> Self {
+        let count = |count: Option<u64>| count.unwrap_or(0);
+        let thoughts = count(wire.thoughts_token_count);
+        Self {
+            input: count(wire.prompt_token_count) + count(wire.tool_use_prompt_token_count),
+            output: count(wire.candidates_token_count) + thoughts,
+            cache_read: count(wire.cached_content_token_count),
+            cache_write: 0,
+            reasoning: thoughts,
+        }
+    }
+}
+
+#[derive(Default)]
+pub(super) struct Decoder {
+    started: bool,
+    thinking: bool,
+    calls: u32,
+    /// The candidate that is read: others are other answers.
+    candidate: Option<u32>,
+    speech: Speech,
+    usage: Option<Usage>,
+    stop: Option<StopReason>,
+}
+
+fn map_stop(reason: &str) -> StopReason {
+    match reason {
+        "STOP" => StopReason::EndTurn,
+        "MAX_TOKENS" => StopReason::MaxTokens,
+        "SAFETY" | "RECITATION" | "BLOCKLIST" | "PROHIBITED_CONTENT" | "SPII" | "LANGUAGE"
+        | "IMAGE_SAFETY" => StopReason::ContentFilter,
+        "MALFORMED_FUNCTION_CALL" | "UNEXPECTED_TOOL_CALL" => StopReason::Error,
+        _ => StopReason::EndTurn,
+    }
+}
+
+/// What a part holds that is no text, in Markdown, which every client can carry.
+fn markdown(part: &WirePart<'_>) -> Option<String> {
+    let value = |raw: Option<&RawValue>| serde_json::from_str::<Value>(raw?.get()).ok();
+    let text = |value: &Value, name: &str| value[name].as_str().unwrap_or_default().to_owned();
+    if let Some(inline) = value(part.inline_data) {
+        let kind = text(&inline, "mimeType");
+        let url = format!("data:{kind};base64,{}", text(&inline, "data"));
+        return Some(link(&kind, &url));
+    }
+    if let Some(file) = value(part.file_data) {
+        return Some(link(&text(&file, "mimeType"), &text(&file, "fileUri")));
+    }
+    if let Some(code) = value(part.executable_code) {
+        let language = text(&code, "language").to_lowercase();
+        return Some(format!("\n```{language}\n{}\n```\n", text(&code, "code")));
+    }
+    let result = value(part.code_execution_result)?;
+    Some(format!("\n```\n{}\n```\n", text(&result, "output")))
+}
+
+impl Decoder {
+    /// For an answer that was not streamed; a list holds the pieces of a stream.
+    pub fn whole(body: &Bytes) -> Result<Vec<Frame>, ModelError> {
+        let mut decoder = Self::default();
+        let mut out = Vec::new();
+        let pieces = match body.trim_ascii_start().first() {
+            Some(b'[') => serde_json::from_slice::<Vec<&RawValue>>(body).ok(),
+            _ => None,
+        };
+        let pieces: Vec<Bytes> = match pieces {
+            Some(pieces) => pieces
+                .iter()
+                .map(|piece| body.slice_ref(piece.get().as_bytes()))
+                .collect(),
+            None => vec![body.clone()],
+        };
+        for piece in &pieces {
+            decoder.chunk(piece, &mut out)?;
+        }
+        if decoder.stop.is_none() && decoder.candidate.is_some() {
+            decoder.stop = Some(StopReason::EndTurn);
+        }
+        decoder.finish(&mut out)?;
+        Ok(out)
+    }
+
+    fn chunk(&mut self, data: &Bytes, out: &mut Vec<Frame>) -> Result<(), ModelError> {
+        leniently(data, reshape, |data| self.read(data, out))
+            .map_err(|unread| unread.into_error(data))
+    }
+
+    fn read(&mut self, data: &Bytes, out: &mut Vec<Frame>) -> Result<(), Unread> {
+        let chunk: Chunk<'_> = serde_json::from_slice(data)?;
+        if is_something(chunk.error) {
+            return Err(failed_with(chunk.error).into());
+        }
+        if !self.started {
+            self.started = true;
+            out.push(Frame::ModelStarted {
+                id: shared(chunk.response_id.as_deref().unwrap_or_default()),
+                model: shared(chunk.model_version.as_deref().unwrap_or_default()),
+            });
+        }
+        if let Some(usage) = aside::<WireUsage>(chunk.usage_metadata) {
+            self.usage = Some(usage.into());
+        }
+        let feedback: Option<PromptFeedback> = aside(chunk.prompt_feedback);
+        if feedback.is_some_and(|feedback| feedback.block_reason.is_some()) {
+            self.stop = Some(StopReason::ContentFilter);
+        }
+        for candidate in chunk.candidates {
+            let index = candidate.index.unwrap_or(0);
+            if *self.candidate.get_or_insert(index) != index {
+                continue;
+            }
+            for part in candidate.content.into_iter().flat_map(|c| c.parts) {
+                self.part(data, part, out)?;
+            }
+            if let Some(reason) = candidate.finish_reason.filter(|reason| !reason.is_empty()) {
+                self.stop = Some(map_stop(&reason));
+            }
+        }
+        Ok(())
+    }
+
+    fn part(
+        &mut self,
+        data: &Bytes,
+        part: WirePart<'_>,
+        out: &mut Vec<Frame>,
+    ) -> Result<(), ModelError> {
+        let signature = part.thought_signature.as_deref().unwrap_or_default();
+        if part.thought && part.function_call.is_none() {
+            if is_something(part.text) {
+                self.thinking = true;
+                self.speech.say(data, part.text, Voice::Reasoning, out)?;
+            }
+            return Ok(());
+        }
+        if std::mem::take(&mut self.thinking) {
+            out.push(Frame::ReasoningDone {
+                signer: Signer::Google,
+                signature: Bytes::new(),
+                redacted: false,
+            });
+        }
+        let voice = match part.thought {
+            true => Voice::Reasoning,
+            false => Voice::Text,
+        };
+        self.speech.say(data, part.text, voice, out)?;
+        if let Some(text) = markdown(&part) {
+            self.speech.say_text(&text, Voice::Text, out);
+        }
+        if let Some(call) = part.function_call {
+            return self.call(data, &call, signature, out);
+        }
+        if !signature.is_empty() {
+            out.push(Frame::ReasoningDone {
+                signer: Signer::Google,
+                signature: shared(signature),
+                redacted: false,
+            });
+        }
+        Ok(())
+    }
+
+    fn call(
+        &mut self,
+        data: &Bytes,
+        call: &FunctionCall<'_>,
+        signature: &str,
+        out: &mut Vec<Frame>,
+    ) -> Result<(), ModelError> {
+        let Some(name) = call.name.as_deref().filter(|name| !name.is_empty()) else {
+            let message = "a tool call that has no name".to_owned();
+            return Err(ModelError::Malformed(message));
+        };
+        let index = self.calls;
+        self.calls += 1;
+        out.push(Frame::ToolStarted {
+            index,
+            id: match call.id.as_deref() {
+                Some(id) if !id.is_empty() => shared(id),
+                _ => Bytes::from(ids::mint(ids::Kind::Call)),
+            },
+            name: shared(name),
+        });
+        let none = || Escaped::from_valid(Bytes::from_static(b"{}"));
+        let arguments = arguments_of(data, call.args.or(call.arguments));
+        out.push(Frame::ToolArgs {
+            index,
+            delta: arguments
+                .filter(|text| !is_blank(text))
+                .unwrap_or_else(none),
+        });
+        out.push(Frame::ToolDone {
+            index,
+            signature: shared(signature),
+        });
+        Ok(())
+    }
+}
+
+/// Contents that are texts or lists, parts that are texts, and calls that are names.
+fn reshape(chunk: &mut Value) {
+    let candidates = match &mut chunk["candidates"] {
+        Value::Array(candidates) => candidates.iter_mut().collect(),
+        candidate @ Value::Object(_) => vec![candidate],
+        _ => Vec::new(),
+    };
+    for candidate in candidates {
+        let Some(content) = candidate.get_mut("content") else {
+            continue;
+        };
+        if !content.is_object() && !content.is_null() {
+            *content = json!({ "parts": content.take() });
+        }
+        let Some(parts) = content.get_mut("parts") else {
+            continue;
+        };
+        if !parts.is_array() {
+            *parts = json!([parts.take()]);
+        }
+        for part in parts.as_array_mut().into_iter().flatten() {
+            if part.is_string() {
+                *part = json!({ "text": part.take() });
+            }
+            if let Some(call) = part.get_mut("functionCall")
+                && call.is_string()
+            {
+                *call = json!({ "name": call.take() });
+            }
+        }
+    }
+}
+
+impl StreamDecoder for Decoder {
+    fn event(&mut self, event: &Event, out: &mut Vec<Frame>) -> Result<(), ModelError> {
+        let data = event.data.trim_ascii();
+        if data == b"[DONE]" || data.is_empty() {
+            return Ok(());
+        }
+        self.chunk(&event.data, out)
+    }
+
+    fn is_done(&self) -> bool {
+        // The wire has no last event: usage may follow the finish reason.
+        false
+    }
+
+    fn finish(&mut self, out: &mut Vec<Frame>) -> Result<(), ModelError> {
+        let Some(mut stop) = self.stop.take() else {
+            return Err(ModelError::Cut);
+        };
+        if stop == StopReason::Error {
+            let message = "the model wrote a malformed function call";
+            return Err(ModelError::told("", message));
+        }
+        self.speech.end(self.calls > 0)?;
+        if stop == StopReason::EndTurn && self.calls > 0 {
+            stop = StopReason::ToolCalls;
+        }
+        out.extend(self.usage.take().map(Frame::ModelUsage));
+        out.push(Frame::ModelStopped(stop));
+        Ok(())
+    }
+}
