@@ -24,7 +24,7 @@ fn calls_and_results(body: &Value) -> (usize, usize) {
         count([
             r#""type":"tool_use""#,
             r#""functionCall":"#,
-            r#""type":"function_call","#,
+            r#""type":"function_call""#,
             r#"},"id":"call_"#,
         ]),
         count([

@@ -46,9 +46,15 @@ pub fn fit_turns(request: &mut ModelRequest, wire: ProviderWire, provider: &str,
     {
         if !rules.prefill {
             turns.push(Turn::text(Role::User, CONTINUE));
-        } else if let Some(Part::Text { text }) = last.parts.last_mut() {
+        } else {
             // It is gone on with from there; a space at its end is refused, or doubled.
-            text.truncate(text.trim_end().len());
+            let text = last.parts.iter_mut().rev().find_map(|part| match part {
+                Part::Text { text } | Part::Refusal { text } => Some(text),
+                _ => None,
+            });
+            if let Some(text) = text {
+                text.truncate(text.trim_end().len());
+            }
         }
     }
     name_calls(&mut turns, rules);
