@@ -336,6 +336,15 @@ impl ModelCall {
             None => None,
         };
         let Some(read) = read else {
+            // The empty line behind the last event is often forgotten. One that is cut off is no
+            // event, and what ends without its end is cut off anyway.
+            self.splitter.push(Bytes::from_static(b"\n\n"));
+            while let Ok(Some(event)) = self.splitter.next_event() {
+                match self.event(&event, out) {
+                    Err(ModelError::Malformed(_)) => break,
+                    other => other?,
+                }
+            }
             return self.end(out);
         };
         self.received += read.len();

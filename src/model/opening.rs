@@ -20,6 +20,8 @@ use crate::sse::Event;
 const MARK: &[u8] = b"\xef\xbb\xbf";
 /// A member of an answer that is larger is not looked into for what it says of a failure.
 const LARGE_MEMBER: usize = 16 * 1024;
+/// Most blanks before an answer.
+const MOST_BLANK: usize = 1024 * 1024;
 /// Of what is no answer, this much is read for what it says.
 const TEXT_BYTES: usize = 16 * 1024;
 
@@ -84,6 +86,7 @@ pub(super) async fn open(
 ) -> Result<Answered, ModelError> {
     let is_labelled = response.is_event_stream();
     let mut begun = BytesMut::new();
+    let mut blank = 0;
     let kind = loop {
         let Some(chunk) = response.chunk().await? else {
             break match begun.is_empty() {
@@ -110,6 +113,10 @@ pub(super) async fn open(
         }
         // Some servers send line breaks until there is an answer.
         if begun.trim_ascii().is_empty() {
+            blank += begun.len();
+            if blank > MOST_BLANK {
+                return Err(ModelError::Malformed("nothing but blanks".to_owned()));
+            }
             begun.clear();
         }
     };
@@ -141,7 +148,11 @@ impl Whole {
         })?;
         match Fault::in_answer(&outline) {
             Some(fault) => Err(ModelError::InStream(Box::new(fault))),
-            None => Ok(Self { body, outline }),
+            None if outline.is_object() || outline.is_array() => Ok(Self { body, outline }),
+            None => Err(ModelError::Malformed(format!(
+                "an answer that is no JSON object, but {}",
+                outline.to_string().chars().take(80).collect::<String>()
+            ))),
         }
     }
 
@@ -176,7 +187,13 @@ impl Whole {
                 id: None,
                 retry: None,
             };
-            decoder.event(&event, &mut frames)?;
+            let read = decoder.event(&event, &mut frames);
+            read.map_err(|error| match error {
+                ModelError::Malformed(_) => {
+                    ModelError::Malformed("a list that holds no answer".to_owned())
+                }
+                other => other,
+            })?;
         }
         decoder.finish(&mut frames).map_err(incomplete)?;
         Ok(frames)
@@ -262,6 +279,8 @@ mod tests {
         ] {
             assert!(whole(&without).expect("JSON").must_hold("choices").is_err());
         }
-        assert!(Whole::of(Bytes::from_static(b"{\"choices\":[")).is_err());
+        for other in [&b"{\"choices\":["[..], b"\"oops\"", b"null", b"3", b""] {
+            assert!(Whole::of(Bytes::from_static(other)).is_err());
+        }
     }
 }

@@ -145,8 +145,9 @@ impl UpstreamResponse {
     async fn fill_unpacked(&mut self, into: &mut BytesMut) -> Result<bool, ModelError> {
         loop {
             if let Some(unpacker) = &mut self.unpacker {
-                let unpacked = unpacker.pull(into);
-                match unpacked {
+                // Much may come of little: others are let in between.
+                tokio::task::coop::consume_budget().await;
+                match unpacker.pull(into) {
                     Ok(true) => return Ok(true),
                     Ok(false) => {}
                     Err(error) => {
