@@ -79,6 +79,8 @@ pub struct Gateway {
     /// Held while this process serves an embedded store.
     data_dir_lock: parking_lot::Mutex<Option<std::fs::File>>,
     tasks: parking_lot::Mutex<Vec<tokio::task::JoinHandle<()>>>,
+    /// Those that take up work, which end before what they hold is given back.
+    workers: parking_lot::Mutex<Vec<tokio::task::JoinHandle<()>>>,
 }
 
 /// What a first start made.
@@ -208,6 +210,7 @@ impl Gateway {
             request_ended: Notify::new(),
             data_dir_lock: parking_lot::Mutex::new(None),
             tasks: parking_lot::Mutex::new(tasks),
+            workers: parking_lot::Mutex::default(),
         });
         let follow = follow_changes(Arc::downgrade(&gateway), changes);
         gateway.tasks.lock().push(tokio::spawn(follow));
@@ -253,7 +256,7 @@ impl Gateway {
                 }
             }
         }
-        self.tasks.lock().extend([
+        self.workers.lock().extend([
             tokio::spawn(self.runs.clone().keep_leases()),
             tokio::spawn(self.runs.clone().follow_cancels()),
             tokio::spawn(self.webhooks.clone().work()),
@@ -307,6 +310,14 @@ impl Gateway {
             tracing::warn!("cancelling what has not ended in time");
             self.runs.cancel_all();
             let _ = tokio::time::timeout(Duration::from_secs(5), self.idle()).await;
+        }
+        for task in self.workers.lock().drain(..) {
+            task.abort();
+        }
+        self.webhooks.release().await;
+        self.retrieval.release().await;
+        if let Err(error) = self.runs.settle().await {
+            tracing::error!(%error, "runs that were not kept could not be settled");
         }
         self.accounting.flush(&self.journal);
         if let Err(error) = self.journal.flush().await {

@@ -51,7 +51,7 @@ pub async fn health() -> Json<Health> {
 #[utoipa::path(get, path = "/ready", tag = "health", security(()),
     responses((status = 200, body = Ready), (status = 503, body = Ready)))]
 pub async fn ready(State(gateway): State<AppState>) -> Response {
-    let db = gateway.store.ping().await.is_ok();
+    let db = gateway.journal.health().takes_writes().await;
     let ok = db && !gateway.is_draining();
     let status = if ok {
         StatusCode::OK

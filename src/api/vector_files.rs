@@ -290,6 +290,7 @@ pub(super) async fn wanted_files(
             attempts: 0,
             due_at: now,
             created_at: now,
+            takings: 0,
         });
     }
     Ok(rows)

@@ -26,6 +26,8 @@ const HOLD: Duration = Duration::from_secs(600);
 /// Ends before the hold does.
 const LIMIT: Duration = Duration::from_secs(540);
 const MAX_ATTEMPTS: i64 = 5;
+/// A file is taken up so often without a word of what became of it; then it is taken for the cause.
+const MAX_TAKINGS: i64 = 2;
 const FIRST_PAUSE: Duration = Duration::from_secs(2);
 /// Larger files are not taken in, in bytes.
 const MAX_FILE: i64 = 64 * 1024 * 1024;
@@ -41,6 +43,8 @@ enum IngestError {
     Api(ApiError),
     #[error("it took too long")]
     Late,
+    #[error("its node ended {0} times while it was taken in")]
+    Deadly(i64),
     #[error("the store may hold {MAX_STORE_BYTES} bytes of text and vectors")]
     Full,
 }
@@ -62,7 +66,7 @@ impl IngestError {
     fn final_code(&self, attempts: i64) -> Option<&'static str> {
         match self {
             Self::Extract(error) => Some(error.code()),
-            Self::Full => Some("invalid_file"),
+            Self::Full | Self::Deadly(_) => Some("invalid_file"),
             Self::Api(error) if error.status.is_client_error() && error.status != 429 => {
                 Some("server_error")
             }
@@ -103,8 +107,14 @@ impl Retrieval {
     }
 
     async fn take_in(&self, file: &VectorFileRow) {
-        let taken = tokio::time::timeout(LIMIT, self.chunks(file)).await;
-        let taken = taken.unwrap_or(Err(IngestError::Late));
+        let held = (file.vector_store_id.clone(), file.id.clone());
+        self.held.lock().insert(held.clone(), file.clone());
+        let taken = if file.takings > MAX_TAKINGS {
+            Err(IngestError::Deadly(file.takings - 1))
+        } else {
+            let taken = tokio::time::timeout(LIMIT, self.chunks(file)).await;
+            taken.unwrap_or(Err(IngestError::Late))
+        };
         let message;
         let outcome = match &taken {
             Ok(chunks) => VectorOutcome::Completed {
@@ -127,6 +137,18 @@ impl Retrieval {
         };
         if let Err(error) = self.store.finish_vector_file(file, outcome).await {
             tracing::warn!(%error, file = file.id, "cannot record how a file was taken in");
+        }
+        self.held.lock().remove(&held);
+    }
+
+    /// Gives back what is under way when this node shuts down.
+    pub async fn release(&self) {
+        let held = std::mem::take(&mut *self.held.lock());
+        for file in held.into_values() {
+            let later = VectorOutcome::Later(now_micros());
+            if let Err(error) = self.store.finish_vector_file(&file, later).await {
+                tracing::warn!(%error, file = file.id, "cannot give a file back");
+            }
         }
     }
 

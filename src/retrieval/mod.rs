@@ -13,16 +13,18 @@ pub use filter::{Filter, FilterError};
 pub use index::{Hit, Hybrid, Query};
 pub use ingest::{DEFAULT_CHUNK_TOKENS, DEFAULT_OVERLAP_TOKENS};
 
+use std::collections::HashMap;
 use std::sync::Arc;
 
 use async_trait::async_trait;
+use parking_lot::Mutex;
 use tokio::sync::Notify;
 
 use crate::error::ApiError;
 use crate::frame::Usage;
 use crate::model::Models;
 use crate::run::{Accounting, Budgets, Smiths, Spender};
-use crate::store::{Store, VectorStoreRow};
+use crate::store::{Store, VectorFileRow, VectorStoreRow};
 use crate::tools::hosted::{Caller, Documents, Passage};
 use index::Index;
 
@@ -41,6 +43,8 @@ pub struct Retrieval {
     /// By store and revision: a change makes another entry, and the old one falls out.
     indexes: moka::future::Cache<(String, i64), Arc<Index>>,
     attached: Notify,
+    /// Files that this node takes in, by store and file.
+    held: Mutex<HashMap<(String, String), VectorFileRow>>,
 }
 
 impl Retrieval {
@@ -64,6 +68,7 @@ impl Retrieval {
                 .time_to_idle(std::time::Duration::from_secs(600))
                 .build(),
             attached: Notify::new(),
+            held: Mutex::default(),
         })
     }
 

@@ -35,7 +35,7 @@ use crate::ids;
 use crate::limit::Permit;
 use crate::metrics::Metrics;
 use crate::model::{Caching, ModelRequest, Models, ResponseFormat, Role, Route, Turn, unmark};
-use crate::store::{Journal, Op, RunRow, Store, now_micros};
+use crate::store::{Journal, Op, RunEnd, RunRow, Store, now_micros};
 use crate::tools::{ToolSet, Toolbox};
 
 /// Longest title that a conversation is given.
@@ -56,6 +56,8 @@ pub struct Runs {
     pub(super) tools: Arc<Toolbox>,
     /// Calls whose tools asked something, by the approval that waits.
     pub(super) held: Mutex<HashMap<String, Held>>,
+    /// Ends of runs that the store did not take, for when it does.
+    pub(super) unsettled: Mutex<Vec<Box<RunEnd>>>,
     pub(super) approval_timeout: Duration,
     live: RwLock<HashMap<Arc<str>, Arc<LiveRun>>>,
     count: AtomicUsize,
@@ -260,6 +262,7 @@ impl Runs {
             bus: parts.bus,
             tools: parts.tools,
             held: Mutex::default(),
+            unsettled: Mutex::default(),
             approval_timeout: parts.approval_timeout,
             live: RwLock::default(),
             count: AtomicUsize::new(0),
@@ -273,13 +276,7 @@ impl Runs {
     }
 
     async fn begin(self: &Arc<Self>, mut request: RunRequest) -> Result<Started, ApiError> {
-        if self.journal.is_full() {
-            return Err(ApiError::unavailable(
-                "storage_unavailable",
-                "the store is behind; try again soon",
-                5,
-            ));
-        }
+        self.journal.check()?;
         if self.count.load(Ordering::Relaxed) >= self.limits.max_concurrent_runs {
             return Err(ApiError::unavailable(
                 "service_overloaded",
@@ -545,6 +542,7 @@ impl Runs {
             previous_run_id,
             response,
             cancel_reason: None,
+            takings: 0,
         });
         let own_tools = !tools.defs.is_empty();
         let model_request = ModelRequest {
@@ -623,7 +621,7 @@ impl Runs {
         match turned {
             None => {}
             Some(End::Failed(error)) if error.code == lost().code => {
-                tracing::warn!(run_id = %live.run_id, "another node has taken a run of this one");
+                self.is_alive(&live).await;
                 let _ = live.failure.set(error);
                 // The stream ends without a terminal frame: "unknown", which is the truth here.
                 live.close(&mut Vec::new());
@@ -729,7 +727,8 @@ impl Runs {
             live.write(&mut frames);
             model_call.await?
         } else {
-            // The row is committed while the provider thinks.
+            // The row is committed while the provider thinks: so it costs no time.
+            let takes_writes = self.journal.health().took_lately();
             let announce = async {
                 self.journal
                     .commit(Op::CreateRun(job.row.clone(), None))
@@ -739,10 +738,17 @@ impl Runs {
                 live.write(&mut frames);
                 Ok::<_, ApiError>(())
             };
-            let (announced, call) = tokio::join!(announce, model_call);
-            job.committed = announced.is_ok();
-            announced?;
-            call?
+            if takes_writes {
+                let (announced, call) = tokio::join!(announce, model_call);
+                job.committed = announced.is_ok();
+                announced?;
+                call?
+            } else {
+                // A store that was not heard of for a while may take none, and then nobody is asked.
+                announce.await?;
+                job.committed = true;
+                model_call.await?
+            }
         };
         job.forget_request();
         job.forget_input();

@@ -1,20 +1,22 @@
 //! The end of a run: its record, its last frames, its event, trace and ledger, in one write.
 
-use bytes::Bytes;
+use std::time::Duration;
+
+use bytes::{Bytes, BytesMut};
 use serde_json::{Value, json};
 
 use super::account;
 use super::engine::{End, Job, Runs, failed_frame};
 use super::frame_log::FrameLog;
-use super::live::Cancelled;
+use super::live::{Cancelled, LiveRun};
 use super::state::Progress;
 use super::structured::check_answer;
 use super::tools::lost;
 use super::transcript::Collector;
 use crate::error::ApiError;
-use crate::frame::{Escaped, Frame, StopReason, Usage};
+use crate::frame::{self, Escaped, Frame, StopReason, Usage};
 use crate::model::{Turn, joined_text};
-use crate::store::{Op, RunEnd, now_micros};
+use crate::store::{JournalError, Op, RunEnd, RunRow, now_micros};
 
 impl Runs {
     pub(super) async fn finish(
@@ -27,11 +29,13 @@ impl Runs {
         let live = job.live.clone();
         if !job.committed {
             // The run failed or was cancelled while its row was on its way.
-            let created = self
-                .journal
-                .commit(Op::CreateRun(job.row.clone(), None))
-                .await;
-            job.committed = created.is_ok();
+            let created = Op::CreateRun(job.row.clone(), None);
+            if let Err(error) = self.journal.commit(created).await {
+                tracing::error!(run_id = %live.run_id, %error, "a run was not kept");
+                refuse(&live, error.into());
+                return;
+            }
+            job.committed = true;
         }
         self.touch_conversation(&job).await;
         let end = match end {
@@ -150,24 +154,97 @@ impl Runs {
         for approval in pending.iter().filter_map(|call| call.approval_id.as_ref()) {
             self.held.lock().remove(approval);
         }
-        match self.journal.commit(Op::EndRun(Box::new(row))).await {
+        match self.journal.try_commit(Op::EndRun(Box::new(row))).await {
             Ok(true) => log.tell(),
             Ok(false) => {
-                tracing::warn!(run_id = %live.run_id, "another node has taken a run of this one");
+                self.is_alive(&live).await;
                 let _ = live.failure.set(lost());
                 // How it ends is told by the node that has it.
                 last.clear();
             }
             // The client must not take for kept what is not.
-            Err(error) => {
+            Err((error, op)) => {
                 tracing::error!(run_id = %live.run_id, %error, "the end of a run was not kept");
                 let error = ApiError::from(error);
-                last = vec![failed_frame(&error)];
-                let _ = live.failure.set(error);
+                if let Op::EndRun(row) = op {
+                    self.settle_later(row, &job.row, &error, last.len());
+                }
+                refuse(&live, error);
+                return;
             }
         }
         live.close(&mut last);
     }
+
+    /// Remembers, for when the store takes writes again, that a run's client was told of a failure:
+    /// of `end`, its `last` frames were not shown.
+    fn settle_later(&self, mut end: Box<RunEnd>, run: &RunRow, error: &ApiError, last: usize) {
+        end.status = "failed";
+        end.stop_reason = Some(StopReason::Error.as_str());
+        end.transcript = None;
+        end.error_code = Some(error.code.to_string());
+        end.error = Some(error.message.to_string());
+        if let Some((first, bytes)) = end.frames.take() {
+            let mut frames = frame::decode_all(bytes.into()).unwrap_or_default();
+            frames.truncate(frames.len().saturating_sub(last));
+            frames.push(failed_frame(error));
+            let mut bytes = BytesMut::new();
+            frame::encode_all(&frames, &mut bytes);
+            end.frames = Some((first, bytes.into()));
+        }
+        end.event = account::event(run, &end, None);
+        if let Some(record) = &mut end.trace {
+            let root = record.spans.first_mut().map(|span| &mut span.status);
+            for status in root.into_iter().chain([&mut record.trace.status]) {
+                "error".clone_into(status);
+            }
+        }
+        let mut unsettled = self.unsettled.lock();
+        if unsettled.len() < MAX_UNSETTLED {
+            unsettled.push(end);
+        }
+    }
+
+    /// Writes the ends of runs that the store did not take, and ends those of this node that nobody
+    /// knows of any more.
+    pub async fn settle(&self) -> Result<(), ApiError> {
+        if self.journal.check().is_err() {
+            return Ok(());
+        }
+        let unsettled = std::mem::take(&mut *self.unsettled.lock());
+        let mut left = unsettled.into_iter();
+        for end in left.by_ref() {
+            if let Err((error, Op::EndRun(end))) = self.journal.try_commit(Op::EndRun(end)).await {
+                let mut unsettled = self.unsettled.lock();
+                unsettled.push(end);
+                unsettled.extend(left);
+                return Err(error.into());
+            }
+        }
+        if !self.journal.health().has_lost_within(2 * FORGOTTEN) {
+            return Ok(());
+        }
+        let error = ApiError::from(JournalError::Unavailable);
+        let before = now_micros() - FORGOTTEN.as_micros() as i64;
+        for run in self.store.idle_runs(&self.node_id, before).await? {
+            if self.live(&run.tenant_id, &run.id).is_none() {
+                self.fail(&run, &error).await?;
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Ends of runs that are remembered for a store that takes none.
+const MAX_UNSETTLED: usize = 10_000;
+/// A run that its node has not, and was not touched for so long, was forgotten.
+const FORGOTTEN: Duration = Duration::from_secs(60);
+
+/// Ends a run's stream with an error: its client must not take for kept what is not.
+fn refuse(live: &LiveRun, error: ApiError) {
+    let mut last = vec![failed_frame(&error)];
+    let _ = live.failure.set(error);
+    live.close(&mut last);
 }
 
 /// What was said before a run failed or was cancelled, whose tokens are added to `used`.

@@ -9,7 +9,7 @@ use http::StatusCode;
 
 use super::account;
 use super::engine::{Runs, failed_frame};
-use super::live::Cancelled;
+use super::live::{Cancelled, LiveRun};
 use super::resume::Word;
 use super::state::Base;
 use crate::error::ApiError;
@@ -21,6 +21,9 @@ const LOOK_EVERY: Duration = Duration::from_secs(1);
 /// A decision that its own node has not taken up after this is taken up by any.
 const LEFT_BEHIND_MICROS: i64 = 10 * 1_000_000;
 
+/// A run is gone on with so often after its node died with it; then it is taken for the cause.
+const MAX_TAKINGS: i64 = 2;
+
 impl Runs {
     /// Takes the runs of nodes that are gone: those whose state is known go on here, the others
     /// are marked as failed. With `all`, every run marked as live is one of these. Answers how
@@ -29,12 +32,11 @@ impl Runs {
         let before = if all { i64::MAX } else { now_micros() };
         let lapsed = self.store.lapsed_runs(before).await?;
         let mut taken = 0;
-        for run in lapsed {
-            if self.live(&run.tenant_id, &run.id).is_some() {
+        for (tenant, id) in &lapsed {
+            if self.live(tenant, id).is_some() {
                 continue;
             }
             let lease = self.lease();
-            let (tenant, id) = (&run.tenant_id, &run.id);
             if !self
                 .store
                 .take_lapsed_run(tenant, id, before, &lease)
@@ -43,6 +45,18 @@ impl Runs {
                 continue;
             }
             taken += 1;
+            let Some(run) = self.store.run(tenant, id).await? else {
+                continue;
+            };
+            if run.takings > MAX_TAKINGS {
+                let error = ApiError::new(
+                    StatusCode::INTERNAL_SERVER_ERROR,
+                    "run_failed",
+                    format!("the run ended its node {} times", run.takings),
+                );
+                self.fail(&run, &error).await?;
+                continue;
+            }
             if self.is_detached(&run).await? {
                 let approvals = self.store.run_approvals(tenant, id).await?;
                 let asked = run
@@ -62,6 +76,15 @@ impl Runs {
             self.fail(&run, &error).await?;
         }
         Ok(taken)
+    }
+
+    /// A run of this node was taken by another, although this one lives: it may only have been late.
+    pub(super) async fn is_alive(&self, live: &LiveRun) {
+        tracing::warn!(run_id = %live.run_id, "another node has taken a run of this one");
+        let uncounted = self.store.uncount_taking(&live.tenant_id, &live.run_id);
+        if let Err(error) = uncounted.await {
+            tracing::warn!(%error, run_id = %live.run_id, "cannot say that this node lives");
+        }
     }
 
     /// Whether anybody may still ask for the run's end.
@@ -119,6 +142,9 @@ impl Runs {
             if let Err(error) = self.take_left_behind().await {
                 tracing::warn!(%error, "cannot look for approvals that are left behind");
             }
+            if let Err(error) = self.settle().await {
+                tracing::warn!(%error, "cannot settle runs that were not kept");
+            }
             if let Err(error) = self.let_go().await {
                 tracing::warn!(%error, "cannot look for calls that are held");
             }
@@ -144,7 +170,10 @@ impl Runs {
                 tracing::info!(%error, run_id = %run.id, "an approval did not expire");
             }
         }
-        for run in self.store.decided_runs(now - LEFT_BEHIND_MICROS).await? {
+        for (tenant, id) in self.store.decided_runs(now - LEFT_BEHIND_MICROS).await? {
+            let Some(run) = self.store.run(&tenant, &id).await? else {
+                continue;
+            };
             if let Err(error) = self.go_on(&run, None).await {
                 tracing::warn!(%error, run_id = %run.id, "cannot go on with a run");
             }

@@ -66,6 +66,8 @@ pub trait WebhookStore: Send + Sync {
         hold_until: i64,
         limit: i64,
     ) -> Result<Vec<DeliveryRow>>;
+    /// Gives deliveries back, by tenant and id, whose attempts end with their node.
+    async fn release_deliveries(&self, held: &[(String, String)], now: i64) -> Result<()>;
     /// Records an attempt.
     async fn record_attempt(
         &self,

@@ -7,7 +7,11 @@ use std::time::Duration;
 
 use tokio::sync::{mpsc, oneshot};
 
-use super::{Checkpoint, EventRow, RunEnd, RunRow, SmithUsage, Store};
+use super::{
+    Checkpoint, EventRow, Health, Mark, RunEnd, RunRow, SmithUsage, StorageFault, Store, StoreError,
+};
+use crate::error::ApiError;
+use crate::ids;
 use crate::metrics::Metrics;
 
 /// One journal entry.
@@ -57,21 +61,32 @@ impl Op {
 /// Why an entry was not taken.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum JournalError {
-    #[error("the journal's backlog is full")]
+    #[error("the store is behind; try again soon")]
     Full,
-    #[error("the store did not take the entry")]
+    #[error("the store takes no writes: this was not kept")]
     Unavailable,
+    #[error("the store cannot keep this entry")]
+    Refused,
 }
 
-impl From<JournalError> for crate::error::ApiError {
+impl From<JournalError> for ApiError {
     fn from(error: JournalError) -> Self {
-        Self::unavailable("storage_unavailable", error.to_string(), 2)
+        match error {
+            JournalError::Full => Self::unavailable("storage_unavailable", error.to_string(), 5),
+            JournalError::Unavailable => {
+                Self::unavailable("storage_unavailable", error.to_string(), 2)
+            }
+            JournalError::Refused => Self::internal(error),
+        }
     }
 }
 
+/// What became of an entry; one that was not taken comes back.
+type Done = Result<bool, (JournalError, Op)>;
+
 struct Entry {
     op: Op,
-    done: Option<oneshot::Sender<Result<bool, JournalError>>>,
+    done: Option<oneshot::Sender<Done>>,
 }
 
 /// The way into the journal. Cheap to clone.
@@ -79,29 +94,63 @@ struct Entry {
 pub struct Journal {
     entries: mpsc::UnboundedSender<Entry>,
     backlog: Arc<AtomicUsize>,
+    health: Arc<Health>,
 }
 
 /// New runs are refused above this backlog (bytes), so that a dead disk cannot eat the memory.
 const MAX_BACKLOG: usize = 256 * 1024 * 1024;
+/// Of entries that nobody waits for, so much (bytes) is kept for a store that takes none.
+const MAX_KEPT: usize = 64 * 1024 * 1024;
 const MAX_BATCH: usize = 4096;
-/// How long entries are kept for a store that does not answer.
-const RETRY_FOR: Duration = Duration::from_secs(60);
+/// How long entries are held for a store that does not answer. Once it was so long, they are tried
+/// once and given back.
+const HOLD_WHILE_AWAY: Duration = Duration::from_secs(60);
+/// The same for one that answers that it is full, or may only be read.
+const HOLD_WHILE_REFUSED: Duration = Duration::from_secs(2);
+/// How soon a store that failed is tried again.
+const TRY_EVERY: Duration = Duration::from_millis(500);
 
 impl Journal {
     /// Starts the task. It ends when the last clone is gone and all is written.
     pub fn start(store: Arc<dyn Store>, metrics: Metrics) -> (Self, tokio::task::JoinHandle<()>) {
         let (entries, inbox) = mpsc::unbounded_channel();
         let backlog = Arc::new(AtomicUsize::new(0));
-        let task = tokio::spawn(write_all(store, inbox, backlog.clone(), metrics));
-        (Self { entries, backlog }, task)
+        let health = Health::new(store.clone());
+        let writer = Writer {
+            store,
+            health: health.clone(),
+            backlog: backlog.clone(),
+            metrics,
+            id: ids::mint(ids::Kind::Node),
+            batch: 0,
+            kept: Vec::new(),
+        };
+        let task = tokio::spawn(writer.write_all(inbox));
+        let journal = Self {
+            entries,
+            backlog,
+            health,
+        };
+        (journal, task)
     }
 
-    /// Whether new runs should be refused for now.
-    pub fn is_full(&self) -> bool {
-        self.backlog.load(Ordering::Relaxed) > MAX_BACKLOG
+    /// What is known of the store.
+    pub fn health(&self) -> &Health {
+        &self.health
     }
 
-    fn push(&self, op: Op, done: Option<oneshot::Sender<Result<bool, JournalError>>>) {
+    /// Refuses what could not be written, before anything is done for it.
+    pub fn check(&self) -> Result<(), JournalError> {
+        if self.backlog.load(Ordering::Relaxed) > MAX_BACKLOG {
+            return Err(JournalError::Full);
+        }
+        match self.health.is_failing() {
+            true => Err(JournalError::Unavailable),
+            false => Ok(()),
+        }
+    }
+
+    fn push(&self, op: Op, done: Option<oneshot::Sender<Done>>) {
         let weight = op.weight();
         self.backlog.fetch_add(weight, Ordering::Relaxed);
         if self.entries.send(Entry { op, done }).is_err() {
@@ -121,57 +170,165 @@ impl Journal {
 
     /// Hands in an entry and waits until it is durable; tells whether it took.
     pub async fn commit(&self, op: Op) -> Result<bool, JournalError> {
+        self.try_commit(op).await.map_err(|(error, _)| error)
+    }
+
+    /// As [`Journal::commit`]; gives the entry back that was not taken.
+    pub async fn try_commit(&self, op: Op) -> Done {
         let (done, wait) = oneshot::channel();
         self.push(op, Some(done));
-        wait.await.unwrap_or(Err(JournalError::Unavailable))
+        let gone = |_| Err((JournalError::Unavailable, Op::Barrier));
+        wait.await.unwrap_or_else(gone)
     }
 }
 
-async fn write_all(
+/// What writes the entries.
+struct Writer {
     store: Arc<dyn Store>,
-    mut inbox: mpsc::UnboundedReceiver<Entry>,
+    health: Arc<Health>,
     backlog: Arc<AtomicUsize>,
     metrics: Metrics,
-) {
-    let mut batch = Vec::new();
-    while inbox.recv_many(&mut batch, MAX_BATCH).await > 0 {
-        let weight: usize = batch.iter().map(|entry| entry.op.weight()).sum();
-        let (ops, waiters): (Vec<_>, Vec<_>) =
-            batch.drain(..).map(|entry| (entry.op, entry.done)).unzip();
-        let timer = metrics.journal_commit.start_timer();
-        let results = apply_patiently(store.as_ref(), &ops).await;
-        timer.observe_duration();
-        metrics.journal_entries.inc_by(ops.len() as u64);
-        backlog.fetch_sub(weight, Ordering::Relaxed);
-        for (at, (op, waiter)) in ops.into_iter().zip(waiters).enumerate() {
-            // Whoever waits may then change what they share with it.
-            drop(op);
-            if let Some(waiter) = waiter {
-                let result = results
-                    .as_ref()
-                    .map(|taken| taken.get(at).copied().unwrap_or(false));
-                // The caller may have gone; its entry is written all the same.
-                let _ = waiter.send(result.map_err(|e| *e));
+    /// Of this journal in the store.
+    id: String,
+    batch: i64,
+    /// Entries that nobody waits for and the store did not take, in order.
+    kept: Vec<Op>,
+}
+
+impl Writer {
+    async fn write_all(mut self, mut inbox: mpsc::UnboundedReceiver<Entry>) {
+        let mut batch = Vec::new();
+        loop {
+            let more = inbox.recv_many(&mut batch, MAX_BATCH);
+            let count = match self.health.is_failing() {
+                false => more.await,
+                true => match tokio::time::timeout(TRY_EVERY, more).await {
+                    Ok(count) => count,
+                    Err(_) => {
+                        self.try_again().await;
+                        continue;
+                    }
+                },
+            };
+            if count == 0 {
+                break;
             }
+            self.write(&mut batch).await;
+        }
+        if !self.kept.is_empty() {
+            self.write(&mut batch).await;
+        }
+        if !self.kept.is_empty() {
+            tracing::error!(entries = self.kept.len(), "journal entries lost");
+        }
+    }
+
+    /// Looks whether the store is back, with what waits for it.
+    async fn try_again(&mut self) {
+        if !self.kept.is_empty() {
+            self.write(&mut Vec::new()).await;
+        } else if self.health.probe().await {
+            self.health.took();
+        }
+    }
+
+    async fn write(&mut self, batch: &mut Vec<Entry>) {
+        let mut ops = std::mem::take(&mut self.kept);
+        let mut waiters: Vec<_> = ops.iter().map(|_| None).collect();
+        for entry in batch.drain(..) {
+            ops.push(entry.op);
+            waiters.push(entry.done);
+        }
+        let timer = self.metrics.journal_commit.start_timer();
+        let results = self.apply(&ops).await;
+        timer.observe_duration();
+        self.metrics.journal_entries.inc_by(ops.len() as u64);
+        let (mut done, mut kept) = (0, 0);
+        for ((op, waiter), result) in ops.into_iter().zip(waiters).zip(results) {
+            let weight = op.weight();
+            let result = match (result, waiter.is_some()) {
+                (Err(JournalError::Unavailable), false) if kept + weight <= MAX_KEPT => {
+                    kept += weight;
+                    self.kept.push(op);
+                    continue;
+                }
+                // Whoever waits may then change what they share with it.
+                (Ok(took), _) => {
+                    drop(op);
+                    Ok(took)
+                }
+                (Err(error), true) => Err((error, op)),
+                (Err(error), false) => {
+                    tracing::error!(%error, "a journal entry was lost");
+                    Err((error, op))
+                }
+            };
+            done += weight;
+            if let Some(waiter) = waiter {
+                // The caller may have gone; its entry is written all the same.
+                let _ = waiter.send(result);
+            }
+        }
+        self.backlog.fetch_sub(done, Ordering::Relaxed);
+    }
+
+    /// Applies entries, in order; one that the store cannot keep takes no other with it.
+    async fn apply(&mut self, ops: &[Op]) -> Vec<Result<bool, JournalError>> {
+        let mut results = Vec::with_capacity(ops.len());
+        let mut parts = vec![ops];
+        while let Some(part) = parts.pop() {
+            match self.apply_patiently(part).await {
+                Ok(taken) => results.extend(taken.into_iter().map(Ok)),
+                Err(error) if error.fault().is_some() => {
+                    tracing::error!(%error, entries = part.len(), "the store took no entries");
+                    self.health.lost();
+                    results.extend(part.iter().map(|_| Err(JournalError::Unavailable)));
+                }
+                Err(_) if part.len() > 1 => {
+                    let (first, second) = part.split_at(part.len() / 2);
+                    parts.extend([second, first]);
+                }
+                Err(error) => {
+                    tracing::error!(%error, "the store cannot keep an entry");
+                    self.health.lost();
+                    results.push(Err(JournalError::Refused));
+                }
+            }
+        }
+        results
+    }
+
+    async fn apply_patiently(&mut self, ops: &[Op]) -> Result<Vec<bool>, StoreError> {
+        self.batch += 1;
+        let mut pause = Duration::from_millis(20);
+        loop {
+            let mark = Mark {
+                journal_id: &self.id,
+                batch: self.batch,
+            };
+            let error = match self.store.apply_once(ops, Some(mark)).await {
+                Ok(taken) => {
+                    self.health.took();
+                    return Ok(taken);
+                }
+                Err(error) => error,
+            };
+            let Some(fault) = error.fault() else {
+                return Err(error);
+            };
+            if self.health.failed().elapsed() >= hold_for(fault) {
+                return Err(error);
+            }
+            tracing::warn!(%error, entries = ops.len(), "journal write failed, trying again");
+            tokio::time::sleep(pause).await;
+            pause = (pause * 2).min(TRY_EVERY);
         }
     }
 }
 
-async fn apply_patiently(store: &dyn Store, ops: &[Op]) -> Result<Vec<bool>, JournalError> {
-    let started = tokio::time::Instant::now();
-    let mut pause = Duration::from_millis(20);
-    loop {
-        match store.apply(ops).await {
-            Ok(taken) => return Ok(taken),
-            Err(error) if started.elapsed() < RETRY_FOR => {
-                tracing::warn!(%error, entries = ops.len(), "journal write failed, trying again");
-                tokio::time::sleep(pause).await;
-                pause = (pause * 2).min(Duration::from_secs(2));
-            }
-            Err(error) => {
-                tracing::error!(%error, entries = ops.len(), "journal entries lost");
-                return Err(JournalError::Unavailable);
-            }
-        }
+fn hold_for(fault: StorageFault) -> Duration {
+    match fault.is_passing() {
+        true => HOLD_WHILE_AWAY,
+        false => HOLD_WHILE_REFUSED,
     }
 }

@@ -8,6 +8,8 @@ mod connectors;
 mod continuity;
 mod control;
 mod deployments;
+mod error;
+mod health;
 mod journal;
 mod mcp_servers;
 mod postgres;
@@ -22,6 +24,8 @@ pub use connectors::*;
 pub use continuity::*;
 pub use control::*;
 pub use deployments::*;
+pub use error::{StorageFault, StoreError};
+pub use health::Health;
 pub use journal::{Journal, JournalError, Op};
 pub use mcp_servers::*;
 pub use postgres::PostgresStore;
@@ -34,35 +38,6 @@ pub use vector_stores::*;
 use std::sync::Arc;
 
 use async_trait::async_trait;
-
-/// Why a store call failed.
-#[derive(Debug, thiserror::Error)]
-pub enum StoreError {
-    /// The database refused or is out of reach.
-    #[error("database: {0}")]
-    Database(#[from] sqlx::Error),
-    #[error("schema: {0}")]
-    Schema(#[from] sqlx::migrate::MigrateError),
-    /// A stored document is not what this version wrote.
-    #[error("stored document of {0} does not parse: {1}")]
-    Document(&'static str, serde_json::Error),
-    #[error("cannot prepare the data directory: {0}")]
-    DataDir(#[from] std::io::Error),
-}
-
-impl From<StoreError> for crate::error::ApiError {
-    fn from(error: StoreError) -> Self {
-        match error {
-            StoreError::Database(
-                sqlx::Error::Io(_) | sqlx::Error::PoolTimedOut | sqlx::Error::PoolClosed,
-            ) => {
-                tracing::error!(%error, "storage unavailable");
-                Self::unavailable("storage_unavailable", "the store is out of reach", 2)
-            }
-            other => Self::internal(other),
-        }
-    }
-}
 
 /// What store calls return.
 pub type Result<T> = std::result::Result<T, StoreError>;
@@ -82,6 +57,8 @@ pub trait TenantStore: Send + Sync {
     async fn signing_keys(&self) -> Result<Vec<SigningKeyRow>>;
     /// Whether the database answers.
     async fn ping(&self) -> Result<()>;
+    /// Writes a little, to see whether the database takes it.
+    async fn probe(&self, now: i64) -> Result<()>;
 }
 
 /// Minted tokens. The secret itself is never stored: a token is a signed statement.
@@ -269,6 +246,13 @@ pub struct Lease<'a> {
     pub now: i64,
 }
 
+/// A batch of a journal; batches are numbered upwards.
+#[derive(Debug, Clone, Copy)]
+pub struct Mark<'a> {
+    pub journal_id: &'a str,
+    pub batch: i64,
+}
+
 /// Runs, their frames and the thread history. Writes of live runs go through [`Journal`].
 #[async_trait]
 pub trait RunStore: Send + Sync {
@@ -316,11 +300,12 @@ pub trait RunStore: Send + Sync {
     async fn set_response(&self, tenant_id: &str, run_id: &str, response: &str) -> Result<bool>;
     /// Prolongs this node's leases.
     async fn renew_leases(&self, node_id: &str, lease_until: i64) -> Result<()>;
-    /// Runs still marked as live whose lease ended before `before` (`i64::MAX`: all of them).
-    async fn lapsed_runs(&self, before: i64) -> Result<Vec<RunRow>>;
+    /// Runs still marked as live whose lease ended before `before` (`i64::MAX`: all of them): tenant
+    /// and run. Their rows may be large, and are read one by one.
+    async fn lapsed_runs(&self, before: i64) -> Result<Vec<(String, String)>>;
     /// Takes a run that waits, to go on with it; `false` when another was first.
     async fn take_paused_run(&self, tenant_id: &str, id: &str, lease: &Lease<'_>) -> Result<bool>;
-    /// Takes a run whose lease ended before `before`; `false` when another was first.
+    /// Takes a run whose lease ended before `before`, and counts that; `false` when another was first.
     async fn take_lapsed_run(
         &self,
         tenant_id: &str,
@@ -328,16 +313,26 @@ pub trait RunStore: Send + Sync {
         before: i64,
         lease: &Lease<'_>,
     ) -> Result<bool>;
+    /// The node that a run was taken from lives: that taking is not counted.
+    async fn uncount_taking(&self, tenant_id: &str, id: &str) -> Result<()>;
     /// What it takes to go on with a run.
     async fn run_state(&self, tenant_id: &str, run_id: &str) -> Result<Option<RunState>>;
     /// Asks the node that has the run to cancel it; `false` when it is not under way.
     async fn ask_cancel(&self, tenant_id: &str, id: &str, reason: &str) -> Result<bool>;
     /// The runs of a node that shall be cancelled: tenant, run, reason.
     async fn asked_to_cancel(&self, node_id: &str) -> Result<Vec<(String, String, String)>>;
-    /// Runs of all tenants that wait for approvals which were all decided before `before`.
-    async fn decided_runs(&self, before: i64) -> Result<Vec<RunRow>>;
+    /// Runs of all tenants that wait for approvals which were all decided before `before`: tenant and
+    /// run.
+    async fn decided_runs(&self, before: i64) -> Result<Vec<(String, String)>>;
     /// Applies a batch of journal entries in one transaction; answers, per entry, whether it took.
-    async fn apply(&self, ops: &[Op]) -> Result<Vec<bool>>;
+    async fn apply(&self, ops: &[Op]) -> Result<Vec<bool>> {
+        self.apply_once(ops, None).await
+    }
+    /// As [`RunStore::apply`], and where the answer to a commit may be lost on its way, a batch with
+    /// a mark that is in already is not applied again: what it answered then is answered now.
+    async fn apply_once(&self, ops: &[Op], mark: Option<Mark<'_>>) -> Result<Vec<bool>>;
+    /// Runs of a node that are marked as live and were not touched since `before`.
+    async fn idle_runs(&self, node_id: &str, before: i64) -> Result<Vec<RunRow>>;
     /// Tokens used, by day.
     async fn usage(&self, tenant_id: &str) -> Result<Vec<UsageRow>>;
 }

@@ -15,6 +15,10 @@ pub struct PostgresStore {
 }
 
 impl PostgresStore {
+    /// A connection may be cut between a commit and its answer.
+    const ANSWERS_MAY_BE_LOST: bool = true;
+    const PROBE_BYTES: usize = 8;
+
     /// Connects to `url`.
     pub async fn open(url: &str, connections: u32) -> Result<Self> {
         // A plan for all values would not use the index that a rare value needs.

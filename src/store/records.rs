@@ -98,6 +98,8 @@ pub struct DeliveryRow {
     pub next_attempt_at: i64,
     pub delivered_at: Option<i64>,
     pub created_at: i64,
+    /// How often it was taken up since an attempt was last recorded.
+    pub takings: i64,
 }
 
 /// What became of an attempt to deliver.

@@ -5,8 +5,11 @@
 use std::path::Path;
 use std::time::Duration;
 
+use futures_util::FutureExt;
+use sqlx::Connection;
 use sqlx::sqlite::{
-    SqliteConnectOptions, SqliteJournalMode, SqlitePool, SqlitePoolOptions, SqliteSynchronous,
+    SqliteConnectOptions, SqliteConnection, SqliteJournalMode, SqlitePool, SqlitePoolOptions,
+    SqliteSynchronous,
 };
 
 use super::sql::impl_store;
@@ -29,6 +32,11 @@ const LOG_PAGES: &str = "8192";
 const LOG_BYTES: &str = "67108864";
 
 impl SqliteStore {
+    /// A commit is over when it answers.
+    const ANSWERS_MAY_BE_LOST: bool = false;
+    /// Some pages: a disk with less room than that keeps nothing worth the name.
+    const PROBE_BYTES: usize = 64 * 1024;
+
     /// Opens or makes `file`, readable by its owner only.
     pub async fn open(file: &Path, readers: u32) -> Result<Self> {
         let options = SqliteConnectOptions::new()
@@ -51,6 +59,7 @@ impl SqliteStore {
             .min_connections(1)
             .idle_timeout(None)
             .max_lifetime(None)
+            .after_release(|connection, _| is_at_rest(connection).boxed())
             .connect_with(options.clone())
             .await?;
         sqlx::migrate!("src/store/migrations/sqlite")
@@ -80,6 +89,22 @@ impl Drop for SqliteStore {
     fn drop(&mut self) {
         self.checkpoints.abort();
     }
+}
+
+/// Whether a connection that is given back may be used again. SQLite rolls a transaction back by
+/// itself when the disk is full or fails; the driver takes the rollback that then fails for one that
+/// is still to come, and what is written later would stay within that transaction, unkept.
+async fn is_at_rest(connection: &mut SqliteConnection) -> sqlx::Result<bool> {
+    if !connection.is_in_transaction() {
+        return Ok(true);
+    }
+    // The rollback may still be on its way.
+    connection.ping().await?;
+    let is_stuck = connection.is_in_transaction();
+    if is_stuck {
+        tracing::warn!("a failed transaction gives its connection up");
+    }
+    Ok(!is_stuck)
 }
 
 /// Takes the log over into the database, again and again: a commit that has to do it by itself makes

@@ -366,6 +366,8 @@ pub struct RunRow {
     pub response: Option<String>,
     /// Why another node wants it cancelled.
     pub cancel_reason: Option<String>,
+    /// How often it was taken up after its node died with it.
+    pub takings: i64,
 }
 
 impl RunRow {

@@ -42,6 +42,8 @@ pub struct VectorFileRow {
     pub attempts: i64,
     pub due_at: i64,
     pub created_at: i64,
+    /// How often it was taken up since something was last heard of it.
+    pub takings: i64,
 }
 
 #[derive(Debug, Clone, PartialEq, sqlx::FromRow)]

@@ -153,6 +153,21 @@ impl Sender {
         }
     }
 
+    /// Ends a delivery whose attempts were never heard of.
+    pub(super) async fn give_up(&self, delivery: &DeliveryRow) -> Result<(), ApiError> {
+        let times = delivery.takings - 1;
+        let outcome = DeliveryOutcome {
+            status: "dead",
+            last_status: None,
+            last_error: Some(format!("its node ended {times} times with an attempt")),
+            next_attempt_at: now_micros(),
+            delivered_at: None,
+        };
+        let (tenant, id) = (&delivery.tenant_id, &delivery.id);
+        self.store.record_attempt(tenant, id, &outcome).await?;
+        Ok(())
+    }
+
     /// Tries once and records how it went. A dead delivery that fails again stays dead.
     pub async fn attempt(
         &self,

@@ -18,12 +18,16 @@ const LOOK_EVERY: Duration = Duration::from_millis(500);
 const AT_ONCE: i64 = 8;
 /// A claimed delivery is nobody else's for so long; longer than an attempt takes.
 const HOLD_MICROS: i64 = 60 * 1_000_000;
+/// A delivery is taken up so often without a word of what became of it; then it is given up.
+const MAX_TAKINGS: i64 = 2;
 
 /// The worker.
 pub struct Webhooks {
     pub sender: Sender,
     /// Webhooks that a lane of this node works for.
     busy: Mutex<HashSet<String>>,
+    /// Deliveries that this node makes an attempt for: tenant and id.
+    held: Mutex<HashSet<(String, String)>>,
 }
 
 impl Webhooks {
@@ -32,6 +36,7 @@ impl Webhooks {
         Arc::new(Self {
             sender,
             busy: Mutex::default(),
+            held: Mutex::default(),
         })
     }
 
@@ -88,12 +93,28 @@ impl Webhooks {
             if due.is_empty() {
                 return Ok(());
             }
-            let attempts = due
-                .iter()
-                .map(|delivery| self.sender.attempt(&webhook, delivery));
+            let attempts = due.iter().map(async |delivery| {
+                if delivery.takings > MAX_TAKINGS {
+                    return self.sender.give_up(delivery).await;
+                }
+                let held = (delivery.tenant_id.clone(), delivery.id.clone());
+                self.held.lock().insert(held.clone());
+                let attempt = self.sender.attempt(&webhook, delivery).await;
+                self.held.lock().remove(&held);
+                attempt.map(drop)
+            });
             for attempt in join_all(attempts).await {
                 attempt?;
             }
+        }
+    }
+
+    /// Gives back what is under way when this node shuts down.
+    pub async fn release(&self) {
+        let held: Vec<_> = self.held.lock().drain().collect();
+        let released = self.sender.store.release_deliveries(&held, now_micros());
+        if let Err(error) = released.await {
+            tracing::warn!(%error, "cannot give deliveries back");
         }
     }
 }

@@ -37,6 +37,7 @@ mod routing;
 mod runs;
 mod secrets;
 mod shapes;
+mod storage;
 mod store;
 mod support;
 mod threads;

@@ -174,6 +174,7 @@ fn run(tenant_id: &str, id: &str, smith_id: &str, thread_id: &str) -> RunRow {
         previous_run_id: None,
         response: None,
         cancel_reason: None,
+        takings: 0,
     }
 }
 
@@ -795,13 +796,35 @@ async fn leases_lapse(store: Arc<dyn Store>) {
         .expect("applied");
     let lapsed = async |before: i64| {
         let rows = store.lapsed_runs(before).await.expect("read");
-        ids(&rows, |r| &r.id)
+        ids(&rows, |(_, id)| id)
     };
     assert!(lapsed(100).await.is_empty());
     assert_eq!(lapsed(101).await, ["run_1", "run_2", "run_3"]);
     store.renew_leases("node_a", 500).await.expect("renewed");
     assert_eq!(lapsed(101).await, ["run_2", "run_3"]);
     assert_eq!(lapsed(i64::MAX).await, ["run_1", "run_2", "run_3"]);
+    // Each taking is counted, until its node turns out to be alive.
+    let takings = async || {
+        store
+            .run(HERE, "run_2")
+            .await
+            .expect("read")
+            .map(|r| r.takings)
+    };
+    let lease = Lease {
+        node_id: "node_c",
+        until: 102,
+        now: 101,
+    };
+    for taken in [true, false] {
+        let taking = store.take_lapsed_run(HERE, "run_2", 101, &lease).await;
+        assert_eq!(taking.expect("tried"), taken);
+        assert_eq!(takings().await, Some(1));
+    }
+    for _ in 0..2 {
+        store.uncount_taking(HERE, "run_2").await.expect("written");
+        assert_eq!(takings().await, Some(0));
+    }
 }
 
 async fn usage_adds_up(store: Arc<dyn Store>) {

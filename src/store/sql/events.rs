@@ -313,7 +313,8 @@ macro_rules! impl_events {
                 limit: i64,
             ) -> Result<Vec<DeliveryRow>> {
                 Ok(sqlx::query_as(
-                    "UPDATE webhook_deliveries SET next_attempt_at = $4 WHERE id IN \
+                    "UPDATE webhook_deliveries SET next_attempt_at = $4, takings = takings + 1 \
+                     WHERE id IN \
                      (SELECT id FROM webhook_deliveries WHERE tenant_id = $1 \
                      AND webhook_id = $2 AND status = 'pending' AND next_attempt_at <= $3 \
                      ORDER BY next_attempt_at LIMIT $5) \
@@ -328,6 +329,21 @@ macro_rules! impl_events {
                 .await?)
             }
 
+            async fn release_deliveries(&self, held: &[(String, String)], now: i64) -> Result<()> {
+                for (tenant_id, id) in held {
+                    sqlx::query(
+                        "UPDATE webhook_deliveries SET next_attempt_at = $3, takings = 0 \
+                         WHERE tenant_id = $1 AND id = $2 AND status = 'pending'",
+                    )
+                    .bind(tenant_id)
+                    .bind(id)
+                    .bind(now)
+                    .execute(&self.write)
+                    .await?;
+                }
+                Ok(())
+            }
+
             async fn record_attempt(
                 &self,
                 tenant_id: &str,
@@ -336,6 +352,7 @@ macro_rules! impl_events {
             ) -> Result<()> {
                 sqlx::query(
                     "UPDATE webhook_deliveries SET status = $3, attempts = attempts + 1, \
+                     takings = 0, \
                      last_status = $4, last_error = $5, next_attempt_at = $6, \
                      delivered_at = $7 WHERE tenant_id = $1 AND id = $2",
                 )

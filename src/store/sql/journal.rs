@@ -207,4 +207,43 @@ macro_rules! apply_op {
     }};
 }
 
-pub(in crate::store) use {add_usage, apply_op, checkpoint, put_state};
+/// Notes that a batch is in; `false` when it was before.
+macro_rules! put_mark {
+    ($tx:expr, $mark:expr, $taken:expr) => {
+        sqlx::query(
+            "INSERT INTO journal_marks (journal_id, batch, taken, noted_at) \
+             VALUES ($1, $2, $3, $4) ON CONFLICT (journal_id) DO UPDATE SET \
+             batch = excluded.batch, taken = excluded.taken, noted_at = excluded.noted_at \
+             WHERE journal_marks.batch < excluded.batch",
+        )
+        .bind($mark.journal_id)
+        .bind($mark.batch)
+        .bind(
+            $taken
+                .iter()
+                .map(|took| if *took { '1' } else { '0' })
+                .collect::<String>(),
+        )
+        .bind($crate::store::now_micros())
+        .execute(&mut *$tx)
+        .await?
+        .rows_affected()
+            > 0
+    };
+}
+
+/// What a batch answered that was in already.
+macro_rules! taken_before {
+    ($pool:expr, $mark:expr) => {{
+        let taken: String = sqlx::query_scalar(
+            "SELECT taken FROM journal_marks WHERE journal_id = $1 AND batch = $2",
+        )
+        .bind($mark.journal_id)
+        .bind($mark.batch)
+        .fetch_one($pool)
+        .await?;
+        Ok(taken.bytes().map(|took| took == b'1').collect())
+    }};
+}
+
+pub(in crate::store) use {add_usage, apply_op, checkpoint, put_mark, put_state, taken_before};

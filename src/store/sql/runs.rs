@@ -174,9 +174,9 @@ macro_rules! impl_runs {
                 Ok(())
             }
 
-            async fn lapsed_runs(&self, before: i64) -> Result<Vec<RunRow>> {
+            async fn lapsed_runs(&self, before: i64) -> Result<Vec<(String, String)>> {
                 Ok(sqlx::query_as(
-                    "SELECT * FROM runs WHERE status IN ('queued', 'running') \
+                    "SELECT tenant_id, id FROM runs WHERE status IN ('queued', 'running') \
                      AND lease_until < $1 ORDER BY id LIMIT 1000",
                 )
                 .bind(before)
@@ -192,7 +192,7 @@ macro_rules! impl_runs {
             ) -> Result<bool> {
                 let done = sqlx::query(
                     "UPDATE runs SET status = 'running', output = NULL, node_id = $3, \
-                     lease_until = $4, updated_at = $5, cancel_reason = NULL \
+                     lease_until = $4, updated_at = $5, cancel_reason = NULL, takings = 0 \
                      WHERE tenant_id = $1 AND id = $2 \
                      AND status IN ('paused_for_approval', 'paused_for_tool')",
                 )
@@ -214,8 +214,8 @@ macro_rules! impl_runs {
                 lease: &Lease<'_>,
             ) -> Result<bool> {
                 let done = sqlx::query(
-                    "UPDATE runs SET node_id = $4, lease_until = $5, updated_at = $6 \
-                     WHERE tenant_id = $1 AND id = $2 AND status IN ('queued', 'running') \
+                    "UPDATE runs SET node_id = $4, lease_until = $5, updated_at = $6, \
+                     takings = takings + 1 WHERE tenant_id = $1 AND id = $2 AND status IN ('queued', 'running') \
                      AND lease_until < $3",
                 )
                 .bind(tenant_id)
@@ -227,6 +227,18 @@ macro_rules! impl_runs {
                 .execute(&self.write)
                 .await?;
                 Ok(done.rows_affected() > 0)
+            }
+
+            async fn uncount_taking(&self, tenant_id: &str, id: &str) -> Result<()> {
+                sqlx::query(
+                    "UPDATE runs SET takings = takings - 1 \
+                     WHERE tenant_id = $1 AND id = $2 AND takings > 0",
+                )
+                .bind(tenant_id)
+                .bind(id)
+                .execute(&self.write)
+                .await?;
+                Ok(())
             }
 
             async fn run_state(&self, tenant_id: &str, run_id: &str) -> Result<Option<RunState>> {
@@ -265,9 +277,9 @@ macro_rules! impl_runs {
                 .await?)
             }
 
-            async fn decided_runs(&self, before: i64) -> Result<Vec<RunRow>> {
+            async fn decided_runs(&self, before: i64) -> Result<Vec<(String, String)>> {
                 Ok(sqlx::query_as(
-                    "SELECT * FROM runs WHERE status = 'paused_for_approval' \
+                    "SELECT tenant_id, id FROM runs WHERE status = 'paused_for_approval' \
                      AND updated_at < $1 AND NOT EXISTS (SELECT 1 FROM approvals a \
                      WHERE a.tenant_id = runs.tenant_id AND a.run_id = runs.id \
                      AND a.status = 'pending') LIMIT 100",
@@ -277,7 +289,11 @@ macro_rules! impl_runs {
                 .await?)
             }
 
-            async fn apply(&self, ops: &[Op]) -> Result<Vec<bool>> {
+            async fn apply_once(
+                &self,
+                ops: &[Op],
+                mark: Option<Mark<'_>>,
+            ) -> Result<Vec<bool>> {
                 let mut tx = self.write.begin().await?;
                 let mut taken = Vec::with_capacity(ops.len());
                 let mut late = $crate::store::sql::late::Late::default();
@@ -286,8 +302,25 @@ macro_rules! impl_runs {
                     taken.push(took);
                 }
                 $crate::store::sql::late::write_late!(tx, late, taken);
+                if let Some(mark) = mark.filter(|_| Self::ANSWERS_MAY_BE_LOST)
+                    && !$crate::store::sql::journal::put_mark!(tx, mark, taken)
+                {
+                    tx.rollback().await?;
+                    return $crate::store::sql::journal::taken_before!(&self.write, mark);
+                }
                 tx.commit().await?;
                 Ok(taken)
+            }
+
+            async fn idle_runs(&self, node_id: &str, before: i64) -> Result<Vec<RunRow>> {
+                Ok(sqlx::query_as(
+                    "SELECT * FROM runs WHERE status IN ('queued', 'running') \
+                     AND lease_until > 0 AND node_id = $1 AND updated_at < $2 LIMIT 100",
+                )
+                .bind(node_id)
+                .bind(before)
+                .fetch_all(&self.read)
+                .await?)
             }
 
             async fn usage(&self, tenant_id: &str) -> Result<Vec<UsageRow>> {

@@ -52,6 +52,19 @@ macro_rules! impl_tenants {
                 sqlx::query("SELECT 1").execute(&self.read).await?;
                 Ok(())
             }
+
+            async fn probe(&self, now: i64) -> Result<()> {
+                sqlx::query(
+                    "INSERT INTO store_probes (id, probed_at, filler) VALUES (1, $1, $2) \
+                     ON CONFLICT (id) DO UPDATE SET probed_at = excluded.probed_at, \
+                     filler = excluded.filler",
+                )
+                .bind(now)
+                .bind(vec![0u8; Self::PROBE_BYTES])
+                .execute(&self.write)
+                .await?;
+                Ok(())
+            }
         }
     };
 }

@@ -402,7 +402,8 @@ macro_rules! impl_vector_stores {
             ) -> Result<Vec<VectorFileRow>> {
                 // The second condition holds against another node that claims the same rows.
                 Ok(sqlx::query_as(
-                    "UPDATE vector_store_files SET due_at = $2, attempts = attempts + 1 \
+                    "UPDATE vector_store_files SET due_at = $2, attempts = attempts + 1, \
+                     takings = takings + 1 \
                      WHERE (vector_store_id, id) IN (SELECT vector_store_id, id \
                      FROM vector_store_files WHERE status = 'in_progress' AND due_at <= $1 \
                      ORDER BY due_at LIMIT $3) \
@@ -433,7 +434,7 @@ macro_rules! impl_vector_stores {
                 // Whoever attached the file again, or holds it now, has the last word.
                 let done = sqlx::query(
                     "UPDATE vector_store_files SET status = $5, error_code = $6, error = $7, \
-                     usage_bytes = $8, due_at = $9 WHERE tenant_id = $1 \
+                     usage_bytes = $8, due_at = $9, takings = 0 WHERE tenant_id = $1 \
                      AND vector_store_id = $2 AND id = $3 AND status = 'in_progress' \
                      AND due_at = $4",
                 )
