@@ -20,6 +20,7 @@ use crate::limit::Gate;
 use crate::metrics::Metrics;
 use crate::model::{Models, Routing};
 use crate::overload::Overload;
+use crate::retention::Retention;
 use crate::retrieval::Retrieval;
 use crate::run::{Accounting, Budgets, RunParts, Runs, Smiths, Spender};
 use crate::secrets::{Vault, VaultError};
@@ -34,7 +35,7 @@ pub enum StartError {
     Store(#[from] StoreError),
     #[error("bus.redis_url: {0}")]
     Bus(#[from] RedisError),
-    #[error("keys: {0}")]
+    #[error("{0}")]
     Keys(#[from] KeyError),
     #[error("secrets.master_key: {0}")]
     Vault(#[from] VaultError),
@@ -108,7 +109,8 @@ impl Gateway {
     /// it also makes a tenant and its first admin token.
     pub async fn start(config: Config) -> Result<(Arc<Self>, Option<FirstStart>), StartError> {
         let store = store::open(&config).await?;
-        let vault = Arc::new(vault(&config)?);
+        let is_new = store.signing_keys().await?.is_empty();
+        let vault = Arc::new(vault(&config, is_new)?);
         let metrics = Metrics::new();
         let keys = SigningKeys::load(&store, &vault).await?;
         let node_id: Arc<str> = ids::mint(ids::Kind::Node).into();
@@ -261,10 +263,19 @@ impl Gateway {
             tokio::spawn(self.runs.clone().follow_cancels()),
             tokio::spawn(self.webhooks.clone().work()),
             tokio::spawn(self.retrieval.clone().work()),
-            tokio::spawn(expire_regularly(self.store.clone())),
+            tokio::spawn(self.retention().work()),
             tokio::spawn(tidy_regularly(self.gate.clone())),
         ]);
         Ok(())
+    }
+
+    /// What prunes what is old.
+    pub fn retention(&self) -> Retention {
+        Retention::new(
+            self.store.clone(),
+            &self.config.retention,
+            self.runs.node_id(),
+        )
     }
 
     /// On whose account a call is; 404 when there is no such smith.
@@ -353,20 +364,8 @@ async fn tidy_regularly(gate: Arc<Gate>) {
     }
 }
 
-/// Deletes what has outlived its use, for ever.
-async fn expire_regularly(store: Arc<dyn Store>) {
-    const EVERY: Duration = Duration::from_secs(600);
-    let mut interval = tokio::time::interval(EVERY);
-    loop {
-        interval.tick().await;
-        if let Err(error) = store.expire(now_micros()).await {
-            tracing::warn!(%error, "cannot delete what has expired");
-        }
-    }
-}
-
 /// The master key: configured, or kept in the data directory, made at first start.
-fn vault(config: &Config) -> Result<Vault, StartError> {
+fn vault(config: &Config, is_new: bool) -> Result<Vault, StartError> {
     if let Some(master) = &config.secrets.master_key {
         return Ok(Vault::from_base64(master)?);
     }
@@ -374,6 +373,13 @@ fn vault(config: &Config) -> Result<Vault, StartError> {
     let file = config.data_dir.join("master.key");
     match std::fs::read_to_string(&file) {
         Ok(master) => Ok(Vault::from_base64(&master)?),
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound && !is_new => {
+            Err(StartError::Config(format!(
+                "secrets.master_key: {} is missing, and what the store holds was sealed with it: \
+                 put it back, or set the key",
+                file.display()
+            )))
+        }
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
             let master = Vault::generate_master()?;
             write_private(&file, master.as_bytes()).map_err(StartError::MasterKeyFile)?;
@@ -381,6 +387,14 @@ fn vault(config: &Config) -> Result<Vault, StartError> {
         }
         Err(error) => Err(StartError::MasterKeyFile(error)),
     }
+}
+
+/// Refuses to go on, before anything is opened, where another process serves from the data directory.
+pub fn check_data_dir(config: &Config) -> Result<(), StartError> {
+    if config.store.url.is_some() || !config.data_dir.exists() {
+        return Ok(());
+    }
+    lock_data_dir(&config.data_dir).map(drop)
 }
 
 /// Two processes on one embedded store would end each other's runs.

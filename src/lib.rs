@@ -24,6 +24,7 @@ pub mod limit;
 pub mod metrics;
 pub mod model;
 pub mod overload;
+pub mod retention;
 pub mod retrieval;
 pub mod run;
 pub mod secrets;

@@ -7,7 +7,7 @@ use clap::{Args, Parser, Subcommand};
 use smithgate::auth::{Mint, MintedScope, SMITH_TOKEN_MAX_SECONDS, Scope, TOKEN_MAX_SECONDS};
 use smithgate::config::{Config, LogFormat};
 use smithgate::edge::Server;
-use smithgate::gateway::{Gateway, write_private};
+use smithgate::gateway::{Gateway, check_data_dir, write_private};
 use smithgate::{demo, store};
 
 /// Every request makes and drops some hundred small pieces on whichever worker it is on, which the
@@ -142,6 +142,7 @@ fn start_log(config: &Config) {
 
 async fn serve(config: Config) -> Result<(), Failure> {
     let listen = config.server.listen;
+    check_data_dir(&config)?;
     let (gateway, first) = Gateway::start(config).await?;
     let server = Server::start(gateway).await?;
     if let Some(first) = first {
@@ -165,6 +166,7 @@ async fn run_demo(mut config: Config) -> Result<(), Failure> {
     let demo = demo::start(&mut config).await?;
     let listen = config.server.listen;
     let data_dir = config.data_dir.clone();
+    check_data_dir(&config)?;
     let (gateway, first) = Gateway::start(config).await?;
     let token_file = data_dir.join("demo.token");
     let token = match first {

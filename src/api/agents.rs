@@ -195,7 +195,7 @@ pub async fn list(
         out.push(shown);
     }
     Ok(Json(page.page(
-        out,
+        rows.with(out),
         |agent| agent.id.clone(),
         |agent| agent,
     )))

@@ -13,7 +13,7 @@ use crate::auth::Scope;
 use crate::error::ApiError;
 use crate::ids;
 use crate::model::Turn;
-use crate::store::{ConversationRow, Slice};
+use crate::store::{ConversationRow, PAGE_BYTES, Rows, Slice};
 use crate::wire::responses::items::{Item, Numbering, place_of, push_turn, turn_of};
 
 const MAX_ITEMS: usize = 100;
@@ -66,7 +66,7 @@ async fn gather(
     gateway: &AppState,
     conversation: &ConversationRow,
     slice: &Slice,
-) -> Result<Vec<Item>, ApiError> {
+) -> Result<Rows<Item>, ApiError> {
     let own = ids::body(ids::Kind::Conversation, &conversation.id).unwrap_or(&conversation.id);
     let turns: Vec<Turn> = serde_json::from_str(&conversation.turns).map_err(ApiError::internal)?;
     let mut first = items_of(own, &turns);
@@ -87,6 +87,7 @@ async fn gather(
         }
         _ => true,
     };
+    let mut bytes = 0;
     let mut items = Vec::new();
     if slice.ascending && from.is_none_or(|(body, _)| body == own) {
         items.extend(first.drain(..).filter(|item| beyond(item)));
@@ -113,10 +114,11 @@ async fn gather(
             )
             .await?;
         cursor = runs.last().map(|run| run.id.clone());
-        let last = (runs.len() as i64) < STEP;
+        let last = (runs.len() as i64) < STEP && !runs.is_cut();
         for run in runs {
             let body = ids::body(ids::Kind::Run, &run.id).unwrap_or(&run.id);
             let transcript = run.transcript.as_deref().unwrap_or("[]");
+            bytes += transcript.len() as i64;
             let turns: Vec<Turn> = serde_json::from_str(transcript).map_err(ApiError::internal)?;
             let mut of_run = items_of(body, &turns);
             if !slice.ascending {
@@ -127,13 +129,17 @@ async fn gather(
         if last {
             break;
         }
+        if bytes > PAGE_BYTES && !items.is_empty() {
+            items.truncate(wanted);
+            return Ok(Rows::new(items, true));
+        }
     }
     if !slice.ascending && items.len() < wanted {
         first.reverse();
         items.extend(first.into_iter().filter(|item| beyond(item)));
     }
     items.truncate(wanted);
-    Ok(items)
+    Ok(items.into())
 }
 
 /// A run id just beside the one of `body`, so that a list which starts beyond it includes it.

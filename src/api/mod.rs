@@ -44,6 +44,7 @@ mod out_of_scope;
 mod page;
 mod reference;
 pub mod responses;
+mod retention;
 mod returns;
 mod runs;
 mod skill_bundle;
@@ -167,6 +168,7 @@ fn documented() -> OpenApiRouter<AppState> {
         .routes(routes!(budgets::list, budgets::create))
         .routes(routes!(budgets::one, budgets::update, budgets::remove))
         .routes(routes!(budgets::status))
+        .routes(routes!(retention::one, retention::put))
         .routes(routes!(usage::of_tenant))
         .routes(routes!(usage::groups))
         .routes(routes!(usage::events, usage::meter))

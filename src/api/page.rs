@@ -10,7 +10,7 @@ use serde::Serialize;
 use utoipa::{IntoParams, ToSchema};
 
 use crate::error::ApiError;
-use crate::store::Slice;
+use crate::store::{Rows, Slice};
 
 const DEFAULT_LIMIT: i64 = 20;
 /// The published IaC client asks for 200.
@@ -171,11 +171,13 @@ impl PageQuery {
     /// The page of `rows`, of which one more than the limit was fetched.
     pub fn page<T, O>(
         &self,
-        mut rows: Vec<T>,
+        rows: impl Into<Rows<T>>,
         id: impl Fn(&T) -> String,
         out: impl FnMut(T) -> O,
     ) -> Page<O> {
-        let has_more = rows.len() as i64 > self.limit;
+        let rows = rows.into();
+        let has_more = rows.is_cut() || rows.len() as i64 > self.limit;
+        let mut rows = rows.into_vec();
         rows.truncate(self.limit as usize);
         let next_cursor = match (has_more, rows.last()) {
             (true, Some(last)) => Some(URL_SAFE_NO_PAD.encode(format!("v1:{}", id(last)))),
@@ -254,11 +256,13 @@ impl SliceQuery {
     /// The list of `rows`, of which one more than the limit was fetched.
     pub fn list<T, O>(
         &self,
-        mut rows: Vec<T>,
+        rows: impl Into<Rows<T>>,
         id: impl Fn(&T) -> String,
         out: impl FnMut(T) -> O,
     ) -> OaiList<O> {
-        let has_more = rows.len() as i64 > self.limit;
+        let rows = rows.into();
+        let has_more = rows.is_cut() || rows.len() as i64 > self.limit;
+        let mut rows = rows.into_vec();
         rows.truncate(self.limit as usize);
         OaiList {
             object: "list",

@@ -321,9 +321,6 @@ pub async fn input_items(
     };
     let wanted = items.get(from..to).unwrap_or_default();
     let page = wanted.iter().take(query.slice.limit as usize).cloned();
-    Ok(Json(query.list(
-        page.collect(),
-        |item| item.id.clone(),
-        |item| item,
-    )))
+    let page: Vec<Item> = page.collect();
+    Ok(Json(query.list(page, |item| item.id.clone(), |item| item)))
 }

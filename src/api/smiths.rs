@@ -20,7 +20,8 @@ use crate::ids;
 use crate::json::Object;
 use crate::run::Effective;
 use crate::store::{
-    AgentConfig, Change, Overrides, SmithChange, SmithFilter, SmithProfile, SmithRow, now_micros,
+    AgentConfig, Change, Overrides, Rows, SmithChange, SmithFilter, SmithProfile, SmithRow,
+    now_micros,
 };
 
 const MAX_FIELD: usize = 512;
@@ -301,9 +302,10 @@ pub async fn list(
         .smiths(&caller.tenant_id, &filter, before, page.fetch())
         .await?;
     let default_model = gateway.models.routing.default_model();
-    let rows = gateway.smiths.resolve_all(rows).await?;
+    let is_cut = rows.is_cut();
+    let rows = gateway.smiths.resolve_all(rows.into_vec()).await?;
     Ok(Json(page.page(
-        rows,
+        Rows::new(rows, is_cut),
         |row| row.smith.id.clone(),
         |row| smith_out(row, default_model),
     )))

@@ -29,6 +29,11 @@ const KINDS: [&str; 6] = [
     "runtime_event",
 ];
 const MAX_SPANS: usize = 1000;
+/// Spans of one trace, and the bytes of all their attributes.
+const MAX_TRACE_SPANS: i64 = 10_000;
+const MAX_TRACE_BYTES: i64 = 8 * 1024 * 1024;
+/// The attributes of one span, in bytes.
+const MAX_ATTRIBUTES: usize = 64 * 1024;
 const MAX_WORD: usize = 512;
 /// Deeper trees are shown flat below this depth.
 const MAX_DEPTH: usize = 64;
@@ -158,45 +163,79 @@ fn span_out(span: SpanRow) -> SpanOut {
     }
 }
 
-/// Spans whose parent is unknown, or would make a circle, are roots.
+/// Spans whose parent is unknown, or that are their own ancestors, are roots; those that are deeper
+/// than a tree is shown come beside their parents. Linear in the spans, however they are chained.
 fn tree(spans: &[SpanOut]) -> Vec<SpanNode> {
-    let mut children: HashMap<Option<&str>, Vec<&SpanOut>> = HashMap::new();
-    let known: HashMap<&str, &SpanOut> = spans.iter().map(|s| (s.id.as_str(), s)).collect();
-    for span in spans {
-        let parent = span.parent_span_id.as_deref();
-        let parent = parent.filter(|id| known.contains_key(id) && !in_circle(span, &known));
-        children.entry(parent).or_default().push(span);
+    let mut places = HashMap::with_capacity(spans.len());
+    for (at, span) in spans.iter().enumerate() {
+        places.entry(span.id.as_str()).or_insert(at);
     }
-    nodes(None, &children, 0)
-}
-
-fn in_circle(span: &SpanOut, known: &HashMap<&str, &SpanOut>) -> bool {
-    let mut at = span;
-    for _ in 0..=known.len() {
-        match at.parent_span_id.as_deref().and_then(|id| known.get(id)) {
-            None => return false,
-            Some(parent) if parent.id == span.id => return true,
-            Some(parent) => at = parent,
+    let parent_of = |span: &SpanOut| {
+        let named = span.parent_span_id.as_deref()?;
+        places.get(named).copied()
+    };
+    let mut parents: Vec<Option<usize>> = spans.iter().map(parent_of).collect();
+    cut_circles(&mut parents);
+    let mut children = vec![Vec::new(); spans.len()];
+    let mut roots = Vec::new();
+    for (at, parent) in parents.iter().enumerate() {
+        match parent {
+            Some(parent) => children[*parent].push(at),
+            None => roots.push(at),
         }
     }
-    true
+    // Parents before their children, each with its depth and where it is shown.
+    let mut order: Vec<(usize, usize, Option<usize>)> =
+        roots.into_iter().map(|at| (at, 0, None)).collect();
+    let mut next = 0;
+    while let Some(&(at, depth, shown_below)) = order.get(next) {
+        next += 1;
+        let (depth, below) = match depth < MAX_DEPTH {
+            true => (depth + 1, Some(at)),
+            false => (depth, shown_below),
+        };
+        order.extend(children[at].iter().map(|child| (*child, depth, below)));
+    }
+    // Children before their parents, the last first.
+    let mut nodes: Vec<Vec<SpanNode>> = spans.iter().map(|_| Vec::new()).collect();
+    let mut tree = Vec::new();
+    for (at, _, below) in order.into_iter().rev() {
+        let mut below_it = std::mem::take(&mut nodes[at]);
+        below_it.reverse();
+        let node = SpanNode {
+            span: spans[at].clone(),
+            children: below_it,
+        };
+        match below {
+            Some(parent) => nodes[parent].push(node),
+            None => tree.push(node),
+        }
+    }
+    tree.reverse();
+    tree
 }
 
-fn nodes(
-    parent: Option<&str>,
-    children: &HashMap<Option<&str>, Vec<&SpanOut>>,
-    depth: usize,
-) -> Vec<SpanNode> {
-    if depth > MAX_DEPTH {
-        return Vec::new();
+/// Takes the parents of those away that are their own ancestors.
+fn cut_circles(parents: &mut [Option<usize>]) {
+    const NEW: usize = usize::MAX;
+    // The walk in which each was seen first.
+    let mut seen = vec![NEW; parents.len()];
+    for start in 0..parents.len() {
+        let mut at = start;
+        while seen[at] == NEW {
+            seen[at] = start;
+            match parents[at] {
+                Some(parent) => at = parent,
+                None => break,
+            }
+        }
+        // A walk that comes back to itself, and not to an end that it made.
+        if seen[at] == start && parents[at].is_some() {
+            while let Some(parent) = parents[at].take() {
+                at = parent;
+            }
+        }
     }
-    let below = children.get(&parent).into_iter().flatten();
-    below
-        .map(|span| SpanNode {
-            children: nodes(Some(&span.id), children, depth + 1),
-            span: (*span).clone(),
-        })
-        .collect()
 }
 
 async fn detail(gateway: &AppState, trace: TraceRow) -> Result<Json<TraceDetailOut>, ApiError> {
@@ -401,6 +440,21 @@ pub async fn ingest(
         if let Some(there) = there.await? {
             may_see(&caller, there.smith_id.as_deref())?;
         }
+        let there = gateway
+            .store
+            .trace_size(&caller.tenant_id, &record.trace.id);
+        let (spans, bytes) = there.await?;
+        let new: usize = record.spans.iter().map(|span| span.attributes.len()).sum();
+        if spans + record.spans.len() as i64 > MAX_TRACE_SPANS
+            || bytes + new as i64 > MAX_TRACE_BYTES
+        {
+            let message = format!(
+                "the trace '{}' would have more than {MAX_TRACE_SPANS} spans, or more than \
+                 {MAX_TRACE_BYTES} bytes of attributes",
+                record.trace.id
+            );
+            return Err(ApiError::invalid("spans", message));
+        }
     }
     gateway.store.ingest_traces(&records).await?;
     Ok((StatusCode::ACCEPTED, Json(IngestOut { accepted })))
@@ -453,6 +507,15 @@ fn ingested(
         Some(id) => Some(id),
         None => text("id")?,
     };
+    let attributes = span
+        .get("attributes")
+        .filter(|value| value.is_object())
+        .map_or_else(|| "{}".to_owned(), Value::to_string);
+    if attributes.len() > MAX_ATTRIBUTES {
+        return Err(format!(
+            "'attributes' must be at most {MAX_ATTRIBUTES} bytes"
+        ));
+    }
     let row = SpanRow {
         tenant_id: caller.tenant_id.to_string(),
         trace_id: text("trace_id")?.unwrap_or_else(|| made.to_owned()),
@@ -467,10 +530,7 @@ fn ingested(
         input: count("input_tokens"),
         output: count("output_tokens"),
         cost: cost.map(|cost| (cost * NANOS) as i64),
-        attributes: span
-            .get("attributes")
-            .filter(|value| value.is_object())
-            .map_or_else(|| "{}".to_owned(), Value::to_string),
+        attributes,
     };
     Ok((row, whose))
 }
@@ -512,5 +572,37 @@ mod tests {
         let roots: Vec<&str> = tree.iter().map(|node| node.span.id.as_str()).collect();
         assert_eq!(roots, ["a", "lost", "x", "y"]);
         assert_eq!(tree[0].children[0].children[0].span.id, "c");
+    }
+
+    fn count(nodes: &[SpanNode]) -> (usize, usize) {
+        nodes.iter().fold((0, 0), |(all, deepest), node| {
+            let (below, depth) = count(&node.children);
+            (all + 1 + below, deepest.max(depth + 1))
+        })
+    }
+
+    #[test]
+    fn long_chains_wide_fans_and_circles_are_linear_and_whole() {
+        const MANY: usize = 10_000;
+        let id = |at: usize| format!("s{at:05}");
+        let began = std::time::Instant::now();
+        let shapes: [fn(usize) -> Option<usize>; 6] = [
+            // A chain, forwards and backwards; a fan; a comb; one circle; many that hang on one.
+            |at| at.checked_sub(1),
+            |at| (at + 1 < MANY).then_some(at + 1),
+            |at| (at > 0).then_some(0),
+            |at| at.checked_sub(2),
+            |at| Some((at + 1) % MANY),
+            |at| Some(if at < 2 { 1 - at } else { at - 1 }),
+        ];
+        for shape in shapes {
+            let spans: Vec<SpanOut> = (0..MANY)
+                .map(|at| span(&id(at), shape(at).map(id).as_deref()))
+                .collect();
+            let (all, deepest) = count(&tree(&spans));
+            assert_eq!(all, MANY);
+            assert!(deepest <= MAX_DEPTH + 1, "{deepest}");
+        }
+        assert!(began.elapsed().as_secs() < 5, "{:?}", began.elapsed());
     }
 }

@@ -20,7 +20,7 @@ use crate::ids;
 use crate::json::{Json as Tree, Object};
 use crate::model::{ModelError, Route};
 use crate::retrieval::{Filter, Hit, Hybrid, Query};
-use crate::store::{VectorFileCounts, VectorStoreRow, now_micros};
+use crate::store::{Rows, VectorFileCounts, VectorStoreRow, now_micros};
 
 const MAX_NAME: usize = 512;
 const MAX_DESCRIPTION: usize = 4096;
@@ -385,6 +385,7 @@ pub async fn list(
         .vector_stores(&caller.tenant_id, smith.as_deref(), &query.slice)
         .await?;
     let mut counted = Vec::with_capacity(rows.len());
+    let is_cut = rows.is_cut();
     for row in rows {
         let counts = gateway
             .store
@@ -392,6 +393,7 @@ pub async fn list(
         let counts = counts.await?;
         counted.push(store_out(row, counts));
     }
+    let counted = Rows::new(counted, is_cut);
     Ok(Json(query.list(counted, |s| s.id.clone(), |s| s)))
 }
 

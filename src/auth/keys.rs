@@ -23,7 +23,9 @@ const OWNER: &str = "signing_key";
 pub enum KeyError {
     #[error(transparent)]
     Store(#[from] StoreError),
-    #[error("a signing key does not open: {0} (is this the master key of this store?)")]
+    #[error(
+        "secrets.master_key: this is not the key that the store was sealed with ({0}); nothing was changed"
+    )]
     Sealed(#[from] VaultError),
     #[error("a signing key cannot be made or read")]
     Broken,

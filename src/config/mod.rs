@@ -44,6 +44,7 @@ pub struct Config {
     pub models: Models,
     pub providers: BTreeMap<String, Provider>,
     pub prices: Prices,
+    pub retention: Retention,
     pub log: Log,
 }
 
@@ -133,6 +134,22 @@ pub struct Bus {
 pub struct Secrets {
     /// 32 bytes in base64; absent: made at first start and kept in `data_dir`.
     pub master_key: Option<String>,
+}
+
+/// For how many days things are kept; 0 keeps them for ever.
+#[derive(Debug, Clone, Copy, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Retention {
+    /// Runs that have ended, with their approvals and traces; threads forget them too.
+    pub runs_days: u32,
+    /// The frames of runs, from which streams are shown again.
+    pub frames_days: u32,
+    pub events_days: u32,
+    /// Deliveries to webhooks that have ended.
+    pub deliveries_days: u32,
+    pub traces_days: u32,
+    /// Entries of the usage ledger; sums stay.
+    pub usage_events_days: u32,
 }
 
 /// Tokens.
@@ -384,7 +401,21 @@ impl Default for Config {
             models: Models::default(),
             providers: BTreeMap::new(),
             prices: Prices::default(),
+            retention: Retention::default(),
             log: Log::default(),
+        }
+    }
+}
+
+impl Default for Retention {
+    fn default() -> Self {
+        Self {
+            runs_days: 365,
+            frames_days: 30,
+            events_days: 90,
+            deliveries_days: 30,
+            traces_days: 90,
+            usage_events_days: 400,
         }
     }
 }

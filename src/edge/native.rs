@@ -9,7 +9,7 @@ use serde_json::{Value, json};
 
 use super::exchange::{Exchange, Gone};
 use super::turn::{Followed, RunTurn, write_frames};
-use crate::api::idempotency::{self, Claim};
+use crate::api::idempotency::{self, Claim, Keyed};
 use crate::auth::{Principal, Scope};
 use crate::error::ApiError;
 use crate::ids;
@@ -119,7 +119,7 @@ async fn start(
     path: &str,
     body: &Bytes,
 ) -> Result<Begun, ApiError> {
-    let key = exchange.header("idempotency-key").map(str::to_owned);
+    let key = idempotency::key_of(&exchange.request().headers)?.map(str::to_owned);
     let input = decode(parse::<RunIn>(body)?)?;
     let gateway = exchange.gateway.clone();
     super::files::check(&gateway, principal, &input.turns, body).await?;
@@ -128,9 +128,17 @@ async fn start(
     let permit = gateway.gate.begin_run(principal, Some(&smith_id.into()))?;
     let mut claim = None;
     if let Some(key) = key {
-        let claimed =
-            idempotency::claim_run(&gateway, &principal.tenant_id, &key, path, body, &run_id);
-        match claimed.await? {
+        let head = exchange.request();
+        let keyed = Keyed {
+            gateway: &gateway,
+            principal,
+            headers: &head.headers,
+            method: &head.method,
+            path,
+            query: head.uri.query().unwrap_or_default(),
+            key: &key,
+        };
+        match keyed.claim_run(body, &run_id).await? {
             Claim::Mine(mine) => claim = Some(mine),
             Claim::Earlier(first) if stream => return Ok(Begun::Duplicate(first)),
             Claim::Earlier(first) => return earlier(exchange, principal, &first).await,
@@ -167,8 +175,8 @@ async fn start(
     if let Some(claim) = claim {
         match &started {
             // The key now stands for the run, whose record is the answer to give again.
-            Ok(_) => claim.finish(200, b"").await?,
-            Err(_) => claim.abandon().await?,
+            Ok(_) => claim.finish(200, b"").await,
+            Err(_) => claim.abandon().await,
         }
     }
     let mut reader = started?.reader;
@@ -284,6 +292,9 @@ async fn find(exchange: &mut Exchange, smith_id: &str, run_id: &str) -> Result<F
         .filter(|run| run.smith_id == smith_id)
         .ok_or_else(|| ApiError::not_found("run", run_id))?;
     let live = live.filter(|_| gateway.runs.has(&run));
+    if live.is_none() {
+        gateway.runs.check_frames(&run).await?;
+    }
     Ok(Found {
         run,
         live: live.map(|live| live.reader()),

@@ -705,6 +705,9 @@ async fn find(exchange: &mut Exchange, id: &str) -> Result<(Followed, StreamEnco
         encoder = encoder.with_own_tools(&stored.run.id);
     }
     let live = live.filter(|_| gateway.runs.has(&stored.run));
+    if live.is_none() {
+        gateway.runs.check_frames(&stored.run).await?;
+    }
     let followed = live.unwrap_or_else(|| Followed::Stored(Box::new(stored.run), true));
     Ok((followed, encoder))
 }

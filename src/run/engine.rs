@@ -18,6 +18,7 @@ use super::account::ModelSpan;
 use super::accounting::Accounting;
 use super::attachments;
 use super::budget::Budgets;
+use super::consolidation::Consolidation;
 use super::frame_log::FrameLog;
 use super::live::{Cancelled, LiveRun, Reader};
 use super::record::UsageRecord;
@@ -58,6 +59,7 @@ pub struct Runs {
     pub(super) held: Mutex<HashMap<String, Held>>,
     /// Ends of runs that the store did not take, for when it does.
     pub(super) unsettled: Mutex<Vec<Box<RunEnd>>>,
+    pub(super) consolidation: Consolidation,
     pub(super) approval_timeout: Duration,
     live: RwLock<HashMap<Arc<str>, Arc<LiveRun>>>,
     count: AtomicUsize,
@@ -263,6 +265,7 @@ impl Runs {
             tools: parts.tools,
             held: Mutex::default(),
             unsettled: Mutex::default(),
+            consolidation: Consolidation::default(),
             approval_timeout: parts.approval_timeout,
             live: RwLock::default(),
             count: AtomicUsize::new(0),
@@ -800,6 +803,11 @@ impl Runs {
     /// Whether a run is under way on another node by its row.
     pub fn lost(&self, run: &RunRow) -> bool {
         run.is_under_way() && !self.has(run)
+    }
+
+    /// This node's id.
+    pub fn node_id(&self) -> &str {
+        &self.node_id
     }
 
     /// Runs under way on this node.

@@ -1,11 +1,13 @@
 //! The end of a run: its record, its last frames, its event, trace and ledger, in one write.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
 use serde_json::{Value, json};
 
 use super::account;
+use super::consolidation::said_in;
 use super::engine::{End, Job, Runs, failed_frame};
 use super::frame_log::FrameLog;
 use super::live::{Cancelled, LiveRun};
@@ -20,7 +22,7 @@ use crate::store::{JournalError, Op, RunEnd, RunRow, now_micros};
 
 impl Runs {
     pub(super) async fn finish(
-        &self,
+        self: &Arc<Self>,
         mut job: Box<Job>,
         mut log: FrameLog,
         collector: Collector,
@@ -67,6 +69,7 @@ impl Runs {
         };
         let mut used = job.progress.usage;
         let mut last = Vec::new();
+        let mut to_note = None;
         match end {
             End::Completed(answer) => {
                 self.models
@@ -91,6 +94,9 @@ impl Runs {
                 row.output = Some(answer.output(&said, true, is_json, replies.as_deref()));
                 row.stop_reason = Some(answer.stop.as_str());
                 turns.push(answer.into_turn());
+                if job.effective.config.memory_consolidation == Some(true) {
+                    to_note = Some(said_in(&turns));
+                }
                 row.transcript = transcript(&turns, said.as_bytes().len());
             }
             End::Rejected => {
@@ -155,7 +161,12 @@ impl Runs {
             self.held.lock().remove(approval);
         }
         match self.journal.try_commit(Op::EndRun(Box::new(row))).await {
-            Ok(true) => log.tell(),
+            Ok(true) => {
+                log.tell();
+                if let Some(said) = to_note.filter(|said| !said.is_empty()) {
+                    self.consolidate(&job, said);
+                }
+            }
             Ok(false) => {
                 self.is_alive(&live).await;
                 let _ = live.failure.set(lost());

@@ -9,6 +9,7 @@ mod account;
 mod accounting;
 pub mod attachments;
 mod budget;
+mod consolidation;
 mod engine;
 mod finish;
 mod frame_log;

@@ -145,6 +145,22 @@ impl Runs {
         }
     }
 
+    /// Refuses to show the frames of a run that has ended when they are no longer kept.
+    pub async fn check_frames(&self, run: &RunRow) -> Result<(), ApiError> {
+        let has_ended = matches!(run.status.as_str(), "completed" | "failed" | "cancelled");
+        if has_ended && !self.store.has_frames(&run.tenant_id, &run.id).await? {
+            return Err(ApiError::new(
+                StatusCode::GONE,
+                "not_found",
+                format!(
+                    "the events of run '{}' are no longer kept; its record is",
+                    run.id
+                ),
+            ));
+        }
+        Ok(())
+    }
+
     /// The frames of a run that are in its log.
     pub async fn logged_frames(
         &self,

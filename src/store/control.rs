@@ -17,7 +17,7 @@ pub trait EventStore: Send + Sync {
         filter: &EventFilter,
         before: Option<&str>,
         limit: i64,
-    ) -> Result<Vec<EventRow>>;
+    ) -> Result<Rows<EventRow>>;
 }
 
 /// Webhooks and the outbox.
@@ -87,7 +87,7 @@ pub trait ConversationStore: Send + Sync {
         tenant_id: &str,
         smith_id: &str,
         slice: &Slice,
-    ) -> Result<Vec<ConversationRow>>;
+    ) -> Result<Rows<ConversationRow>>;
     async fn update_conversation(&self, conversation: &ConversationRow) -> Result<bool>;
     /// Sets the title when there is none yet.
     async fn title_conversation(
@@ -105,7 +105,7 @@ pub trait ConversationStore: Send + Sync {
         smith_id: &str,
         thread_id: &str,
         slice: &Slice,
-    ) -> Result<Vec<RunRow>>;
+    ) -> Result<Rows<RunRow>>;
 }
 
 /// Approvals.
@@ -120,7 +120,7 @@ pub trait ApprovalStore: Send + Sync {
         status: Option<&str>,
         before: Option<&str>,
         limit: i64,
-    ) -> Result<Vec<ApprovalRow>>;
+    ) -> Result<Rows<ApprovalRow>>;
     /// All approvals of a run, oldest first.
     async fn run_approvals(&self, tenant_id: &str, run_id: &str) -> Result<Vec<ApprovalRow>>;
     /// Writes a decision and its event; `false` when another was first.
@@ -146,7 +146,7 @@ pub trait ConnectionStore: Send + Sync {
         provider: Option<&str>,
         before: Option<&str>,
         limit: i64,
-    ) -> Result<Vec<ConnectionRow>>;
+    ) -> Result<Rows<ConnectionRow>>;
     async fn update_connection(&self, connection: &ConnectionRow) -> Result<bool>;
     async fn delete_connection(&self, tenant_id: &str, smith_id: &str, id: &str) -> Result<bool>;
     async fn put_oauth_provider(&self, provider: &OauthProviderRow) -> Result<()>;
@@ -235,6 +235,8 @@ pub trait TraceStore: Send + Sync {
         before: Option<&str>,
         limit: i64,
     ) -> Result<Vec<TraceRow>>;
+    /// How many spans a trace has, and how many bytes their attributes are.
+    async fn trace_size(&self, tenant_id: &str, trace_id: &str) -> Result<(i64, i64)>;
     /// In order of their start.
     async fn spans(&self, tenant_id: &str, trace_id: &str) -> Result<Vec<SpanRow>>;
     /// Adds spans; a trace that is there already is kept, and so are spans.
@@ -305,6 +307,4 @@ pub trait OrganizationStore: Send + Sync {
         id: &str,
         now: i64,
     ) -> Result<bool>;
-    /// Deletes what has outlived its use, over all tenants; answers how many rows.
-    async fn expire(&self, now: i64) -> Result<u64>;
 }

@@ -2,7 +2,7 @@
 
 use async_trait::async_trait;
 
-use super::Result;
+use super::{Result, Rows};
 
 /// Who answers where.
 #[derive(Debug, Clone, PartialEq, sqlx::FromRow)]
@@ -42,7 +42,7 @@ pub trait DeploymentStore: Send + Sync {
         filter: &DeploymentFilter,
         before: Option<&str>,
         limit: i64,
-    ) -> Result<Vec<DeploymentRow>>;
+    ) -> Result<Rows<DeploymentRow>>;
     /// Writes name and owner; `false` when there is no such deployment.
     async fn update_deployment(&self, deployment: &DeploymentRow) -> Result<bool>;
     /// Deletes a deployment with the grants of the hosts that were let in there: the ids of their

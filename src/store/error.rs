@@ -16,8 +16,9 @@ pub enum StoreError {
     /// A stored document is not what this version wrote.
     #[error("stored document of {0} does not parse: {1}")]
     Document(&'static str, serde_json::Error),
-    #[error("cannot prepare the data directory: {0}")]
-    DataDir(#[from] std::io::Error),
+    /// It cannot be opened; the message is for operators.
+    #[error("{0}")]
+    Unusable(String),
 }
 
 /// A fault of the store itself, not of what was asked of it.
@@ -50,12 +51,47 @@ impl StorageFault {
 }
 
 impl StoreError {
+    /// Why the store at `place` cannot be opened, in an operator's words.
+    pub(super) fn at(self, place: &str) -> Self {
+        use sqlx::migrate::MigrateError;
+        let why = match &self {
+            Self::Schema(MigrateError::VersionMissing(version)) => format!(
+                "it was written by a newer smithgate: this one does not know version {version} of \
+                 its schema"
+            ),
+            Self::Schema(MigrateError::VersionMismatch(version)) => format!(
+                "it was written by another smithgate: version {version} of its schema is not the \
+                 one that this binary knows"
+            ),
+            Self::Database(sqlx::Error::PoolTimedOut) => "it does not answer".to_owned(),
+            Self::Database(sqlx::Error::Database(error))
+                if error.try_downcast_ref::<SqliteError>().is_some() =>
+            {
+                let code = error.code().and_then(|code| code.parse::<u32>().ok());
+                match code.unwrap_or_default() & 0xff {
+                    26 => {
+                        "it is no database, or it is damaged: put a backup in its place, or move \
+                           it away to start anew"
+                            .to_owned()
+                    }
+                    11 => "it is damaged: put a backup in its place, or move it away to start anew"
+                        .to_owned(),
+                    14 | 8 => format!("it cannot be opened for writing ({})", error.message()),
+                    13 => "its disk is full".to_owned(),
+                    _ => error.message().to_owned(),
+                }
+            }
+            other => other.to_string(),
+        };
+        Self::Unusable(format!("{place} cannot be used: {why}"))
+    }
+
     /// The store's own fault, if it is one.
     pub fn fault(&self) -> Option<StorageFault> {
         match self {
             Self::Database(error) => fault_of(error),
             Self::Schema(sqlx::migrate::MigrateError::Execute(error)) => fault_of(error),
-            Self::Schema(_) | Self::Document(..) | Self::DataDir(_) => None,
+            Self::Schema(_) | Self::Document(..) | Self::Unusable(_) => None,
         }
     }
 }

@@ -5,10 +5,12 @@ use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
 
-use super::{Store, now_micros};
+use super::{StorageFault, Store, now_micros};
 
 /// A look holds for this long.
 const LOOK_EVERY: Duration = Duration::from_secs(1);
+/// What two writers do to each other is over by then.
+const MOMENT: Duration = Duration::from_millis(300);
 /// A write that takes longer than this is none.
 const PATIENCE: Duration = Duration::from_secs(3);
 
@@ -22,6 +24,8 @@ pub struct Health {
 #[derive(Default)]
 struct Seen {
     failing_since: Option<Instant>,
+    /// It answers, and takes nothing.
+    refuses: bool,
     took_at: Option<Instant>,
     /// When something was not kept.
     lost_at: Option<Instant>,
@@ -41,14 +45,16 @@ impl Health {
     pub(super) fn took(&self) {
         let mut seen = self.seen.lock();
         seen.took_at = Some(Instant::now());
+        seen.refuses = false;
         if seen.failing_since.take().is_some() {
             tracing::info!("the store takes writes again");
         }
     }
 
     /// The store did not take a write; answers since when it is so.
-    pub(super) fn failed(&self) -> Instant {
+    pub(super) fn failed(&self, fault: StorageFault) -> Instant {
         let mut seen = self.seen.lock();
+        seen.refuses |= !fault.is_passing();
         *seen.failing_since.get_or_insert_with(Instant::now)
     }
 
@@ -65,9 +71,11 @@ impl Health {
             .is_some_and(|at| at.elapsed() < time)
     }
 
-    /// Whether the last write of the journal failed.
+    /// Whether the last write of the journal failed, and more than for a moment.
     pub fn is_failing(&self) -> bool {
-        self.seen.lock().failing_since.is_some()
+        let seen = self.seen.lock();
+        seen.failing_since
+            .is_some_and(|since| seen.refuses || since.elapsed() >= MOMENT)
     }
 
     /// Whether the store took something a moment ago and nothing failed since.

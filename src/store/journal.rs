@@ -316,7 +316,7 @@ impl Writer {
             let Some(fault) = error.fault() else {
                 return Err(error);
             };
-            if self.health.failed().elapsed() >= hold_for(fault) {
+            if self.health.failed(fault).elapsed() >= hold_for(fault) {
                 return Err(error);
             }
             tracing::warn!(%error, entries = ops.len(), "journal write failed, trying again");

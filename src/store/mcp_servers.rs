@@ -4,7 +4,7 @@ use async_trait::async_trait;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
-use super::Result;
+use super::{Result, Rows};
 
 /// How calls to a server prove who is calling.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -114,7 +114,7 @@ pub trait McpServerStore: Send + Sync {
         tenant_id: &str,
         before: Option<&str>,
         limit: i64,
-    ) -> Result<Vec<McpServerRow>>;
+    ) -> Result<Rows<McpServerRow>>;
     /// Writes what a discovery found, when the server is still at the URL that was asked.
     async fn put_mcp_tools(&self, server: &McpServerRow) -> Result<bool>;
     /// Notes why a call failed.

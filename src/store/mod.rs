@@ -14,6 +14,8 @@ mod journal;
 mod mcp_servers;
 mod postgres;
 mod records;
+mod retention;
+mod rows;
 mod skills;
 mod sql;
 mod sqlite;
@@ -30,6 +32,8 @@ pub use journal::{Journal, JournalError, Op};
 pub use mcp_servers::*;
 pub use postgres::PostgresStore;
 pub use records::*;
+pub use retention::{Aging, RetentionStore};
+pub use rows::{PAGE_BYTES, Rows};
 pub use skills::*;
 pub use sqlite::SqliteStore;
 pub use types::*;
@@ -92,7 +96,7 @@ pub trait AgentStore: Send + Sync {
         tenant_id: &str,
         before: Option<&str>,
         limit: i64,
-    ) -> Result<Vec<AgentRow>>;
+    ) -> Result<Rows<AgentRow>>;
     /// Slugs that begin with `prefix`.
     async fn agent_slugs(&self, tenant_id: &str, prefix: &str) -> Result<Vec<String>>;
     /// Snapshots the draft as the next version, its skills at the versions that they have now; the
@@ -118,7 +122,7 @@ pub trait AgentStore: Send + Sync {
         agent_id: &str,
         before: Option<i64>,
         limit: i64,
-    ) -> Result<Vec<AgentVersionRow>>;
+    ) -> Result<Rows<AgentVersionRow>>;
     async fn smith_count(&self, tenant_id: &str, agent_id: &str) -> Result<i64>;
     /// When the agent's last run began.
     async fn agent_activity(&self, tenant_id: &str, agent_id: &str) -> Result<Option<i64>>;
@@ -164,7 +168,7 @@ pub trait SmithStore: Send + Sync {
         filter: &SmithFilter,
         before: Option<&str>,
         limit: i64,
-    ) -> Result<Vec<SmithRow>>;
+    ) -> Result<Rows<SmithRow>>;
     /// Writes a smith's configuration and the revision that it makes.
     async fn update_smith(&self, smith: &SmithRow, change: Change<'_>) -> Result<SmithChange>;
     /// `false` when there is no such smith.
@@ -183,7 +187,7 @@ pub trait SmithStore: Send + Sync {
         smith_id: &str,
         before: Option<i64>,
         limit: i64,
-    ) -> Result<Vec<SmithRevisionRow>>;
+    ) -> Result<Rows<SmithRevisionRow>>;
     async fn smith_revision(
         &self,
         tenant_id: &str,
@@ -211,7 +215,7 @@ pub trait CustomerStore: Send + Sync {
         tenant_id: &str,
         before: Option<&str>,
         limit: i64,
-    ) -> Result<Vec<CustomerRow>>;
+    ) -> Result<Rows<CustomerRow>>;
     /// `false` when there is no such customer.
     async fn update_customer(&self, customer: &CustomerRow) -> Result<bool>;
     /// Deletes a customer and unassigns its smiths; `false` when there is no such customer.
@@ -263,9 +267,11 @@ pub trait RunStore: Send + Sync {
         filter: &RunFilter,
         before: Option<&str>,
         limit: i64,
-    ) -> Result<Vec<RunRow>>;
+    ) -> Result<Rows<RunRow>>;
     /// The frame log, in order: encoded frames, see [`crate::frame::decode_all`].
     async fn run_frames(&self, tenant_id: &str, run_id: &str) -> Result<Vec<Vec<u8>>>;
+    /// Whether there is a frame log.
+    async fn has_frames(&self, tenant_id: &str, run_id: &str) -> Result<bool>;
     /// Transcripts (JSON) of the thread's last `limit` completed runs, oldest first.
     async fn thread_transcripts(
         &self,
@@ -357,6 +363,8 @@ pub trait IdempotencyStore: Send + Sync {
         status: u16,
         body: &[u8],
     ) -> Result<()>;
+    /// Holds a claim that has no answer yet.
+    async fn renew_idempotent(&self, tenant_id: &str, key: &str, now: i64) -> Result<()>;
     /// Gives the key up: the first request had no lasting effect.
     async fn abandon_idempotent(&self, tenant_id: &str, key: &str) -> Result<()>;
 }
@@ -386,6 +394,7 @@ pub trait Store:
     + DeploymentStore
     + ConnectorStore
     + ContinuityStore
+    + RetentionStore
 {
 }
 
@@ -413,6 +422,7 @@ impl<S> Store for S where
         + DeploymentStore
         + ConnectorStore
         + ContinuityStore
+        + RetentionStore
 {
 }
 
@@ -424,16 +434,29 @@ pub async fn open(config: &crate::config::Config) -> Result<Arc<dyn Store>> {
                 0 => 16,
                 n => n,
             };
-            Ok(Arc::new(PostgresStore::open(url, connections).await?))
+            // The URL may hold a password.
+            let opened = PostgresStore::open(url, connections).await;
+            Ok(Arc::new(opened.map_err(|error| {
+                error.at("the PostgreSQL database of store.url")
+            })?))
         }
         None => {
-            std::fs::create_dir_all(&config.data_dir)?;
+            let dir = &config.data_dir;
+            let unusable = |why: std::io::Error| {
+                StoreError::Unusable(format!(
+                    "the data directory {} cannot be used: {why}",
+                    dir.display()
+                ))
+            };
+            std::fs::create_dir_all(dir).map_err(unusable)?;
             let readers = match config.store.connections {
                 0 => 4,
                 n => n,
             };
-            let file = config.data_dir.join("smithgate.db");
-            Ok(Arc::new(SqliteStore::open(&file, readers).await?))
+            let file = dir.join("smithgate.db");
+            let opened = SqliteStore::open(&file, readers).await;
+            let place = format!("the database {}", file.display());
+            Ok(Arc::new(opened.map_err(|error| error.at(&place))?))
         }
     }
 }

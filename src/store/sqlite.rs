@@ -39,6 +39,7 @@ impl SqliteStore {
 
     /// Opens or makes `file`, readable by its owner only.
     pub async fn open(file: &Path, readers: u32) -> Result<Self> {
+        check_whole(file)?;
         let options = SqliteConnectOptions::new()
             .filename(file)
             .create_if_missing(true)
@@ -91,6 +92,46 @@ impl Drop for SqliteStore {
     }
 }
 
+/// Refuses a file that was cut short, which SQLite would find out later, or take for a new one. What a
+/// log beside it holds is not judged.
+fn check_whole(file: &Path) -> Result<()> {
+    use std::io::Read;
+    let size = |path: &Path| std::fs::metadata(path).map(|found| found.len());
+    let mut log = file.as_os_str().to_owned();
+    log.push("-wal");
+    let (Ok(bytes), true) = (size(file), size(Path::new(&log)).unwrap_or(0) == 0) else {
+        return Ok(());
+    };
+    let cut = || {
+        Err(StoreError::Unusable(
+            "it was cut short: put a backup in its place, or move it away to start anew".to_owned(),
+        ))
+    };
+    if bytes == 0 {
+        // The key is made once the database is.
+        return match file.with_file_name("master.key").exists() {
+            true => cut(),
+            false => Ok(()),
+        };
+    }
+    let mut head = [0; 100];
+    let read = std::fs::File::open(file).and_then(|mut opened| opened.read_exact(&mut head));
+    if read.is_err() {
+        return cut();
+    }
+    // <https://www.sqlite.org/fileformat2.html#the_database_header>
+    let page = match u16::from_be_bytes([head[16], head[17]]) {
+        1 => 65_536,
+        size => u64::from(size),
+    };
+    let pages = u32::from_be_bytes([head[28], head[29], head[30], head[31]]);
+    let is_sqlite = head.starts_with(b"SQLite format 3\0");
+    match is_sqlite && bytes < page * u64::from(pages) {
+        true => cut(),
+        false => Ok(()),
+    }
+}
+
 /// Whether a connection that is given back may be used again. SQLite rolls a transaction back by
 /// itself when the disk is full or fails; the driver takes the rollback that then fails for one that
 /// is still to come, and what is written later would stay within that transaction, unkept.
@@ -136,8 +177,9 @@ async fn take_over(pool: SqlitePool) {
 #[cfg(unix)]
 fn owner_only(file: &Path) -> Result<()> {
     use std::os::unix::fs::PermissionsExt;
-    std::fs::set_permissions(file, std::fs::Permissions::from_mode(0o600))?;
-    Ok(())
+    let mode = std::fs::Permissions::from_mode(0o600);
+    std::fs::set_permissions(file, mode)
+        .map_err(|error| StoreError::Unusable(format!("cannot keep others from it: {error}")))
 }
 
 #[cfg(not(unix))]

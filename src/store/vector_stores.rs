@@ -3,7 +3,7 @@
 
 use async_trait::async_trait;
 
-use super::{Result, Slice};
+use super::{Result, Rows, Slice};
 
 #[derive(Debug, Clone, PartialEq, sqlx::FromRow)]
 pub struct VectorStoreRow {
@@ -120,7 +120,7 @@ pub trait VectorStoreStore: Send + Sync {
         tenant_id: &str,
         smith_id: Option<&str>,
         slice: &Slice,
-    ) -> Result<Vec<VectorStoreRow>>;
+    ) -> Result<Rows<VectorStoreRow>>;
     /// Writes name, description and metadata; `false` when there is no such store.
     async fn update_vector_store(&self, store: &VectorStoreRow) -> Result<bool>;
     async fn delete_vector_store(&self, tenant_id: &str, id: &str) -> Result<bool>;

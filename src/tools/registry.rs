@@ -291,7 +291,16 @@ impl Toolbox {
         if config.mcp_servers.as_ref().is_some_and(Vec::is_empty) {
             return Ok(Vec::new());
         }
-        let mut rows = store.mcp_servers(tenant_id, None, MAX_SERVERS).await?;
+        let mut page = store.mcp_servers(tenant_id, None, MAX_SERVERS).await?;
+        let mut rows = Vec::with_capacity(page.len());
+        while let (true, Some(last)) = (page.is_cut(), page.last()) {
+            let before = last.id.clone();
+            rows.extend(page);
+            page = store
+                .mcp_servers(tenant_id, Some(&before), MAX_SERVERS - rows.len() as i64)
+                .await?;
+        }
+        rows.extend(page);
         rows.sort_by(|a, b| a.name.cmp(&b.name));
         let lost = |name: &str, why: &str| {
             json!({ "code": "tool_source_unavailable",

@@ -278,9 +278,8 @@ impl Site {
 }
 
 fn run_in(said: &str) -> Option<String> {
-    let at = said.find("\"run_")?;
-    let id = said[at + 1..].split('"').next()?;
-    Some(id.to_owned())
+    let ids = said.split('"').filter(|word| word.starts_with("run_"));
+    ids.filter(|id| id.len() > 20).map(str::to_owned).next()
 }
 
 const TURNS: [(&str, bool); 6] = [
@@ -393,7 +392,7 @@ async fn a_disk_that_is_full_and_freed_and_full_again_loses_nothing_that_was_ack
 }
 
 /// A run of which the row is enough.
-fn run(id: &str) -> RunRow {
+pub fn run(id: &str) -> RunRow {
     RunRow {
         id: id.to_owned(),
         tenant_id: "proj_1".to_owned(),

@@ -56,15 +56,16 @@ macro_rules! impl_agents {
                 tenant_id: &str,
                 before: Option<&str>,
                 limit: i64,
-            ) -> Result<Vec<AgentRow>> {
+            ) -> Result<Rows<AgentRow>> {
                 Ok($crate::store::sql::select_page!(
                     &self.read,
                     "SELECT * FROM agents WHERE deleted_at IS NULL AND tenant_id = ",
                     tenant_id,
                     [],
                     before,
-                    limit
-                ))
+                    limit,
+ within &["draft"]
+))
             }
 
             async fn agent_slugs(&self, tenant_id: &str, prefix: &str) -> Result<Vec<String>> {
@@ -169,17 +170,28 @@ macro_rules! impl_agents {
                 agent_id: &str,
                 before: Option<i64>,
                 limit: i64,
-            ) -> Result<Vec<AgentVersionRow>> {
-                Ok(sqlx::query_as(
-                    "SELECT * FROM agent_versions WHERE tenant_id = $1 AND agent_id = $2 \
-                     AND ($3 IS NULL OR version < $3) ORDER BY version DESC LIMIT $4",
-                )
-                .bind(tenant_id)
-                .bind(agent_id)
-                .bind(before)
-                .bind(limit)
-                .fetch_all(&self.read)
-                .await?)
+            ) -> Result<Rows<AgentVersionRow>> {
+                let build = |columns: &str, limit: i64| {
+                    let mut query = sqlx::QueryBuilder::new(format!(
+                        "SELECT {columns} FROM agent_versions WHERE tenant_id = "
+                    ));
+                    query.push_bind(tenant_id.to_owned());
+                    query.push(" AND agent_id = ");
+                    query.push_bind(agent_id.to_owned());
+                    if let Some(before) = before {
+                        query.push(" AND version < ");
+                        query.push_bind(before);
+                    }
+                    query.push(" ORDER BY version DESC LIMIT ");
+                    query.push_bind(limit);
+                    query
+                };
+                Ok($crate::store::sql::select_within!(
+                    &self.read,
+                    build,
+                    limit,
+                    &["snapshot"]
+                ))
             }
 
             async fn smith_count(&self, tenant_id: &str, agent_id: &str) -> Result<i64> {

@@ -55,15 +55,16 @@ macro_rules! impl_approvals {
                 status: Option<&str>,
                 before: Option<&str>,
                 limit: i64,
-            ) -> Result<Vec<ApprovalRow>> {
+            ) -> Result<Rows<ApprovalRow>> {
                 Ok($crate::store::sql::select_page!(
                     &self.read,
                     "SELECT * FROM approvals WHERE tenant_id = ",
                     tenant_id,
                     [(" AND smith_id = ", smith_id), (" AND status = ", status)],
                     before,
-                    limit
-                ))
+                    limit,
+ within &["args", "elicitation", "answer", "reason", "actor"]
+))
             }
 
             async fn run_approvals(

@@ -50,7 +50,7 @@ macro_rules! impl_connections {
                 provider: Option<&str>,
                 before: Option<&str>,
                 limit: i64,
-            ) -> Result<Vec<ConnectionRow>> {
+            ) -> Result<Rows<ConnectionRow>> {
                 Ok($crate::store::sql::select_page!(
                     &self.read,
                     "SELECT * FROM connections WHERE tenant_id = ",
@@ -60,7 +60,8 @@ macro_rules! impl_connections {
                         (" AND provider = ", provider),
                     ],
                     before,
-                    limit
+                    limit,
+                    within & ["scopes", "metadata", "sealed"]
                 ))
             }
 

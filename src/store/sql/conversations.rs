@@ -41,14 +41,15 @@ macro_rules! impl_conversations {
                 tenant_id: &str,
                 smith_id: &str,
                 slice: &Slice,
-            ) -> Result<Vec<ConversationRow>> {
+            ) -> Result<Rows<ConversationRow>> {
                 Ok($crate::store::sql::select_slice!(
                     &self.read,
                     "SELECT * FROM conversations WHERE tenant_id = ",
                     tenant_id,
                     [(" AND smith_id = ", Some(smith_id))],
-                    slice
-                ))
+                    slice,
+ within &["turns", "metadata", "title"]
+))
             }
 
             async fn update_conversation(&self, conversation: &ConversationRow) -> Result<bool> {
@@ -102,7 +103,7 @@ macro_rules! impl_conversations {
                 smith_id: &str,
                 thread_id: &str,
                 slice: &Slice,
-            ) -> Result<Vec<RunRow>> {
+            ) -> Result<Rows<RunRow>> {
                 Ok($crate::store::sql::select_slice!(
                     &self.read,
                     "SELECT * FROM runs WHERE status = 'completed' AND tenant_id = ",
@@ -111,8 +112,9 @@ macro_rules! impl_conversations {
                         (" AND smith_id = ", Some(smith_id)),
                         (" AND thread_id = ", Some(thread_id)),
                     ],
-                    slice
-                ))
+                    slice,
+ within $crate::store::sql::runs::HEAVY
+))
             }
         }
     };

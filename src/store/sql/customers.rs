@@ -41,14 +41,15 @@ macro_rules! impl_customers {
                 tenant_id: &str,
                 before: Option<&str>,
                 limit: i64,
-            ) -> Result<Vec<CustomerRow>> {
+            ) -> Result<Rows<CustomerRow>> {
                 Ok($crate::store::sql::select_page!(
                     &self.read,
                     "SELECT * FROM customers WHERE tenant_id = ",
                     tenant_id,
                     [],
                     before,
-                    limit
+                    limit,
+                    within & ["external_ids", "metadata"]
                 ))
             }
 

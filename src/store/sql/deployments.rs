@@ -48,7 +48,7 @@ macro_rules! impl_deployments {
                 filter: &DeploymentFilter,
                 before: Option<&str>,
                 limit: i64,
-            ) -> Result<Vec<DeploymentRow>> {
+            ) -> Result<Rows<DeploymentRow>> {
                 Ok($crate::store::sql::select_page!(
                     &self.read,
                     "SELECT * FROM deployments WHERE tenant_id = ",
@@ -58,8 +58,9 @@ macro_rules! impl_deployments {
                         (" AND target_id = ", &filter.target_id),
                     ],
                     before,
-                    limit
-                ))
+                    limit,
+ within &["provider_metadata"]
+))
             }
 
             async fn update_deployment(&self, deployment: &DeploymentRow) -> Result<bool> {

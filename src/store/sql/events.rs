@@ -105,7 +105,7 @@ macro_rules! impl_events {
                 filter: &EventFilter,
                 before: Option<&str>,
                 limit: i64,
-            ) -> Result<Vec<EventRow>> {
+            ) -> Result<Rows<EventRow>> {
                 let floor = $crate::store::sql::since_floor!(
                     &self.read,
                     "events",
@@ -129,7 +129,8 @@ macro_rules! impl_events {
                         (" AND created_at >= ", &filter.since),
                     ],
                     before,
-                    limit
+                    limit,
+                    within & ["data", "actor"]
                 ))
             }
         }

@@ -80,6 +80,19 @@ macro_rules! impl_idempotency {
                 Ok(())
             }
 
+            async fn renew_idempotent(&self, tenant_id: &str, key: &str, now: i64) -> Result<()> {
+                sqlx::query(
+                    "UPDATE idempotency SET created_at = $3 \
+                     WHERE tenant_id = $1 AND key = $2 AND status IS NULL",
+                )
+                .bind(tenant_id)
+                .bind(key)
+                .bind(now)
+                .execute(&self.write)
+                .await?;
+                Ok(())
+            }
+
             async fn abandon_idempotent(&self, tenant_id: &str, key: &str) -> Result<()> {
                 sqlx::query(
                     "DELETE FROM idempotency \

@@ -52,15 +52,16 @@ macro_rules! impl_mcp_servers {
                 tenant_id: &str,
                 before: Option<&str>,
                 limit: i64,
-            ) -> Result<Vec<McpServerRow>> {
+            ) -> Result<Rows<McpServerRow>> {
                 Ok($crate::store::sql::select_page!(
                     &self.read,
                     "SELECT * FROM mcp_servers WHERE tenant_id = ",
                     tenant_id,
                     [],
                     before,
-                    limit
-                ))
+                    limit,
+ within &["settings", "tools"]
+))
             }
 
             async fn put_mcp_tools(&self, server: &McpServerRow) -> Result<bool> {

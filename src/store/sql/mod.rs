@@ -18,6 +18,7 @@ pub(super) mod late;
 pub(super) mod mcp_servers;
 pub(super) mod model_keys;
 pub(super) mod organizations;
+pub(super) mod retention;
 pub(super) mod runs;
 pub(super) mod script;
 pub(super) mod skills;
@@ -54,12 +55,33 @@ macro_rules! impl_store {
         $crate::store::sql::connectors::impl_connectors!($store);
         $crate::store::sql::continuity::impl_continuity!($store);
         $crate::store::sql::deployments::impl_deployments!($store);
+        $crate::store::sql::retention::impl_retention!($store);
     };
 }
 
 /// A page of a tenant's rows, newest first, with only those conditions that are given: a condition
-/// on an absent value would keep the planner from the index of a present one.
+/// on an absent value would keep the planner from the index of a present one. With `within`, its rows
+/// are weighed by those columns first, and no more are read than a page may weigh.
 macro_rules! select_page {
+    ($pool:expr, $select:literal, $owner:expr, [$(($sql:literal, $value:expr)),* $(,)?],
+     $before:expr, $limit:expr, within $heavy:expr) => {{
+        let build = |columns: &str, limit: i64| {
+            let mut query = sqlx::QueryBuilder::new($select.replacen('*', columns, 1));
+            query.push_bind($owner.to_owned());
+            $(if let Some(value) = $value {
+                query.push($sql);
+                query.push_bind(value.to_owned());
+            })*
+            if let Some(before) = $before {
+                query.push(" AND id < ");
+                query.push_bind(before.to_owned());
+            }
+            query.push(" ORDER BY id DESC LIMIT ");
+            query.push_bind(limit);
+            query
+        };
+        $crate::store::sql::select_within!($pool, build, $limit, $heavy)
+    }};
     ($pool:expr, $select:literal, $owner:expr, [$(($sql:literal, $value:expr)),* $(,)?],
      $before:expr, $limit:expr) => {{
         let mut query = sqlx::QueryBuilder::new($select);
@@ -78,8 +100,23 @@ macro_rules! select_page {
     }};
 }
 
-/// A page of an OpenAI-shaped list: `after`, `before`, `order`.
+/// A page of an OpenAI-shaped list: `after`, `before`, `order`. With `within`, its rows are weighed by
+/// those columns first, as in [`select_page!`].
 macro_rules! select_slice {
+    ($pool:expr, $select:literal, $owner:expr, [$(($sql:literal, $value:expr)),* $(,)?],
+     $slice:expr, within $heavy:expr) => {{
+        let build = |columns: &str, limit: i64| {
+            let mut query = sqlx::QueryBuilder::new($select.replacen('*', columns, 1));
+            query.push_bind($owner.to_owned());
+            $(if let Some(value) = $value {
+                query.push($sql);
+                query.push_bind(value.to_owned());
+            })*
+            $crate::store::sql::push_slice!(query, $slice, limit);
+            query
+        };
+        $crate::store::sql::select_within!($pool, build, $slice.limit, $heavy)
+    }};
     ($pool:expr, $select:literal, $owner:expr, [$(($sql:literal, $value:expr)),* $(,)?],
      $slice:expr) => {{
         let mut query = sqlx::QueryBuilder::new($select);
@@ -88,26 +125,46 @@ macro_rules! select_slice {
             query.push($sql);
             query.push_bind(value.to_owned());
         })*
+        $crate::store::sql::push_slice!(query, $slice, $slice.limit);
+        query.build_query_as().fetch_all($pool).await?
+    }};
+}
+
+/// The place and the order of a slice.
+macro_rules! push_slice {
+    ($query:expr, $slice:expr, $limit:expr) => {
         let (beyond, short_of) = if $slice.ascending {
             (" AND id > ", " AND id < ")
         } else {
             (" AND id < ", " AND id > ")
         };
         if let Some(after) = &$slice.after {
-            query.push(beyond);
-            query.push_bind(after.to_owned());
+            $query.push(beyond);
+            $query.push_bind(after.to_owned());
         }
         if let Some(before) = &$slice.before {
-            query.push(short_of);
-            query.push_bind(before.to_owned());
+            $query.push(short_of);
+            $query.push_bind(before.to_owned());
         }
-        query.push(if $slice.ascending {
+        $query.push(if $slice.ascending {
             " ORDER BY id LIMIT "
         } else {
             " ORDER BY id DESC LIMIT "
         });
-        query.push_bind($slice.limit);
-        query.build_query_as().fetch_all($pool).await?
+        $query.push_bind($limit);
+    };
+}
+
+/// The rows of a query, as many of the first ones as a page may weigh: they are weighed first, then
+/// those are read. `$build` makes the query for some columns and a limit.
+macro_rules! select_within {
+    ($pool:expr, $build:expr, $limit:expr, $heavy:expr) => {{
+        let mut query = $build(&$crate::store::rows::weight_of($heavy), $limit);
+        let sizes: Vec<i64> = query.build_query_scalar().fetch_all($pool).await?;
+        let fit = $crate::store::rows::that_fit(&sizes, $crate::store::PAGE_BYTES);
+        let mut query = $build("*", fit as i64);
+        let rows = query.build_query_as().fetch_all($pool).await?;
+        $crate::store::Rows::new(rows, fit < sizes.len())
     }};
 }
 
@@ -152,7 +209,9 @@ macro_rules! smith_count {
     };
 }
 
-pub(super) use {impl_store, select_page, select_slice, since_floor, smith_count};
+pub(super) use {
+    impl_store, push_slice, select_page, select_slice, select_within, since_floor, smith_count,
+};
 
 /// A document as JSON text.
 pub(super) fn document<T: serde::Serialize>(

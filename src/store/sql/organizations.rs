@@ -173,42 +173,6 @@ macro_rules! impl_organizations {
                 }
                 Ok(done.rows_affected() > 0)
             }
-
-            async fn expire(&self, now: i64) -> Result<u64> {
-                const HOUR: i64 = 3600 * 1_000_000;
-                let mut gone = 0;
-                for (query, age) in [
-                    ("DELETE FROM idempotency WHERE created_at < $1", 24 * HOUR),
-                    ("DELETE FROM oauth_states WHERE created_at < $1", HOUR),
-                    (
-                        "DELETE FROM connector_clients WHERE used_at IS NULL AND created_at < $1",
-                        24 * HOUR,
-                    ),
-                    // One that was let in long ago and has nothing left that it could use.
-                    (
-                        "DELETE FROM connector_clients WHERE used_at < $1 AND NOT EXISTS \
-                         (SELECT 1 FROM connector_grants g WHERE g.client_id = connector_clients.id)",
-                        24 * HOUR,
-                    ),
-                    ("DELETE FROM connector_codes WHERE created_at < $1", HOUR),
-                    ("DELETE FROM authorize_requests WHERE created_at < $1", HOUR),
-                    (
-                        "DELETE FROM connector_grants WHERE expires_at < $1",
-                        24 * HOUR,
-                    ),
-                    (
-                        "DELETE FROM files WHERE NOT complete AND created_at < $1",
-                        24 * HOUR,
-                    ),
-                ] {
-                    let done = sqlx::query(query)
-                        .bind(now - age)
-                        .execute(&self.write)
-                        .await?;
-                    gone += done.rows_affected();
-                }
-                Ok(gone)
-            }
         }
     };
 }

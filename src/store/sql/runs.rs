@@ -1,5 +1,19 @@
 //! Queries: runs, frames, threads, leases, usage. What the journal writes is in [`super::journal`].
 
+/// Columns that may be large.
+pub(in crate::store) const HEAVY: &[&str] = &[
+    "input",
+    "transcript",
+    "output",
+    "error",
+    "warnings",
+    "metadata",
+    "response",
+];
+
+/// What a thread's history may weigh when it is read, in bytes: what is older is forgotten.
+pub(in crate::store) const HISTORY_BYTES: i64 = 32 * 1024 * 1024;
+
 macro_rules! impl_runs {
     ($store:ty) => {
         #[async_trait::async_trait]
@@ -18,10 +32,13 @@ macro_rules! impl_runs {
                 filter: &RunFilter,
                 before: Option<&str>,
                 limit: i64,
-            ) -> Result<Vec<RunRow>> {
+            ) -> Result<Rows<RunRow>> {
                 // A smith's own list has no use for the names of others.
                 let prefix = filter.external_id_prefix.as_deref();
-                let mut query = sqlx::QueryBuilder::new("SELECT * FROM runs WHERE tenant_id = ");
+                let build = |columns: &str, limit: i64| {
+                let mut query = sqlx::QueryBuilder::new(format!(
+                    "SELECT {columns} FROM runs WHERE tenant_id = "
+                ));
                 query.push_bind(tenant_id.to_owned());
                 for (sql, value) in [
                     (" AND smith_id = ", filter.smith_id.as_deref()),
@@ -48,7 +65,14 @@ macro_rules! impl_runs {
                 }
                 query.push(" ORDER BY id DESC LIMIT ");
                 query.push_bind(limit);
-                Ok(query.build_query_as().fetch_all(&self.read).await?)
+                query
+                };
+                Ok($crate::store::sql::select_within!(
+                    &self.read,
+                    build,
+                    limit,
+                    $crate::store::sql::runs::HEAVY
+                ))
             }
 
             async fn run_frames(&self, tenant_id: &str, run_id: &str) -> Result<Vec<Vec<u8>>> {
@@ -62,6 +86,18 @@ macro_rules! impl_runs {
                 .await?)
             }
 
+            async fn has_frames(&self, tenant_id: &str, run_id: &str) -> Result<bool> {
+                let found: Option<i64> = sqlx::query_scalar(
+                    "SELECT first_frame FROM run_frames \
+                     WHERE tenant_id = $1 AND run_id = $2 LIMIT 1",
+                )
+                .bind(tenant_id)
+                .bind(run_id)
+                .fetch_optional(&self.read)
+                .await?;
+                Ok(found.is_some())
+            }
+
             async fn thread_transcripts(
                 &self,
                 tenant_id: &str,
@@ -69,17 +105,27 @@ macro_rules! impl_runs {
                 thread_id: &str,
                 limit: i64,
             ) -> Result<Vec<String>> {
-                let mut newest_first: Vec<String> = sqlx::query_scalar(
-                    "SELECT transcript FROM runs WHERE tenant_id = $1 AND smith_id = $2 \
-                     AND thread_id = $3 AND status = 'completed' AND transcript IS NOT NULL \
-                     ORDER BY id DESC LIMIT $4",
-                )
-                .bind(tenant_id)
-                .bind(smith_id)
-                .bind(thread_id)
-                .bind(limit)
-                .fetch_all(&self.read)
-                .await?;
+                let build = |columns: &str, limit: i64| {
+                    let mut query = sqlx::QueryBuilder::new(format!(
+                        "SELECT {columns} FROM runs WHERE status = 'completed' \
+                         AND transcript IS NOT NULL AND tenant_id = "
+                    ));
+                    query.push_bind(tenant_id.to_owned());
+                    query.push(" AND smith_id = ");
+                    query.push_bind(smith_id.to_owned());
+                    query.push(" AND thread_id = ");
+                    query.push_bind(thread_id.to_owned());
+                    query.push(" ORDER BY id DESC LIMIT ");
+                    query.push_bind(limit);
+                    query
+                };
+                let mut query = build("CAST(OCTET_LENGTH(transcript) AS BIGINT)", limit);
+                let sizes: Vec<i64> = query.build_query_scalar().fetch_all(&self.read).await?;
+                let room = $crate::store::sql::runs::HISTORY_BYTES;
+                let fit = $crate::store::rows::that_fit(&sizes, room);
+                let mut query = build("transcript", fit as i64);
+                let mut newest_first: Vec<String> =
+                    query.build_query_scalar().fetch_all(&self.read).await?;
                 newest_first.reverse();
                 Ok(newest_first)
             }
@@ -127,20 +173,26 @@ macro_rules! impl_runs {
                 run_id: &str,
                 limit: i64,
             ) -> Result<Vec<String>> {
+                // The walk is along the rows' heads alone; it ends where they weigh too much.
                 Ok(sqlx::query_scalar(
-                    "WITH RECURSIVE chain (transcript, previous, place) AS ( \
-                     SELECT transcript, previous_run_id, 1 FROM runs \
+                    "WITH RECURSIVE chain (id, previous, place, bytes) AS ( \
+                     SELECT id, previous_run_id, 1, \
+                     CAST(COALESCE(OCTET_LENGTH(transcript), 0) AS BIGINT) FROM runs \
                      WHERE tenant_id = $1 AND smith_id = $2 AND id = $3 \
-                     UNION ALL SELECT r.transcript, r.previous_run_id, chain.place + 1 \
+                     UNION ALL SELECT r.id, r.previous_run_id, chain.place + 1, \
+                     CAST(chain.bytes + COALESCE(OCTET_LENGTH(r.transcript), 0) AS BIGINT) \
                      FROM chain JOIN runs r ON r.id = chain.previous \
-                     WHERE r.tenant_id = $1 AND r.smith_id = $2 AND chain.place < $4) \
-                     SELECT transcript FROM chain WHERE transcript IS NOT NULL \
-                     ORDER BY place DESC",
+                     WHERE r.tenant_id = $1 AND r.smith_id = $2 AND chain.place < $4 \
+                     AND chain.bytes + COALESCE(OCTET_LENGTH(r.transcript), 0) <= $5) \
+                     SELECT runs.transcript FROM chain JOIN runs ON runs.id = chain.id \
+                     WHERE runs.tenant_id = $1 AND runs.transcript IS NOT NULL \
+                     ORDER BY chain.place DESC",
                 )
                 .bind(tenant_id)
                 .bind(smith_id)
                 .bind(run_id)
                 .bind(limit)
+                .bind($crate::store::sql::runs::HISTORY_BYTES)
                 .fetch_all(&self.read)
                 .await?)
             }

@@ -83,7 +83,7 @@ macro_rules! impl_smiths {
                 filter: &SmithFilter,
                 before: Option<&str>,
                 limit: i64,
-            ) -> Result<Vec<SmithRow>> {
+            ) -> Result<Rows<SmithRow>> {
                 let Some(prefix) = filter.external_id_prefix.as_deref() else {
                     return Ok($crate::store::sql::select_page!(
                         &self.read,
@@ -95,16 +95,18 @@ macro_rules! impl_smiths {
                             (" AND agent_id = ", &filter.agent_id),
                         ],
                         before,
-                        limit
-                    ));
+                        limit,
+ within &["profile", "overrides"]
+));
                 };
                 // What a prefix finds is sorted: by ids alone, so that no rows are carried along.
-                let mut query = sqlx::QueryBuilder::new(
-                    "SELECT * FROM smiths WHERE id IN (SELECT id FROM smiths \
-                     WHERE deleted_at IS NULL AND tenant_id = ",
-                );
-                query.push_bind(tenant_id.to_owned());
                 let end = $crate::store::sql::prefix_end(prefix);
+                let build = |columns: &str, limit: i64| {
+                let mut query = sqlx::QueryBuilder::new(format!(
+                    "SELECT {columns} FROM smiths WHERE id IN (SELECT id FROM smiths \
+                     WHERE deleted_at IS NULL AND tenant_id = "
+                ));
+                query.push_bind(tenant_id.to_owned());
                 for (sql, value) in [
                     (" AND external_id >= ", Some(prefix)),
                     (" AND external_id < ", end.as_deref()),
@@ -121,7 +123,14 @@ macro_rules! impl_smiths {
                 query.push(" ORDER BY id DESC LIMIT ");
                 query.push_bind(limit);
                 query.push(") ORDER BY id DESC");
-                Ok(query.build_query_as().fetch_all(&self.read).await?)
+                query
+                };
+                Ok($crate::store::sql::select_within!(
+                    &self.read,
+                    build,
+                    limit,
+                    &["profile", "overrides"]
+                ))
             }
 
             async fn update_smith(
@@ -216,17 +225,28 @@ macro_rules! impl_smiths {
                 smith_id: &str,
                 before: Option<i64>,
                 limit: i64,
-            ) -> Result<Vec<SmithRevisionRow>> {
-                Ok(sqlx::query_as(
-                    "SELECT * FROM smith_revisions WHERE tenant_id = $1 AND smith_id = $2 \
-                     AND ($3 IS NULL OR version < $3) ORDER BY version DESC LIMIT $4",
-                )
-                .bind(tenant_id)
-                .bind(smith_id)
-                .bind(before)
-                .bind(limit)
-                .fetch_all(&self.read)
-                .await?)
+            ) -> Result<Rows<SmithRevisionRow>> {
+                let build = |columns: &str, limit: i64| {
+                    let mut query = sqlx::QueryBuilder::new(format!(
+                        "SELECT {columns} FROM smith_revisions WHERE tenant_id = "
+                    ));
+                    query.push_bind(tenant_id.to_owned());
+                    query.push(" AND smith_id = ");
+                    query.push_bind(smith_id.to_owned());
+                    if let Some(before) = before {
+                        query.push(" AND version < ");
+                        query.push_bind(before);
+                    }
+                    query.push(" ORDER BY version DESC LIMIT ");
+                    query.push_bind(limit);
+                    query
+                };
+                Ok($crate::store::sql::select_within!(
+                    &self.read,
+                    build,
+                    limit,
+                    &["snapshot"]
+                ))
             }
 
             async fn smith_revision(

@@ -116,6 +116,17 @@ macro_rules! impl_traces {
                 .await?)
             }
 
+            async fn trace_size(&self, tenant_id: &str, trace_id: &str) -> Result<(i64, i64)> {
+                Ok(sqlx::query_as(
+                    "SELECT COUNT(*), CAST(COALESCE(SUM(OCTET_LENGTH(attributes)), 0) AS BIGINT) \
+                     FROM spans WHERE tenant_id = $1 AND trace_id = $2",
+                )
+                .bind(tenant_id)
+                .bind(trace_id)
+                .fetch_one(&self.read)
+                .await?)
+            }
+
             async fn ingest_traces(&self, traces: &[TraceRecord]) -> Result<()> {
                 let mut tx = self.write.begin().await?;
                 let rows: Vec<_> = traces.iter().map(|record| &record.trace).collect();

@@ -101,13 +101,14 @@ macro_rules! impl_vector_stores {
                 tenant_id: &str,
                 smith_id: Option<&str>,
                 slice: &Slice,
-            ) -> Result<Vec<VectorStoreRow>> {
+            ) -> Result<Rows<VectorStoreRow>> {
                 Ok($crate::store::sql::select_slice!(
                     &self.read,
                     "SELECT * FROM vector_stores WHERE tenant_id = ",
                     tenant_id,
                     [(" AND smith_id = ", smith_id)],
-                    slice
+                    slice,
+                    within & ["description", "metadata"]
                 ))
             }
 

@@ -41,21 +41,33 @@ pub async fn search(
         ..RunFilter::default()
     };
     let mut found = Vec::new();
-    for run in store.runs(tenant_id, &filter, None, RUNS).await? {
-        let transcript = run.transcript.as_deref().unwrap_or("[]");
-        let turns: Vec<Turn> = serde_json::from_str(transcript).map_err(ApiError::internal)?;
-        for turn in turns {
-            if !matches!(turn.role, Role::User | Role::Assistant) {
-                continue;
-            }
-            let text = joined_text(&turn.parts);
-            let score = score(&words, &text);
-            if score > 0.0 {
-                found.push(Hit {
-                    thread_id: run.thread_id.clone(),
-                    content: text.chars().take(CHARS).collect(),
-                    score,
-                });
+    let mut left = RUNS;
+    let mut before: Option<String> = None;
+    while left > 0 {
+        let page = store
+            .runs(tenant_id, &filter, before.as_deref(), left)
+            .await?;
+        left -= page.len() as i64;
+        before = page.last().map(|run| run.id.clone());
+        if !page.is_cut() {
+            left = 0;
+        }
+        for run in page {
+            let transcript = run.transcript.as_deref().unwrap_or("[]");
+            let turns: Vec<Turn> = serde_json::from_str(transcript).map_err(ApiError::internal)?;
+            for turn in turns {
+                if !matches!(turn.role, Role::User | Role::Assistant) {
+                    continue;
+                }
+                let text = joined_text(&turn.parts);
+                let score = score(&words, &text);
+                if score > 0.0 {
+                    found.push(Hit {
+                        thread_id: run.thread_id.clone(),
+                        content: text.chars().take(CHARS).collect(),
+                        score,
+                    });
+                }
             }
         }
     }

@@ -1,0 +1,121 @@
+//! What is kept for a while: the trait behind retention.
+
+use async_trait::async_trait;
+
+use super::Result;
+
+/// What is pruned by its age, tenant by tenant.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Aging {
+    /// Runs that have ended, with their frames, approvals and traces.
+    Runs,
+    /// The frames of runs that have ended.
+    Frames,
+    Events,
+    /// Deliveries that have ended.
+    Deliveries,
+    Traces,
+    /// Entries of the usage ledger; sums stay.
+    UsageEvents,
+}
+
+impl Aging {
+    /// All, in the order in which they are pruned.
+    pub const ALL: [Self; 6] = [
+        Self::Frames,
+        Self::Runs,
+        Self::Deliveries,
+        Self::Events,
+        Self::Traces,
+        Self::UsageEvents,
+    ];
+}
+
+const HOUR: i64 = 3600 * 1_000_000;
+const DAY: i64 = 24 * HOUR;
+
+/// What is deleted of all tenants by its age alone: how, and how old it becomes in microseconds. A
+/// token that ran out proves nothing any more; one that was revoked and never runs out stays.
+pub(super) const SWEPT: [(&str, i64); 10] = [
+    (
+        "DELETE FROM idempotency WHERE (tenant_id, key) IN \
+         (SELECT tenant_id, key FROM idempotency WHERE created_at < $1 LIMIT $2)",
+        DAY,
+    ),
+    (
+        "DELETE FROM oauth_states WHERE id IN \
+         (SELECT id FROM oauth_states WHERE created_at < $1 LIMIT $2)",
+        HOUR,
+    ),
+    (
+        "DELETE FROM connector_clients WHERE used_at IS NULL AND id IN \
+         (SELECT id FROM connector_clients WHERE used_at IS NULL AND created_at < $1 LIMIT $2)",
+        DAY,
+    ),
+    // One that was let in long ago and has nothing left that it could use.
+    (
+        "DELETE FROM connector_clients WHERE id IN (SELECT id FROM connector_clients \
+         WHERE used_at < $1 AND NOT EXISTS (SELECT 1 FROM connector_grants g \
+         WHERE g.client_id = connector_clients.id) LIMIT $2)",
+        DAY,
+    ),
+    (
+        "DELETE FROM authorize_requests WHERE id IN \
+         (SELECT id FROM authorize_requests WHERE created_at < $1 LIMIT $2)",
+        HOUR,
+    ),
+    (
+        "DELETE FROM connector_codes WHERE id IN \
+         (SELECT id FROM connector_codes WHERE created_at < $1 LIMIT $2)",
+        HOUR,
+    ),
+    (
+        "DELETE FROM connector_grants WHERE id IN \
+         (SELECT id FROM connector_grants WHERE expires_at < $1 LIMIT $2)",
+        DAY,
+    ),
+    (
+        "DELETE FROM files WHERE NOT complete AND id IN \
+         (SELECT id FROM files WHERE NOT complete AND created_at < $1 LIMIT $2)",
+        DAY,
+    ),
+    (
+        "DELETE FROM tokens WHERE id IN (SELECT id FROM tokens WHERE expires_at < $1 LIMIT $2)",
+        30 * DAY,
+    ),
+    (
+        "DELETE FROM journal_marks WHERE journal_id IN \
+         (SELECT journal_id FROM journal_marks WHERE noted_at < $1 LIMIT $2)",
+        7 * DAY,
+    ),
+];
+
+/// Leases of whole tasks, and what is deleted because it is old. Each call writes one small
+/// transaction.
+#[async_trait]
+pub trait RetentionStore: Send + Sync {
+    /// Takes or prolongs the lease of a task; `false` when another node has it.
+    async fn take_lease(&self, name: &str, node_id: &str, now: i64, until: i64) -> Result<bool>;
+    /// Tenants with ids above `after`, and what they set for themselves (JSON).
+    async fn retained(&self, after: &str, limit: i64) -> Result<Vec<(String, Option<String>)>>;
+    /// What a tenant set for itself (JSON).
+    async fn retention(&self, tenant_id: &str) -> Result<Option<String>>;
+    async fn put_retention(&self, tenant_id: &str, document: &str) -> Result<()>;
+    /// Finds the oldest of a tenant that were there before `before`, at most `limit`: reads only.
+    async fn aged(
+        &self,
+        what: Aging,
+        tenant_id: &str,
+        before: i64,
+        limit: i64,
+    ) -> Result<Vec<String>>;
+    /// Deletes what was found.
+    async fn prune(&self, what: Aging, tenant_id: &str, ids: &[String]) -> Result<()>;
+    /// Deletes of what has outlived its use in all tenants, at most `limit`; `kind` is below
+    /// [`Self::sweeps`]. Answers how many there were.
+    async fn sweep(&self, kind: usize, now: i64, limit: i64) -> Result<u64>;
+    /// How many kinds there are.
+    fn sweeps(&self) -> usize {
+        SWEPT.len()
+    }
+}
