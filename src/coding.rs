@@ -121,14 +121,44 @@ impl Unpacker {
         self.stages.iter().all(|stage| stage.is_ended)
     }
 
-    /// All of `packed`, when it is whole and becomes at most `limit` bytes. Looks up now and then,
-    /// so that a worker has other things to do meanwhile.
-    pub async fn whole(mut self, packed: Bytes, limit: usize) -> Result<Bytes, CodingError> {
-        let mut out = BytesMut::new();
+    /// All of `packed`, when it is whole and becomes at most `limit` bytes. It is unpacked twice: first
+    /// to see how much it becomes, which keeps nothing of a bomb.
+    pub async fn whole(self, packed: Bytes, limit: usize) -> Result<Bytes, CodingError> {
+        let length = self.again()?.run(packed.clone(), limit, None).await?;
+        let mut out = BytesMut::with_capacity(length + PIECE_BYTES);
+        self.run(packed, limit, Some(&mut out)).await?;
+        Ok(out.freeze())
+    }
+
+    /// The same from the beginning.
+    fn again(&self) -> Result<Self, CodingError> {
+        let mut stages = Vec::with_capacity(self.stages.len());
+        for stage in &self.stages {
+            stages.extend(codec_of(stage.codec.name())?.map(Stage::new));
+        }
+        Ok(Self { stages })
+    }
+
+    /// Unpacks all of `packed` into `out`, if it is wanted; how much it was. Looks up now and then, so
+    /// that a worker has other things to do meanwhile.
+    async fn run(
+        mut self,
+        packed: Bytes,
+        limit: usize,
+        mut out: Option<&mut BytesMut>,
+    ) -> Result<usize, CodingError> {
         self.push(packed);
-        let mut pieces = 0;
-        while self.pull(&mut out)? {
-            if out.len() > limit {
+        let mut scratch = BytesMut::new();
+        let (mut length, mut pieces) = (0, 0);
+        loop {
+            let into = out.as_deref_mut().unwrap_or(&mut scratch);
+            let before = into.len();
+            if !self.pull(into)? {
+                break;
+            }
+            length += into.len() - before;
+            scratch.clear();
+            if length > limit {
                 return Err(CodingError::TooLarge(limit));
             }
             pieces += 1;
@@ -138,7 +168,7 @@ impl Unpacker {
         }
         match self.stages.iter().find(|stage| !stage.is_ended) {
             Some(cut) => Err(cut.broken()),
-            None => Ok(out.freeze()),
+            None => Ok(length),
         }
     }
 }
@@ -382,6 +412,24 @@ pub mod tests {
             for length in [1, both.len()] {
                 let out = in_pieces(unpacker(&[coding]), &both, length);
                 assert_eq!(out.expect("valid"), b"one two", "{coding} by {length}");
+            }
+        }
+    }
+
+    #[tokio::test]
+    async fn a_whole_body_takes_as_much_as_it_is() {
+        for coding in CODINGS {
+            for length in [0, 1, PIECE_BYTES, 100_000] {
+                let plain = vec![7; length];
+                let bytes = Bytes::from(packed(coding, &plain));
+                let whole = unpacker(&[coding])
+                    .whole(bytes.clone(), length.max(1))
+                    .await;
+                assert!(whole.expect("valid") == plain, "{coding} {length}");
+                if length > 0 {
+                    let told = unpacker(&[coding]).whole(bytes, length - 1).await;
+                    assert_eq!(told, Err(CodingError::TooLarge(length - 1)), "{coding}");
+                }
             }
         }
     }

@@ -468,6 +468,31 @@ async fn a_text_that_looks_like_the_end_is_none() {
     }
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn a_last_event_without_its_empty_line_counts() {
+    let (harness, provider) = started(|_| {}).await;
+    let end = CHAT_STREAM.find("\n\ndata: [DONE]").expect("an end");
+    for whole in [true, false] {
+        // Behind the last event, and within it.
+        let cut = if whole { end } else { end - 9 };
+        provider.on("m", vec![Send(sse(&CHAT_STREAM[..cut]))]);
+        let smith = harness.smith("p-chat/m").await;
+        let body = json!({ "model": "", "stream": true, "messages": [{ "role": "user", "content": "hi" }] });
+        for call in [
+            harness.chat("p-chat/m", true),
+            harness
+                .post("/v1/chat/completions", &body)
+                .header("IC-Smith-Id", &smith),
+        ] {
+            let stream = text(call.send().await).await;
+            assert_eq!(said(&stream), "Hello", "{stream}");
+            assert_eq!(stream.contains("\"error\":{"), !whole, "{stream}");
+        }
+        let answer = responses(&harness, "p-chat/m", false).send().await;
+        assert_eq!(answer.expect("an answer").status().is_success(), whole);
+    }
+}
+
 /// What comes on a connection of its own, with the time of each piece.
 async fn raw(
     harness: &Harness,
