@@ -19,7 +19,7 @@ use crate::ids;
 use crate::limit::Permit;
 use crate::run::{RunRequest, Thread, attachments};
 use crate::store::now_seconds;
-use crate::wire::chat::{self, ChatRequest, EventGate, Peek, StreamEncoder, decode};
+use crate::wire::chat::{self, ChatRequest, CustomTools, EventGate, Peek, StreamEncoder, decode};
 use crate::wire::{Plain, PlainEncoder, parse, readable};
 
 /// The wire's name in metrics.
@@ -109,6 +109,7 @@ async fn begin(exchange: &mut Exchange) -> Result<Plan, ApiError> {
                 model,
                 include_usage: chat::forward::asks_for_usage(&body),
                 has_functions: chat::forward::has_functions(&body),
+                custom: CustomTools::of(&body),
                 answer,
                 _permit: permit,
             })),
@@ -131,6 +132,7 @@ async fn begin(exchange: &mut Exchange) -> Result<Plan, ApiError> {
         model,
         include_usage,
         has_functions,
+        custom: CustomTools::of(&body),
         answer,
         _permit: permit,
     })))
@@ -154,6 +156,7 @@ struct SmithTurn {
     stream: bool,
     include_usage: bool,
     has_functions: bool,
+    custom: CustomTools,
     own_tools: bool,
 }
 
@@ -197,6 +200,7 @@ async fn smith_turn(
             stream,
             include_usage,
             has_functions,
+            custom: CustomTools::default(),
             own_tools: true,
         })));
     }
@@ -243,6 +247,7 @@ async fn smith_turn(
         stream,
         include_usage,
         has_functions,
+        custom: CustomTools::of(body),
         own_tools,
     })))
 }
@@ -264,7 +269,8 @@ impl SmithTurn {
         let mut encoder = PlainEncoder {
             plain: self.plain(),
             inner: StreamEncoder::new(&self.id(), now_seconds(), &self.model, self.include_usage)
-                .with_functions(self.has_functions),
+                .with_functions(self.has_functions)
+                .with_custom(self.custom.clone()),
         };
         let turn = self.turn;
         exchange.start_stream(&[]).await?;
@@ -281,6 +287,7 @@ impl SmithTurn {
                 if has_functions {
                     body = chat::as_function_call(body);
                 }
+                self.custom.restore(&mut body);
                 exchange
                     .respond_json(StatusCode::OK, body.to_string().into())
                     .await
@@ -297,6 +304,7 @@ struct Translate {
     model: String,
     include_usage: bool,
     has_functions: bool,
+    custom: CustomTools,
     answer: Answer,
     _permit: Permit,
 }
@@ -312,13 +320,15 @@ impl Translate {
                 if self.has_functions {
                     body = chat::as_function_call(body);
                 }
+                self.custom.restore(&mut body);
                 exchange
                     .respond_json(StatusCode::OK, body.to_string().into())
                     .await
             }
             Answer::Stream(mut call) => {
                 let mut encoder = StreamEncoder::new(&id, created, &self.model, self.include_usage)
-                    .with_functions(self.has_functions);
+                    .with_functions(self.has_functions)
+                    .with_custom(self.custom);
                 translate_stream(exchange, &self.tenant_id, &mut call, &mut encoder, WIRE).await
             }
         }

@@ -238,3 +238,53 @@ async fn what_is_no_tool_is_still_refused_by_name() {
         assert_eq!((status, &error["param"]), (400, &json!(param)), "{error}");
     }
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn custom_tools_of_chat_completions_come_back_as_theirs() {
+    let harness = Harness::start().await;
+    let tools = json!([
+        { "type": "custom", "custom": { "name": "apply_patch", "description": "Edits files.",
+            "format": { "type": "grammar", "grammar": { "syntax": "regex", "definition": "a+" } } } },
+        { "type": "web_search" },
+    ]);
+    let smith = harness.smith("openai-chat/script").await;
+    let mut body = json!({ "model": "", "tools": tools,
+        "messages": [{ "role": "user", "content": PATCH }] });
+    let send = |body: &Value| {
+        harness
+            .post("/v1/chat/completions", body)
+            .header("ic-smith-id", &smith)
+            .send()
+    };
+    let whole = ok(send(&body).await).await;
+    let call = &whole["choices"][0]["message"]["tool_calls"][0];
+    assert_eq!(call["type"], "custom", "{whole}");
+    assert_eq!(call["custom"]["input"], "*** Begin Patch\n+\"x\"");
+    let sent = harness.mock.last().body["tools"].to_string();
+    assert!(
+        sent.contains("a+") && !sent.contains("web_search"),
+        "{sent}"
+    );
+    body["stream"] = json!(true);
+    let streamed = text(send(&body).await).await;
+    let inputs: String = data_lines(&streamed)
+        .iter()
+        .filter_map(|line| serde_json::from_str::<Value>(line).ok())
+        .filter_map(|chunk| {
+            let call = chunk.pointer("/choices/0/delta/tool_calls/0/custom/input")?;
+            call.as_str().map(str::to_owned)
+        })
+        .collect();
+    assert_eq!(inputs, "*** Begin Patch\n+\"x\"", "{streamed}");
+    let id = call["id"].as_str().expect("an id");
+    let history = json!({ "model": "anthropic/text", "tools": tools, "messages": [
+        { "role": "user", "content": "Go" },
+        { "role": "assistant", "content": null, "tool_calls": [call] },
+        { "role": "tool", "tool_call_id": id, "content": "Patched" } ] });
+    ok(harness.post("/v1/chat/completions", &history).send().await).await;
+    let sent = harness.mock.last().body.to_string();
+    assert!(
+        sent.contains("*** Begin Patch") && sent.contains("Patched"),
+        "{sent}"
+    );
+}

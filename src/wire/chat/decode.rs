@@ -10,6 +10,7 @@ use crate::model::{
     Caching, Effort, ModelRequest, Params, Part, ResponseFormat, Role, Source, ToolChoice, ToolDef,
     Turn, reasoning_of,
 };
+use crate::wire::responses::tools::custom;
 
 /// `POST /v1/chat/completions`, as sent.
 #[derive(Debug, Deserialize)]
@@ -116,7 +117,18 @@ struct ToolCall {
     #[serde(default)]
     function: Option<Function>,
     #[serde(default)]
+    custom: Option<CustomCall>,
+    #[serde(default)]
     extra_content: Option<Value>,
+}
+
+/// A call of a tool whose input is free text.
+#[derive(Debug, Deserialize)]
+struct CustomCall {
+    #[serde(default, deserialize_with = "given::text")]
+    name: Option<String>,
+    #[serde(default)]
+    input: Value,
 }
 
 #[derive(Debug, Deserialize)]
@@ -135,6 +147,8 @@ struct Tool {
     function: Option<FunctionDef>,
     #[serde(default)]
     cache_control: Value,
+    #[serde(default)]
+    custom: Value,
 }
 
 #[derive(Debug, Deserialize)]
@@ -383,7 +397,12 @@ fn decode_message(
 
 fn decode_call(call: ToolCall, field: &dyn Fn(&str) -> String) -> Result<Part, ApiError> {
     let missing = |name: &str| ApiError::invalid(field(name), "is missing");
-    let function = call.function.ok_or_else(|| missing("function"))?;
+    let custom = call.custom.map(|custom| Function {
+        arguments: serde_json::json!({ "input": custom.input }),
+        name: custom.name,
+    });
+    let function = call.function.or(custom);
+    let function = function.ok_or_else(|| missing("function"))?;
     let id = call.id.filter(|id| !id.is_empty());
     let id = id.ok_or_else(|| missing("id"))?;
     let signature = call
@@ -586,14 +605,14 @@ fn decode_tools(tools: Vec<Tool>, caching: &mut Caching) -> Result<Vec<ToolDef>,
     tools
         .into_iter()
         .enumerate()
+        // What only a provider could run is not used, as the wire's other members are not.
+        .filter(|(_, tool)| matches!(tool.kind.as_deref(), None | Some("function" | "custom")))
         .map(|(at, tool)| {
-            let kind = tool.kind.as_deref().unwrap_or("function");
-            if kind != "function" {
-                return Err(ApiError::bad_request(
-                    "unsupported_tools",
-                    format!("tools of type '{kind}' are not supported"),
-                )
-                .param(format!("tools[{at}].type")));
+            if tool.kind.as_deref() == Some("custom") {
+                let name = tool.custom["name"].as_str().filter(|name| !name.is_empty());
+                let missing =
+                    || ApiError::invalid(format!("tools[{at}].custom.name"), "is missing");
+                return Ok(custom(name.ok_or_else(missing)?, &tool.custom));
             }
             let function = tool
                 .function
@@ -648,6 +667,7 @@ fn decode_choice(choice: &Value, tools: &[ToolDef]) -> Result<ToolChoice, ApiErr
     }
     let name = choice["function"]["name"]
         .as_str()
+        .or(choice["custom"]["name"].as_str())
         .ok_or_else(|| bad("must be a string or name a function".to_owned()))?;
     if !tools.iter().any(|t| t.name == name) {
         return Err(bad(format!("'{name}' is none of the tools")));

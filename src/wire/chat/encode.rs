@@ -3,12 +3,14 @@
 use bytes::{BufMut, Bytes, BytesMut};
 use serde_json::{Value, json};
 
+use super::custom::CustomTools;
 use super::{finish_reason, usage_out};
 use crate::error::ApiError;
 use crate::frame::{Escaped, Frame, StopReason, Usage};
 use crate::model::Part;
 use crate::run::Collected;
 use crate::sse;
+use crate::wire::responses::tools::input_of;
 use crate::wire::{AnswerEncoder, FrameEncoder};
 
 /// Writes one streamed answer. Everything that every chunk repeats is made once.
@@ -23,6 +25,14 @@ pub struct StreamEncoder {
     role_sent: bool,
     ended: bool,
     chunks: u64,
+    custom: Option<Box<Custom>>,
+}
+
+/// Calls of custom tools, whose input is told when it is whole.
+struct Custom {
+    names: CustomTools,
+    /// Under way: their index and the escaped arguments so far.
+    open: Vec<(u32, Vec<u8>)>,
 }
 
 const TAIL: &[u8] = b"},\"finish_reason\":null}]}";
@@ -50,6 +60,7 @@ impl StreamEncoder {
             role_sent: false,
             ended: false,
             chunks: 0,
+            custom: None,
         }
     }
 
@@ -57,6 +68,52 @@ impl StreamEncoder {
     pub fn with_functions(mut self, has_functions: bool) -> Self {
         self.has_functions = has_functions;
         self
+    }
+
+    /// For a request that has custom tools.
+    pub fn with_custom(mut self, names: CustomTools) -> Self {
+        self.custom = (!names.is_empty()).then(|| {
+            let open = Vec::new();
+            Box::new(Custom { names, open })
+        });
+        self
+    }
+
+    /// Takes a frame of a custom tool's call; `false` for all others.
+    fn of_custom(&mut self, frame: &Frame, buf: &mut BytesMut) -> bool {
+        let Some(custom) = &mut self.custom else {
+            return false;
+        };
+        let call = match frame {
+            Frame::ToolStarted { index, id, name } => {
+                let name = String::from_utf8_lossy(name);
+                if !custom.names.has(&name) {
+                    return false;
+                }
+                custom.open.push((*index, Vec::new()));
+                json!([{ "index": index, "id": String::from_utf8_lossy(id), "type": "custom",
+                    "custom": { "name": name, "input": "" } }])
+            }
+            Frame::ToolArgs { index, delta } => {
+                let open = custom.open.iter_mut().find(|(at, _)| at == index);
+                let Some((_, arguments)) = open else {
+                    return false;
+                };
+                arguments.extend_from_slice(delta.as_bytes());
+                return true;
+            }
+            Frame::ToolDone { index, .. } => {
+                let Some(place) = custom.open.iter().position(|(at, _)| at == index) else {
+                    return false;
+                };
+                let (_, arguments) = custom.open.swap_remove(place);
+                let arguments = Escaped::from_valid(arguments.into()).unescape();
+                json!([{ "index": index, "custom": { "input": input_of(&arguments) } }])
+            }
+            _ => return false,
+        };
+        self.delta(buf, &[b"\"tool_calls\":", call.to_string().as_bytes()]);
+        true
     }
 
     fn delta(&mut self, buf: &mut BytesMut, parts: &[&[u8]]) {
@@ -81,6 +138,9 @@ impl StreamEncoder {
 
 impl FrameEncoder for StreamEncoder {
     fn frame(&mut self, frame: &Frame, buf: &mut BytesMut) {
+        if self.custom.is_some() && self.of_custom(frame, buf) {
+            return;
+        }
         match frame {
             Frame::ModelStarted { .. } => self.role(buf),
             Frame::Text(text) => self.delta(buf, &[b"\"content\":\"", text.as_bytes(), b"\""]),
@@ -162,6 +222,12 @@ impl FrameEncoder for StreamEncoder {
 impl AnswerEncoder for StreamEncoder {
     fn finish(&mut self, stop: StopReason, usage: &Usage, buf: &mut BytesMut) {
         self.role(buf);
+        // A call whose end was not told ends with the answer.
+        let open = self.custom.as_ref().map(|custom| custom.open.clone());
+        for (index, _) in open.unwrap_or_default() {
+            let signature = Bytes::new();
+            self.of_custom(&Frame::ToolDone { index, signature }, buf);
+        }
         self.chunks += 1;
         buf.put_slice(b"data: ");
         buf.put_slice(&self.head);

@@ -4,11 +4,13 @@
 //! answer), `approval` (decisions on approvals), `forward` (a body that is passed on to a provider of the same wire).
 
 pub mod approval;
+pub mod custom;
 pub mod decode;
 pub mod encode;
 pub mod forward;
 
 pub use approval::{approval_of, decisions, without_decisions};
+pub use custom::CustomTools;
 pub use decode::{ChatRequest, decode};
 pub use encode::{StreamEncoder, as_function_call, full_answer};
 pub use forward::{EventGate, Forwarded, Peek};

@@ -68,7 +68,8 @@ fn function(name: String, tool: &Value) -> ToolDef {
     }
 }
 
-fn custom(name: &str, tool: &Value) -> ToolDef {
+/// A tool of free text, as a function of one text.
+pub fn custom(name: &str, tool: &Value) -> ToolDef {
     let mut description = tool["description"].as_str().unwrap_or_default().to_owned();
     let format = match tool["format"]["grammar"].is_object() {
         true => &tool["format"]["grammar"],
@@ -252,7 +253,7 @@ impl Shapes {
 }
 
 /// The text that a model gave to a custom tool.
-fn input_of(arguments: &str) -> String {
+pub fn input_of(arguments: &str) -> String {
     match serde_json::from_str(arguments) {
         Ok(Value::Object(mut members)) => match members.remove("input") {
             Some(Value::String(input)) => input,
