@@ -757,8 +757,8 @@ mod tests {
                 "tool_choice",
             ),
             (
-                serde_json::json!({ "messages": message, "tools": [{ "type": "web" }] }),
-                "tools[0].type",
+                serde_json::json!({ "messages": message, "tools": [{ "type": "custom" }] }),
+                "tools[0].custom.name",
             ),
         ] {
             let error = error_of(body.clone());
