@@ -480,10 +480,7 @@ mod tests {
             (json!({ "input": [7] }), "input[0]"),
             (json!({ "input": [{ "role": "user" }] }), "input[0]"),
             (json!({ "stream": "yes" }), "stream"),
-            (
-                json!({ "tools": [{ "type": "web_search" }] }),
-                "tools[0].type",
-            ),
+            (json!({ "tools": [{ "name": "x" }] }), "tools[0].type"),
             (
                 json!({ "tools": [{ "type": "function" }] }),
                 "tools[0].name",
