@@ -55,7 +55,7 @@ async fn files_are_inlined(store: Option<String>) {
     .await;
     // More than one piece of the store, and a label that its bytes belie.
     let mut long = PNG.to_vec();
-    long.resize(1_500_000, 7);
+    long.resize(1_050_000, 7);
     let png = upload(&harness, &harness.token, "anvil.bin", "text/plain", &long).await;
     let note = upload(
         &harness,
@@ -203,7 +203,7 @@ async fn files_of_others_are_not_there(store: Option<String>) {
     let admin = harness.token.clone();
     for (model, id, status_is) in [
         ("anthropic/text", "file-none", 404),
-        ("openai-chat/text", "file-01JAAAAAAAAAAAAAAAAAAAAAAA", 404),
+        ("openai-chat/text", "file-01KAAAAAAAAAAAAAAAAAAAAAAA", 404),
         ("openai-chat/text", "file-6F2ksmvXxt4VdoqmHRw6kL", 200),
     ] {
         let answer = send(admin.clone(), chat_path, chat(model, parts(id)))

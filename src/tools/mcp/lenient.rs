@@ -71,17 +71,48 @@ impl Open {
         open.insert(asked.id.clone(), asked.kind);
     }
 
-    fn take(&self, id: &Value) -> Option<Asked> {
-        let id = match id {
-            Value::String(text) => match text.parse() {
-                Ok(number) => RequestId::Number(number),
-                Err(_) => RequestId::String(text.as_str().into()),
-            },
-            Value::Number(number) => RequestId::Number(whole(number)?),
-            _ => return None,
-        };
-        let kind = self.0.lock().remove(&id)?;
+    fn take(&self, id: &RequestId) -> Option<Asked> {
+        let kind = self.0.lock().remove(id)?;
+        let id = id.clone();
         Some(Asked { id, kind })
+    }
+}
+
+/// An id, which may come back as text or as a fraction.
+fn id_of(value: &Value) -> Option<RequestId> {
+    match value {
+        Value::String(text) => Some(match text.parse() {
+            Ok(number) => RequestId::Number(number),
+            Err(_) => RequestId::String(text.as_str().into()),
+        }),
+        Value::Number(number) => Some(RequestId::Number(whole(number)?)),
+        _ => None,
+    }
+}
+
+/// Which request an answer is to; `Err` for one to a request of somebody else.
+fn answered(
+    id: Option<RequestId>,
+    is_error: bool,
+    asked: Option<&Asked>,
+    open: &Open,
+) -> Result<Option<Asked>, ()> {
+    let Some(asked) = asked else {
+        return Ok(id.and_then(|id| open.take(&id)));
+    };
+    let is_theirs = match &id {
+        None => true,
+        // A proxy that cannot know the id makes one up.
+        Some(RequestId::String(_)) if is_error => true,
+        Some(id) => *id == asked.id,
+    };
+    if is_theirs {
+        open.take(&asked.id);
+        return Ok(Some(asked.clone()));
+    }
+    match id.and_then(|id| open.take(&id)) {
+        Some(other) => Ok(Some(other)),
+        None => Err(()),
     }
 }
 
@@ -145,12 +176,8 @@ fn message(value: Value, asked: Option<&Asked>, open: &Open) -> Option<ServerJso
         .get("method")
         .is_none_or(|method| !method.is_string())
     {
-        let mut known = open.take(message.get("id").unwrap_or(&Value::Null));
-        if let (None, Some(asked)) = (&known, asked) {
-            // What comes as the answer to a request is the answer to that request.
-            known = open.take(&asked.id.clone().into_json_value());
-            known = known.or_else(|| Some(asked.clone()));
-        }
+        let id = message.get("id").and_then(id_of);
+        let known = answered(id, is_there("error"), asked, open).ok()?;
         let id = known
             .as_ref()
             .map(|asked| asked.id.clone().into_json_value());
@@ -608,6 +635,26 @@ mod tests {
             };
             assert_eq!((error.error.code.0, &*error.error.message), (code, said));
             assert_eq!(error.id, Some(RequestId::Number(1)));
+        }
+    }
+
+    #[test]
+    fn an_answer_to_another_request_is_not_taken() {
+        let asked = Asked {
+            id: RequestId::Number(3),
+            kind: Kind::CallTool,
+        };
+        for (id, is_taken) in [
+            (json!(3), true),
+            (json!(3.0), true),
+            (json!(null), true),
+            (json!(4), false),
+            (json!("4"), false),
+            (json!("other"), false),
+        ] {
+            let body = json!({ "id": id, "result": { "content": "x" } }).to_string();
+            let read = messages(body.as_bytes(), Some(&asked), &Open::default()).expect("JSON");
+            assert_eq!(!read.is_empty(), is_taken, "{id}");
         }
     }
 
