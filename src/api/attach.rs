@@ -31,7 +31,7 @@ pub struct ImportIn {
 pub struct AttachIn {
     /// All smiths of the default agent.
     #[serde(default)]
-    pub all: bool,
+    pub all: Option<bool>,
     #[serde(default)]
     pub smith_ids: Option<Vec<String>>,
 }
@@ -81,7 +81,8 @@ pub async fn attach(
     caller.require_admin()?;
     let agent = found(&gateway, &caller.tenant_id, &id).await?;
     let named = input.smith_ids.unwrap_or_default();
-    if named.is_empty() && !input.all {
+    let all = input.all.unwrap_or(false);
+    if named.is_empty() && !all {
         return Err(ApiError::bad_request(
             "nothing_to_update",
             "name smiths, or ask for all of the default agent's",
@@ -89,7 +90,7 @@ pub async fn attach(
         .param("smith_ids"));
     }
     let mut attached = Vec::new();
-    if input.all {
+    if all {
         let template = new_agent(
             &caller.tenant_id,
             "Default agent",

@@ -7,7 +7,7 @@ use std::time::Duration;
 use reqwest::Method;
 use serde_json::{Value, json};
 use smithgate::auth::{Mint, MintedScope};
-use smithgate::store::{ApprovalRow, Tenant, now_micros};
+use smithgate::store::{ApprovalRow, AuthorizeRequestRow, Tenant, now_micros};
 
 use crate::support::{Harness, ok};
 
@@ -203,6 +203,23 @@ pub async fn one_of_each(harness: &Harness, smith: &str) -> Owned {
         .insert_approval(&approval)
         .await
         .expect("written");
+    let host_body = json!({ "client_name": "H", "redirect_uris": ["https://host.example/back"] });
+    let host = harness.client.post(harness.url("/oauth/register"));
+    let host = ok(host.json(&host_body).send().await).await;
+    let request = AuthorizeRequestRow {
+        id: "oar_1".to_owned(),
+        tenant_id: harness.tenant.clone(),
+        client_id: host["client_id"].as_str().expect("an id").to_owned(),
+        deployment_id: deployment.clone(),
+        redirect_uri: "https://host.example/back".to_owned(),
+        resource: "https://gateway.example/mcp".to_owned(),
+        challenge: "c".to_owned(),
+        state: None,
+        issuer: "https://gateway.example".to_owned(),
+        created_at: now_micros(),
+    };
+    let waiting = harness.gateway.store.insert_authorize_request(&request);
+    waiting.await.expect("written");
     let trace = run.replace("run_", "trc_");
     let smith = smith.to_owned();
     let one = |id: &str| vec![id.to_owned()];
@@ -232,6 +249,12 @@ pub async fn one_of_each(harness: &Harness, smith: &str) -> Owned {
             ("/v1/vector_stores/{id}/file_batches/", vec![store, batch]),
             ("/v1/tenant/mcp/", one("desk")),
             ("/v1/catalog/", one("stripe")),
+            ("/v1/oauth/authorize-requests/", one("oar_1")),
+            ("/v1/tenant/grants/", one("ocg_1")),
+            (
+                "/v1/smiths/{id}/grants/",
+                vec![smith.clone(), "ocg_1".to_owned()],
+            ),
             (
                 "/v1/smiths/{id}/connections/",
                 vec![smith.clone(), connection],
@@ -262,6 +285,7 @@ fn body_of(path: &str, method: &Method) -> Value {
         ("POST", p) if p.ends_with("/attach") => json!({ "all": true }),
         ("POST", p) if p.ends_with("/recall") => json!({ "query": "hi" }),
         ("POST", p) if p.ends_with("/authorize") => json!({ "provider": "github" }),
+        ("POST", p) if p.ends_with("/complete") => json!({ "smith_id": "smt_none" }),
         ("POST", p) if p.ends_with("/submit") => json!({ "kind": "cancel" }),
         ("POST", p) if p.ends_with("/connections") => {
             json!({ "provider": "x", "credential": { "access_token": "t" } })
@@ -411,6 +435,7 @@ async fn no_route_gives_anything_of_anothers() {
             "/v1/tenant/model_keys/",
             "/v1/tenant/webhooks/",
             "/v1/runs/",
+            "/v1/tenant/grants/",
             "/v1/ui/chat/",
         ]
         .contains(prefix)
