@@ -26,6 +26,7 @@ use crate::run::{Accounting, Budgets, RunParts, Runs, Smiths, Spender};
 use crate::secrets::{Vault, VaultError};
 use crate::store::{self, Journal, OrganizationRow, Store, StoreError, Tenant, now_micros};
 use crate::tools::{self, Toolbox};
+use crate::untrusted::Sandbox;
 use crate::webhook::{Sender, Webhooks};
 
 /// Why a gateway cannot start.
@@ -71,6 +72,7 @@ pub struct Gateway {
     pub connections: Arc<Connections>,
     pub tools: Arc<Toolbox>,
     pub retrieval: Arc<Retrieval>,
+    pub sandbox: Arc<Sandbox>,
     pub gate: Arc<Gate>,
     pub metrics: Metrics,
     pub bus: Bus,
@@ -148,17 +150,20 @@ impl Gateway {
         let gate = Arc::new(Gate::new(&config.limits.rate, &config.limits.concurrency));
         let connections = Connections::new(store.clone(), vault.clone(), models.clone());
         let connections = Arc::new(connections);
+        let sandbox = Sandbox::new(&config.sandbox);
         let retrieval = Retrieval::new(
             store.clone(),
             models.clone(),
             smiths.clone(),
             accounting.clone(),
             budgets.clone(),
+            sandbox.clone(),
         );
         let parts = tools::hosted::Parts {
             store: store.clone(),
             models: models.clone(),
             documents: retrieval.clone(),
+            sandbox: sandbox.clone(),
             config: config.tools.clone(),
         };
         let tools = Toolbox::new(parts, vault.clone(), connections.clone());
@@ -166,6 +171,7 @@ impl Gateway {
             node_id,
             bus: bus.clone(),
             tools: tools.clone(),
+            sandbox: sandbox.clone(),
             approval_timeout: Duration::from_secs(config.tools.approval_timeout_s),
             store: store.clone(),
             journal: journal.clone(),
@@ -204,6 +210,7 @@ impl Gateway {
             connections,
             tools,
             retrieval,
+            sandbox,
             gate,
             metrics,
             bus,
@@ -313,15 +320,21 @@ impl Gateway {
     }
 
     /// Refuses new work, lets what is in flight end, and makes everything durable. Work that has
-    /// not ended after the configured time is cancelled.
+    /// not ended shortly before the configured time is cancelled.
     pub async fn drain(&self) {
         self.draining.store(true, Ordering::Release);
         let limit = Duration::from_secs(self.config.server.drain_timeout_s);
-        if tokio::time::timeout(limit, self.idle()).await.is_err() {
+        // For the ends of what is cancelled, and for the store.
+        let rest = (limit / 4).min(Duration::from_secs(5));
+        if tokio::time::timeout(limit - rest, self.idle())
+            .await
+            .is_err()
+        {
             tracing::warn!("cancelling what has not ended in time");
             self.runs.cancel_all();
-            let _ = tokio::time::timeout(Duration::from_secs(5), self.idle()).await;
+            let _ = tokio::time::timeout(rest / 2, self.idle()).await;
         }
+        self.sandbox.close();
         for task in self.workers.lock().drain(..) {
             task.abort();
         }

@@ -32,5 +32,6 @@ pub mod silence;
 pub mod sse;
 pub mod store;
 pub mod tools;
+pub mod untrusted;
 pub mod webhook;
 pub mod wire;

@@ -2,18 +2,22 @@
 
 use std::path::PathBuf;
 use std::process::ExitCode;
+use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand};
 use smithgate::auth::{Mint, MintedScope, SMITH_TOKEN_MAX_SECONDS, Scope, TOKEN_MAX_SECONDS};
 use smithgate::config::{Config, LogFormat};
 use smithgate::edge::Server;
 use smithgate::gateway::{Gateway, check_data_dir, write_private};
-use smithgate::{demo, store};
+use smithgate::{demo, store, untrusted};
 
 /// Every request makes and drops some hundred small pieces on whichever worker it is on, which the
 /// system's allocator serializes and mimalloc does not.
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
+/// What is kept takes a moment to be written, however short the drain is to be.
+const LEAST_DRAIN: Duration = Duration::from_secs(2);
 
 type Failure = Box<dyn std::error::Error>;
 
@@ -75,6 +79,11 @@ struct TokenArgs {
 }
 
 fn main() -> ExitCode {
+    // A child of the sandbox reads no configuration and starts no thread that it does not need.
+    let mut args = std::env::args().skip(1);
+    if args.next().as_deref() == Some(untrusted::SUBCOMMAND) {
+        return untrusted::run_child(args.next());
+    }
     let cli = Cli::parse();
     match run(cli) {
         Ok(()) => ExitCode::SUCCESS,
@@ -106,7 +115,7 @@ fn run(cli: Cli) -> Result<(), Failure> {
         .worker_threads(workers)
         .enable_all()
         .build()?;
-    runtime.block_on(async {
+    let ended = runtime.block_on(async {
         match command {
             Command::Serve => serve(config).await,
             Command::Demo => run_demo(config).await,
@@ -126,7 +135,10 @@ fn run(cli: Cli) -> Result<(), Failure> {
                 Ok(())
             }
         }
-    })
+    });
+    // All that had to be kept is kept; what still computes cannot be ended, and is not waited for.
+    runtime.shutdown_background();
+    ended
 }
 
 fn start_log(config: &Config) {
@@ -142,6 +154,7 @@ fn start_log(config: &Config) {
 
 async fn serve(config: Config) -> Result<(), Failure> {
     let listen = config.server.listen;
+    let drain_time = Duration::from_secs(config.server.drain_timeout_s);
     check_data_dir(&config)?;
     let (gateway, first) = Gateway::start(config).await?;
     let server = Server::start(gateway).await?;
@@ -156,7 +169,7 @@ async fn serve(config: Config) -> Result<(), Failure> {
         );
     }
     println!("smithgate listens on http://{listen}/v1");
-    stopped().await?;
+    stopped(drain_time).await?;
     println!("draining");
     server.stop().await;
     Ok(())
@@ -165,6 +178,7 @@ async fn serve(config: Config) -> Result<(), Failure> {
 async fn run_demo(mut config: Config) -> Result<(), Failure> {
     let demo = demo::start(&mut config).await?;
     let listen = config.server.listen;
+    let drain_time = Duration::from_secs(config.server.drain_timeout_s);
     let data_dir = config.data_dir.clone();
     check_data_dir(&config)?;
     let (gateway, first) = Gateway::start(config).await?;
@@ -192,7 +206,7 @@ async fn run_demo(mut config: Config) -> Result<(), Failure> {
             &smith
         )
     );
-    stopped().await?;
+    stopped(drain_time).await?;
     server.stop().await;
     drop(demo);
     Ok(())
@@ -267,18 +281,39 @@ async fn token(config: Config, args: TokenArgs) -> Result<(), Failure> {
     Ok(())
 }
 
-/// Waits for SIGTERM or Ctrl-C.
-async fn stopped() -> Result<(), Failure> {
+/// Waits for SIGTERM or Ctrl-C, on a thread of its own: work that holds all others must not keep the
+/// signal from being seen. From then on the process ends within `drain_time`, whatever runs.
+async fn stopped(drain_time: Duration) -> Result<(), Failure> {
+    let (tell, told) = tokio::sync::oneshot::channel();
+    let watch = move || {
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .enable_io()
+            .build();
+        let heard = runtime.and_then(|runtime| runtime.block_on(signal()));
+        let is_heard = heard.is_ok();
+        let _ = tell.send(heard);
+        if is_heard {
+            std::thread::sleep(drain_time.max(LEAST_DRAIN));
+            eprintln!("smithgate: what was under way did not end in time");
+            std::process::exit(1);
+        }
+    };
+    std::thread::Builder::new()
+        .name("signals".to_owned())
+        .spawn(watch)?;
+    Ok(told.await??)
+}
+
+async fn signal() -> std::io::Result<()> {
     #[cfg(unix)]
     {
         use tokio::signal::unix::{SignalKind, signal};
         let mut terminate = signal(SignalKind::terminate())?;
         tokio::select! {
-            _ = terminate.recv() => {}
-            result = tokio::signal::ctrl_c() => result?,
+            _ = terminate.recv() => Ok(()),
+            result = tokio::signal::ctrl_c() => result,
         }
     }
     #[cfg(not(unix))]
-    tokio::signal::ctrl_c().await?;
-    Ok(())
+    tokio::signal::ctrl_c().await
 }

@@ -28,7 +28,7 @@ pub async fn tools(
     }
     let set = gateway
         .tools
-        .set(&caller.principal.tenant_id, &smith.config)
+        .set(&caller.principal.tenant_id, &smith.smith.id, &smith.config)
         .await?;
     let tools = set.defs.iter().filter_map(|def| {
         let tool = set.tools.get(&def.name)?;
@@ -59,7 +59,10 @@ pub async fn call(
     }
     let gateway = ask.gateway;
     let tenant = &caller.principal.tenant_id;
-    let set = gateway.tools.set(tenant, &smith.config).await?;
+    let set = gateway
+        .tools
+        .set(tenant, &smith.smith.id, &smith.config)
+        .await?;
     let Some(tool) = set.tools.get(&*request.name) else {
         return Ok(None);
     };

@@ -13,6 +13,7 @@ use super::mcp_tools::schema;
 use crate::error::ApiError;
 use crate::gateway::Gateway;
 use crate::run::Effective;
+use crate::untrusted::Schema;
 
 /// The media type of a panel (SEP-1865).
 const MIME: &str = "text/html;profile=mcp-app";
@@ -101,7 +102,7 @@ pub async fn call(
         return Ok(None);
     };
     let arguments = Value::Object(request.arguments.clone().unwrap_or_default());
-    check(&tool, &arguments)?;
+    check(ask, &tool, &arguments).await?;
     let is_begun = request.request_state.as_deref();
     let is_begun = is_begun.is_some_and(|state| state.starts_with("run_"));
     if tool.mutating == Some(true) && !is_begun {
@@ -135,18 +136,18 @@ fn for_panel(mut result: CallToolResult) -> CallToolResult {
     result
 }
 
-fn check(tool: &UiTool, arguments: &Value) -> Result<(), ApiError> {
+async fn check(ask: &Ask<'_>, tool: &UiTool, arguments: &Value) -> Result<(), ApiError> {
     let Some(input) = &tool.input_schema else {
         return Ok(());
     };
-    let input = Value::Object(input.clone());
-    let validator = jsonschema::validator_for(&input)
+    let schema = Schema::read(&Value::Object(input.clone()))
         .map_err(|e| ApiError::invalid("input_schema", e.to_string()))?;
-    match validator.iter_errors(arguments).next() {
-        None => Ok(()),
-        Some(error) => Err(ApiError::invalid(
-            "arguments",
-            format!("at '{}': {error}", error.instance_path()),
-        )),
-    }
+    let checked = schema.check(
+        arguments,
+        &ask.gateway.sandbox,
+        &ask.caller.principal.tenant_id,
+    );
+    checked
+        .await
+        .map_err(|fault| ApiError::invalid("arguments", fault.to_string()))
 }

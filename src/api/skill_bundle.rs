@@ -1,16 +1,21 @@
 //! The files of a skill: taken out of a form or a zip, checked, and packed again. A bundle has one
 //! root folder (or none) with a `SKILL.md` whose front matter names and describes the skill.
 
-use std::collections::BTreeMap;
-use std::io::{Cursor, Read, Write};
+use std::collections::{BTreeMap, BTreeSet};
+use std::io::{Cursor, Write};
+use std::sync::Arc;
 
 use axum::extract::multipart::Multipart;
 use bytes::Bytes;
-use serde::Deserialize;
+use http::StatusCode;
+use serde_json::{Map, Value};
 
 use super::extract::bad_form;
 use crate::error::ApiError;
 use crate::store::SkillFile;
+use crate::untrusted::{
+    ArchiveBounds, Sandbox, SandboxError, check_front_matter, split_front_matter,
+};
 
 /// The most that a skill may hold, unpacked (`observed.md` 10).
 const MAX_BYTES: usize = 32 * 1024 * 1024;
@@ -18,30 +23,39 @@ const MAX_FILES: usize = 1000;
 const MAX_PATH: usize = 512;
 const MAX_NAME: usize = 64;
 const MAX_DESCRIPTION: usize = 4096;
+/// Folders inside each other.
+const MAX_FOLDERS: usize = 16;
 const MAIN_FILE: &str = "SKILL.md";
 
 /// A checked bundle.
 pub struct Bundle {
     pub name: String,
     pub description: String,
+    /// All that stands in the front matter, `name` and `description` too.
+    pub front_matter: Map<String, Value>,
     pub files: Vec<SkillFile>,
     /// The form's `default` member.
     pub make_default: bool,
-}
-
-#[derive(Deserialize)]
-struct FrontMatter {
-    name: String,
-    #[serde(default)]
-    description: String,
 }
 
 fn bad(why: impl Into<String>) -> ApiError {
     ApiError::bad_request("invalid_bundle", why.into()).param("files")
 }
 
+/// What the sandbox could not do.
+fn undone(error: &SandboxError, what: &str) -> ApiError {
+    match error.may_pass() {
+        true => ApiError::unavailable("service_overloaded", error.told(what), 1),
+        false => bad(error.told(what)),
+    }
+}
+
 /// Reads the form of an upload.
-pub async fn read(mut form: Multipart) -> Result<Bundle, ApiError> {
+pub async fn read(
+    mut form: Multipart,
+    sandbox: &Arc<Sandbox>,
+    tenant: &Arc<str>,
+) -> Result<Bundle, ApiError> {
     let mut uploads: Vec<(String, Bytes)> = Vec::new();
     let (mut total, mut make_default) = (0, false);
     while let Some(field) = form.next_field().await.map_err(|e| bad_form(&e))? {
@@ -67,44 +81,35 @@ pub async fn read(mut form: Multipart) -> Result<Bundle, ApiError> {
     }
     let files = match uploads.as_slice() {
         [] => return Err(ApiError::invalid("files", "is missing")),
-        [(_, content)] if content.starts_with(b"PK\x03\x04") => unpacked(content)?,
+        [(_, content)] if content.starts_with(b"PK\x03\x04") => {
+            let bounds = ArchiveBounds {
+                bytes: MAX_BYTES,
+                files: MAX_FILES,
+            };
+            let files = sandbox.archive(tenant, bounds, content.to_vec()).await;
+            files.map_err(|error| undone(&error, "unpacking the zip"))?
+        }
         _ => uploads
             .into_iter()
             .map(|(path, content)| (path, content.to_vec()))
             .collect(),
     };
-    let mut bundle = checked(files)?;
-    bundle.make_default = make_default;
-    Ok(bundle)
-}
-
-/// The files of a zip.
-fn unpacked(content: &[u8]) -> Result<Vec<(String, Vec<u8>)>, ApiError> {
-    let broken = |e: zip::result::ZipError| bad(format!("the zip cannot be read: {e}"));
-    let mut archive = zip::ZipArchive::new(Cursor::new(content)).map_err(broken)?;
-    if archive.len() > MAX_FILES {
-        return Err(bad(format!("a skill has at most {MAX_FILES} files")));
-    }
-    let (mut files, mut left) = (Vec::new(), MAX_BYTES);
-    for at in 0..archive.len() {
-        let mut entry = archive.by_index(at).map_err(broken)?;
-        if entry.is_dir() || entry.is_symlink() {
-            continue;
-        }
-        let path = entry.name().map_err(broken)?.into_owned();
-        let mut file = Vec::new();
-        // What an entry says of its size may be a lie.
-        let limit = left as u64 + 1;
-        (&mut entry)
-            .take(limit)
-            .read_to_end(&mut file)
-            .map_err(|e| bad(format!("'{path}' cannot be read: {e}")))?;
-        left = left
-            .checked_sub(file.len())
-            .ok_or_else(|| ApiError::too_large(MAX_BYTES))?;
-        files.push((path, file));
-    }
-    Ok(files)
+    let files = checked(files)?;
+    let yaml = front_matter(&files)?;
+    check_front_matter(&yaml).map_err(unfit)?;
+    let parsed = sandbox.front_matter(tenant, &yaml).await;
+    let parsed = parsed.map_err(|error| match error.may_pass() {
+        true => undone(&error, "reading the front matter"),
+        false => unfit(error.told("it")),
+    })?;
+    let (name, description, front_matter) = named(parsed)?;
+    Ok(Bundle {
+        name,
+        description,
+        front_matter,
+        files,
+        make_default,
+    })
 }
 
 /// A path without its surprises, or `None` when it leads out of the bundle.
@@ -117,22 +122,28 @@ fn clean(path: &str) -> Option<String> {
     let sane = !path.starts_with('/')
         && !parts.is_empty()
         && path.len() <= MAX_PATH
+        && parts.len() <= MAX_FOLDERS
+        // A drive of Windows.
+        && !parts[0].ends_with(':')
         && !parts.contains(&"..")
         && !path.chars().any(char::is_control);
     sane.then(|| parts.join("/"))
 }
 
-fn checked(files: Vec<(String, Vec<u8>)>) -> Result<Bundle, ApiError> {
+fn checked(files: Vec<(String, Vec<u8>)>) -> Result<Vec<SkillFile>, ApiError> {
     let mut clean_files = BTreeMap::new();
+    let mut folded = BTreeSet::new();
     for (path, content) in files {
         let path = clean(&path).ok_or_else(|| bad(format!("'{path}' is no path of a file")))?;
         // What macOS adds to archives.
         if path.starts_with("__MACOSX/") || path.ends_with(".DS_Store") {
             continue;
         }
-        if clean_files.insert(path.clone(), content).is_some() {
+        // On many disks names that differ in case alone are one file.
+        if !folded.insert(path.to_lowercase()) {
             return Err(bad(format!("'{path}' is there twice")));
         }
+        clean_files.insert(path, content);
     }
     let main = clean_files
         .keys()
@@ -153,40 +164,53 @@ fn checked(files: Vec<(String, Vec<u8>)>) -> Result<Bundle, ApiError> {
             content,
         });
     }
+    Ok(files)
+}
+
+fn unfit(why: impl std::fmt::Display) -> ApiError {
+    let message = format!("the front matter of {MAIN_FILE}: {why}");
+    ApiError::new(StatusCode::UNPROCESSABLE_ENTITY, "invalid_bundle", message).param("files")
+}
+
+/// The YAML at the head of the main file.
+fn front_matter(files: &[SkillFile]) -> Result<String, ApiError> {
     let main = files.iter().find(|file| file.path == MAIN_FILE);
     let text = main
         .and_then(|file| std::str::from_utf8(&file.content).ok())
         .ok_or_else(|| bad(format!("{MAIN_FILE} must be UTF-8")))?;
-    let matter = front_matter(text)?;
-    Ok(Bundle {
-        name: matter.name,
-        description: matter.description,
-        files,
-        make_default: false,
-    })
+    let (matter, _) = split_front_matter(text)
+        .ok_or_else(|| bad(format!("{MAIN_FILE} must begin with front matter")))?;
+    Ok(matter.replace("\r\n", "\n"))
 }
 
-fn front_matter(text: &str) -> Result<FrontMatter, ApiError> {
-    let text = text.trim_start_matches('\u{feff}').replace("\r\n", "\n");
-    let matter = text
-        .strip_prefix("---\n")
-        .and_then(|rest| rest.split_once("\n---"))
-        .map(|(matter, _)| matter)
-        .ok_or_else(|| bad(format!("{MAIN_FILE} must begin with front matter")))?;
-    let matter: FrontMatter = serde_yaml_ng::from_str(matter)
-        .map_err(|e| bad(format!("the front matter of {MAIN_FILE}: {e}")))?;
+/// What the front matter says, with the members that a skill must have.
+fn named(parsed: Value) -> Result<(String, String, Map<String, Value>), ApiError> {
+    let Value::Object(matter) = parsed else {
+        return Err(unfit("it must be a mapping"));
+    };
+    let name = match matter.get("name") {
+        Some(Value::String(name)) => name.clone(),
+        Some(Value::Number(name)) => name.to_string(),
+        _ => return Err(unfit("'name' is missing")),
+    };
     let word = |b: u8| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-';
-    if !(1..=MAX_NAME).contains(&matter.name.len()) || !matter.name.bytes().all(word) {
+    if !(1..=MAX_NAME).contains(&name.len()) || !name.bytes().all(word) {
         return Err(bad(format!(
             "the name in {MAIN_FILE} must be 1 to {MAX_NAME} of [a-z0-9-]"
         )));
     }
-    if matter.description.len() > MAX_DESCRIPTION || matter.description.contains('\0') {
+    let description = match matter.get("description") {
+        None | Some(Value::Null) => String::new(),
+        Some(Value::String(text)) => text.clone(),
+        Some(Value::Number(number)) => number.to_string(),
+        Some(_) => return Err(unfit("'description' must be a text")),
+    };
+    if description.len() > MAX_DESCRIPTION || description.contains('\0') {
         return Err(bad(format!(
             "the description in {MAIN_FILE} has at most {MAX_DESCRIPTION} bytes"
         )));
     }
-    Ok(matter)
+    Ok((name, description, matter))
 }
 
 /// A zip of a skill's files, in a folder of its name.
@@ -203,6 +227,8 @@ pub fn packed(name: &str, files: &[SkillFile]) -> Result<Vec<u8>, ApiError> {
 
 #[cfg(test)]
 mod tests {
+    use serde_json::json;
+
     use super::*;
 
     const MAIN: &[u8] = b"---\nname: greeter\ndescription: >\n  Greets\n  people\n---\nSay hi.";
@@ -214,32 +240,53 @@ mod tests {
 
     #[test]
     fn a_bundle_is_read_from_its_root_folder() {
-        let bundle = checked(files(&["g/SKILL.md", "g/a/b.txt"])).expect("a bundle");
-        assert_eq!(bundle.name, "greeter");
-        assert_eq!(bundle.description.trim(), "Greets people");
-        let paths: Vec<&str> = bundle.files.iter().map(|f| f.path.as_str()).collect();
+        let found = checked(files(&["g/SKILL.md", "g/a/b.txt"])).expect("a bundle");
+        let paths: Vec<&str> = found.iter().map(|f| f.path.as_str()).collect();
         assert_eq!(paths, ["SKILL.md", "a/b.txt"]);
-        let zip = packed("greeter", &bundle.files).expect("packed");
-        let again = checked(unpacked(&zip).expect("unpacked")).expect("a bundle");
-        assert_eq!(again.files, bundle.files);
+        let yaml = front_matter(&found).expect("front matter");
+        assert_eq!(yaml, "name: greeter\ndescription: >\n  Greets\n  people");
+        assert!(
+            packed("greeter", &found)
+                .expect("packed")
+                .starts_with(b"PK")
+        );
     }
 
     #[test]
     fn paths_that_lead_out_are_refused() {
+        let deep = "a/".repeat(20) + "b.txt";
         for paths in [
             &["../SKILL.md"][..],
             &["/SKILL.md"],
             &["a/../SKILL.md"],
             &["a\\..\\SKILL.md"],
+            &["C:/SKILL.md"],
             &["a/b.md"],
             &["a/b/SKILL.md"],
             &["a/SKILL.md", "c/x.md"],
+            &["SKILL.md", "a.txt", "A.TXT"],
+            &["SKILL.md", &deep],
         ] {
-            let refused = checked(files(paths)).map(|b| b.name).expect_err("refused");
+            let refused = checked(files(paths)).expect_err("refused");
             assert_eq!(refused.code, "invalid_bundle", "{paths:?}");
         }
-        for text in ["no matter", "---\nname: A B\n---\n", "---\n[\n---\n"] {
-            assert!(front_matter(text).is_err(), "{text}");
+    }
+
+    #[test]
+    fn the_front_matter_names_and_describes() {
+        let matter = json!({ "name": "a", "license": "MIT", "allowed-tools": ["x"] });
+        let (name, description, kept) = named(matter).expect("named");
+        assert_eq!((name.as_str(), description.as_str()), ("a", ""));
+        assert_eq!(kept["license"], "MIT");
+        for matter in [
+            json!([]),
+            json!({}),
+            json!({ "name": "A B" }),
+            json!({ "name": ["a"] }),
+            json!({ "name": "a", "description": ["b"] }),
+            json!({ "name": "a", "description": "b".repeat(5000) }),
+        ] {
+            assert!(named(matter).is_err());
         }
     }
 }

@@ -6,6 +6,7 @@ use axum::extract::multipart::{Multipart, MultipartRejection};
 use axum::extract::{Path, State};
 use axum::response::{IntoResponse, Response};
 use serde::{Deserialize, Serialize};
+use serde_json::Value;
 use utoipa::ToSchema;
 
 use super::AppState;
@@ -197,9 +198,13 @@ fn number(text: &str) -> Result<i64, ApiError> {
     text.parse().map_err(|_| missing())
 }
 
-async fn bundle(form: Result<Multipart, MultipartRejection>) -> Result<Bundle, ApiError> {
+async fn bundle(
+    gateway: &AppState,
+    caller: &Principal,
+    form: Result<Multipart, MultipartRejection>,
+) -> Result<Bundle, ApiError> {
     let form = form.map_err(|e| ApiError::bad_request("invalid_request", e.body_text()))?;
-    skill_bundle::read(form).await
+    skill_bundle::read(form, &gateway.sandbox, &caller.tenant_id).await
 }
 
 fn refused(removal: SkillRemoval, what: &str, id: &str) -> Result<(), ApiError> {
@@ -248,7 +253,7 @@ pub async fn create(
     form: Result<Multipart, MultipartRejection>,
 ) -> Result<Json<SkillOut>, ApiError> {
     caller.require(Scope::SkillsWrite)?;
-    let bundle = bundle(form).await?;
+    let bundle = bundle(&gateway, &caller, form).await?;
     let now = now_micros();
     let skill = SkillRow {
         id: ids::mint(ids::Kind::Skill),
@@ -266,6 +271,7 @@ pub async fn create(
         version: 1,
         name: bundle.name,
         description: bundle.description,
+        front_matter: Value::Object(bundle.front_matter).to_string(),
         created_at: now,
         manifest: Some(Manifest::of(&bundle.files).to_text()),
     };
@@ -390,7 +396,7 @@ pub async fn add_version(
 ) -> Result<Json<SkillVersionOut>, ApiError> {
     caller.require(Scope::SkillsWrite)?;
     let skill = found(&gateway, &caller, &id).await?;
-    let bundle = bundle(form).await?;
+    let bundle = bundle(&gateway, &caller, form).await?;
     if bundle.name != skill.name {
         return Err(ApiError::bad_request(
             "invalid_bundle",
@@ -404,6 +410,7 @@ pub async fn add_version(
         version: 0,
         name: bundle.name,
         description: bundle.description,
+        front_matter: Value::Object(bundle.front_matter).to_string(),
         created_at: now_micros(),
         manifest: Some(Manifest::of(&bundle.files).to_text()),
     };

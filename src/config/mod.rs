@@ -40,6 +40,7 @@ pub struct Config {
     pub auth: Auth,
     pub egress: Egress,
     pub tools: Tools,
+    pub sandbox: Sandbox,
     pub limits: Limits,
     pub models: Models,
     pub providers: BTreeMap<String, Provider>,
@@ -85,7 +86,8 @@ pub struct Server {
     pub keep_alive_ms: u64,
     /// Time between two requests on one connection, in seconds.
     pub keepalive_timeout_s: u64,
-    /// After SIGTERM: how long streams in flight may go on, in seconds.
+    /// After SIGTERM: the process ends within this time, in seconds; streams in flight may go on for
+    /// three quarters of it, or until five seconds before its end.
     pub drain_timeout_s: u64,
 }
 
@@ -198,6 +200,31 @@ impl Default for Tools {
             approval_timeout_s: 7 * 24 * 3600,
             mcp_concurrency: 16,
             call_timeout_s: 60,
+        }
+    }
+}
+
+/// Child processes that parse what strangers wrote: documents, pages, archives, large schemas.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Sandbox {
+    /// Children at once; the first job starts one.
+    pub workers: usize,
+    /// What each of them may take, in MiB.
+    pub memory_mb: u64,
+    /// How long a document may take to become text, in seconds.
+    pub document_timeout_s: u64,
+    /// The program that is started; absent: this one.
+    pub program: Option<PathBuf>,
+}
+
+impl Default for Sandbox {
+    fn default() -> Self {
+        Self {
+            workers: 2,
+            memory_mb: 256,
+            document_timeout_s: 60,
+            program: None,
         }
     }
 }
@@ -397,6 +424,7 @@ impl Default for Config {
             auth: Auth::default(),
             egress: Egress::default(),
             tools: Tools::default(),
+            sandbox: Sandbox::default(),
             limits: Limits::default(),
             models: Models::default(),
             providers: BTreeMap::new(),
@@ -561,6 +589,15 @@ impl Config {
                 "server.max_bytes_in_flight",
                 "must be at least server.max_body_bytes",
             ));
+        }
+        if self.sandbox.workers == 0 || self.sandbox.workers > 256 {
+            return Err(bad("sandbox.workers", "must be 1 to 256"));
+        }
+        if !(64..=65_536).contains(&self.sandbox.memory_mb) {
+            return Err(bad("sandbox.memory_mb", "must be 64 to 65536"));
+        }
+        if !(1..=500).contains(&self.sandbox.document_timeout_s) {
+            return Err(bad("sandbox.document_timeout_s", "must be 1 to 500"));
         }
         if let Some(public) = &self.server.public_url {
             let url =

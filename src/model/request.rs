@@ -363,6 +363,9 @@ pub fn shown_text(parts: &[Part]) -> Cow<'_, str> {
 /// A tool call's arguments as a JSON object; text that does not parse comes as `{"_raw": text}`,
 /// so that wires that need an object can carry what the model wrote.
 pub fn arguments_object(arguments: &str) -> Value {
+    if crate::untrusted::is_too_deep(arguments.as_bytes()) {
+        return serde_json::json!({ "_raw": arguments });
+    }
     if arguments.trim().is_empty() {
         return Value::Object(serde_json::Map::new());
     }

@@ -6,11 +6,11 @@ use std::time::Duration;
 
 use tokio::task::JoinSet;
 
-use super::extract::{self, ExtractError};
 use super::{MAX_STORE_BYTES, Retrieval};
 use crate::error::ApiError;
 use crate::model::vector_bytes;
 use crate::store::{VectorChunkRow, VectorFileRow, VectorOutcome, now_micros};
+use crate::untrusted::{Cutting, ExtractError};
 
 /// Tokens of a chunk, and of what it repeats of the one before it, when a client names none
 /// (<https://platform.openai.com/docs/api-reference/vector-stores/create>).
@@ -19,7 +19,7 @@ pub const DEFAULT_OVERLAP_TOKENS: i64 = 400;
 
 /// What this node attaches is taken in at once; this finds what others left.
 const LOOK_EVERY: Duration = Duration::from_secs(2);
-/// Files at once; each may take a core while its text is read.
+/// Files at once; the sandbox has its own bound on those whose text is being read.
 const AT_ONCE: usize = 4;
 /// A claimed file is nobody else's for so long.
 const HOLD: Duration = Duration::from_secs(600);
@@ -65,6 +65,9 @@ impl IngestError {
     /// What the client is told, when trying again makes no sense.
     fn final_code(&self, attempts: i64) -> Option<&'static str> {
         match self {
+            Self::Extract(error @ ExtractError::Later(_)) => {
+                (attempts >= MAX_ATTEMPTS).then_some(error.code())
+            }
             Self::Extract(error) => Some(error.code()),
             Self::Full | Self::Deadly(_) => Some("invalid_file"),
             Self::Api(error) if error.status.is_client_error() && error.status != 429 => {
@@ -157,11 +160,13 @@ impl Retrieval {
         let row = self.store.vector_store(tenant_id, store_id).await?;
         let row = row.ok_or_else(|| ApiError::not_found("vector store", store_id))?;
         let (filename, content) = self.content(file).await?;
-        let (size, overlap) = (file.chunk_tokens as usize, file.overlap_tokens as usize);
-        let read = tokio::task::spawn_blocking(move || {
-            extract::chunks(&filename, &content, size, overlap)
-        });
-        let texts = read.await.map_err(ApiError::internal)??;
+        let cutting = Cutting {
+            filename,
+            chunk_tokens: file.chunk_tokens as usize,
+            overlap_tokens: file.overlap_tokens as usize,
+        };
+        let tenant: Arc<str> = tenant_id.as_str().into();
+        let texts = self.sandbox.chunks(&tenant, cutting, content).await?;
         let counts = self
             .store
             .vector_file_counts(tenant_id, store_id, None)

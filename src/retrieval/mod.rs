@@ -1,10 +1,9 @@
 //! Vector stores at work: files become chunks of text with vectors, and searches find them.
 //!
-//! Lives here: the extraction of text, chunking, the worker that takes files in, the filters and
-//! the index that searches use. May import `store`, `model`, `run` (accounts and budgets),
-//! `tools` (whose `file_search` it serves), `error`.
+//! Lives here: the worker that takes files in, the filters and the index that searches use; text is
+//! taken out of files in the sandbox (`untrusted`). May import `store`, `model`, `run` (accounts and budgets),
+//! `tools` (whose `file_search` it serves), `untrusted`, `error`.
 
-mod extract;
 mod filter;
 mod index;
 mod ingest;
@@ -26,6 +25,7 @@ use crate::model::Models;
 use crate::run::{Accounting, Budgets, Smiths, Spender};
 use crate::store::{Store, VectorFileRow, VectorStoreRow};
 use crate::tools::hosted::{Caller, Documents, Passage};
+use crate::untrusted::Sandbox;
 use index::Index;
 
 /// Memory for the indexes of stores that were searched lately, in bytes.
@@ -40,6 +40,7 @@ pub struct Retrieval {
     smiths: Arc<Smiths>,
     accounting: Arc<Accounting>,
     budgets: Arc<Budgets>,
+    sandbox: Arc<Sandbox>,
     /// By store and revision: a change makes another entry, and the old one falls out.
     indexes: moka::future::Cache<(String, i64), Arc<Index>>,
     attached: Notify,
@@ -55,6 +56,7 @@ impl Retrieval {
         smiths: Arc<Smiths>,
         accounting: Arc<Accounting>,
         budgets: Arc<Budgets>,
+        sandbox: Arc<Sandbox>,
     ) -> Arc<Self> {
         Arc::new(Self {
             store,
@@ -62,6 +64,7 @@ impl Retrieval {
             smiths,
             accounting,
             budgets,
+            sandbox,
             indexes: moka::future::Cache::builder()
                 .max_capacity(CACHE_BYTES)
                 .weigher(|_, index: &Arc<Index>| u32::try_from(index.bytes()).unwrap_or(u32::MAX))

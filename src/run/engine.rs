@@ -25,7 +25,6 @@ use super::record::UsageRecord;
 use super::request::{ResponseRecord, RunRequest, Thread};
 use super::resolve::{Effective, Smiths};
 use super::state::{Base, Progress};
-use super::structured::check_format;
 use super::tools::{Called, Held, calls_of, lost, mark, mark_approved};
 use super::transcript::{Collected, Collector};
 use crate::bus::Bus;
@@ -38,6 +37,7 @@ use crate::metrics::Metrics;
 use crate::model::{Caching, ModelRequest, Models, ResponseFormat, Role, Route, Turn, unmark};
 use crate::store::{Journal, Op, RunEnd, RunRow, Store, now_micros};
 use crate::tools::{ToolSet, Toolbox};
+use crate::untrusted::Sandbox;
 
 /// Longest title that a conversation is given.
 const TITLE_CHARS: usize = 80;
@@ -55,6 +55,7 @@ pub struct Runs {
     pub(super) node_id: Arc<str>,
     pub bus: Bus,
     pub(super) tools: Arc<Toolbox>,
+    pub(super) sandbox: Arc<Sandbox>,
     /// Calls whose tools asked something, by the approval that waits.
     pub(super) held: Mutex<HashMap<String, Held>>,
     /// Ends of runs that the store did not take, for when it does.
@@ -70,6 +71,7 @@ pub struct RunParts {
     pub node_id: Arc<str>,
     pub bus: Bus,
     pub tools: Arc<Toolbox>,
+    pub sandbox: Arc<Sandbox>,
     /// How long a human may take for an approval.
     pub approval_timeout: Duration,
     pub store: Arc<dyn Store>,
@@ -263,6 +265,7 @@ impl Runs {
             node_id: parts.node_id,
             bus: parts.bus,
             tools: parts.tools,
+            sandbox: parts.sandbox,
             held: Mutex::default(),
             unsettled: Mutex::default(),
             consolidation: Consolidation::default(),
@@ -294,7 +297,8 @@ impl Runs {
         effective.require_published()?;
         let spender = effective.spender();
         self.budgets.check(&spender).await?;
-        check_format(request.response_format.as_ref())?;
+        self.check_format(&request.tenant_id, request.response_format.as_ref())
+            .await?;
         let model = request
             .model
             .clone()
@@ -386,7 +390,10 @@ impl Runs {
         own_tools: bool,
     ) -> Result<Arc<ToolSet>, ApiError> {
         match own_tools {
-            true => self.tools.set(tenant_id, &effective.config).await,
+            true => {
+                let smith_id = &effective.smith.id;
+                self.tools.set(tenant_id, smith_id, &effective.config).await
+            }
             false => Ok(Arc::default()),
         }
     }
@@ -502,12 +509,16 @@ impl Runs {
         let response = request.response.as_ref().map(serde_json::to_string);
         let response = response.transpose().map_err(ApiError::internal)?;
         let warnings = tools.warnings.clone();
-        let system = [Some(instructions), request.extra_instructions]
-            .into_iter()
-            .flatten()
-            .filter(|s| !s.is_empty())
-            .collect::<Vec<_>>()
-            .join("\n\n");
+        let system = [
+            Some(instructions),
+            tools.prompt.clone(),
+            request.extra_instructions,
+        ]
+        .into_iter()
+        .flatten()
+        .filter(|s| !s.is_empty())
+        .collect::<Vec<_>>()
+        .join("\n\n");
         history.extend(request.input);
         let now = now_micros();
         let live = LiveRun::new(

@@ -12,7 +12,6 @@ use super::engine::{End, Job, Runs, failed_frame};
 use super::frame_log::FrameLog;
 use super::live::{Cancelled, LiveRun};
 use super::state::Progress;
-use super::structured::check_answer;
 use super::tools::lost;
 use super::transcript::Collector;
 use crate::error::ApiError;
@@ -41,10 +40,13 @@ impl Runs {
         }
         self.touch_conversation(&job).await;
         let end = match end {
-            End::Completed(answer) => match check_answer(job.format(), &answer) {
-                Ok(()) => End::Completed(answer),
-                Err(error) => End::Failed(error),
-            },
+            End::Completed(answer) => {
+                let checked = self.check_answer(&live.tenant_id, job.format(), &answer);
+                match Box::pin(checked).await {
+                    Ok(()) => End::Completed(answer),
+                    Err(error) => End::Failed(error),
+                }
+            }
             other => other,
         };
         let warnings = Value::Array(std::mem::take(&mut job.warnings)).to_string();

@@ -14,6 +14,8 @@ use crate::store::{AgentConfig, AgentRow, AgentVariable, SmithProfile, SmithRow,
 use crate::tools::hosted::Caller;
 
 const TTL: Duration = Duration::from_secs(3);
+/// Instructions with their variables bound, in bytes: each may stand there many times.
+const MAX_INSTRUCTIONS: usize = 4 * 1024 * 1024;
 
 /// What a run of a smith works with.
 #[derive(Debug, Clone)]
@@ -244,6 +246,11 @@ pub fn render_instructions(
         };
         let name = rest[open + 2..open + close].trim();
         out.push_str(&rest[..open]);
+        if out.len() > MAX_INSTRUCTIONS {
+            return Err(format!(
+                "with their variables the instructions are longer than {MAX_INSTRUCTIONS} bytes"
+            ));
+        }
         match variables.iter().find(|v| v.name() == name) {
             Some(variable) => out.push_str(&bound(variable, smith).unwrap_or_default()),
             None => out.push_str(&rest[open..open + close + 2]),

@@ -14,6 +14,7 @@ use crate::error::ApiError;
 use crate::frame::{self, Frame};
 use crate::limit::Permit;
 use crate::store::{ApprovalRow, Decision, EventRow, Lease, Op, RunRow, now_micros};
+use crate::untrusted::{Fault, Schema};
 
 /// A human's word on one approval.
 #[derive(Debug, Clone, Default, PartialEq)]
@@ -74,7 +75,7 @@ impl Runs {
             ));
         }
         if word.approve {
-            check_content(approval, word.content.as_ref())?;
+            self.check_content(approval, word.content.as_ref()).await?;
         }
         let status = if word.approve { "approved" } else { "rejected" };
         let data = json!({ "run_id": run.id, "approval_id": approval.id, "status": status,
@@ -287,25 +288,31 @@ fn find<'a>(approvals: &'a [ApprovalRow], word: &Word) -> Result<&'a ApprovalRow
     first.ok_or_else(|| unknown(word.tool_call_id.as_deref().unwrap_or_default()))
 }
 
-/// Holds the answer to an elicitation to its schema.
-fn check_content(approval: &ApprovalRow, content: Option<&Value>) -> Result<(), ApiError> {
-    let Some(elicitation) = &approval.elicitation else {
-        return Ok(());
-    };
-    let asked: Value = serde_json::from_str(elicitation).map_err(ApiError::internal)?;
-    let bad = |path: String, why: String| {
-        ApiError::bad_request("invalid_input", why).param(format!("content{path}"))
-    };
-    let content = content.ok_or_else(|| bad(String::new(), "the tool asks for it".to_owned()))?;
-    let Ok(validator) = jsonschema::validator_for(&asked["requested_schema"]) else {
-        return Ok(());
-    };
-    let mut errors = validator.iter_errors(content);
-    match errors.next() {
-        Some(error) => {
-            let path = error.instance_path().to_string().replace('/', ".");
-            Err(bad(path, error.to_string()))
+impl Runs {
+    /// Holds the answer to an elicitation to its schema.
+    async fn check_content(
+        &self,
+        approval: &ApprovalRow,
+        content: Option<&Value>,
+    ) -> Result<(), ApiError> {
+        let Some(elicitation) = &approval.elicitation else {
+            return Ok(());
+        };
+        let asked: Value = serde_json::from_str(elicitation).map_err(ApiError::internal)?;
+        let bad = |path: String, why: String| {
+            ApiError::bad_request("invalid_input", why).param(format!("content{path}"))
+        };
+        let content =
+            content.ok_or_else(|| bad(String::new(), "the tool asks for it".to_owned()))?;
+        // A schema that is none cannot refuse anything.
+        let Ok(schema) = Schema::read(&asked["requested_schema"]) else {
+            return Ok(());
+        };
+        let tenant: Arc<str> = approval.tenant_id.as_str().into();
+        match schema.check(content, &self.sandbox, &tenant).await {
+            Ok(()) => Ok(()),
+            Err(Fault::Mismatch { path, why }) => Err(bad(path.replace('/', "."), why)),
+            Err(Fault::Undecided(why)) => Err(bad(String::new(), why)),
         }
-        None => Ok(()),
     }
 }

@@ -13,9 +13,10 @@ use super::state::{CallState, Pending};
 use crate::error::ApiError;
 use crate::frame::{ApprovalRequired, Escaped, Frame, ToolCompleted, ToolExecuting};
 use crate::ids;
-use crate::model::{Part, joined_text, shown_text};
+use crate::model::{Part, arguments_object, joined_text, shown_text};
 use crate::store::{Checkpoint, EventRow, Op, Pause, now_micros};
 use crate::tools::{Calling, Next, Output, Tool, ToolCall, ToolSet, hosted::Caller};
+use crate::untrusted::{MAX_JSON_DEPTH, is_too_deep};
 
 /// Calls that run side by side (`tools.md`).
 const SIDE_BY_SIDE: usize = 8;
@@ -47,6 +48,11 @@ fn object(arguments: &str) -> Result<Map<String, Value>, String> {
     if arguments.trim().is_empty() {
         return Ok(Map::new());
     }
+    if is_too_deep(arguments.as_bytes()) {
+        let message =
+            format!("the arguments are nested too deeply: {MAX_JSON_DEPTH} levels are allowed");
+        return Err(message);
+    }
     match serde_json::from_str(arguments) {
         Ok(Value::Object(object)) => Ok(object),
         Ok(_) => Err("the arguments must be a JSON object".to_owned()),
@@ -63,11 +69,10 @@ fn shown(set: &ToolSet, call: &Pending) -> (Bytes, Bytes, Bytes) {
     let tool = set.tools.get(&call.name);
     let name = tool.map_or(call.name.as_str(), |tool| tool.name.as_str());
     let server = tool.map_or("", |tool| tool.server.as_str());
-    let args = object(&call.arguments).unwrap_or_default();
     (
         bytes(name),
         bytes(server),
-        Value::Object(args).to_string().into(),
+        arguments_object(&call.arguments).to_string().into(),
     )
 }
 
@@ -394,7 +399,7 @@ impl Runs {
             };
             let (name, server, args) = shown(&set, call);
             let tool = String::from_utf8_lossy(&name).into_owned();
-            let arguments = object(&call.arguments).unwrap_or_default();
+            let arguments = arguments_object(&call.arguments);
             let mut waits = json!({ "approval_id": id, "tool_call_id": call.id, "tool": tool,
                 "args": arguments, "server": String::from_utf8_lossy(&server) });
             let mut data = json!({ "run_id": run.id, "approval_id": id, "tool": tool,
@@ -428,7 +433,7 @@ impl Runs {
                 smith_id: Some(run.smith_id.clone()),
                 tool_call_id: Some(call.id.clone()),
                 tool: Some(tool),
-                args: Value::Object(arguments).to_string(),
+                args: arguments.to_string(),
                 elicitation,
                 status: "pending".to_owned(),
                 actor: None,

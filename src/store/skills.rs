@@ -26,6 +26,8 @@ pub struct SkillVersionRow {
     pub version: i64,
     pub name: String,
     pub description: String,
+    /// All that its SKILL.md says in the front matter, as JSON text.
+    pub front_matter: String,
     pub created_at: i64,
     /// JSON of what is told of its files; absent for those that were made before it was noted.
     pub manifest: Option<String>,
@@ -104,6 +106,21 @@ pub trait SkillStore: Send + Sync {
         skill_id: &str,
         version: i64,
     ) -> Result<Vec<SkillFile>>;
+    /// The paths and lengths of a version's files.
+    async fn skill_paths(
+        &self,
+        tenant_id: &str,
+        skill_id: &str,
+        version: i64,
+    ) -> Result<Vec<(String, i64)>>;
+    /// One file of a version.
+    async fn skill_file(
+        &self,
+        tenant_id: &str,
+        skill_id: &str,
+        version: i64,
+        path: &str,
+    ) -> Result<Option<Vec<u8>>>;
     /// `false` when there is no such skill or version.
     async fn set_skill_default(
         &self,

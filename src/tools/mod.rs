@@ -11,6 +11,7 @@ pub mod hosted;
 pub mod mcp;
 mod mount;
 mod registry;
+mod skills;
 
 pub use mount::{Approval, FILE_SEARCH, Mount, Mounted, Mounts};
 pub use registry::{

@@ -14,6 +14,7 @@ use super::hosted::{Caller, HOSTED, Hosted, Parts, cut, hosted};
 use super::mcp::{
     CallError, CallRequest, McpCall, Question, ServerKey, Sessions, Step, content_of, discover,
 };
+use super::skills::{self, Attached};
 use crate::connection::Connections;
 use crate::error::ApiError;
 use crate::model::{Part, ToolDef};
@@ -21,6 +22,7 @@ use crate::secrets::Vault;
 use crate::store::{
     AgentConfig, McpAuth, McpServerRow, McpSettings, McpTool, McpTools, now_micros,
 };
+use crate::untrusted::Schema;
 
 /// Other nodes' changes are seen after this.
 const TTL: Duration = Duration::from_secs(3);
@@ -44,6 +46,8 @@ pub(super) enum Kind {
     Mcp(Arc<McpServerRow>),
     /// Of a server that is not registered.
     Mounted(ServerKey),
+    /// Reads the smith's skills.
+    Skills(Arc<[Attached]>),
 }
 
 /// A tool as a model sees it.
@@ -58,7 +62,8 @@ pub struct Tool {
     /// Whether a second call does no harm.
     pub repeatable: bool,
     kind: Kind,
-    validator: Option<Arc<jsonschema::Validator>>,
+    /// What its arguments are held to; a schema that is none, or beyond its bounds, refuses nothing.
+    schema: Option<Schema>,
 }
 
 impl Tool {
@@ -76,8 +81,7 @@ impl Tool {
             needs_approval,
             repeatable,
             kind,
-            // A schema that is none cannot refuse anything.
-            validator: jsonschema::validator_for(schema).ok().map(Arc::new),
+            schema: Schema::read(schema).ok(),
         }
     }
 }
@@ -87,6 +91,8 @@ impl Tool {
 pub struct ToolSet {
     pub defs: Vec<ToolDef>,
     pub tools: HashMap<String, Tool>,
+    /// What the model is told of its skills.
+    pub prompt: Option<String>,
     /// `{code, message}` each: sources that are lost.
     pub warnings: Vec<Value>,
 }
@@ -221,16 +227,23 @@ impl Toolbox {
     pub async fn set(
         &self,
         tenant_id: &Arc<str>,
+        smith_id: &str,
         config: &AgentConfig,
     ) -> Result<Arc<ToolSet>, ApiError> {
+        // Some skills are one smith's own.
+        let skills = match config.skills.is_empty() {
+            true => Value::Null,
+            false => json!([smith_id, config.skills]),
+        };
         let named = json!([
             config.enabled_hosted_tools,
             config.mcp_servers,
             config.auto_memory,
+            skills,
         ]);
         let key = (tenant_id.clone(), named.to_string());
         self.sets
-            .try_get_with(key, self.build(tenant_id, config))
+            .try_get_with(key, self.build(tenant_id, smith_id, config))
             .await
             .map_err(|error: Arc<ApiError>| ApiError::clone(&error))
     }
@@ -238,6 +251,7 @@ impl Toolbox {
     async fn build(
         &self,
         tenant_id: &Arc<str>,
+        smith_id: &str,
         config: &AgentConfig,
     ) -> Result<Arc<ToolSet>, ApiError> {
         let mut set = ToolSet::default();
@@ -257,6 +271,12 @@ impl Toolbox {
                     "message": format!("there is no hosted tool '{name}' here"),
                 })),
             }
+        }
+        let (store, references) = (self.parts.store.as_ref(), &config.skills);
+        let skills =
+            skills::attached(store, tenant_id, smith_id, references, &mut set.warnings).await?;
+        if !skills.is_empty() {
+            add_skills(&mut set, skills.into());
         }
         let servers = self.servers(tenant_id, config, &mut set.warnings).await?;
         let mut holders: BTreeMap<&str, usize> = BTreeMap::new();
@@ -381,12 +401,11 @@ impl Toolbox {
 
     /// Begins a call. Arguments are held against the tool's schema first.
     pub async fn begin(&self, tool: &Tool, call: &ToolCall) -> Calling {
-        if let Some(validator) = &tool.validator {
+        if let Some(schema) = &tool.schema {
             let arguments = Value::Object(call.arguments.clone());
-            let mut errors = validator.iter_errors(&arguments);
-            if let Some(error) = errors.next() {
-                let why = format!("invalid arguments at '{}': {error}", error.instance_path());
-                return Calling::Done(Output::error(cut(&why, 2000)));
+            let tenant = &call.caller.tenant_id;
+            if let Err(fault) = schema.check(&arguments, &self.parts.sandbox, tenant).await {
+                return Calling::Done(Output::error(format!("invalid arguments {fault}")));
             }
         }
         match &tool.kind {
@@ -399,6 +418,17 @@ impl Toolbox {
                     ..call.caller.clone()
                 };
                 Calling::Done(self.hosted(*hosted, tool, call, &caller).await)
+            }
+            Kind::Skills(skills) => {
+                let (store, tenant) = (&self.parts.store, &call.caller.tenant_id);
+                let read = skills::call(store, tenant, skills, &tool.name, &call.arguments);
+                Calling::Done(match read.await {
+                    Ok(text) => Output {
+                        content: vec![Part::Text { text }],
+                        ..Output::default()
+                    },
+                    Err(why) => Output::error(why),
+                })
             }
             Kind::Mcp(server) => match self.bearer(server, &call.caller).await {
                 Ok(bearer) => {
@@ -592,6 +622,26 @@ fn add_hosted(set: &mut ToolSet, tool: &'static dyn Hosted) {
             function.name.to_owned(),
             described,
             function.parameters,
+            added,
+        );
+    }
+}
+
+fn add_skills(set: &mut ToolSet, skills: Arc<[Attached]>) {
+    set.prompt = Some(skills::prompt(&skills));
+    for (name, description, parameters) in skills::functions(&skills) {
+        let added = Tool::new(
+            name.to_owned(),
+            HOSTED_SERVER.to_owned(),
+            false,
+            true,
+            Kind::Skills(skills.clone()),
+            &parameters,
+        );
+        set.add(
+            name.to_owned(),
+            Some(description.to_owned()),
+            parameters,
             added,
         );
     }

@@ -1,6 +1,7 @@
 //! The client wires: bytes to a run request, frames to bytes. One folder each.
 //!
-//! May import `frame`, `sse`, `run`'s and `model`'s public types, `auth`'s scopes, `tools`' mounts, `error`.
+//! May import `frame`, `sse`, `run`'s and `model`'s public types, `auth`'s scopes, `tools`' mounts,
+//! `untrusted`, `error`.
 
 pub mod chat;
 pub mod native;
@@ -21,6 +22,7 @@ use crate::frame::{Frame, StopReason, Usage};
 use crate::lenient;
 use crate::model::ModelError;
 use crate::sse::EventTooLarge;
+use crate::untrusted::{MAX_JSON_DEPTH, is_too_deep};
 
 /// Frames on their way to a client, as the events of its wire.
 pub trait FrameEncoder {
@@ -70,8 +72,15 @@ pub fn readable(body: &Bytes) -> Bytes {
     }
 }
 
-/// Refuses a list, which serde would take for an object's members in their order.
-pub fn refuse_list(body: &[u8]) -> Result<(), ApiError> {
+/// Refuses JSON that is nested deeper than what is kept of it could be read again, and a list, which
+/// serde would take for an object's members in their order.
+pub fn check_shape(body: &[u8]) -> Result<(), ApiError> {
+    if is_too_deep(body) {
+        return Err(ApiError::bad_request(
+            "invalid_request",
+            format!("the JSON is nested too deeply: {MAX_JSON_DEPTH} levels are allowed"),
+        ));
+    }
     match body.trim_ascii_start().first() {
         Some(b'[') => Err(ApiError::bad_request(
             "invalid_request",
@@ -95,7 +104,7 @@ fn in_words(error: &serde_json::Error) -> String {
 
 /// Parses a JSON body, which is an object; the error names the field at fault.
 pub fn parse<T: DeserializeOwned>(body: &[u8]) -> Result<T, ApiError> {
-    refuse_list(body)?;
+    check_shape(body)?;
     let mut deserializer = serde_json::Deserializer::from_slice(body);
     let value = serde_path_to_error::deserialize(&mut deserializer).map_err(|error| {
         let path = error.path().to_string();

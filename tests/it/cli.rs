@@ -82,7 +82,7 @@ impl Running {
         call.bearer_auth(token).json(&body).send().await
     }
 
-    fn terminate(&self) {
+    pub fn terminate(&self) {
         let pid = self.child.id().expect("running").to_string();
         let status = std::process::Command::new("kill")
             .args(["-TERM", &pid])
@@ -91,7 +91,7 @@ impl Running {
     }
 
     /// The exit's success and what was printed until then.
-    async fn end(mut self) -> (bool, String) {
+    pub async fn end(mut self) -> (bool, String) {
         let mut printed = String::new();
         let reading = async {
             while let Some(line) = self.lines.next_line().await.expect("text") {

@@ -60,6 +60,8 @@ pub fn config(mock: &Mock, dir: &std::path::Path) -> Config {
     config.server.listen = free_address();
     config.metrics.listen = Some(free_address());
     config.server.drain_timeout_s = 5;
+    // The test is another program.
+    config.sandbox.program = Some(env!("CARGO_BIN_EXE_smithgate").into());
     config.limits.connect_timeout_ms = 1_000;
     config.limits.first_byte_timeout_ms = 1_500;
     config.limits.whole_answer_timeout_ms = 1_500;

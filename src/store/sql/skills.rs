@@ -5,13 +5,15 @@ macro_rules! put_skill_version {
     ($tx:expr, $version:expr, $number:expr, $files:expr) => {{
         let row: SkillVersionRow = sqlx::query_as(
             "INSERT INTO skill_versions (tenant_id, skill_id, version, name, description, \
-             created_at, manifest) VALUES ($1, $2, $3, $4, $5, $6, $7) RETURNING *",
+             front_matter, created_at, manifest) VALUES ($1, $2, $3, $4, $5, $6, $7, $8) \
+             RETURNING *",
         )
         .bind(&$version.tenant_id)
         .bind(&$version.skill_id)
         .bind($number)
         .bind(&$version.name)
         .bind(&$version.description)
+        .bind(&$version.front_matter)
         .bind($version.created_at)
         .bind(&$version.manifest)
         .fetch_one(&mut *$tx)
@@ -235,6 +237,42 @@ macro_rules! impl_skills {
                 .bind(skill_id)
                 .bind(version)
                 .fetch_all(&self.read)
+                .await?)
+            }
+
+            async fn skill_paths(
+                &self,
+                tenant_id: &str,
+                skill_id: &str,
+                version: i64,
+            ) -> Result<Vec<(String, i64)>> {
+                Ok(sqlx::query_as(
+                    "SELECT path, CAST(LENGTH(content) AS BIGINT) FROM skill_files \
+                     WHERE tenant_id = $1 AND skill_id = $2 AND version = $3 ORDER BY path",
+                )
+                .bind(tenant_id)
+                .bind(skill_id)
+                .bind(version)
+                .fetch_all(&self.read)
+                .await?)
+            }
+
+            async fn skill_file(
+                &self,
+                tenant_id: &str,
+                skill_id: &str,
+                version: i64,
+                path: &str,
+            ) -> Result<Option<Vec<u8>>> {
+                Ok(sqlx::query_scalar(
+                    "SELECT content FROM skill_files WHERE tenant_id = $1 AND skill_id = $2 \
+                     AND version = $3 AND path = $4",
+                )
+                .bind(tenant_id)
+                .bind(skill_id)
+                .bind(version)
+                .bind(path)
+                .fetch_optional(&self.read)
                 .await?)
             }
 

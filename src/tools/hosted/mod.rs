@@ -20,6 +20,7 @@ use crate::config;
 use crate::error::ApiError;
 use crate::model::Models;
 use crate::store::Store;
+use crate::untrusted::Sandbox;
 
 /// A function that a model may call.
 #[derive(Debug, Clone)]
@@ -61,6 +62,7 @@ pub struct Parts {
     pub store: Arc<dyn Store>,
     pub models: Arc<Models>,
     pub documents: Arc<dyn Documents>,
+    pub sandbox: Arc<Sandbox>,
     pub config: config::Tools,
 }
 
@@ -131,12 +133,13 @@ pub fn hosted(name: &str) -> Option<&'static dyn Hosted> {
 }
 
 /// A schema of an object; `required` names its members.
-fn object(properties: Value, required: &[&str]) -> Value {
+pub fn object(properties: Value, required: &[&str]) -> Value {
     json!({ "type": "object", "properties": properties, "required": required,
         "additionalProperties": false })
 }
 
-fn text<'a>(args: &'a Map<String, Value>, name: &str) -> Result<&'a str, String> {
+/// An argument that is a text.
+pub fn text<'a>(args: &'a Map<String, Value>, name: &str) -> Result<&'a str, String> {
     let found = args.get(name).and_then(Value::as_str);
     found.ok_or_else(|| format!("'{name}' must be a text"))
 }

@@ -1,5 +1,5 @@
 //! `web_fetch`: a page as text. The URL is a model's, so it goes through the address guard at each
-//! step; the readable part of a page is found by `dom_smoothie`, a kept port of Readability.
+//! step; the readable part of a page is found in the sandbox.
 
 use std::time::Duration;
 
@@ -7,11 +7,11 @@ use async_trait::async_trait;
 use http::{HeaderName, HeaderValue, Method, header};
 use serde_json::{Map, Value, json};
 
-use super::{Answer, Caller, Function, Hosted, Parts, cut, object};
+use super::{Answer, Caller, Function, Hosted, Parts, object};
 use crate::model::{Endpoint, Models, Timeouts, UpstreamRequest};
+use crate::untrusted::shown_page;
 
 const MAX_BODY: usize = 4 * 1024 * 1024;
-const MAX_TEXT: usize = 100 * 1024;
 const MAX_REDIRECTS: usize = 5;
 const PATIENCE: Duration = Duration::from_secs(20);
 
@@ -41,24 +41,27 @@ impl Hosted for WebFetch {
         &self,
         _function: &str,
         args: &Map<String, Value>,
-        _caller: &Caller,
+        caller: &Caller,
         parts: &Parts,
     ) -> Result<Answer, String> {
         let url = super::text(args, "url")?;
         let fetched = tokio::time::timeout(PATIENCE, fetch(&parts.models, url)).await;
         let late = || format!("no answer within {} s", PATIENCE.as_secs());
         let page = fetched.unwrap_or_else(|_| Err(late()))?;
-        let text = tokio::task::spawn_blocking(move || readable(&page)).await;
-        Ok(text
-            .map_err(|_| "the page cannot be read".to_owned())?
-            .into())
+        if !page.is_html {
+            return Ok(shown_page(&String::from_utf8_lossy(&page.body)).into());
+        }
+        let (sandbox, tenant) = (&parts.sandbox, &caller.tenant_id);
+        let text = sandbox.page(tenant, page.url, page.body.to_vec()).await;
+        let text = text.map_err(|error| error.told("reading the page"))?;
+        Ok(text.into())
     }
 }
 
 struct Page {
     url: String,
     is_html: bool,
-    body: String,
+    body: bytes::Bytes,
 }
 
 /// Asks for `url` on whatever server it names; `trusted` URLs may lead to private addresses.
@@ -135,69 +138,10 @@ async fn fetch(models: &Models, url: &str) -> Result<Page, String> {
         return Ok(Page {
             url: at.into(),
             is_html,
-            body: String::from_utf8_lossy(&body).into_owned(),
+            body,
         });
     }
     Err(format!("more than {MAX_REDIRECTS} redirects"))
 }
 
 const MAX_BYTES_SHOWN: &str = "4 MiB";
-
-fn readable(page: &Page) -> String {
-    let text = match page.is_html {
-        false => page.body.clone(),
-        true => {
-            let article = dom_smoothie::Readability::new(page.body.as_str(), Some(&page.url), None)
-                .and_then(|mut found| found.parse());
-            match article {
-                Ok(article) => format!("# {}\n\n{}", article.title, article.text_content),
-                // Pages without an article are shown whole.
-                Err(_) => html2text::config::plain_no_decorate()
-                    .string_from_read(page.body.as_bytes(), 100)
-                    .unwrap_or_default(),
-            }
-        }
-    };
-    let text = text.trim();
-    let shown = cut(text, MAX_TEXT);
-    match shown.len() < text.len() {
-        true => format!("{shown}\n[the rest of the page is left out]"),
-        false => shown.to_owned(),
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_page_is_read_without_its_surroundings() {
-        let paragraph = "Smiths forge iron, and the fire must be hot, says the master. ".repeat(20);
-        let page = Page {
-            url: "https://example.com/a".to_owned(),
-            is_html: true,
-            body: format!(
-                "<html><head><title>Forging</title><script>alert(1)</script></head><body>\
-                 <nav><a href=/>Home</a></nav><article><h1>Forging</h1><p>{paragraph}</p>\
-                 </article></body></html>"
-            ),
-        };
-        let text = readable(&page);
-        assert!(text.contains("the fire must be hot"));
-        assert!(
-            !text.contains("alert(1)") && !text.contains("Home"),
-            "{text}"
-        );
-    }
-
-    #[test]
-    fn long_text_is_cut_with_a_note() {
-        let page = Page {
-            url: String::new(),
-            is_html: false,
-            body: "ä".repeat(MAX_TEXT),
-        };
-        let text = readable(&page);
-        assert!(text.len() < MAX_TEXT + 100 && text.ends_with("left out]"));
-    }
-}

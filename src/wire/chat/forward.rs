@@ -12,7 +12,7 @@ use crate::lenient;
 use crate::model::provider::ChatUsage;
 use crate::model::{Fault, ModelError};
 use crate::sse::{EventTooLarge, WholeEvents, may_tell, raw_events};
-use crate::wire::{Gate, refuse_list};
+use crate::wire::{Gate, check_shape};
 
 /// What must be known of a body before it is passed on.
 #[derive(Deserialize)]
@@ -47,7 +47,7 @@ pub struct Forwarded {
 
 /// Replaces `model`, and asks for usage when `ask_usage` and the client did not.
 pub fn rewrite(body: &[u8], model: &str, ask_usage: bool) -> Result<Forwarded, ApiError> {
-    refuse_list(body)?;
+    check_shape(body)?;
     let invalid = |e: serde_json::Error| ApiError::bad_request("invalid_request", e.to_string());
     let spans: Spans<'_> = serde_json::from_slice(body).map_err(invalid)?;
     let offset = |raw: &RawValue| raw.get().as_ptr() as usize - body.as_ptr() as usize;
