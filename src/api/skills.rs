@@ -101,6 +101,15 @@ pub struct SkillUpdate {
     pub default_version: serde_json::Value,
 }
 
+/// What is shown of a front matter, beside the name and the description.
+#[derive(Default, Deserialize)]
+#[serde(default)]
+struct FrontMatter {
+    license: Option<Tree>,
+    compatibility: Option<Tree>,
+    metadata: Option<Tree>,
+}
+
 /// Versions as they are shown, with what was noted of them and who holds them.
 async fn versions_out(
     gateway: &AppState,
@@ -124,6 +133,7 @@ async fn versions_out(
                 Manifest::of(&files.await?)
             }
         };
+        let matter: FrontMatter = serde_json::from_str(&row.front_matter).unwrap_or_default();
         let holders = uses.iter().filter(|held| held.version == row.version);
         let reference = |held: &SkillUse| SkillReference {
             agent_id: held.agent_id.clone(),
@@ -139,9 +149,15 @@ async fn versions_out(
             scripts: manifest.inside("scripts"),
             assets: manifest.inside("assets"),
             bytes: manifest.bytes(),
-            license: None,
-            compatibility: None,
-            metadata: None,
+            license: match matter.license {
+                Some(Tree::String(text)) => Some(text),
+                _ => None,
+            },
+            compatibility: matter.compatibility,
+            metadata: match matter.metadata {
+                Some(Tree::Object(entries)) => Some(entries),
+                _ => None,
+            },
             files: manifest.0,
             referenced_by: holders.map(reference).collect(),
             skill_id: row.skill_id,
