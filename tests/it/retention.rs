@@ -70,6 +70,8 @@ fn past(harness: &Harness, smith: &str, days: i64, n: usize) -> (String, [Op; 2]
         output: 0,
         cost: None,
         created_at: at,
+        root_kind: "run".to_owned(),
+        attributes: "{}".to_owned(),
     };
     let mut frames = bytes::BytesMut::new();
     let done = smithgate::frame::Frame::RunCancelled {
