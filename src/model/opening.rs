@@ -10,11 +10,12 @@ use serde_json::Value;
 use serde_json::value::RawValue;
 
 use super::error::ModelError;
-use super::fault::{Fault, description_of, without_mark};
+use super::fault::{Fault, description_of};
 use super::provider::ProviderApi;
 use super::response::UpstreamResponse;
 use crate::coding::Unpacker;
 use crate::frame::Frame;
+use crate::lenient::without_bom;
 use crate::sse::Event;
 
 const MARK: &[u8] = b"\xef\xbb\xbf";
@@ -52,7 +53,7 @@ fn kind_of(begun: &[u8], is_labelled: bool) -> Option<Kind> {
     if begun.len() < MARK.len() && MARK.starts_with(begun) {
         return None;
     }
-    let begun = without_mark(begun).trim_ascii_start();
+    let begun = without_bom(begun).trim_ascii_start();
     let first = begun.first()?;
     match first {
         b'{' | b'[' | b'"' => return Some(Kind::Json),
@@ -129,7 +130,7 @@ pub(super) async fn open(
         Kind::Json => Whole::of(response.body(limit).await?).map(Answered::Whole),
         Kind::Other => {
             let begun = response.beginning(TEXT_BYTES).await;
-            let what = description_of(without_mark(&begun));
+            let what = description_of(without_bom(&begun));
             let what = what.unwrap_or_else(|| "bytes that are no text".to_owned());
             Err(ModelError::Malformed(what))
         }

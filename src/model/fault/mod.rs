@@ -15,6 +15,7 @@ use serde_json::Value;
 
 use self::shape::Shape;
 use crate::error::ApiError;
+use crate::lenient::without_bom;
 
 /// Longest message that is kept, in characters.
 const LONGEST_MESSAGE: usize = 2_000;
@@ -60,7 +61,7 @@ impl Fault {
     /// Of an answer with an error status.
     pub fn of_answer(status: u16, headers: &HeaderMap, body: &[u8]) -> Self {
         let mut shape = Shape::default();
-        match serde_json::from_slice::<Value>(without_mark(body)) {
+        match serde_json::from_slice::<Value>(without_bom(body)) {
             Ok(value) => shape.read(&value),
             Err(_) => {
                 if let Some(what) = description_of(body) {
@@ -250,11 +251,6 @@ impl From<Fault> for ApiError {
 fn is_slug(code: &str) -> bool {
     let fits = |b: u8| b.is_ascii_alphanumeric() || matches!(b, b'_' | b'-' | b'.');
     (1..=64).contains(&code.len()) && code.bytes().all(fits)
-}
-
-/// Without a byte order mark.
-pub fn without_mark(body: &[u8]) -> &[u8] {
-    body.strip_prefix(b"\xef\xbb\xbf").unwrap_or(body)
 }
 
 /// What a body is that is no JSON: a web page by its title, a text by its beginning.
