@@ -18,8 +18,8 @@ use super::registry::{Kind, Tool, ToolSet, Toolbox, function_name};
 use crate::error::ApiError;
 use crate::store::McpTool;
 
-/// The server of [`Mounts::stores`]' tool, for clients.
-pub const FILE_SEARCH: &str = "file_search";
+/// The server of [`Mounts::stores`]' tool. No server that is registered or mounted has such a name.
+pub const FILE_SEARCH: &str = "hosted:file_search";
 
 /// Which tools of a mounted server a human must approve.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -207,7 +207,7 @@ impl Toolbox {
                 set.add(known, tool.description.clone(), schema, added);
             }
         }
-        if let (false, Some(search)) = (mounted.mounts.stores.is_empty(), hosted(FILE_SEARCH)) {
+        if let (false, Some(search)) = (mounted.mounts.stores.is_empty(), hosted("file_search")) {
             let ids: Vec<String> = mounted
                 .mounts
                 .stores
