@@ -25,7 +25,8 @@ pub struct Health {
 
 #[derive(Debug, Serialize, ToSchema)]
 pub struct Checks {
-    pub db: bool,
+    /// `ok` or `down`.
+    pub db: &'static str,
     pub accepting: bool,
 }
 
@@ -59,7 +60,7 @@ pub async fn ready(State(gateway): State<AppState>) -> Response {
         StatusCode::SERVICE_UNAVAILABLE
     };
     let checks = Checks {
-        db,
+        db: if db { "ok" } else { "down" },
         accepting: !gateway.is_draining(),
     };
     let body = Ready {
