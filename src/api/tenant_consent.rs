@@ -21,7 +21,7 @@ pub struct ConsentIn {
     /// The tenant's own consent page: people whom an MCP host sends are sent on there, with
     /// `request_id`. Null: they consent here.
     #[serde(default)]
-    #[schema(format = "uri", max_length = 2048)]
+    #[schema(max_length = 2048)]
     pub authorize_url: Option<String>,
     /// Where `return_url` may lead: `https://app.example.com`.
     #[serde(default)]
