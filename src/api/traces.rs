@@ -603,6 +603,6 @@ mod tests {
             assert_eq!(all, MANY);
             assert!(deepest <= MAX_DEPTH + 1, "{deepest}");
         }
-        assert!(began.elapsed().as_secs() < 5, "{:?}", began.elapsed());
+        assert!(began.elapsed().as_secs() < 60, "{:?}", began.elapsed());
     }
 }
