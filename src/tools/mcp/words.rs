@@ -70,7 +70,8 @@ pub fn of_request(error: &ServiceError, trouble: &Trouble) -> String {
             "the server answered with what is no result of this request".to_owned()
         }
         ServiceError::Timeout { timeout } => {
-            format!("the server gave no answer within {} s", timeout.as_secs())
+            let seconds = timeout.as_secs();
+            format!("the server gave no answer in time ({seconds} s)")
         }
         ServiceError::Cancelled { reason } => match reason {
             Some(reason) => format!("the server cancelled the request: {reason}"),
