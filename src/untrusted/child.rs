@@ -4,6 +4,7 @@
 use std::io;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::process::ExitCode;
+use std::time::Duration;
 
 use super::frame;
 use super::job::{self, Asked, Told};
@@ -25,13 +26,42 @@ pub fn run(memory: Option<String>) -> ExitCode {
     if confine(memory).is_err() {
         return ExitCode::FAILURE;
     }
+    let main = std::thread::current();
     let worker = std::thread::Builder::new()
         .stack_size(STACK_BYTES)
-        .spawn(work);
-    match worker.map(std::thread::JoinHandle::join) {
-        Ok(Ok(Ok(()))) => ExitCode::SUCCESS,
+        .spawn(move || {
+            let ended = work();
+            main.unpark();
+            ended
+        });
+    let Ok(worker) = worker else {
+        return ExitCode::FAILURE;
+    };
+    // A node that was killed tells nobody; its end of the pipe is only seen between two jobs.
+    let node = parent();
+    while !worker.is_finished() {
+        std::thread::park_timeout(LOOK_EVERY);
+        if parent() != node {
+            return ExitCode::FAILURE;
+        }
+    }
+    match worker.join() {
+        Ok(Ok(())) => ExitCode::SUCCESS,
         _ => ExitCode::FAILURE,
     }
+}
+
+/// How often a child looks whether its node is still there.
+const LOOK_EVERY: Duration = Duration::from_millis(500);
+
+#[cfg(unix)]
+fn parent() -> u32 {
+    std::os::unix::process::parent_id()
+}
+
+#[cfg(not(unix))]
+fn parent() -> u32 {
+    0
 }
 
 fn work() -> io::Result<()> {

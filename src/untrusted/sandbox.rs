@@ -7,6 +7,7 @@ use std::time::Duration;
 use parking_lot::Mutex;
 use serde_json::Value;
 use tokio::sync::oneshot;
+use tokio_util::sync::CancellationToken;
 
 use super::archive;
 use super::document::{Cutting, ExtractError};
@@ -81,6 +82,8 @@ pub struct Sandbox {
     workers: usize,
     document_time: Duration,
     state: Mutex<State>,
+    /// Ends what is under way.
+    closed: CancellationToken,
 }
 
 impl Sandbox {
@@ -100,6 +103,7 @@ impl Sandbox {
                 left: 0,
                 is_closed: false,
             }),
+            closed: CancellationToken::new(),
         })
     }
 
@@ -198,6 +202,7 @@ impl Sandbox {
         state.is_closed = true;
         state.queue.clear();
         state.idle.clear();
+        self.closed.cancel();
     }
 
     async fn run(
@@ -268,6 +273,7 @@ impl Sandbox {
             done = self.attempt(tenant, waiting.work, &waiting.body, waiting.limit) => done,
             // Nobody waits any more; the child goes with the attempt.
             () = waiting.answer.closed() => return,
+            () = self.closed.cancelled() => Err(SandboxError::Unavailable),
         };
         let _ = waiting.answer.send(done);
     }
