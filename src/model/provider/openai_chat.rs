@@ -168,6 +168,14 @@ fn messages(request: &ModelRequest, rules: &Rules) -> Result<Vec<Value>, ModelEr
             Role::User => {
                 let mut message = json!({ "role": "user", "content": content(&turn.parts)? });
                 name_speaker(&mut message, &turn.parts);
+                // What a result showed follows it in the user's name; some servers want the
+                // assistant to speak between the two.
+                let after_tool = messages
+                    .last()
+                    .is_some_and(|last: &Value| last["role"] == "tool");
+                if after_tool && !rules.user_after_tool {
+                    messages.push(json!({ "role": "assistant", "content": "Understood." }));
+                }
                 messages.push(message);
             }
             Role::Assistant => {
