@@ -124,6 +124,8 @@ pub(super) struct Decoder {
     usage: Usage,
     stop: Option<StopReason>,
     done: bool,
+    /// The last event was a piece of a block.
+    is_piece: bool,
     /// The last event added to a signature.
     signed: bool,
 }
@@ -428,7 +430,9 @@ impl Decoder {
         let event: StreamEvent<'_> = serde_json::from_slice(data)?;
         self.signed = false;
         let kind = event.kind.as_deref().map(str::as_bytes).or(name);
-        match kind.unwrap_or_default() {
+        let kind = kind.unwrap_or_default();
+        self.is_piece = kind == b"content_block_delta";
+        match kind {
             b"message_start" => {
                 self.start(event.message.as_ref(), out);
                 if let Some(message) = &event.message {
@@ -481,7 +485,7 @@ impl StreamDecoder for Decoder {
     }
 
     fn may_repeat(&self) -> bool {
-        !self.signed
+        self.is_piece && !self.signed
     }
 
     fn is_done(&self) -> bool {

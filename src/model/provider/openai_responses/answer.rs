@@ -163,6 +163,8 @@ pub(super) struct Decoder {
     reasoned: Vec<Option<u32>>,
     usage: Option<Usage>,
     stop: Option<StopReason>,
+    /// The last event was a piece, and not what ends one.
+    is_piece: bool,
 }
 
 fn failed(code: Option<&str>, message: Option<&str>) -> ModelError {
@@ -557,6 +559,7 @@ impl Decoder {
         let event: StreamEvent<'_> = serde_json::from_slice(data)?;
         let kind = event.kind.as_deref().map(str::as_bytes).or(name);
         let kind = kind.unwrap_or_default();
+        self.is_piece = kind.ends_with(b".delta");
         if kind != b"error" && kind != b"response.failed" {
             self.start(event.response.as_ref(), out);
         }
@@ -668,6 +671,10 @@ impl StreamDecoder for Decoder {
             self.read(data, name, out)
         })
         .map_err(|unread| unread.into_error(&event.data))
+    }
+
+    fn may_repeat(&self) -> bool {
+        self.is_piece
     }
 
     fn is_done(&self) -> bool {
