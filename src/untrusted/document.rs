@@ -13,6 +13,8 @@ const MAX_TEXT: usize = 16 * 1024 * 1024;
 const HTML_WIDTH: usize = 120;
 /// The splitters take time by the square of what they are given at once, in the worst case.
 const SECTION: usize = 64 * 1024;
+/// Of what is no words, where each chunk makes a splitter count all that is left of the word.
+const WORDLESS_SECTION: usize = 4 * 1024;
 /// Longer words are counted in pieces, in bytes: counting one takes time by its square.
 const MAX_WORD: usize = 128;
 /// Markdown's lists and quotes inside each other; what has more is taken for plain text.
@@ -197,6 +199,18 @@ fn pieces(text: &str, limit: usize) -> impl Iterator<Item = &str> {
     })
 }
 
+/// What stands before the first word that is longer than a section without words may be.
+fn before_long_word(text: &str) -> Option<&str> {
+    let mut at = 0;
+    for word in text.split_inclusive(char::is_whitespace) {
+        if word.len() > WORDLESS_SECTION {
+            return Some(&text[..at]).filter(|before| !before.is_empty());
+        }
+        at += word.len();
+    }
+    None
+}
+
 /// A text in sections, cut where a paragraph, a line or a word ends.
 fn sections(text: &str) -> impl Iterator<Item = &str> {
     let mut rest = text;
@@ -204,7 +218,16 @@ fn sections(text: &str) -> impl Iterator<Item = &str> {
         if rest.is_empty() {
             return None;
         }
-        let piece = pieces(rest, SECTION).next()?;
+        let is_wordless = pieces(rest, WORDLESS_SECTION)
+            .next()
+            .is_some_and(|begin| !begin.contains(char::is_whitespace));
+        let limit = match is_wordless {
+            true => WORDLESS_SECTION,
+            false => SECTION,
+        };
+        let piece = pieces(rest, limit).next()?;
+        // A long word further on is left to sections of its own.
+        let piece = before_long_word(piece).unwrap_or(piece);
         let end = match piece.len() == rest.len() {
             true => rest.len(),
             false => ["\n# ", "\n\n", "\n", " "]
@@ -213,7 +236,7 @@ fn sections(text: &str) -> impl Iterator<Item = &str> {
                     let at = piece.rfind(end)?;
                     // A heading begins the next section; other ends belong to this one.
                     let cut = at + if *end == "\n# " { 1 } else { end.len() };
-                    (cut > SECTION / 2).then_some(cut)
+                    (cut > piece.len() / 2).then_some(cut)
                 })
                 .unwrap_or(piece.len()),
         };

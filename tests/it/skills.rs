@@ -78,7 +78,7 @@ async fn a_run_reads_the_skills_of_its_smith(url: Option<String>) {
         "echo hi",
         "binary file of 3 bytes",
         "has no file",
-        "a long file.",
+        "ong file.",
     ] {
         assert!(said.contains(part), "{part} is missing in {said}");
     }
