@@ -15,7 +15,7 @@ use super::provider::ProviderApi;
 use super::response::UpstreamResponse;
 use crate::coding::Unpacker;
 use crate::frame::Frame;
-use crate::lenient::without_bom;
+use crate::lenient::{well_formed, without_bom};
 use crate::sse::Event;
 
 const MARK: &[u8] = b"\xef\xbb\xbf";
@@ -144,9 +144,17 @@ impl Whole {
             true => body.slice(MARK.len()..),
             false => body,
         };
-        let outline = outline_of(&body).map_err(|error| {
-            ModelError::Malformed(format!("an answer that is no JSON: {error}"))
-        })?;
+        let (body, outline) = match outline_of(&body) {
+            Ok(outline) => (body, outline),
+            Err(error) => {
+                let no_json = || format!("an answer that is no JSON: {error}");
+                // By a hair, it may be.
+                let mended = Bytes::from(well_formed(&body).into_owned());
+                let outline = outline_of(&mended);
+                let outline = outline.map_err(|_| ModelError::Malformed(no_json()))?;
+                (mended, outline)
+            }
+        };
         match Fault::in_answer(&outline) {
             Some(fault) => Err(ModelError::InStream(Box::new(fault))),
             None if outline.is_object() || outline.is_array() => Ok(Self { body, outline }),

@@ -4,7 +4,7 @@
 //! The model's name says what to answer: `text` plays `fixtures/<wire>/text.sse` (or `.json`),
 //! `loop` asks for tools until it is given a result, `fault-<name>` misbehaves, `flaky-<n>` is
 //! overloaded n times, `status-<code>` answers with that status, `quirk-<case>` answers what the case
-//! of `fixtures/quirks` says (`quirk-<case>~drip` in small pieces). Embeddings are made of a text's
+//! of `fixtures/quirks` says (`quirk-<case>.drip` in small pieces). Embeddings are made of a text's
 //! words, so that texts with words in common are near.
 
 use std::collections::HashMap;
@@ -357,7 +357,7 @@ async fn play(stream: &mut TcpStream, wire: &str, name: &str, streamed: bool) ->
 
 /// Answers what a case says.
 async fn play_quirk(stream: &mut TcpStream, wire: &str, case: &str, streamed: bool) -> Option<()> {
-    let (name, drips) = match case.strip_suffix("~drip") {
+    let (name, drips) = match case.strip_suffix(".drip") {
         Some(name) => (name, true),
         None => (case, false),
     };

@@ -108,7 +108,7 @@ async fn every_client_sees_what_the_case_says() {
                     if !case.plays(client, stream) {
                         continue;
                     }
-                    for pace in ["", "~drip"] {
+                    for pace in ["", ".drip"] {
                         if !pace.is_empty() && !(stream && case.stream.is_some()) {
                             continue;
                         }

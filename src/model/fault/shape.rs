@@ -331,7 +331,14 @@ pub(super) fn is_failure(value: &Value) -> bool {
         "usage",
         "embeddings",
     ];
-    let answers = ANSWERS.iter().any(|name| says(name));
+    // A message that was begun, not one about a failure.
+    let is_said = |message: &Value| {
+        ["id", "role", "content"]
+            .iter()
+            .any(|of| !message[of].is_null())
+    };
+    let answers =
+        ANSWERS.iter().any(|name| says(name)) || members.get("message").is_some_and(is_said);
     let failed = |of: &Value| of["status_code"].as_i64().is_some_and(|code| code != 0);
     !answers
         && (members.get("base_resp").is_some_and(failed)

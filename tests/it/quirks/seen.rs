@@ -10,6 +10,8 @@ pub struct Seen {
     pub status: u16,
     pub text: String,
     pub reasoning: String,
+    /// The answer has no place for it.
+    pub hides_reasoning: bool,
     pub refusal: String,
     /// Names and arguments.
     pub calls: Vec<(String, String)>,
@@ -255,6 +257,7 @@ impl Seen {
 
     fn run(&mut self, run: &Value) {
         self.text = text_of(&run["output"]["content"]).to_owned();
+        self.hides_reasoning = true;
         if run["error"].is_object() {
             self.error = Some(run["error"].clone());
         }
