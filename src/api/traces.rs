@@ -36,7 +36,7 @@ const MAX_TRACE_BYTES: i64 = 8 * 1024 * 1024;
 const MAX_ATTRIBUTES: usize = 64 * 1024;
 const MAX_WORD: usize = 512;
 /// Deeper trees are shown flat below this depth.
-const MAX_DEPTH: usize = 64;
+const MAX_DEPTH: usize = 48;
 
 #[derive(Debug, Serialize, ToSchema)]
 pub struct TraceOut {
