@@ -25,6 +25,15 @@ pub fn fit_turns(request: &mut ModelRequest, wire: ProviderWire, provider: &str,
     for turn in &mut turns {
         turn.parts
             .retain(|part| goes_back(part, wire, provider, rules.replay));
+        // These want what came of reasoning behind it.
+        if matches!(
+            wire,
+            ProviderWire::Anthropic | ProviderWire::OpenaiResponses
+        ) {
+            while matches!(turn.parts.last(), Some(Part::Reasoning { .. })) {
+                turn.parts.pop();
+            }
+        }
     }
     let mut turns = answered(turns);
     turns.retain_mut(|turn| !is_empty(turn));
