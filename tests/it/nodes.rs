@@ -147,8 +147,9 @@ impl Pair {
 
 fn id_in(head: &[u8]) -> String {
     let text = String::from_utf8_lossy(head);
-    let at = text.find("\"run_0").expect("the run's id");
-    text[at + 1..].chars().take(30).collect()
+    let at = text.find("\"run_1").expect("the run's id");
+    let id = text[at + 1..].split('"').next();
+    id.expect("the run's id").to_owned()
 }
 
 fn check_whole(ids: &[String], names: &[String]) {

@@ -88,8 +88,6 @@ async fn heavy_rows_come_in_light_pages(url: Option<String>) {
         ];
         let taken = harness.gateway.store.apply(&ops).await.expect("applied");
         assert_eq!(taken, [true, true]);
-        let metadata = json!({ "name": format!("c{n}"), "metadata": { "a": heavy } });
-        ok(harness.post("/v1/customers", &metadata).send().await).await;
         let agent = json!({ "name": format!("a{n}"), "instructions": heavy });
         ok(harness.post("/v1/agents", &agent).send().await).await;
     }
@@ -97,7 +95,6 @@ async fn heavy_rows_come_in_light_pages(url: Option<String>) {
         ("/v1/runs?".to_owned(), 5),
         (format!("/v1/runs?smith_id={smith}&"), 5),
         (format!("/v1/smiths/{smith}/runs?"), 5),
-        ("/v1/customers?".to_owned(), 5),
         ("/v1/agents?".to_owned(), 5),
     ] {
         let (rows, largest) = all(&harness, &path, "cursor").await;
