@@ -502,9 +502,9 @@ impl Seen {
                     self.ids.push(id.parse().expect("a number"));
                     self.names.push(name.to_owned());
                     if self.run_id.is_none()
-                        && let Some(at) = event.find("\"run_0")
+                        && let Some(at) = event.find("\"run_1")
                     {
-                        self.run_id = Some(event[at + 1..].chars().take(30).collect());
+                        self.run_id = event[at + 1..].split('"').next().map(str::to_owned);
                     }
                 }
             }
