@@ -333,7 +333,7 @@ fn named(method: &HttpMethod, path: &str) -> String {
         !part.is_empty() && *part != "v1" && *part != ".well-known" && !part.starts_with('{')
     });
     let mut names: Vec<String> = parts.clone().map(camel_case).collect();
-    let last = parts.last().unwrap_or_default();
+    let last = parts.clone().next_back().unwrap_or_default();
     let is_action = !ends_in_id && (ACTIONS.contains(&last) || path == "/v1/runs/{id}/trace");
     if !is_action {
         let verb = match (method, ends_in_id) {

@@ -92,10 +92,10 @@ pub fn check(head: &[u8]) -> Result<(), Refused> {
                     return Err(bad("Transfer-Encoding is there twice"));
                 }
             }
-            b'h' | b'H' if name.eq_ignore_ascii_case(b"host") => {
-                if std::mem::replace(&mut has_host, true) {
-                    return Err(bad("Host is there twice"));
-                }
+            b'h' | b'H'
+                if name.eq_ignore_ascii_case(b"host") && std::mem::replace(&mut has_host, true) =>
+            {
+                return Err(bad("Host is there twice"));
             }
             _ => {}
         }

@@ -30,9 +30,12 @@ const TASK: &str = "You keep the notes of an assistant about the person that it 
     what they want and like, what was decided, what is open), correct what has changed, and leave out \
     what was only of the moment. If nothing is worth noting, answer with the notes as they are.";
 
+/// Tenant and smith.
+type Smith = (Arc<str>, Arc<str>);
+
 /// What was said and is not noted yet, by tenant and smith.
 pub(super) struct Consolidation {
-    waiting: Mutex<HashMap<(Arc<str>, Arc<str>), Vec<String>>>,
+    waiting: Mutex<HashMap<Smith, Vec<String>>>,
     room: Semaphore,
 }
 

@@ -27,6 +27,7 @@ use super::resolve::{Effective, Smiths};
 use super::state::{Base, Progress};
 use super::tools::{Called, Held, calls_of, lost, mark, mark_approved};
 use super::transcript::{Collected, Collector};
+use super::turnstile::Turnstile;
 use crate::bus::Bus;
 use crate::config::Limits;
 use crate::error::ApiError;
@@ -59,7 +60,8 @@ pub struct Runs {
     /// Calls whose tools asked something, by the approval that waits.
     pub(super) held: Mutex<HashMap<String, Held>>,
     /// Ends of runs that the store did not take, for when it does.
-    pub(super) unsettled: Mutex<Vec<Box<RunEnd>>>,
+    turnstile: Turnstile,
+    pub(super) unsettled: Mutex<Vec<RunEnd>>,
     pub(super) consolidation: Consolidation,
     pub(super) approval_timeout: Duration,
     live: RwLock<HashMap<Arc<str>, Arc<LiveRun>>>,
@@ -268,6 +270,7 @@ impl Runs {
             sandbox: parts.sandbox,
             held: Mutex::default(),
             unsettled: Mutex::default(),
+            turnstile: Turnstile::default(),
             consolidation: Consolidation::default(),
             approval_timeout: parts.approval_timeout,
             live: RwLock::default(),
@@ -316,12 +319,15 @@ impl Runs {
         if let Some(response) = &mut request.response {
             response.echo.insert("model".into(), json!(model));
         }
+        // Until the thread is claimed.
+        let mut passing = None;
         let history = match &request.thread {
             Thread::Stateless(_) | Thread::Chain(None) => Vec::new(),
             Thread::Kept(thread) => {
                 // Before the history is read: a run that ends between the two would be missing in it,
                 // and leave the thread free.
                 let (tenant_id, smith_id) = (&request.tenant_id, &request.smith_id);
+                passing = Some(self.turnstile.enter(tenant_id, smith_id, thread).await);
                 let held = self.store.is_thread_held(tenant_id, smith_id, thread);
                 if held.await? {
                     return Err(thread_held());
@@ -368,6 +374,7 @@ impl Runs {
             job.committed = true;
             job.forget_input();
         }
+        drop(passing);
         self.spawn(job);
         Ok(started)
     }

@@ -214,7 +214,7 @@ impl Runs {
         }
         let mut unsettled = self.unsettled.lock();
         if unsettled.len() < MAX_UNSETTLED {
-            unsettled.push(end);
+            unsettled.push(*end);
         }
     }
 
@@ -227,9 +227,11 @@ impl Runs {
         let unsettled = std::mem::take(&mut *self.unsettled.lock());
         let mut left = unsettled.into_iter();
         for end in left.by_ref() {
-            if let Err((error, Op::EndRun(end))) = self.journal.try_commit(Op::EndRun(end)).await {
+            if let Err((error, Op::EndRun(end))) =
+                self.journal.try_commit(Op::EndRun(Box::new(end))).await
+            {
                 let mut unsettled = self.unsettled.lock();
-                unsettled.push(end);
+                unsettled.push(*end);
                 unsettled.extend(left);
                 return Err(error.into());
             }

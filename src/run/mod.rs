@@ -23,6 +23,7 @@ mod state;
 mod structured;
 mod tools;
 mod transcript;
+mod turnstile;
 
 pub use account::{root_span_id, trace_id};
 pub use accounting::{Accounting, NANOS, Spender, day_of, today};

@@ -73,7 +73,7 @@ mod tests {
             format!("name: {}", "[".repeat(1_000)),
             format!("name: {}", "{a: ".repeat(100)),
             format!("name:\n  {}", "- ".repeat(1_000)),
-            format!("{}", "? ".repeat(1_000)),
+            "? ".repeat(1_000),
             format!("name: {}", "a".repeat(MAX_BYTES)),
         ] {
             assert!(check(&bomb).is_err(), "{}", &bomb[..20]);
@@ -100,7 +100,7 @@ mod tests {
         let mut bomb = "a0: &a0 [x, x, x, x, x, x, x, x, x]\n".to_owned();
         for level in 1..12 {
             let of = format!("*a{}", level - 1);
-            let list = vec![of.as_str(); 9].join(", ");
+            let list = [of.as_str(); 9].join(", ");
             bomb += &format!("a{level}: &a{level} [{list}]\n");
         }
         assert!(parse(&bomb).is_err());

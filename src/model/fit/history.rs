@@ -224,7 +224,7 @@ impl Calls {
                 .filter(|at| self.all[*at].turn == turn)
         };
         let open = of_turn().find(|at| self.all[*at].result.is_none());
-        open.or_else(|| of_turn().last())
+        open.or_else(|| of_turn().next_back())
     }
 
     /// The first call with this id that has no result.

@@ -308,10 +308,12 @@ fn check_responses(body: &Value) -> Result<(), String> {
     for (at, item) in items.iter().enumerate() {
         let id = item["call_id"].as_str().unwrap_or_default().to_owned();
         match item["type"].as_str().unwrap_or_default() {
-            "function_call" => {
-                if !is_id(&item["call_id"], 64) || !all.insert(id.clone()) || !open.insert(id) {
-                    return Err(format!("item {at}: {item}"));
-                }
+            "function_call"
+                if !is_id(&item["call_id"], 64)
+                    || !all.insert(id.clone())
+                    || !open.insert(id.clone()) =>
+            {
+                return Err(format!("item {at}: {item}"));
             }
             "function_call_output" if !open.remove(&id) => {
                 return Err(format!("item {at}: a result without a call"));

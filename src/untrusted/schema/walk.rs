@@ -31,7 +31,7 @@ pub const PART_MAP: [&str; 4] = ["properties", "patternProperties", "$defs", "de
 pub const REFERENCES: [&str; 3] = ["$ref", "$dynamicRef", "$recursiveRef"];
 
 /// The schemas for the same value that are written inside this one.
-pub fn same_value<'a>(schema: &'a Map<String, Value>) -> impl Iterator<Item = &'a Value> {
+pub fn same_value(schema: &Map<String, Value>) -> impl Iterator<Item = &Value> {
     let one = SAME_ONE.iter().filter_map(|key| schema.get(*key));
     let list = SAME_LIST
         .iter()
@@ -45,7 +45,7 @@ pub fn same_value<'a>(schema: &'a Map<String, Value>) -> impl Iterator<Item = &'
 }
 
 /// The schemas for parts of the value, and those that only references reach.
-pub fn parts<'a>(schema: &'a Map<String, Value>) -> impl Iterator<Item = &'a Value> {
+pub fn parts(schema: &Map<String, Value>) -> impl Iterator<Item = &Value> {
     let one = PART_ONE.iter().filter_map(|key| schema.get(*key));
     let list = PART_LIST
         .iter()
