@@ -56,8 +56,7 @@ pub struct Variable {
     name: String,
     default: Option<String>,
     description: Option<String>,
-    /// A required one that is unbound fails the run with `invalid_variables`.
-    #[schema(nullable = false)]
+    /// A required one that is unbound fails the run with `invalid_variables`; a null is left out.
     required: Option<bool>,
 }
 

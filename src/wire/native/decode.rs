@@ -16,7 +16,7 @@ use crate::wire::chat::decode::decode_format;
 pub struct RunIn {
     #[serde(default)]
     input: Option<Vec<InputMessage>>,
-    #[serde(default, deserialize_with = "given::text")]
+    #[serde(default)]
     thread_id: Option<String>,
     #[serde(default, deserialize_with = "given::flag")]
     stream: Option<bool>,
