@@ -259,10 +259,7 @@ async fn front_matter_and_archives_are_bounded() {
     let mut aliases = "a0: &a0 [x, x, x, x, x, x, x, x, x]\n".to_owned();
     for level in 1..12 {
         let of = format!("*a{}", level - 1);
-        aliases += &format!(
-            "a{level}: &a{level} [{}]\n",
-            vec![of.as_str(); 9].join(", ")
-        );
+        aliases += &format!("a{level}: &a{level} [{}]\n", [of.as_str(); 9].join(", "));
     }
     for matter in [
         format!("name: {}", "[".repeat(200_000)),

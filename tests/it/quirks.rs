@@ -109,7 +109,8 @@ async fn every_client_sees_what_the_case_says() {
                         continue;
                     }
                     for pace in ["", ".drip"] {
-                        if !pace.is_empty() && !(stream && case.stream.is_some()) {
+                        let streams = stream && case.stream.is_some();
+                        if !pace.is_empty() && !streams {
                             continue;
                         }
                         let asked = Asked {

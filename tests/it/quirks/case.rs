@@ -197,8 +197,8 @@ impl Case {
             .flatten()
             .any(|sees| !sees.calls.is_empty());
         let has_bodies = self.has_bodies();
-        !(own_tools_only && (calls || !self.ask.tools.is_empty() || !self.ask.params.is_empty()))
-            && (!has_bodies || self.own_body(client).is_some())
+        let asks_tools = calls || !self.ask.tools.is_empty() || !self.ask.params.is_empty();
+        (!own_tools_only || !asks_tools) && (!has_bodies || self.own_body(client).is_some())
     }
 
     /// Whether the provider has an answer of this form for this client.
