@@ -204,7 +204,7 @@ impl Overload {
                 late,
                 passed,
                 share: processor.share(passed),
-                throttled: late > self.limit && processor.throttled(),
+                throttled: !self.limit.is_zero() && late > self.limit && processor.throttled(),
             };
             self.note(look, &mut against);
         }
