@@ -73,10 +73,10 @@ async function chats() {
   check(await said(tab), [HELLO, HELLO]);
 
   // A reload in mid-answer goes on.
-  const other = await open("resumes", "anthropic/fault-slow");
+  const other = await open("resumes", "anthropic/fault-slower");
   await say(other, "hi");
-  await other.waitForFunction(() => window.seen?.at(-1), { timeout: 10_000 });
-  const before = await other.evaluate(() => window.seen.at(-1));
+  const first = await other.waitForFunction(() => window.seen?.at(-1), { timeout: 10_000 });
+  const before = await first.jsonValue();
   assert(before !== HELLO, before);
   await other.reload();
   await other.waitForFunction((text) => window.seen?.at(-1) === text, { timeout: 10_000 }, HELLO);

@@ -591,13 +591,15 @@ async fn misbehave(
             chunk(stream, b"data: {\"error\":{\"message\":\"the engine is on fire\",\"type\":\"server_error\"}}\n\n").await?;
             end_stream(stream).await
         }
-        // An event at a time, with time between them.
-        "slow" => {
+        // An event at a time, with time between them; slower where a person's page is reloaded
+        // meanwhile.
+        "slow" | "slower" => {
+            let pause = Duration::from_millis(if fault == "slow" { 150 } else { 500 });
             start_stream(stream).await?;
             let text = String::from_utf8_lossy(&text).into_owned();
             for event in text.split_inclusive("\n\n") {
                 chunk(stream, event.as_bytes()).await?;
-                tokio::time::sleep(Duration::from_millis(150)).await;
+                tokio::time::sleep(pause).await;
             }
             end_stream(stream).await
         }
