@@ -230,7 +230,7 @@ impl Retention {
             let Some(days) = days.for_what(what) else {
                 continue;
             };
-            let before = now - i64::from(days) * DAY_MICROS;
+            let before = before(now, days);
             let mut renewed = Instant::now();
             loop {
                 let ids = self.store.aged(what, tenant, before, pace.batch).await?;
@@ -251,6 +251,12 @@ impl Retention {
         }
         Ok(deleted)
     }
+}
+
+/// What is older than this is older than `days`. A tenant may say any number of days, also one that
+/// reaches back to before there is time; it must not come out in the future.
+fn before(now: i64, days: u32) -> i64 {
+    now.saturating_sub(i64::from(days).saturating_mul(DAY_MICROS))
 }
 
 /// Lets others write for a while.
@@ -284,6 +290,16 @@ mod tests {
             ..Days::default()
         };
         assert_eq!(operator.and(&longer).runs_days, Some(365));
+    }
+
+    #[test]
+    fn however_many_days_are_kept_nothing_new_is_old() {
+        let now = 1_800_000_000_000_000;
+        assert_eq!(before(now, 1), now - DAY_MICROS);
+        for days in [20_000, 106_751_991, 106_751_992, 200_000_000, u32::MAX] {
+            let before = before(now, days);
+            assert!(before <= now - 20_000 * DAY_MICROS, "{days}: {before}");
+        }
     }
 
     #[test]
