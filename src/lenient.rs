@@ -218,11 +218,13 @@ where
     Ok(T::deserialize(value).unwrap_or_default())
 }
 
-/// `data` as JSON that is well-formed and has each member once, with `shape` put right; `None`
-/// where that does not make JSON of it.
+/// `data` as JSON that is well-formed and has each member once, with `shape` put right, which is
+/// given nothing but objects; `None` where that does not make JSON of it.
 pub fn mended(data: &[u8], shape: impl FnOnce(&mut Value)) -> Option<Bytes> {
     let mut value: Value = serde_json::from_slice(&well_formed(data)).ok()?;
-    shape(&mut value);
+    if value.is_object() {
+        shape(&mut value);
+    }
     serde_json::to_vec(&value).ok().map(Bytes::from)
 }
 

@@ -233,6 +233,33 @@ mod tests {
         }
     }
 
+    #[test]
+    fn what_is_no_object_is_no_answer() {
+        for wire in WIRES {
+            for data in [
+                "\"hi\"",
+                "1",
+                "true",
+                "null",
+                "[1]",
+                "[]",
+                "[\"a\",{}]",
+                "{}",
+            ] {
+                let frames = &mut Vec::new();
+                // Whether it is skipped or refused is the wire's to say.
+                let _ = api(wire).decoder().event(&event(data.into()), frames);
+                let says = |frame: &Frame| !matches!(frame, Frame::ModelStarted { .. });
+                assert!(!frames.iter().any(says), "{wire:?} {data}");
+                let whole = api(wire).decode_full(&Bytes::from(data));
+                assert!(
+                    whole.is_err() || data.starts_with(['[', '{']),
+                    "{wire:?} {data}"
+                );
+            }
+        }
+    }
+
     /// Counts what is parsed.
     struct Counting {
         inner: Box<dyn StreamDecoder>,
