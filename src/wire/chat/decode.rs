@@ -4,6 +4,7 @@
 use serde::Deserialize;
 use serde_json::{Map, Value};
 
+use super::unnamed::OpenCalls;
 use crate::error::ApiError;
 use crate::lenient::given;
 use crate::model::{
@@ -211,9 +212,10 @@ pub fn decode(request: ChatRequest) -> Result<Decoded, ApiError> {
         return Err(ApiError::invalid("n", "only one choice is supported here"));
     }
     let mut system = System::default();
+    let mut open = OpenCalls::default();
     let mut turns: Vec<Turn> = Vec::with_capacity(request.messages.len());
     for (at, message) in request.messages.into_iter().enumerate() {
-        decode_message(at, message, &mut system, &mut turns)?;
+        decode_message(at, message, &mut system, &mut turns, &mut open)?;
     }
     let mut caching = system.caching;
     caching.is_automatic = request.cache_control.is_object();
@@ -313,6 +315,7 @@ fn decode_message(
     message: Message,
     system: &mut System,
     turns: &mut Vec<Turn>,
+    open: &mut OpenCalls,
 ) -> Result<(), ApiError> {
     let field = |name: &str| format!("messages[{at}].{name}");
     let mut parts = content_parts(&message.content, &field("content"))?;
@@ -362,13 +365,12 @@ fn decode_message(
         }
         role @ ("tool" | "function") => {
             let id = message.tool_call_id.filter(|id| !id.is_empty());
-            let asked = open_call(turns, speaker.as_deref());
             let missing = match role {
                 "tool" => "tool_call_id",
                 _ => "name",
             };
             let tool_call_id = id
-                .or(asked)
+                .or_else(|| open.last(turns, speaker.as_deref()))
                 .ok_or_else(|| ApiError::invalid(field(missing), "names no call"))?;
             parts.extend(mark);
             let result = Part::ToolResult {
@@ -443,24 +445,6 @@ pub(crate) fn arguments_text(arguments: &Value) -> String {
 /// The id of a function's call, which has none: by its place, so that it is the same each time.
 fn function_id(turns: &[Turn]) -> String {
     format!("call_function_{}", turns.len())
-}
-
-/// The last call (of this name) that has no result yet.
-fn open_call(turns: &[Turn], name: Option<&str>) -> Option<String> {
-    let parts = || turns.iter().rev().flat_map(|turn| turn.parts.iter().rev());
-    let is_answered = |call: &str| {
-        parts().any(
-            |part| matches!(part, Part::ToolResult { tool_call_id, .. } if tool_call_id == call),
-        )
-    };
-    parts().find_map(|part| match part {
-        Part::ToolCall { id, name: of, .. }
-            if name.is_none_or(|name| name == of) && !is_answered(id) =>
-        {
-            Some(id.clone())
-        }
-        _ => None,
-    })
 }
 
 /// `content`: null, a string, or an array of parts.
@@ -718,6 +702,40 @@ fn decode_stop(stop: Option<&Value>) -> Result<Vec<String>, ApiError> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn many_results_take_no_longer_each_than_a_few() {
+        let calls: Vec<Value> = (0..20_000)
+            .map(|at| {
+                let function = serde_json::json!({ "name": "f", "arguments": "{}" });
+                serde_json::json!({ "id": format!("call_{at}"), "function": function })
+            })
+            .collect();
+        let mut messages = vec![serde_json::json!({ "role": "assistant", "tool_calls": calls })];
+        for at in 0..20_000 {
+            // Every other one does not say which call it is of.
+            messages.push(match at % 2 {
+                0 => serde_json::json!({ "role": "tool", "content": "x", "name": "f" }),
+                _ => serde_json::json!({ "role": "tool", "content": "x",
+                    "tool_call_id": format!("call_{at}") }),
+            });
+        }
+        let body = serde_json::json!({ "model": "m", "messages": messages }).to_string();
+        let began = std::time::Instant::now();
+        let request = crate::wire::parse::<ChatRequest>(body.as_bytes()).expect("parsed");
+        let decoded = decode(request).expect("decoded");
+        // When each looked through all before it, that was hours.
+        assert!(began.elapsed() < std::time::Duration::from_secs(20));
+        let results = &decoded.turns[1].parts;
+        let of = |at: usize| match &results[at] {
+            Part::ToolResult { tool_call_id, .. } => tool_call_id.as_str(),
+            _ => "",
+        };
+        assert_eq!(
+            (results.len(), of(0), of(1)),
+            (20_000, "call_19999", "call_1")
+        );
+    }
 
     fn error_of(body: Value) -> ApiError {
         crate::wire::parse::<ChatRequest>(body.to_string().as_bytes())

@@ -1,13 +1,15 @@
 //! OpenAI Chat Completions as a client wire (`wires.md`; `observed.md` 5 and 8.1).
 //!
 //! Lives here: `decode` (request to neutral request), `encode` (frames to chunks or to one
-//! answer), `approval` (decisions on approvals), `forward` (a body that is passed on to a provider of the same wire).
+//! answer), `approval` (decisions on approvals), `unnamed` (results that name no call), `forward` (a
+//! body that is passed on to a provider of the same wire).
 
 pub mod approval;
 pub mod custom;
 pub mod decode;
 pub mod encode;
 pub mod forward;
+mod unnamed;
 
 pub use approval::{approval_of, decisions, without_decisions};
 pub use custom::CustomTools;
