@@ -109,13 +109,19 @@ fn sorted(turns: Vec<Turn>) -> Vec<Turn> {
     sorted
 }
 
-/// What is said behind a call in one turn goes before it: results come right behind calls.
+/// What is said behind a call in one turn, and who says it, goes before it: results come right
+/// behind calls.
 fn speak_before_calling(turn: &mut Turn) {
     let is_call = |part: &Part| matches!(part, Part::ToolCall { .. });
     let Some(first) = turn.parts.iter().position(is_call) else {
         return;
     };
-    let is_said = |part: &Part| matches!(part, Part::Text { .. } | Part::Refusal { .. });
+    let is_said = |part: &Part| {
+        matches!(
+            part,
+            Part::Text { .. } | Part::Refusal { .. } | Part::Name { .. }
+        )
+    };
     let behind = turn.parts.split_off(first);
     let (said, rest): (Vec<Part>, Vec<Part>) = behind.into_iter().partition(is_said);
     turn.parts.extend(said);
@@ -178,12 +184,14 @@ fn goes_back(part: &Part, wire: ProviderWire, provider: &str, replay: Replay) ->
     }
 }
 
-/// Whether nothing of a turn is an utterance: reasoning alone is none.
+/// Whether nothing of a turn is an utterance: reasoning alone is none, nor is whose turn it is.
 fn is_empty(turn: &Turn) -> bool {
-    !turn
-        .parts
-        .iter()
-        .any(|part| !matches!(part, Part::Reasoning { .. }))
+    turn.parts.iter().all(|part| {
+        matches!(
+            part,
+            Part::Reasoning { .. } | Part::Name { .. } | Part::CacheHere { .. }
+        )
+    })
 }
 
 struct Outcome {
@@ -196,44 +204,46 @@ struct Call {
     result: Option<Outcome>,
 }
 
-/// The calls of a conversation, by their ids; the same id may come again.
+/// The calls with one id, in their order.
+#[derive(Default)]
+struct Same {
+    places: Vec<usize>,
+    /// Of the latest turn that has such, the first that may be without a result.
+    next: usize,
+    /// Of all, the first that may be without one.
+    first: usize,
+}
+
+/// The calls of a conversation, by their ids; the same id may come again, as often as it likes: no
+/// call is looked at twice.
 #[derive(Default)]
 struct Calls {
     all: Vec<Call>,
-    by_id: HashMap<String, Vec<usize>>,
+    by_id: HashMap<String, Same>,
 }
 
 impl Calls {
     fn begin(&mut self, id: &str, turn: usize) {
-        self.by_id
-            .entry(id.to_owned())
-            .or_default()
-            .push(self.all.len());
+        let same = self.by_id.entry(id.to_owned()).or_default();
+        let last = same.places.last();
+        if last.is_none_or(|last| self.all[*last].turn != turn) {
+            same.next = same.places.len();
+        }
+        same.places.push(self.all.len());
         self.all.push(Call { turn, result: None });
     }
 
     /// The call that a result with this id is of: one of the latest turn that has such, the first
     /// without a result.
-    fn called(&self, id: &str) -> Option<usize> {
-        let places = self.by_id.get(id)?;
-        let turn = self.all[*places.last()?].turn;
-        let of_turn = || {
-            places
-                .iter()
-                .copied()
-                .filter(|at| self.all[*at].turn == turn)
-        };
-        let open = of_turn().find(|at| self.all[*at].result.is_none());
-        open.or_else(|| of_turn().next_back())
+    fn called(&mut self, id: &str) -> Option<usize> {
+        let Same { places, next, .. } = self.by_id.get_mut(id)?;
+        first_open(&self.all, places, next).or_else(|| places.last().copied())
     }
 
     /// The first call with this id that has no result.
-    fn open(&self, id: &str) -> Option<usize> {
-        let places = self.by_id.get(id)?;
-        places
-            .iter()
-            .copied()
-            .find(|at| self.all[*at].result.is_none())
+    fn open(&mut self, id: &str) -> Option<usize> {
+        let Same { places, first, .. } = self.by_id.get_mut(id)?;
+        first_open(&self.all, places, first)
     }
 
     fn answer(&mut self, at: usize, content: Vec<Part>, is_error: bool) {
@@ -248,6 +258,15 @@ impl Calls {
             none => *none = Some(Outcome { content, is_error }),
         }
     }
+}
+
+/// The first of `places`, from `next` on, whose call has no result: `next` goes there, for what has
+/// a result keeps it.
+fn first_open(all: &[Call], places: &[usize], next: &mut usize) -> Option<usize> {
+    let rest = places.get(*next..)?;
+    let open = rest.iter().position(|at| all[*at].result.is_none());
+    *next += open.unwrap_or(rest.len());
+    places.get(*next).copied()
 }
 
 /// Puts results right behind their calls, in their order; closes calls that have none, and tells of

@@ -1,7 +1,7 @@
 //! Ids of tool calls and names of tools, in a form that the target takes: the same id or name
 //! always becomes the same one, and two never become one.
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 
 use crate::config::CallIds;
 
@@ -82,6 +82,8 @@ impl CallIds {
 pub struct CallNames {
     rule: CallIds,
     taken: HashSet<String>,
+    /// How often an id had to be derived until it was free: below that all are taken.
+    tried: HashMap<String, u32>,
 }
 
 impl CallNames {
@@ -90,6 +92,7 @@ impl CallNames {
         Self {
             rule,
             taken: HashSet::new(),
+            tried: HashMap::new(),
         }
     }
 
@@ -99,12 +102,17 @@ impl CallNames {
             true => id.to_owned(),
             false => self.rule.derive(id, 0),
         };
-        let mut tried = 0;
-        while !self.taken.insert(name.clone()) {
-            tried += 1;
-            name = self.rule.derive(id, tried);
+        if self.taken.insert(name.clone()) {
+            return name;
         }
-        name
+        let tried = self.tried.entry(id.to_owned()).or_default();
+        loop {
+            *tried += 1;
+            name = self.rule.derive(id, *tried);
+            if self.taken.insert(name.clone()) {
+                return name;
+            }
+        }
     }
 }
 
@@ -160,6 +168,16 @@ mod tests {
         let mut names = CallNames::new(CallIds::Word);
         assert_eq!(names.next("call_1"), "call_1");
         assert!(names.next("functions.f:0").starts_with("functions_f_0_"));
+    }
+
+    #[test]
+    fn one_id_for_all_calls_does_not_make_each_slower_than_the_one_before() {
+        let began = std::time::Instant::now();
+        let mut names = CallNames::new(CallIds::Word);
+        let named: HashSet<String> = (0..100_000).map(|_| names.next("call_0")).collect();
+        assert_eq!(named.len(), 100_000);
+        // With a hash for each one before it that would be minutes.
+        assert!(began.elapsed() < std::time::Duration::from_secs(20));
     }
 
     #[test]

@@ -417,6 +417,8 @@ fn part() -> impl Strategy<Value = Part> {
             signature,
             redacted: false,
         }),
+        1 => "[a-z]{1,5}".prop_map(|name| Part::Name { name }),
+        1 => Just(Part::CacheHere { ttl: None }),
     ]
 }
 
@@ -793,4 +795,67 @@ fn what_responses_has_a_place_for_goes_there() {
     assert_eq!(body["metadata"]["a"], "b");
     let mistral = body_of(&asked, TARGETS[2]).0;
     assert!(mistral["verbosity"].is_null() && mistral["service_tier"].is_null());
+}
+
+#[test]
+fn a_name_without_words_is_no_turn() {
+    let name = || Part::Name { name: "bob".into() };
+    let blank = Part::Text { text: " ".into() };
+    let marked = vec![name(), blank, Part::CacheHere { ttl: None }];
+    let asked = request(vec![
+        Turn::text(Role::User, "x"),
+        turn(Role::Assistant, vec![name()]),
+        turn(Role::User, marked),
+    ]);
+    for target in TARGETS {
+        let body = body_of(&asked, target).0;
+        let [turns] = ["messages", "input", "contents"]
+            .map(|name| list(&body[name]))
+            .into_iter()
+            .filter(|turns| !turns.is_empty())
+            .collect::<Vec<_>>()
+            .try_into()
+            .expect("one list of turns");
+        assert_eq!(turns.len(), 1, "{body}");
+    }
+}
+
+#[test]
+fn one_id_for_all_calls_is_told_apart_in_no_time() {
+    const MANY: usize = 60_000;
+    let calls = |many| (0..many).map(|_| call("call_0")).collect::<Vec<_>>();
+    let results = |many| {
+        let results = (0..many).map(|at| result("call_0", &format!("{at}")));
+        results.collect::<Vec<_>>()
+    };
+    let began = std::time::Instant::now();
+    for turns in [
+        vec![
+            turn(Role::Assistant, calls(MANY)),
+            turn(Role::Tool, results(MANY)),
+        ],
+        vec![
+            turn(Role::Tool, results(MANY)),
+            turn(Role::Assistant, calls(MANY)),
+        ],
+    ] {
+        let mut asked = request(turns);
+        let rules = rules::resolve(ProviderWire::OpenaiChat, "api.openai.com", "gpt-4.1", &[]);
+        history::fit_turns(&mut asked, ProviderWire::OpenaiChat, "p", &rules);
+        let texts: Vec<&str> = asked
+            .turns
+            .iter()
+            .flat_map(|turn| &turn.parts)
+            .filter_map(|part| match part {
+                Part::ToolResult { content, .. } => match &content[0] {
+                    Part::Text { text } => Some(text.as_str()),
+                    _ => None,
+                },
+                _ => None,
+            })
+            .collect();
+        assert_eq!(texts.len(), MANY);
+        assert!((0..MANY).all(|at| texts[at] == format!("{at}")));
+    }
+    assert!(began.elapsed() < std::time::Duration::from_secs(30));
 }

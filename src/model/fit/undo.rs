@@ -25,8 +25,9 @@ pub struct Undo {
 #[derive(Debug, Default)]
 pub struct Answer {
     pub tool: String,
-    /// The call's place among the calls, once it has begun.
-    index: Option<u32>,
+    /// The places among the calls of those of this tool, once they have begun: the first is the
+    /// answer, which is not given twice.
+    calls: Vec<u32>,
     has_text: bool,
     has_ended: bool,
     /// Text before it, which is the answer where no call comes.
@@ -84,8 +85,8 @@ impl Answer {
     fn frame(&mut self, frame: Frame, out: &mut Vec<Frame>) {
         match frame {
             Frame::ToolStarted { index, name, .. } if name == self.tool.as_bytes() => {
-                if self.index.is_none() {
-                    self.index = Some(index);
+                if !self.calls.contains(&index) {
+                    self.calls.push(index);
                 }
                 self.held.clear();
             }
@@ -94,25 +95,27 @@ impl Answer {
                 let index = self.shifted(index);
                 out.push(Frame::ToolStarted { index, id, name });
             }
-            Frame::ToolArgs { index, delta } if Some(index) == self.index => {
+            Frame::ToolArgs { index, delta } if self.calls.first() == Some(&index) => {
                 self.has_text = true;
                 out.push(Frame::Text(delta));
             }
+            Frame::ToolArgs { index, .. } if self.calls.contains(&index) => {}
             Frame::ToolArgs { index, delta } => {
                 let index = self.shifted(index);
                 out.push(Frame::ToolArgs { index, delta });
             }
-            Frame::ToolDone { index, .. } if Some(index) == self.index => self.end(out),
+            Frame::ToolDone { index, .. } if self.calls.first() == Some(&index) => self.end(out),
+            Frame::ToolDone { index, .. } if self.calls.contains(&index) => {}
             Frame::ToolDone { index, signature } => {
                 let index = self.shifted(index);
                 out.push(Frame::ToolDone { index, signature });
             }
-            Frame::Text(_) if self.index.is_none() => self.held.push(frame),
+            Frame::Text(_) if self.calls.is_empty() => self.held.push(frame),
             Frame::Text(_) => {}
             Frame::ModelStopped(stop) => {
                 out.append(&mut self.held);
                 self.end(out);
-                let answered = self.index.is_some() && !self.other_calls;
+                let answered = !self.calls.is_empty() && !self.other_calls;
                 out.push(Frame::ModelStopped(match stop {
                     StopReason::ToolCalls if answered => StopReason::EndTurn,
                     stop => stop,
@@ -123,14 +126,16 @@ impl Answer {
     }
 
     fn end(&mut self, out: &mut Vec<Frame>) {
-        if self.index.is_some() && !std::mem::replace(&mut self.has_ended, true) && !self.has_text {
+        if !self.calls.is_empty() && !std::mem::replace(&mut self.has_ended, true) && !self.has_text
+        {
             out.push(Frame::Text(Escaped::escape("{}")));
         }
     }
 
     /// The place of another call, as if the answer's were none.
     fn shifted(&self, index: u32) -> u32 {
-        index - u32::from(self.index.is_some_and(|answer| index > answer))
+        let before = |answer: &&u32| **answer < index;
+        self.calls.iter().filter(before).fold(index, |at, _| at - 1)
     }
 }
 
@@ -183,6 +188,45 @@ mod tests {
         assert_eq!(out, [text("{}"), end.clone()]);
         let out = undone(vec![text("{}"), end.clone()]);
         assert_eq!(out, [text("{}"), end]);
+    }
+
+    #[test]
+    fn an_answer_is_given_once() {
+        let args = |index: u32, text: &str| Frame::ToolArgs {
+            index,
+            delta: Escaped::escape(text),
+        };
+        let done = |index: u32| Frame::ToolDone {
+            index,
+            signature: Bytes::new(),
+        };
+        let stop = Frame::ModelStopped(StopReason::ToolCalls);
+        let out = undone(vec![
+            started(0, "answer"),
+            args(0, "{\"a\":1}"),
+            done(0),
+            started(1, "answer"),
+            args(1, "{\"a\":2}"),
+            done(1),
+            started(2, "f"),
+            args(2, "{}"),
+            done(2),
+            stop.clone(),
+        ]);
+        let other = [started(0, "f"), args(0, "{}"), done(0), stop.clone()];
+        assert_eq!(out[0], text("{\"a\":1}"));
+        assert_eq!(out[1..], other);
+        let out = undone(vec![
+            started(0, "answer"),
+            started(1, "answer"),
+            args(1, "{}"),
+            args(0, "{\"a\":1}"),
+            done(1),
+            done(0),
+            stop,
+        ]);
+        let end = Frame::ModelStopped(StopReason::EndTurn);
+        assert_eq!(out, [text("{\"a\":1}"), end]);
     }
 
     #[test]
