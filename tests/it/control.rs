@@ -770,6 +770,15 @@ async fn an_organization_manages_projects(url: Option<String>) {
     )
     .await;
     assert_eq!(status, 404);
+    let kept = |tenant: &str| smithgate::store::KeptCall {
+        tenant_id: tenant.to_owned(),
+        smith_id: String::new(),
+        call: "call_1".to_owned(),
+        kept: "{}".to_owned(),
+        created_at: 1,
+    };
+    let both = [kept(&id(&made)), kept(&harness.tenant)];
+    store.keep_calls(&both).await.expect("kept");
     // Each kind of token has its own realm.
     let (status, error) = refused(call(Method::GET, "/v1/smiths", &key).send().await).await;
     assert_eq!((status, code(&error)), (403, "tenant_token_required"));
@@ -782,6 +791,11 @@ async fn an_organization_manages_projects(url: Option<String>) {
     assert_eq!(gone.status(), 204);
     let (status, _) = refused(call(Method::GET, "/v1/smiths", &token).send().await).await;
     assert_eq!(status, 401);
+    let calls = ["call_1".to_owned()];
+    for (tenant, left) in [(id(&made), 0), (harness.tenant.clone(), 1)] {
+        let kept = store.kept_calls(&tenant, "", &calls);
+        assert_eq!(kept.await.expect("read").len(), left, "{tenant}");
+    }
     let keys = "/v1/organization/keys";
     let second = ok(call(Method::POST, keys, &key)
         .json(&json!({ "name": "ci" }))

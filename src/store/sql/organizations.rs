@@ -114,6 +114,10 @@ macro_rules! impl_organizations {
                     .bind(false)
                     .execute(&mut *tx)
                     .await?;
+                sqlx::query("DELETE FROM kept_calls WHERE tenant_id = $1")
+                    .bind(id)
+                    .execute(&mut *tx)
+                    .await?;
                 tx.commit().await?;
                 Ok(Some(revoked))
             }
@@ -165,12 +169,6 @@ macro_rules! impl_organizations {
                 .bind(now)
                 .execute(&self.write)
                 .await?;
-                if done.rows_affected() > 0 {
-                    sqlx::query("DELETE FROM kept_calls WHERE tenant_id = $1")
-                        .bind(id)
-                        .execute(&self.write)
-                        .await?;
-                }
                 Ok(done.rows_affected() > 0)
             }
         }
