@@ -8,6 +8,7 @@ use serde_json::value::RawValue;
 
 use crate::error::ApiError;
 use crate::frame::Usage;
+use crate::json::Entries;
 use crate::lenient;
 use crate::model::provider::ChatUsage;
 use crate::model::{Fault, ModelError};
@@ -103,7 +104,7 @@ pub fn with_older_limit(body: Bytes) -> Bytes {
     struct Limits<'a> {
         #[serde(borrow)]
         max_completion_tokens: &'a RawValue,
-        #[serde(borrow, default)]
+        #[serde(borrow, default, deserialize_with = "present")]
         max_tokens: Option<&'a RawValue>,
     }
     if memchr::memmem::find(&body, NEWER).is_none() {
@@ -112,8 +113,19 @@ pub fn with_older_limit(body: Bytes) -> Bytes {
     let Ok(limits) = serde_json::from_slice::<Limits<'_>>(&body) else {
         return body;
     };
-    if limits.max_tokens.is_some() {
-        return body;
+    match limits.max_tokens.map(RawValue::get) {
+        None => {}
+        // Many clients send all that they have, the unset as null: beside the other it would win.
+        Some("null") => {
+            let members = serde_json::from_slice::<Entries<&RawValue>>(&body);
+            let renamed = members.and_then(|mut members| {
+                members.retain(|name, _| name != "max_completion_tokens");
+                members.insert("max_tokens".to_owned(), limits.max_completion_tokens);
+                serde_json::to_vec(&members)
+            });
+            return renamed.map(Bytes::from).unwrap_or(body);
+        }
+        Some(_) => return body,
     }
     let value = limits.max_completion_tokens.get().as_ptr() as usize - body.as_ptr() as usize;
     let before = body[..value].trim_ascii_end();
@@ -384,6 +396,14 @@ mod tests {
                 r#"{"max_tokens":3,"max_completion_tokens":5}"#,
             ),
             (r#"{"max_tokens":3}"#, r#"{"max_tokens":3}"#),
+            (
+                r#"{"a": 1.50, "max_tokens" : null,"max_completion_tokens":5}"#,
+                r#"{"a":1.50,"max_tokens":5}"#,
+            ),
+            (
+                r#"{"max_completion_tokens":5,"b":[1, 2],"max_tokens":null}"#,
+                r#"{"b":[1, 2],"max_tokens":5}"#,
+            ),
             (
                 r#"{"x":"max_completion_tokens"}"#,
                 r#"{"x":"max_completion_tokens"}"#,
