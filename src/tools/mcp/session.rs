@@ -162,6 +162,7 @@ impl Session {
 #[derive(Default)]
 struct Breaker {
     failures: u32,
+    failed_at: Option<Instant>,
     until: Option<Instant>,
 }
 
@@ -205,13 +206,9 @@ impl Sessions {
 
     fn pool(&self, key: &ServerKey) -> Arc<Pool> {
         let mut pools = self.pools.lock();
-        let pool = pools.entry(key.clone()).or_insert_with(|| {
-            Arc::new(Pool {
-                idle: Mutex::default(),
-                room: Arc::new(Semaphore::new(self.concurrency)),
-                breaker: Mutex::default(),
-            })
-        });
+        let pool = pools
+            .entry(key.clone())
+            .or_insert_with(|| Arc::new(Pool::new(self.concurrency)));
         pool.clone()
     }
 
@@ -348,13 +345,9 @@ impl Sessions {
 
     /// Closes what has been idle for long.
     pub fn tidy(&self) {
-        self.pools.lock().retain(|_, pool| {
-            let mut idle = pool.idle.lock();
-            idle.retain(|s| s.used_at.elapsed() < IDLE && !s.service.is_closed());
-            let busy = Arc::strong_count(pool) > 1;
-            let failing = pool.breaker.lock().failures > 0;
-            busy || failing || !idle.is_empty()
-        });
+        let is_busy = |pool: &Arc<Pool>| Arc::strong_count(pool) > 1;
+        let mut pools = self.pools.lock();
+        pools.retain(|_, pool| is_busy(pool) || pool.is_kept_for(IDLE));
     }
 }
 
@@ -394,9 +387,28 @@ fn spoken(error: &ClientInitializeError, why: &str) -> Option<ProtocolVersion> {
 }
 
 impl Pool {
+    fn new(concurrency: usize) -> Self {
+        Self {
+            idle: Mutex::default(),
+            room: Arc::new(Semaphore::new(concurrency)),
+            breaker: Mutex::default(),
+        }
+    }
+
+    /// Closes what has been idle for `time`; whether anything is left that is worth keeping.
+    fn is_kept_for(&self, time: Duration) -> bool {
+        let mut idle = self.idle.lock();
+        idle.retain(|s| s.used_at.elapsed() < time && !s.service.is_closed());
+        // Failures are not remembered for ever: a run may bring a server of its own, which nobody
+        // calls a second time.
+        let failed_at = self.breaker.lock().failed_at;
+        !idle.is_empty() || failed_at.is_some_and(|at| at.elapsed() < time)
+    }
+
     fn failed(&self) {
         let mut breaker = self.breaker.lock();
         breaker.failures += 1;
+        breaker.failed_at = Some(Instant::now());
         if breaker.failures >= FAILURES {
             breaker.until = Some(Instant::now() + LEFT_ALONE);
             // One failure more and it is left alone again.
@@ -416,5 +428,24 @@ impl Taken {
         *self.pool.breaker.lock() = Breaker::default();
         self.session.used_at = Instant::now();
         self.pool.idle.lock().push(self.session);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn failures_are_remembered_for_a_while() {
+        let pool = Pool::new(1);
+        assert!(!pool.is_kept_for(IDLE));
+        pool.failed();
+        assert!(pool.is_kept_for(IDLE));
+        assert!(!pool.is_kept_for(Duration::ZERO));
+        for _ in 1..FAILURES {
+            pool.failed();
+        }
+        assert!(pool.breaker.lock().until.is_some());
+        assert!(!pool.is_kept_for(Duration::ZERO));
     }
 }
