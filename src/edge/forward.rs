@@ -164,6 +164,17 @@ impl StreamPieces {
         })
     }
 
+    /// The rest of a stream of which no more comes; or `error`, if it has not told its end.
+    fn end(&mut self, error: ModelError) -> Bytes {
+        match self.gate.end() {
+            Some(rest) => {
+                self.is_ended = true;
+                rest
+            }
+            None => self.fail(error),
+        }
+    }
+
     fn fail(&mut self, error: ModelError) -> Bytes {
         self.is_ended = true;
         self.failed = Some(error.kind());
@@ -191,14 +202,9 @@ impl Pieces for StreamPieces {
                 }
                 Err(error) => Some(self.fail(ModelError::Malformed(error.to_string()))),
             },
-            Ok(None) => match self.gate.end() {
-                Some(rest) => {
-                    self.is_ended = true;
-                    Some(rest)
-                }
-                None => Some(self.fail(ModelError::Cut)),
-            },
-            Err(error) => Some(self.fail(error)),
+            Ok(None) => Some(self.end(ModelError::Cut)),
+            // An answer that has told its end is whole, however its connection ends.
+            Err(error) => Some(self.end(error)),
         }
     }
 }

@@ -90,7 +90,7 @@ impl Models {
         stream: bool,
     ) -> Result<Answered, ModelError> {
         let api = provider::api(route.wire);
-        let key = route.key.as_deref().map(|k| k.as_str());
+        let key = route.secret();
         let mut headers = match (&route.auth_header, key) {
             (Some(name), Some(key)) => {
                 let mut headers = api.headers(None);
@@ -124,7 +124,7 @@ impl Models {
         }
         let body = response.beginning(MAX_ERROR_BODY).await;
         let fault = Fault::of_answer(response.status.as_u16(), &response.headers, &body);
-        Err(ModelError::Status(Box::new(fault.without(key))))
+        Err(ModelError::Status(Box::new(fault)))
     }
 
     /// Calls `attempt` with the place of each route and for its retries, until one answers.
@@ -143,7 +143,7 @@ impl Models {
             for tried in 0..=route.retries {
                 let error = match attempt(at).await {
                     Ok(answer) => return Ok(answer),
-                    Err(error) => error,
+                    Err(error) => error.without(route.secret()),
                 };
                 self.metrics
                     .provider_errors
@@ -327,25 +327,25 @@ impl ModelCall {
     async fn read(&mut self, out: &mut Vec<Frame>) -> Result<(), ModelError> {
         let read = self.decode_read(out).await;
         self.undo.frames(out);
-        read
+        read.map_err(|error| error.without(self.route.secret()))
     }
 
     async fn decode_read(&mut self, out: &mut Vec<Frame>) -> Result<(), ModelError> {
         let read = match &mut self.response {
-            Some(response) => response.chunk().await?,
-            None => None,
+            Some(response) => response.chunk().await,
+            None => Ok(None),
         };
-        let Some(read) = read else {
-            // The empty line behind the last event is often forgotten. One that is cut off is no
-            // event, and what ends without its end is cut off anyway.
-            self.splitter.push(Bytes::from_static(b"\n\n"));
-            while let Ok(Some(event)) = self.splitter.next_event() {
-                match self.event(&event, out) {
-                    Err(ModelError::Malformed(_)) => break,
-                    other => other?,
-                }
+        let read = match read {
+            Ok(Some(read)) => read,
+            Ok(None) => return self.rest(out),
+            // An answer that has told its end is whole, however its connection ends.
+            Err(error) => {
+                self.response = None;
+                return self.rest(out).map_err(|end| match end {
+                    ModelError::InStream(_) => end,
+                    _ => error,
+                });
             }
-            return self.end(out);
         };
         self.received += read.len();
         if self.received > self.limit {
@@ -368,6 +368,20 @@ impl ModelCall {
             }
         }
         Ok(())
+    }
+
+    /// What is behind the last empty line, and the end.
+    fn rest(&mut self, out: &mut Vec<Frame>) -> Result<(), ModelError> {
+        // That line is often forgotten. An event that is cut off is none, and what ends without its
+        // end is cut off anyway.
+        self.splitter.push(Bytes::from_static(b"\n\n"));
+        while let Ok(Some(event)) = self.splitter.next_event() {
+            match self.event(&event, out) {
+                Err(ModelError::Malformed(_)) => break,
+                other => other?,
+            }
+        }
+        self.end(out)
     }
 
     /// Decodes an event. One that tells of a failure, in whatever shape, is that failure.

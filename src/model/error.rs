@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use http::StatusCode;
 
-use super::fault::{FAILED, Fault};
+use super::fault::{FAILED, Fault, without_secret};
 use crate::error::ApiError;
 use crate::store::StoreError;
 
@@ -44,6 +44,17 @@ impl ModelError {
     /// An error that a decoder has read inside of an answer.
     pub fn told(code: &str, message: &str) -> Self {
         Self::InStream(Box::new(Fault::told(code, message)))
+    }
+
+    /// Takes `secret` out of what the provider said, should it have repeated it.
+    pub fn without(self, secret: Option<&str>) -> Self {
+        let said = |fault: Box<Fault>| Box::new(fault.without(secret));
+        match self {
+            Self::Status(fault) => Self::Status(said(fault)),
+            Self::InStream(fault) => Self::InStream(said(fault)),
+            Self::Malformed(text) => Self::Malformed(without_secret(text, secret)),
+            other => other,
+        }
     }
 
     /// What went wrong between the gateway and a server that is no model provider: `who` says which

@@ -117,7 +117,7 @@ pub(super) async fn open(
             break kind;
         }
         // Some servers send line breaks until there is an answer.
-        if begun.trim_ascii().is_empty() {
+        if without_bom(&begun).trim_ascii().is_empty() {
             blank += begun.len();
             if blank > MOST_BLANK {
                 return Err(ModelError::Malformed("nothing but blanks".to_owned()));

@@ -41,6 +41,13 @@ pub struct Route {
     pub timeout: Option<Duration>,
 }
 
+impl Route {
+    /// The key as text.
+    pub fn secret(&self) -> Option<&str> {
+        self.key.as_deref().map(|key| key.as_str())
+    }
+}
+
 struct Known {
     config: Provider,
     auth_header: Option<HeaderName>,

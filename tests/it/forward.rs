@@ -120,6 +120,7 @@ const CHAT_STREAM: &str = "data: {\"id\":\"c\",\"object\":\"chat.completion.chun
     data: {\"id\":\"c\",\"model\":\"m\",\"choices\":[{\"index\":0,\"delta\":{},\"finish_reason\":\"stop\"}]}\n\ndata: [DONE]\n\n";
 const CHAT_WHOLE: &str = "{\"id\":\"c\",\"object\":\"chat.completion\",\"created\":1,\"model\":\"m\",\"choices\":[{\"index\":0,\"message\":{\"role\":\"assistant\",\"content\":\"Hello\"},\"finish_reason\":\"stop\"}],\"usage\":{\"prompt_tokens\":3,\"completion_tokens\":2,\"total_tokens\":5}}";
 const ROLE: &str = "data: {\"id\":\"c\",\"model\":\"m\",\"choices\":[{\"index\":0,\"delta\":{\"role\":\"assistant\",\"content\":\"\"}}]}\n\n";
+const HEL: &str = "data: {\"choices\":[{\"index\":0,\"delta\":{\"content\":\"Hel\"}}]}\n\n";
 const CHAT_ERROR: &str = "data: {\"error\":{\"message\":\"no more\",\"code\":429}}\n\n";
 
 const MESSAGE_START: &str = "event: message_start\ndata: {\"type\":\"message_start\",\"message\":{\"id\":\"m\",\"type\":\"message\",\"role\":\"assistant\",\"model\":\"m\",\"content\":[],\"usage\":{\"input_tokens\":9,\"output_tokens\":1}}}\n\nevent: ping\ndata: {\"type\":\"ping\"}\n\n";
@@ -270,6 +271,13 @@ async fn what_is_no_answer_is_an_error_and_the_next_target_is_asked() {
             assert!(text(answer).await.contains("Hello"), "{about}");
         }
     }
+    // Blanks behind a mark of the byte order are no more than others.
+    let blanks = [&b"\xef\xbb\xbf"[..], &vec![b' '; 3 * 1024 * 1024]].concat();
+    let head = with_head(200, "content-type: application/json\r\n", b"");
+    provider.on("bad", vec![Send(head), Send(blanks), Wait(60_000)]);
+    let (_, error) = refused(harness.chat("p-chat/bad", false).send().await).await;
+    let message = error["message"].as_str().expect("a message");
+    assert!(message.contains("nothing but blanks"), "{message}");
     // An error that comes as an event, and translated.
     for body in [
         CHAT_ERROR,
@@ -409,11 +417,7 @@ async fn until_the_first_content_the_next_target_is_asked() {
             }
         }
         // Behind it the client is told.
-        let begun = [
-            ROLE,
-            "data: {\"choices\":[{\"index\":0,\"delta\":{\"content\":\"Hel\"}}]}\n\n",
-        ]
-        .concat();
+        let begun = [ROLE, HEL].concat();
         provider.on(
             "bad",
             vec![Send(sse(&begun)), Wait(pause), Send(CHAT_ERROR.into())],
@@ -490,6 +494,36 @@ async fn a_last_event_without_its_empty_line_counts() {
         }
         let answer = responses(&harness, "p-chat/m", false).send().await;
         assert_eq!(answer.expect("an answer").status().is_success(), whole);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_answer_that_has_told_its_end_is_whole_however_it_is_cut() {
+    let (harness, provider) = started(|config| config.limits.idle_timeout_ms = 300).await;
+    let end = CHAT_STREAM.find("data: [DONE]").expect("an end");
+    let told = &CHAT_STREAM[..end];
+    let not_told = [ROLE, HEL].concat();
+    let smith = harness.smith("p-chat/m").await;
+    let body =
+        json!({ "model": "", "stream": true, "messages": [{ "role": "user", "content": "hi" }] });
+    for (begun, is_whole) in [(told, true), (&*not_told, false)] {
+        for pause in [0, 900] {
+            let lines = "content-type: text/event-stream\r\ncontent-length: 99999\r\n";
+            let sent = Send(with_head(200, lines, begun.as_bytes()));
+            provider.on("m", vec![sent, Wait(pause)]);
+            for call in [
+                harness.chat("p-chat/m", true),
+                harness
+                    .post("/v1/chat/completions", &body)
+                    .header("IC-Smith-Id", &smith),
+            ] {
+                let stream = text(call.send().await).await;
+                assert_eq!(stream.contains("\"error\":{"), !is_whole, "{stream}");
+                assert!(stream.ends_with("data: [DONE]\n\n"), "{stream}");
+            }
+            let stream = text(responses(&harness, "p-chat/m", true).send().await).await;
+            assert_eq!(stream.contains("response.completed"), is_whole, "{stream}");
+        }
     }
 }
 
@@ -860,6 +894,41 @@ async fn errors_keep_what_they_say() {
         status == 502 && !error.to_string().contains("a-secret-key"),
         "{error}"
     );
+    // Nor when it does so behind a good status.
+    let event = format!("event: error\ndata: {message}\n\n");
+    let begun = [ROLE, HEL, &event].concat();
+    let no_json = "bad key a-secret-key";
+    for answer in [
+        answer_json(200, message),
+        sse(&event),
+        sse(&begun),
+        sse(&format!("data: {no_json}\n\n")),
+        labelled(200, "text/plain", no_json),
+    ] {
+        provider.on("m", vec![Send(answer)]);
+        for call in [
+            harness.chat("p-chat/m", true),
+            harness.chat("p-chat/m", false),
+            harness.chat("p-anthropic/m", true),
+            responses(&harness, "p-chat/m", true),
+            responses(&harness, "p-responses/m", true),
+            harness
+                .post("/v1/chat/completions", &chat)
+                .header("IC-Smith-Id", &smith),
+            harness.post(&format!("/v1/smiths/{smith}/runs"), &run),
+        ] {
+            let answer = call.send().await.expect("an answer");
+            let status = answer.status();
+            let told = answer.text().await.expect("a text");
+            let is_error = !status.is_success() || told.contains("\"code\":");
+            // What is passed on behind content stays as it is.
+            let is_passed_on = told.contains(&event);
+            assert!(
+                is_passed_on || is_error && !told.contains("a-secret-key"),
+                "{status} {told}"
+            );
+        }
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]

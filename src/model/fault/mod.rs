@@ -156,9 +156,7 @@ impl Fault {
 
     /// Takes `secret` out of the message, should the provider have repeated it.
     pub fn without(mut self, secret: Option<&str>) -> Self {
-        if let Some(secret) = secret.filter(|s| s.len() >= 8 && self.message.contains(*s)) {
-            self.message = self.message.replace(secret, "***");
-        }
+        self.message = without_secret(self.message, secret);
         self
     }
 
@@ -244,6 +242,14 @@ impl From<Fault> for ApiError {
             Some(param) => error.param(param),
             None => error,
         }
+    }
+}
+
+/// `text` without `secret`, which must not reach a client.
+pub(super) fn without_secret(text: String, secret: Option<&str>) -> String {
+    match secret.filter(|secret| secret.len() >= 8 && text.contains(*secret)) {
+        Some(secret) => text.replace(secret, "***"),
+        None => text,
     }
 }
 
