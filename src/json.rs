@@ -1,6 +1,6 @@
-//! JSON as its author wrote it: objects keep the order of their members, which maps of `serde_json`
-//! forget. What a client stored comes back in its order, so that one that compares texts sees no
-//! difference.
+//! JSON that is only kept and given back, as its author wrote it: objects are plain lists in the
+//! order of their members, also of values that are no `serde_json` tree. What a client stored comes
+//! back in its order, so that one that compares texts sees no difference.
 //!
 //! Lives here: the tree and the ordered map. Imports nothing of ours.
 

@@ -174,12 +174,12 @@ fn put_bytes(value: &mut Value, files: &HashMap<String, Attachment>) {
     if let Some(file) = file_of(value)
         && let Value::Object(part) = value
     {
-        part.remove("file_id");
+        part.shift_remove("file_id");
         if part.get("type").is_some_and(|kind| *kind == "input_image") {
             part.insert("image_url".to_owned(), json!(file.data_url()));
         } else if part.get("type").is_some_and(|kind| *kind == "input_file") && file.is_image() {
             part.insert("type".to_owned(), json!("input_image"));
-            part.remove("filename");
+            part.shift_remove("filename");
             part.insert("image_url".to_owned(), json!(file.data_url()));
         } else {
             part.insert("file_data".to_owned(), json!(file.data_url()));

@@ -276,7 +276,10 @@ fn call_key(part: &Part) -> Option<String> {
     let mut context = aws_lc_rs::digest::Context::new(&aws_lc_rs::digest::SHA256);
     context.update(name.as_bytes());
     context.update(&[0]);
-    context.update(arguments_object(arguments).to_string().as_bytes());
+    // A client may write them in another order.
+    let mut arguments = arguments_object(arguments);
+    arguments.sort_all_objects();
+    context.update(arguments.to_string().as_bytes());
     let digest = context.finish();
     Some(format!("{id}#{}", hex::encode(&digest.as_ref()[..12])))
 }

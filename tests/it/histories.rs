@@ -25,7 +25,7 @@ fn calls_and_results(body: &Value) -> (usize, usize) {
             r#""type":"tool_use""#,
             r#""functionCall":"#,
             r#""type":"function_call""#,
-            r#"},"id":"call_"#,
+            r#"{"id":"call_"#,
         ]),
         count([
             r#""type":"tool_result""#,

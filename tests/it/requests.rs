@@ -224,3 +224,84 @@ async fn what_a_wire_cannot_carry_is_refused_by_name() {
         (400, Some("invalid_tool_choice"))
     );
 }
+
+/// The names in each object of properties that has one of them.
+fn orders(value: &Value, name: &str, found: &mut Vec<Vec<String>>) {
+    match value {
+        Value::Object(members) => {
+            if members.contains_key(name) {
+                found.push(members.keys().cloned().collect());
+            }
+            members.values().for_each(|one| orders(one, name, found));
+        }
+        Value::Array(all) => all.iter().for_each(|one| orders(one, name, found)),
+        _ => {}
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn schemas_keep_the_order_of_their_author() {
+    let harness = Harness::start().await;
+    let smith = harness.smith("openai-chat/text").await;
+    let inner = json!({ "type": "object", "properties": {
+        "y": { "type": "string" }, "c": { "$ref": "#/$defs/n" }, "m": { "type": "integer" } },
+        "required": ["y", "c", "m"], "additionalProperties": false });
+    let schema = json!({ "$schema": "https://json-schema.org/draft/2020-12/schema", "type": "object",
+        "title": "A form", "properties": {
+            "zeta": { "title": "Z", "type": "string", "description": "first" },
+            "alpha": inner,
+            "mid": { "type": "array", "items": { "type": "number" } },
+            "beta": { "type": "boolean" } },
+        "required": ["zeta", "alpha", "mid", "beta"], "additionalProperties": false,
+        "$defs": { "n": { "type": "number" } } });
+    let (outer, inner) = (["zeta", "alpha", "mid", "beta"], ["y", "c", "m"]);
+    let check = |about: &str, body: &Value| {
+        for (name, wanted) in [("zeta", &outer[..]), ("y", &inner[..])] {
+            let mut found = Vec::new();
+            orders(body, name, &mut found);
+            assert!(!found.is_empty(), "{about}: {body}");
+            for names in found {
+                assert_eq!(names, wanted, "{about}");
+            }
+        }
+    };
+    for strict in [true, false] {
+        for (name, _) in WIRES {
+            let wire = name.replace('_', "-");
+            let chat = json!({ "model": format!("{wire}/tools"), "messages": [{ "role": "user", "content": "x" }],
+                "tools": [{ "type": "function", "function": {
+                    "name": "get_weather", "strict": strict, "parameters": schema } }] });
+            let responses = json!({ "model": format!("{wire}/tools"), "input": "x", "tools": [
+                { "type": "function", "name": "get_weather", "strict": strict, "parameters": schema }] });
+            for with_smith in [true, false] {
+                for (path, body) in [
+                    ("/v1/chat/completions", &chat),
+                    ("/v1/responses", &responses),
+                ] {
+                    let mut call = harness.post(path, body);
+                    if with_smith {
+                        call = call.header("IC-Smith-Id", &smith);
+                    }
+                    let about = format!("{wire} {path} strict {strict} smith {with_smith}");
+                    let answer = ok(call.send().await).await;
+                    check(&about, &harness.mock.last().body);
+                    let is_passed_on = wire == "openai-responses" && !with_smith;
+                    if path == "/v1/responses" && !is_passed_on {
+                        check(&format!("{about}, given back"), &answer["tools"]);
+                    }
+                }
+            }
+            let format = json!({ "type": "json_schema", "json_schema": {
+                "name": "form", "strict": strict, "schema": schema } });
+            let body = json!({ "model": format!("{wire}/text"), "response_format": format,
+                "messages": [{ "role": "user", "content": "x" }] });
+            let call = harness.post("/v1/chat/completions", &body);
+            // What the mock answers is not of this form, and no matter here.
+            text(call.header("IC-Smith-Id", &smith).send().await).await;
+            check(
+                &format!("{wire} format, strict {strict}"),
+                &harness.mock.last().body,
+            );
+        }
+    }
+}

@@ -72,7 +72,10 @@ async fn a_page_that_comes_back_reads_the_message_from_its_start() {
     // The page is left before its answer is whole.
     drop(first);
     let again = text(again).await;
-    assert!(again.starts_with("data: {\"messageId\":\"msg_"), "{again}");
+    assert!(
+        again.starts_with("data: {\"type\":\"start\",\"messageId\":\"msg_"),
+        "{again}"
+    );
     assert!(again.ends_with("data: [DONE]\n\n"), "{again}");
     assert!(again.contains("\"finishReason\":\"stop\""), "{again}");
     let none = ask(reqwest::Method::GET, path)

@@ -26,7 +26,7 @@ pub fn members_of(
     };
     budget.spend_on_map(&members)?;
     for _ in 0..MAX_HOPS {
-        let Some(Value::String(pointer)) = members.remove("$ref") else {
+        let Some(Value::String(pointer)) = members.shift_remove("$ref") else {
             modernize(&mut members);
             return Ok(Some(members));
         };
@@ -47,7 +47,7 @@ pub fn flattened(
     depth: usize,
     budget: &mut Budget,
 ) -> Result<Members, Unfit> {
-    let Some(Value::Array(parts)) = schema.remove("allOf") else {
+    let Some(Value::Array(parts)) = schema.shift_remove("allOf") else {
         return Ok(schema);
     };
     for part in &parts {
@@ -73,7 +73,7 @@ pub fn both(mut first: Members, second: Members) -> Members {
         _ => false,
     };
     if opened {
-        first.remove("additionalProperties");
+        first.shift_remove("additionalProperties");
     }
     for (name, value) in second {
         match (name.as_str(), first.get_mut(&name)) {

@@ -121,19 +121,19 @@ pub fn modernize(schema: &mut Map<String, Value>) {
     ] {
         if let Some(Value::Bool(is_exclusive)) = schema.get(flag) {
             let is_exclusive = *is_exclusive;
-            schema.remove(flag);
-            if is_exclusive && let Some(bound) = schema.remove(limit) {
+            schema.shift_remove(flag);
+            if is_exclusive && let Some(bound) = schema.shift_remove(limit) {
                 schema.insert(flag.to_owned(), bound);
             }
         }
     }
     if schema.get("items").is_some_and(Value::is_array)
-        && let Some(tuple) = schema.remove("items")
+        && let Some(tuple) = schema.shift_remove("items")
     {
         if tuple.as_array().is_some_and(|list| !list.is_empty()) {
             schema.insert("prefixItems".to_owned(), tuple);
         }
-        if let Some(rest) = schema.remove("additionalItems") {
+        if let Some(rest) = schema.shift_remove("additionalItems") {
             schema.insert("items".to_owned(), rest);
         }
     }

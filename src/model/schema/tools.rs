@@ -43,13 +43,13 @@ pub fn root_of(schema: &Value) -> Result<(Value, Option<String>), Unfit> {
     };
     let mut notes = Vec::new();
     for keyword in ["anyOf", "oneOf"] {
-        if let Some(Value::Array(choices)) = root.remove(keyword) {
+        if let Some(Value::Array(choices)) = root.shift_remove(keyword) {
             notes.push(format!("One of: {}", shown(&json!(choices))));
             root = with_choices(root, &choices, schema, &mut budget)?;
         }
     }
     for keyword in NOT_AT_ROOT {
-        if let Some(value) = root.remove(*keyword) {
+        if let Some(value) = root.shift_remove(*keyword) {
             notes.push(format!("{keyword}: {}", shown(&value)));
         }
     }
@@ -125,9 +125,9 @@ fn with_choices(
     extra.insert("properties".to_owned(), Value::Object(members));
     extra.insert("required".to_owned(), json!(required.unwrap_or_default()));
     let mut all = both(base, extra);
-    all.remove("additionalProperties");
+    all.shift_remove("additionalProperties");
     if all.get("required") == Some(&json!([])) {
-        all.remove("required");
+        all.shift_remove("required");
     }
     Ok(all)
 }
@@ -139,8 +139,8 @@ fn modernized(schema: &mut Value, depth: usize, budget: &mut Budget) -> Result<(
         return Ok(());
     };
     modernize(members);
-    members.remove("$schema");
-    members.remove("$id");
+    members.shift_remove("$schema");
+    members.shift_remove("$id");
     for (name, value) in members.iter_mut() {
         each_below(name, value, &mut |below| {
             modernized(below, depth + 1, budget)
@@ -208,7 +208,7 @@ fn rewrite(
             .any(|home| pointer.starts_with(home));
         if super::keywords::resolve(schema, pointer).is_none() {
             // It leads nowhere: anything may be there.
-            members.remove("$ref");
+            members.shift_remove("$ref");
         } else if !stays {
             let at = match pointers.iter().position(|known| known == pointer) {
                 Some(at) => at,

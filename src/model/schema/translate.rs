@@ -155,7 +155,7 @@ impl Translator<'_> {
             let mut one = members.clone();
             one.insert("type".to_owned(), json!(kind));
             for note in ["title", "description", "default"] {
-                if let Some(said) = one.remove(note)
+                if let Some(said) = one.shift_remove(note)
                     && (note != "default" || self.target.keywords.contains(&note))
                 {
                     out.say(note, said);
@@ -175,7 +175,7 @@ impl Translator<'_> {
 
     /// A reference, with what stands beside it.
     fn reference(&mut self, mut members: Map<String, Value>, depth: usize) -> Result<Value, Unfit> {
-        let Some(Value::String(pointer)) = members.remove("$ref") else {
+        let Some(Value::String(pointer)) = members.shift_remove("$ref") else {
             return self.members(members, depth);
         };
         let mut out = Out::default();
@@ -242,7 +242,7 @@ impl Translator<'_> {
         keyword: &str,
         depth: usize,
     ) -> Result<Value, Unfit> {
-        let Some(Value::Array(choices)) = members.remove(keyword) else {
+        let Some(Value::Array(choices)) = members.shift_remove(keyword) else {
             return self.members(members, depth);
         };
         if choices.len() > MAX_CHOICES {
@@ -250,11 +250,11 @@ impl Translator<'_> {
         }
         let mut out = Out::default();
         // Further alternatives would multiply.
-        if let Some(others) = members.remove("oneOf") {
+        if let Some(others) = members.shift_remove("oneOf") {
             out.leave_unsaid("oneOf", &others);
         }
         for note in ["title", "description"] {
-            if let Some(said) = members.remove(note) {
+            if let Some(said) = members.shift_remove(note) {
                 out.say(note, said);
             }
         }

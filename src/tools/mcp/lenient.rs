@@ -169,7 +169,7 @@ fn message(value: Value, asked: Option<&Asked>, open: &Open) -> Option<ServerJso
     };
     message.insert("jsonrpc".to_owned(), json!("2.0"));
     if message.get("params").is_some_and(Value::is_null) {
-        message.remove("params");
+        message.shift_remove("params");
     }
     let is_there = |name: &str| message.get(name).is_some_and(|value| !value.is_null());
     if message
@@ -182,9 +182,12 @@ fn message(value: Value, asked: Option<&Asked>, open: &Open) -> Option<ServerJso
             .as_ref()
             .map(|asked| asked.id.clone().into_json_value());
         let answer = match (is_there("error"), message.get("result")) {
-            (true, _) => ("error", error(message.remove("error").unwrap_or_default())),
+            (true, _) => (
+                "error",
+                error(message.shift_remove("error").unwrap_or_default()),
+            ),
             (false, Some(_)) => {
-                let result = message.remove("result").unwrap_or_default();
+                let result = message.shift_remove("result").unwrap_or_default();
                 let kind = known.map_or_else(|| kind_of(&result), |asked| asked.kind);
                 ("result", shaped(result, kind))
             }
@@ -243,7 +246,7 @@ fn error(error: Value) -> Value {
     let said = ["message", "detail", "error", "description"]
         .iter()
         .find_map(|name| error.get(*name).and_then(text));
-    let data = error.remove("data").filter(|data| !data.is_null());
+    let data = error.shift_remove("data").filter(|data| !data.is_null());
     let mut shaped = json!({
         "code": code.unwrap_or(INTERNAL),
         "message": said.unwrap_or_else(|| "an error without a message".to_owned()),
@@ -279,7 +282,7 @@ fn initialize(result: Value) -> Value {
     if let Some(changes) = changes {
         of_tools.insert("listChanged".to_owned(), json!(changes));
     }
-    let instructions = result.remove("instructions").filter(Value::is_string);
+    let instructions = result.shift_remove("instructions").filter(Value::is_string);
     let mut shaped = json!({
         "protocolVersion": version,
         // Only tools are used here, and servers have them without saying so.
@@ -320,7 +323,7 @@ fn tools(result: Value) -> Value {
         Value::Array(tools) => Map::from_iter([("tools".to_owned(), Value::Array(tools))]),
         _ => Map::new(),
     };
-    let listed = match result.remove("tools") {
+    let listed = match result.shift_remove("tools") {
         Some(Value::Array(tools)) => tools.into_iter().filter_map(|t| tool(None, t)).collect(),
         Some(Value::Object(tools)) => tools
             .into_iter()
@@ -328,7 +331,7 @@ fn tools(result: Value) -> Value {
             .collect(),
         _ => Vec::new(),
     };
-    let cursor = match result.remove("nextCursor") {
+    let cursor = match result.shift_remove("nextCursor") {
         Some(Value::String(cursor)) if !cursor.is_empty() => Some(cursor),
         Some(Value::Number(number)) => Some(number.to_string()),
         _ => None,
@@ -350,7 +353,7 @@ fn tool(key: Option<String>, tool: Value) -> Option<Value> {
     let name = name.or(key).filter(|name| !name.is_empty())?;
     let schema = ["inputSchema", "input_schema", "parameters"]
         .iter()
-        .find_map(|name| tool.remove(*name).filter(|schema| !schema.is_null()));
+        .find_map(|name| tool.shift_remove(*name).filter(|schema| !schema.is_null()));
     let schema = match schema {
         Some(Value::String(text)) => serde_json::from_str(&text).unwrap_or_default(),
         other => other.unwrap_or_default(),
@@ -363,21 +366,21 @@ fn tool(key: Option<String>, tool: Value) -> Option<Value> {
         schema.insert("type".to_owned(), json!("object"));
     }
     if schema.get("properties").is_some_and(Value::is_null) {
-        schema.remove("properties");
+        schema.shift_remove("properties");
     }
     if schema
         .get("required")
         .is_some_and(|names| !names.is_array())
     {
-        schema.remove("required");
+        schema.shift_remove("required");
     }
     let mut shaped = json!({ "name": name, "inputSchema": schema });
     for text in ["title", "description"] {
-        if let Some(value) = tool.remove(text).filter(Value::is_string) {
+        if let Some(value) = tool.shift_remove(text).filter(Value::is_string) {
             shaped[text] = value;
         }
     }
-    if let Some(Value::Object(hints)) = tool.remove("annotations") {
+    if let Some(Value::Object(hints)) = tool.shift_remove("annotations") {
         let hints: Map<String, Value> = hints
             .into_iter()
             .filter(|(name, _)| name.ends_with("Hint"))
@@ -417,17 +420,17 @@ fn called(result: Value) -> Value {
     }
     let is_error = result.get("isError").and_then(truth);
     let content = result
-        .remove("content")
+        .shift_remove("content")
         .filter(|content| !content.is_null());
     // Of revision 2024-10-07.
-    let content = content.or_else(|| result.remove("toolResult"));
+    let content = content.or_else(|| result.shift_remove("toolResult"));
     let blocks: Vec<Value> = match content {
         None | Some(Value::Null) => Vec::new(),
         Some(Value::Array(blocks)) => blocks.into_iter().filter_map(block).collect(),
         Some(other) => block(other).into_iter().collect(),
     };
     shaped.insert("content".to_owned(), Value::Array(blocks));
-    if let Some(structured) = result.remove("structuredContent")
+    if let Some(structured) = result.shift_remove("structuredContent")
         && !structured.is_null()
     {
         shaped.insert("structuredContent".to_owned(), structured);
@@ -435,7 +438,7 @@ fn called(result: Value) -> Value {
     if let Some(is_error) = is_error {
         shaped.insert("isError".to_owned(), json!(is_error));
     }
-    if let Some(meta) = result.remove("_meta").filter(Value::is_object) {
+    if let Some(meta) = result.shift_remove("_meta").filter(Value::is_object) {
         shaped.insert("_meta".to_owned(), meta);
     }
     Value::Object(shaped)
@@ -455,17 +458,17 @@ fn block(block: Value) -> Option<Value> {
         return (!block.is_null()).then(|| text_block(&block));
     };
     for (name, also) in [("mimeType", "mime_type"), ("mimeType", "mediaType")] {
-        if let Some(value) = given.remove(also) {
+        if let Some(value) = given.shift_remove(also) {
             given.entry(name).or_insert(value);
         }
     }
     // Hints for a reader, which are of no use here and may be of any shape.
-    given.remove("annotations");
-    given.remove("_meta");
+    given.shift_remove("annotations");
+    given.shift_remove("_meta");
     let kind = given.get("type").and_then(Value::as_str).map(str::to_owned);
     match kind.as_deref() {
         Some("text") | None if given.contains_key("text") => {
-            let text = given.remove("text").unwrap_or_default();
+            let text = given.shift_remove("text").unwrap_or_default();
             return (!text.is_null()).then(|| text_block(&text));
         }
         Some("image") => default_type(&mut given, "image/png"),

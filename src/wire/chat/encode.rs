@@ -286,7 +286,7 @@ pub fn as_function_call(mut answer: Value) -> Value {
     let Some(message) = choice["message"].as_object_mut() else {
         return answer;
     };
-    if let Some(Value::Array(mut calls)) = message.remove("tool_calls") {
+    if let Some(Value::Array(mut calls)) = message.shift_remove("tool_calls") {
         let first = calls.remove(0);
         message.insert("function_call".into(), first["function"].clone());
         if !calls.is_empty() {

@@ -144,8 +144,8 @@ pub fn without_secrets(tools: &[Value]) -> Vec<Value> {
     let mut tools = tools.to_vec();
     for tool in tools.iter_mut().filter(|tool| tool["type"] == "mcp") {
         if let Value::Object(members) = tool {
-            members.remove("headers");
-            members.remove("authorization");
+            members.shift_remove("headers");
+            members.shift_remove("authorization");
             if let Some(Value::String(url)) = members.get_mut("server_url") {
                 // As a query, an address may hold one too.
                 let end = url.find(['?', '#']).unwrap_or(url.len());

@@ -255,7 +255,7 @@ impl Shapes {
 /// The text that a model gave to a custom tool.
 pub fn input_of(arguments: &str) -> String {
     match serde_json::from_str(arguments) {
-        Ok(Value::Object(mut members)) => match members.remove("input") {
+        Ok(Value::Object(mut members)) => match members.shift_remove("input") {
             Some(Value::String(input)) => input,
             Some(other) => other.to_string(),
             None if members.is_empty() => String::new(),
@@ -298,7 +298,7 @@ pub fn arguments_of(item: &Map<String, Value>) -> Option<(String, String)> {
         "local_shell_call" => {
             let mut action = item.get("action").cloned().unwrap_or_default();
             if let Value::Object(action) = &mut action {
-                action.remove("type");
+                action.shift_remove("type");
             }
             Some((LOCAL_SHELL.to_owned(), action.to_string()))
         }

@@ -92,7 +92,7 @@ pub(super) fn place(body: &mut Map<String, Value>, caching: &Caching) {
             Some(fewer) => left = fewer,
             None => {
                 if let Some(block) = block.as_object_mut() {
-                    block.remove(MEMBER);
+                    block.shift_remove(MEMBER);
                 }
             }
         }
@@ -109,7 +109,7 @@ fn trim(body: &mut Map<String, Value>, mut excess: usize) {
         for one in list.into_iter().flatten() {
             if excess > 0
                 && let Some(one) = one.as_object_mut()
-                && one.remove(MEMBER).is_some()
+                && one.shift_remove(MEMBER).is_some()
             {
                 excess -= 1;
             }
