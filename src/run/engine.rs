@@ -302,15 +302,7 @@ impl Runs {
         self.budgets.check(&spender).await?;
         self.check_format(&request.tenant_id, request.response_format.as_ref())
             .await?;
-        let model = request
-            .model
-            .clone()
-            .filter(|m| !m.is_empty())
-            .or_else(|| effective.config.model.clone().filter(|m| !m.is_empty()))
-            .or_else(|| self.models.routing.default_model().map(str::to_owned))
-            .ok_or_else(|| {
-                ApiError::invalid("model", "neither the call nor the smith names a model")
-            })?;
+        let model = self.model_for(&effective, request.model.as_deref())?;
         let routes = self
             .models
             .routing
@@ -320,7 +312,7 @@ impl Runs {
             response.echo.insert("model".into(), json!(model));
         }
         // Until the thread is claimed.
-        let mut passing = None;
+        let (mut passing, mut turn) = (None, None);
         let history = match &request.thread {
             Thread::Stateless(_) | Thread::Chain(None) => Vec::new(),
             Thread::Kept(thread) => {
@@ -328,10 +320,12 @@ impl Runs {
                 // and leave the thread free.
                 let (tenant_id, smith_id) = (&request.tenant_id, &request.smith_id);
                 passing = Some(self.turnstile.enter(tenant_id, smith_id, thread).await);
-                let held = self.store.is_thread_held(tenant_id, smith_id, thread);
-                if held.await? {
+                let seen = self.store.see_thread(tenant_id, smith_id, thread).await?;
+                if seen.is_held {
                     return Err(thread_held());
                 }
+                // Between nodes the store decides: it gives a turn to one run.
+                turn = Some(seen.turn + 1);
                 self.history(&request, thread).await?
             }
             Thread::Chain(Some(link)) => self.chain(&request, &link.run_id).await?,
@@ -349,7 +343,7 @@ impl Runs {
             }
             None => (tools, None),
         };
-        let mut job = self.job(request, effective, routes, history, tools, &model)?;
+        let mut job = self.job(request, effective, routes, history, tools, &model, turn)?;
         job.mounts = mounts;
         let tenant_id = job.live.tenant_id.clone();
         let asked = job.request();
@@ -377,6 +371,26 @@ impl Runs {
         drop(passing);
         self.spawn(job);
         Ok(started)
+    }
+
+    /// The model that a call asks for, by the name that it or the smith has for it.
+    pub async fn model_of(
+        &self,
+        tenant_id: &Arc<str>,
+        smith_id: &Arc<str>,
+        asked: Option<&str>,
+    ) -> Result<String, ApiError> {
+        let effective = self.smiths.effective(tenant_id, smith_id).await?;
+        self.model_for(&effective, asked)
+    }
+
+    fn model_for(&self, effective: &Effective, asked: Option<&str>) -> Result<String, ApiError> {
+        let own = effective.config.model.as_deref();
+        let named = [asked, own, self.models.routing.default_model()];
+        let named = named.into_iter().flatten().find(|model| !model.is_empty());
+        named.map(str::to_owned).ok_or_else(|| {
+            ApiError::invalid("model", "neither the call nor the smith names a model")
+        })
     }
 
     /// Lets a run run.
@@ -489,6 +503,7 @@ impl Runs {
         mut history: Vec<Turn>,
         tools: Arc<ToolSet>,
         model: &str,
+        turn: Option<i64>,
     ) -> Result<Box<Job>, ApiError> {
         let instructions = effective
             .instructions
@@ -564,6 +579,7 @@ impl Runs {
             response,
             cancel_reason: None,
             takings: 0,
+            turn,
         });
         let own_tools = !tools.defs.is_empty();
         let model_request = ModelRequest {

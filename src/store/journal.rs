@@ -18,7 +18,7 @@ use crate::metrics::Metrics;
 #[derive(Debug, Clone)]
 pub enum Op {
     /// A new run, and what it takes to begin it again after a crash; takes `false` when its thread
-    /// is held by another.
+    /// is held by another, or its turn in it was taken.
     CreateRun(Arc<RunRow>, Option<String>),
     /// Encoded frames of a run, from frame number `first` on.
     Frames {

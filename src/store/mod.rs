@@ -280,13 +280,13 @@ pub trait RunStore: Send + Sync {
         thread_id: &str,
         limit: i64,
     ) -> Result<Vec<String>>;
-    /// Whether a run of this thread is under way or waits, so that the thread's history is not whole.
-    async fn is_thread_held(
+    /// Looks at a thread, before its history is read.
+    async fn see_thread(
         &self,
         tenant_id: &str,
         smith_id: &str,
         thread_id: &str,
-    ) -> Result<bool>;
+    ) -> Result<ThreadSeen>;
     /// The newest run of a thread that is under way.
     async fn running_in_thread(
         &self,
@@ -365,8 +365,22 @@ pub trait IdempotencyStore: Send + Sync {
     ) -> Result<()>;
     /// Holds a claim that has no answer yet.
     async fn renew_idempotent(&self, tenant_id: &str, key: &str, now: i64) -> Result<()>;
-    /// Gives the key up: the first request had no lasting effect.
-    async fn abandon_idempotent(&self, tenant_id: &str, key: &str) -> Result<()>;
+    /// Gives a key without an answer to another run, unless that was done already.
+    async fn retry_idempotent(
+        &self,
+        tenant_id: &str,
+        key: &str,
+        first_run_id: &str,
+        run_id: &str,
+        now: i64,
+    ) -> Result<bool>;
+    /// Gives the key up, unless it stands for another run by now: the request had no lasting effect.
+    async fn abandon_idempotent(
+        &self,
+        tenant_id: &str,
+        key: &str,
+        run_id: Option<&str>,
+    ) -> Result<()>;
 }
 
 /// A whole store.

@@ -71,29 +71,21 @@ pub struct AgentConfig {
 }
 
 impl AgentConfig {
-    /// With other members, by name; a null stands for the default. What keeps its author's order
-    /// goes around the tree, which sorts.
+    /// With other members, by name; a null stands for the default.
     pub fn with_members<'a>(
         &self,
         members: impl Iterator<Item = (&'a str, &'a Value)>,
     ) -> Result<Self, serde_json::Error> {
-        let mut plain = self.clone();
-        let variables = std::mem::take(&mut plain.variables);
-        let ui_resources = std::mem::take(&mut plain.ui_resources);
-        let mut document = serde_json::to_value(plain)?;
+        let mut document = serde_json::to_value(self)?;
         if let Value::Object(document) = &mut document {
             for (name, value) in members {
                 match value {
-                    Value::Null => document.remove(name),
+                    Value::Null => document.shift_remove(name),
                     value => document.insert(name.to_owned(), value.clone()),
                 };
             }
         }
-        Ok(Self {
-            variables,
-            ui_resources,
-            ..serde_json::from_value(document)?
-        })
+        serde_json::from_value(document)
     }
 }
 
@@ -368,6 +360,8 @@ pub struct RunRow {
     pub cancel_reason: Option<String>,
     /// How often it was taken up after its node died with it.
     pub takings: i64,
+    /// Its place in the history of its thread, for one that took it.
+    pub turn: Option<i64>,
 }
 
 impl RunRow {
@@ -375,6 +369,15 @@ impl RunRow {
     pub fn is_under_way(&self) -> bool {
         matches!(self.status.as_str(), "queued" | "running")
     }
+}
+
+/// What a run that is to go on with a thread must know of it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, sqlx::FromRow)]
+pub struct ThreadSeen {
+    /// Whether a run is under way or waits, so that the thread's history is not whole.
+    pub is_held: bool,
+    /// The place of the newest run in the history; 0 before the first.
+    pub turn: i64,
 }
 
 /// What it takes to go on with a run; both are JSON.

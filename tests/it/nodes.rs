@@ -275,3 +275,51 @@ async fn what_is_revoked_or_changed_on_one_node_is_so_on_the_other() {
         assert_eq!(content.contains("rod: 12 cm"), is_allowed, "{run}");
     }
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn turns_of_one_thread_at_two_nodes_know_each_other_or_are_refused() {
+    let pair = Pair::start().await;
+    let made = pair.call(&pair.first, Method::POST, "/v1/smiths");
+    let made = ok(made.json(&json!({ "model": "mock/text" })).send().await).await;
+    let smith = made["id"].as_str().expect("an id").to_owned();
+    let mut refusals = 0;
+    for round in 0..60_u64 {
+        let words = [format!("first {round}."), format!("second {round}.")];
+        let turn = |node, said: &str| {
+            let body = json!({ "messages": [{ "role": "user", "content": said }] });
+            let call = pair
+                .call(node, Method::POST, "/v1/chat/completions")
+                .json(&body);
+            let call = call.header("ic-smith-id", &smith);
+            call.header("ic-thread-id", format!("t{round}")).send()
+        };
+        let late = async {
+            tokio::time::sleep(Duration::from_millis(round % 20)).await;
+            turn(&pair.second, &words[1]).await
+        };
+        let (one, two) = tokio::join!(turn(&pair.first, &words[0]), late);
+        let mut statuses = [0; 2];
+        for (answer, status) in [one, two].into_iter().zip(&mut statuses) {
+            let answer = answer.expect("an answer");
+            *status = answer.status().as_u16();
+            if *status == 409 {
+                let error: Value = answer.json().await.expect("JSON");
+                assert_eq!(error["error"]["code"], "conversation_locked");
+                refusals += 1;
+            }
+        }
+        match statuses {
+            [200, 200] => {
+                let both = |body: &Value| {
+                    let text = body["messages"].to_string();
+                    words.iter().all(|said| text.contains(said.as_str()))
+                };
+                let known = pair.mock.got().iter().filter(|got| both(&got.body)).count();
+                assert_eq!(known, 1, "round {round}: a turn does not know the other");
+            }
+            [200, 409] | [409, 200] => {}
+            other => panic!("round {round}: {other:?}"),
+        }
+    }
+    assert!(refusals > 0, "the nodes never met");
+}

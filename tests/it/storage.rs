@@ -421,6 +421,7 @@ pub fn run(id: &str) -> RunRow {
         response: None,
         cancel_reason: None,
         takings: 0,
+        turn: None,
     }
 }
 

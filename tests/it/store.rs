@@ -175,6 +175,7 @@ fn run(tenant_id: &str, id: &str, smith_id: &str, thread_id: &str) -> RunRow {
         response: None,
         cancel_reason: None,
         takings: 0,
+        turn: None,
     }
 }
 
@@ -767,6 +768,29 @@ async fn a_thread_is_held_by_one_run(store: Arc<dyn Store>) {
         .await
         .expect("applied");
     assert_eq!(taken, [true, true]);
+    // Of two runs that saw the same history one takes the turn, however soon it ends.
+    let see = async || store.see_thread(HERE, "smt_1", "v").await.expect("seen");
+    for n in 0..3 {
+        let seen = see().await;
+        assert_eq!((seen.is_held, seen.turn), (false, n));
+        let takes = |id: String| {
+            let row = RunRow {
+                exclusive: true,
+                turn: Some(seen.turn + 1),
+                ..run(HERE, &id, "smt_1", "v")
+            };
+            Op::CreateRun(Arc::new(row), None)
+        };
+        let first = format!("run_1{n}b");
+        let taken = store.apply(&[takes(first.clone())]).await;
+        assert_eq!(taken.expect("applied"), [true]);
+        assert!(see().await.is_held);
+        let over = Op::EndRun(Box::new(end(HERE, &first, "completed", None)));
+        assert_eq!(store.apply(&[over]).await.expect("applied"), [true]);
+        let late = [takes(format!("run_1{n}c")), takes(format!("run_1{n}a"))];
+        let taken = store.apply(&late).await.expect("applied");
+        assert_eq!(taken, [false, false]);
+    }
 }
 
 async fn leases_lapse(store: Arc<dyn Store>) {
@@ -949,7 +973,8 @@ async fn idempotency_keys_are_claimed_once(store: Arc<dyn Store>) {
     assert_eq!(begin(HERE, "body", 1).await, busy);
     assert_eq!(begin(HERE, "other", 1).await, Idempotency::Mismatch);
     assert_eq!(begin(THERE, "other", 1).await, Idempotency::New);
-    store.abandon_idempotent(HERE, "k").await.expect("given up");
+    let given_up = store.abandon_idempotent(HERE, "k", Some("run_1"));
+    given_up.await.expect("given up");
     assert_eq!(begin(HERE, "other", 2).await, Idempotency::New);
     store
         .finish_idempotent(HERE, "k", 201, b"{\"id\":1}")

@@ -138,14 +138,14 @@ macro_rules! end_runs {
     };
 }
 
-/// The rows of new runs; returns the ids of those whose threads were free.
+/// The rows of new runs; returns the ids of those whose threads were free, and as they were seen.
 macro_rules! create_runs {
     ($tx:expr, $script:expr, $runs:expr, $ids:expr) => {
         for runs in $script.chunks(&$runs) {
             let query = $script.statement(
                 "INSERT INTO runs (id, tenant_id, smith_id, agent_id, thread_id, channel, \
                  status, exclusive, include_mask, input, warnings, metadata, actor, node_id, \
-                 lease_until, created_at, updated_at, previous_run_id, response) ",
+                 lease_until, created_at, updated_at, previous_run_id, response, turn) ",
             );
             query.push_values(runs, |mut values, (_, run, _)| {
                 values
@@ -167,7 +167,8 @@ macro_rules! create_runs {
                     .push_bind(run.created_at)
                     .push_bind(run.updated_at)
                     .push_bind(&run.previous_run_id)
-                    .push_bind(&run.response);
+                    .push_bind(&run.response)
+                    .push_bind(run.turn);
             });
             query.push(" ON CONFLICT DO NOTHING RETURNING id");
             $crate::store::sql::script::send_for_ids!($tx, $script, false, $ids);

@@ -130,16 +130,18 @@ macro_rules! impl_runs {
                 Ok(newest_first)
             }
 
-            async fn is_thread_held(
+            async fn see_thread(
                 &self,
                 tenant_id: &str,
                 smith_id: &str,
                 thread_id: &str,
-            ) -> Result<bool> {
-                Ok(sqlx::query_scalar(
+            ) -> Result<ThreadSeen> {
+                Ok(sqlx::query_as(
                     "SELECT EXISTS (SELECT 1 FROM runs WHERE tenant_id = $1 AND smith_id = $2 \
                      AND thread_id = $3 AND exclusive AND status IN ('queued', 'running', \
-                     'paused_for_approval', 'paused_for_tool'))",
+                     'paused_for_approval', 'paused_for_tool')) AS is_held, \
+                     COALESCE((SELECT MAX(turn) FROM runs WHERE tenant_id = $1 \
+                     AND smith_id = $2 AND thread_id = $3 AND turn IS NOT NULL), 0) AS turn",
                 )
                 .bind(tenant_id)
                 .bind(smith_id)
