@@ -35,13 +35,15 @@ pub struct Mine {
     gateway: Arc<Gateway>,
     tenant_id: Arc<str>,
     key: String,
+    /// What it stands for, where that is a run.
+    run_id: Option<String>,
 }
 
 /// What a key stands for.
 pub enum Claim {
     Mine(Mine),
-    /// The run that the first request with this key started.
-    Earlier(String),
+    /// The run that the first request with this key started, which still has the key.
+    Earlier(Mine, String),
 }
 
 impl Mine {
@@ -58,8 +60,23 @@ impl Mine {
     /// Gives the key back: the request had no effect.
     pub async fn abandon(self) {
         let store = &self.gateway.store;
-        if let Err(error) = store.abandon_idempotent(&self.tenant_id, &self.key).await {
+        let abandoned =
+            store.abandon_idempotent(&self.tenant_id, &self.key, self.run_id.as_deref());
+        if let Err(error) = abandoned.await {
             tracing::warn!(%error, "cannot give an idempotency key back");
+        }
+    }
+
+    /// Takes the key for its own run in place of one that no answer came from; 409 when another
+    /// request was faster.
+    pub async fn instead_of(self, first: &str) -> Result<Self, ApiError> {
+        let store = &self.gateway.store;
+        let (tenant_id, key) = (&self.tenant_id, &self.key);
+        let run_id = self.run_id.as_deref().unwrap_or_default();
+        let taken = store.retry_idempotent(tenant_id, key, first, run_id, now_micros());
+        match taken.await? {
+            true => Ok(self),
+            false => Err(in_progress()),
         }
     }
 
@@ -237,6 +254,7 @@ impl Keyed<'_> {
             gateway: self.gateway.clone(),
             tenant_id: tenant_id.clone(),
             key,
+            run_id: run_id.map(str::to_owned),
         };
         Ok((mine, state))
     }
@@ -249,7 +267,8 @@ impl Keyed<'_> {
             Idempotency::New => Ok(Claim::Mine(mine)),
             Idempotency::Mismatch => Err(reused()),
             Idempotency::InProgress { run_id } | Idempotency::Done { run_id, .. } => {
-                run_id.map(Claim::Earlier).ok_or_else(reused)
+                let run_id = run_id.ok_or_else(reused)?;
+                Ok(Claim::Earlier(mine, run_id))
             }
         }
     }

@@ -9,6 +9,7 @@ use http::StatusCode;
 use super::exchange::{Exchange, Gone};
 use super::files;
 use super::forward::{Begun, Forward, Passage, Prepared};
+use super::keyed::Key;
 use super::turn::{
     Answer, Routed, RunTurn, check_thread_id, decided, translate_stream, whole_answer,
 };
@@ -19,7 +20,9 @@ use crate::ids;
 use crate::limit::Permit;
 use crate::run::{RunRequest, Thread, attachments};
 use crate::store::now_seconds;
-use crate::wire::chat::{self, ChatRequest, CustomTools, EventGate, Peek, StreamEncoder, decode};
+use crate::wire::chat::{
+    self, ChatRequest, CustomTools, Decoded, EventGate, Peek, StreamEncoder, decode,
+};
 use crate::wire::{Plain, PlainEncoder, parse, readable};
 
 /// The wire's name in metrics.
@@ -152,6 +155,7 @@ fn parse_peek(body: &[u8]) -> Result<Peek<'_>, ApiError> {
 
 struct SmithTurn {
     turn: RunTurn,
+    created: i64,
     model: String,
     stream: bool,
     include_usage: bool,
@@ -176,7 +180,6 @@ async fn smith_turn(
 ) -> Result<Plan, ApiError> {
     let request: ChatRequest = parse(body)?;
     let decoded = decode(request)?;
-    let record: Record<'_> = serde_json::from_slice(body).map_err(ApiError::internal)?;
     if let Some(thread) = &thread {
         check_thread_id(thread)?;
         if decoded.response_format.is_some() {
@@ -187,23 +190,60 @@ async fn smith_turn(
             .param("response_format"));
         }
     }
-    files::check(&exchange.gateway, principal, &decoded.turns, body).await?;
-    let own_tools = decoded.tools.is_empty();
-    let (stream, include_usage) = (decoded.stream, decoded.include_usage);
-    let has_functions = decoded.has_functions;
+    let runs = exchange.gateway.runs.clone();
+    let asked = decoded.model.clone();
+    let model = async || {
+        let (tenant_id, asked) = (&principal.tenant_id, asked.as_deref());
+        runs.model_of(tenant_id, &smith_id, asked).await
+    };
     if let Some((run_id, words)) = chat::decisions(&decoded.turns)? {
         let going_on = decided(exchange, principal, &smith_id, &run_id, words);
         let turn = Box::pin(going_on).await?;
         return Ok(Plan::Run(Box::new(SmithTurn {
             turn,
-            model: decoded.model.unwrap_or_default(),
-            stream,
-            include_usage,
-            has_functions,
+            created: now_seconds(),
+            model: model().await?,
+            stream: decoded.stream,
+            include_usage: decoded.include_usage,
+            has_functions: decoded.has_functions,
             custom: CustomTools::default(),
             own_tools: true,
         })));
     }
+    let run_id = ids::mint(ids::Kind::Run);
+    let mine = match Key::claim(exchange, principal, body, &run_id, false).await? {
+        Key::New(mine) => mine,
+        Key::Again(again) => {
+            return Ok(Plan::Run(Box::new(SmithTurn {
+                created: again.run.created_at / 1_000_000,
+                turn: again.turn(),
+                model: model().await?,
+                stream: decoded.stream,
+                include_usage: decoded.include_usage,
+                has_functions: decoded.has_functions,
+                custom: CustomTools::of(body),
+                own_tools: decoded.tools.is_empty(),
+            })));
+        }
+    };
+    let begun = new_turn(exchange, principal, smith_id, run_id, thread, decoded, body);
+    Key::settle(mine, Box::pin(begun).await).await
+}
+
+async fn new_turn(
+    exchange: &mut Exchange,
+    principal: &Arc<Principal>,
+    smith_id: Arc<str>,
+    run_id: String,
+    thread: Option<String>,
+    decoded: Decoded,
+    body: &Bytes,
+) -> Result<Plan, ApiError> {
+    let record: Record<'_> = serde_json::from_slice(body).map_err(ApiError::internal)?;
+    files::check(&exchange.gateway, principal, &decoded.turns, body).await?;
+    let own_tools = decoded.tools.is_empty();
+    let (stream, include_usage) = (decoded.stream, decoded.include_usage);
+    let has_functions = decoded.has_functions;
     let detached = thread.is_some();
     let permit = exchange
         .gateway
@@ -212,7 +252,7 @@ async fn smith_turn(
     let runs = exchange.gateway.runs.clone();
     let started = runs
         .start(RunRequest {
-            run_id: ids::mint(ids::Kind::Run),
+            run_id,
             tenant_id: principal.tenant_id.clone(),
             smith_id,
             channel: WIRE.to_owned(),
@@ -243,6 +283,7 @@ async fn smith_turn(
     };
     Ok(Plan::Run(Box::new(SmithTurn {
         turn,
+        created: started.created_at / 1_000_000,
         model: started.model,
         stream,
         include_usage,
@@ -268,7 +309,7 @@ impl SmithTurn {
     async fn stream(self: Box<Self>, exchange: &mut Exchange) -> Result<(), Gone> {
         let mut encoder = PlainEncoder {
             plain: self.plain(),
-            inner: StreamEncoder::new(&self.id(), now_seconds(), &self.model, self.include_usage)
+            inner: StreamEncoder::new(&self.id(), self.created, &self.model, self.include_usage)
                 .with_functions(self.has_functions)
                 .with_custom(self.custom.clone()),
         };
@@ -278,7 +319,7 @@ impl SmithTurn {
     }
 
     async fn whole(self: Box<Self>, exchange: &mut Exchange) -> Result<(), Gone> {
-        let (id, created) = (self.id(), now_seconds());
+        let (id, created) = (self.id(), self.created);
         let has_functions = self.has_functions;
         let mut plain = self.plain();
         match self.turn.whole(exchange, &mut plain).await? {

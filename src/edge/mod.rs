@@ -10,6 +10,7 @@ mod exchange;
 mod files;
 mod forward;
 mod head;
+mod keyed;
 mod metrics;
 mod native;
 mod responses;

@@ -140,8 +140,8 @@ async fn start(
         };
         match keyed.claim_run(body, &run_id).await? {
             Claim::Mine(mine) => claim = Some(mine),
-            Claim::Earlier(first) if stream => return Ok(Begun::Duplicate(first)),
-            Claim::Earlier(first) => return earlier(exchange, principal, &first).await,
+            Claim::Earlier(_, first) if stream => return Ok(Begun::Duplicate(first)),
+            Claim::Earlier(_, first) => return earlier(exchange, principal, &first).await,
         }
     }
     let request = RunRequest {

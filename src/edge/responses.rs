@@ -11,6 +11,7 @@ use serde_json::{Map, Value, json};
 use super::exchange::{Exchange, Gone};
 use super::files;
 use super::forward::{Begun, Forward, Passage, Prepared};
+use super::keyed::{Again, Key};
 use super::turn::{
     Answer, Followed, Routed, RunTurn, check_thread_id, decided, translate_stream, whole_answer,
 };
@@ -508,13 +509,7 @@ async fn smith_turn(
     header: Option<String>,
     body: &Bytes,
 ) -> Result<Plan, ApiError> {
-    let mut decoded = decode(parse::<ResponsesRequest>(body)?)?;
-    let gateway = exchange.gateway.clone();
-    let owner = Owner {
-        gateway: &gateway,
-        tenant_id: &principal.tenant_id,
-        smith_id: &smith_id,
-    };
+    let decoded = decode(parse::<ResponsesRequest>(body)?)?;
     if let Some((run_id, words)) = decisions(&decoded.input)? {
         return going_on(
             exchange,
@@ -526,6 +521,58 @@ async fn smith_turn(
         )
         .await;
     }
+    let run_id = ids::mint(ids::Kind::Run);
+    let in_background = decoded.background && !decoded.stream;
+    let mine = match Key::claim(exchange, principal, body, &run_id, in_background).await? {
+        Key::New(mine) => mine,
+        Key::Again(again) => {
+            let gateway = exchange.gateway.clone();
+            return said_again(&gateway, *again, decoded, in_background).await;
+        }
+    };
+    let begun = new_turn(exchange, principal, smith_id, run_id, header, decoded, body);
+    Key::settle(mine, Box::pin(begun).await).await
+}
+
+/// The answer of the first call with the same key.
+async fn said_again(
+    gateway: &Gateway,
+    again: Again,
+    decoded: Decoded,
+    in_background: bool,
+) -> Result<Plan, ApiError> {
+    let run = &again.run;
+    let stored = Stored::of_run(gateway, &run.tenant_id.as_str().into(), &run.id).await?;
+    let stored = stored.ok_or_else(|| ApiError::not_found("response", &run.id))?;
+    if in_background {
+        return Ok(Plan::Background(stored.response()));
+    }
+    Ok(Plan::Run(Box::new(SmithTurn {
+        turn: again.turn(),
+        head: stored.head(),
+        numbering: stored.answer_numbering(),
+        encrypted: stored.record.encrypted,
+        stream: decoded.stream,
+        own_tools: decoded.tools.is_empty(),
+        listed: stored.record.listed,
+    })))
+}
+
+async fn new_turn(
+    exchange: &mut Exchange,
+    principal: &Arc<Principal>,
+    smith_id: Arc<str>,
+    run_id: String,
+    header: Option<String>,
+    mut decoded: Decoded,
+    body: &Bytes,
+) -> Result<Plan, ApiError> {
+    let gateway = exchange.gateway.clone();
+    let owner = Owner {
+        gateway: &gateway,
+        tenant_id: &principal.tenant_id,
+        smith_id: &smith_id,
+    };
     let thread = owner.thread(&decoded, header).await?;
     let kept = match &thread {
         Thread::Kept(id) => Some(id.clone()),
@@ -553,7 +600,6 @@ async fn smith_turn(
     if let Some(id) = kept.filter(|id| ids::body(ids::Kind::Conversation, id).is_some()) {
         echo.insert("conversation".into(), json!({ "id": id }));
     }
-    let run_id = ids::mint(ids::Kind::Run);
     let run_body = ids::body(ids::Kind::Run, &run_id).unwrap_or(&run_id);
     let mut numbering = Numbering::new(run_body);
     numbering.items(&turns);

@@ -8,13 +8,14 @@ use http::{HeaderName, HeaderValue, StatusCode};
 use serde_json::{Value, json};
 
 use super::exchange::{Exchange, Extra, Gone};
+use super::keyed::Key;
 use super::turn::{Followed, RunTurn, check_thread_id, decided};
-use crate::auth::Scope;
+use crate::auth::{Principal, Scope};
 use crate::error::ApiError;
 use crate::ids;
 use crate::run::{RunRequest, Thread, Word};
 use crate::wire::ui::encode::write_error;
-use crate::wire::ui::{Encoder, UiRequest, decode};
+use crate::wire::ui::{Decoded, Encoder, UiRequest, decode};
 use crate::wire::{parse, readable};
 
 /// The wire's name in metrics.
@@ -96,7 +97,26 @@ async fn begin(
         let turn = decided(exchange, &principal, &smith_id, &run_id, words).await?;
         return Ok(Some((turn, Some(denied))));
     }
-    super::files::check(&exchange.gateway, &principal, &decoded.turns, &body).await?;
+    let run_id = ids::mint(ids::Kind::Run);
+    let mine = match Key::claim(exchange, &principal, &body, &run_id, false).await? {
+        Key::New(mine) => mine,
+        Key::Again(again) => return Ok(Some((again.turn(), None))),
+    };
+    let begun = new_turn(exchange, &principal, smith_id, run_id, kept, decoded, &body);
+    let begun = Key::settle(mine, Box::pin(begun).await).await?;
+    Ok(begun.map(|turn| (turn, None)))
+}
+
+async fn new_turn(
+    exchange: &mut Exchange,
+    principal: &Principal,
+    smith_id: Arc<str>,
+    run_id: String,
+    kept: Option<String>,
+    decoded: Decoded,
+    body: &Bytes,
+) -> Result<Option<RunTurn>, ApiError> {
+    super::files::check(&exchange.gateway, principal, &decoded.turns, body).await?;
     let mut turns = decoded.turns;
     // With a thread the history is here, and only the newest words count.
     let thread = match kept {
@@ -110,17 +130,17 @@ async fn begin(
         None => Thread::Stateless(Some(decoded.chat_id)),
     };
     let gateway = exchange.gateway.clone();
-    let permit = gateway.gate.begin_run(&principal, Some(&smith_id))?;
+    let permit = gateway.gate.begin_run(principal, Some(&smith_id))?;
     let started = gateway
         .runs
         .start(RunRequest {
-            run_id: ids::mint(ids::Kind::Run),
+            run_id,
             tenant_id: principal.tenant_id.clone(),
             smith_id,
             channel: WIRE.to_owned(),
             thread,
             input: turns,
-            input_record: input_record(&body).to_string(),
+            input_record: input_record(body).to_string(),
             extra_instructions: decoded.system,
             model: decoded.model,
             client_tools: Vec::new(),
@@ -138,10 +158,8 @@ async fn begin(
             detached: true,
         })
         .await?;
-    let begun = RunTurn::new(started.reader)
-        .begun(exchange, true, &headers())
-        .await?;
-    Ok(begun.map(|turn| (turn, None)))
+    let turn = RunTurn::new(started.reader);
+    turn.begun(exchange, true, &headers()).await
 }
 
 /// Serves `GET /v1/ui/chat/{id}/stream`: the answer under way, from its first part on.

@@ -70,6 +70,11 @@ async fn openai_for_python_on_responses() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn openai_for_python_in_odd_ways() {
+    drive("TEST_PYTHON", &["odd.py"]).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn openai_for_node() {
     drive("TEST_NODE", &["chat.mjs"]).await;
 }

@@ -1,8 +1,11 @@
 //! An idempotency key answers the caller that it belongs to, and nobody else.
 
+use std::time::Duration;
+
+use futures_util::StreamExt;
 use serde_json::{Value, json};
 
-use crate::support::{Harness, ok, refused};
+use crate::support::{Harness, ok, refused, text};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_key_is_one_smiths_and_its_answer_needs_the_scope() {
@@ -123,4 +126,171 @@ async fn uploads_are_told_apart_by_what_they_hold() {
     }
     let made = ok(harness.get("/v1/customers").send().await).await;
     assert_eq!(made["data"].as_array().map(Vec::len), Some(1));
+}
+
+/// A turn on each wire that answers with one: where, with what, and where its stream says its end.
+fn turns(model: &str, stream: bool) -> [(&'static str, Value); 3] {
+    let chat = json!({ "model": model, "stream": stream, "stream_options": { "include_usage": true },
+        "messages": [{ "role": "user", "content": "hi" }] });
+    let responses = json!({ "model": model, "stream": stream, "input": "hi" });
+    let ui = json!({ "id": "c", "trigger": "submit-message", "model": model, "messages": [
+        { "id": "m1", "role": "user", "parts": [{ "type": "text", "text": "hi" }] } ] });
+    [
+        ("/v1/chat/completions", chat),
+        ("/v1/responses", responses),
+        ("/v1/ui/chat", ui),
+    ]
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_turn_with_a_key_is_answered_again_and_not_run_again() {
+    let harness = Harness::start().await;
+    let smith = harness.smith("openai-chat/text").await;
+    let other = harness.smith("openai-chat/text").await;
+    let token = harness
+        .smith_token(&smith, &["runs:write", "runs:read"])
+        .await;
+    let mut keys = 0;
+    let tools =
+        json!([{ "type": "function", "name": "get_weather", "parameters": { "type": "object" } }]);
+    let chat_tools = json!([{ "type": "function", "function": tools[0] }]);
+    for thread in [None, Some("t")] {
+        for stream in [false, true] {
+            for kind in ["text", "tools", "custom"] {
+                for (path, mut body) in turns("openai-chat/tools", stream) {
+                    match (kind, path) {
+                        ("text", _) => body["model"] = json!("openai-chat/text"),
+                        (_, "/v1/ui/chat") => continue,
+                        ("custom", "/v1/responses") => {
+                            body["tools"] = json!([{ "type": "custom", "name": "get_weather" }]);
+                        }
+                        (_, "/v1/responses") => body["tools"] = tools.clone(),
+                        ("custom", _) => {
+                            body["tools"] =
+                                json!([{ "type": "custom", "custom": { "name": "get_weather" } }]);
+                        }
+                        _ => body["tools"] = chat_tools.clone(),
+                    }
+                    keys += 1;
+                    let call = |smith: Option<&str>, body: &Value| {
+                        let call = harness.client.post(harness.url(path)).json(body);
+                        let call = match smith {
+                            Some(smith) => call
+                                .bearer_auth(&harness.token)
+                                .header("IC-Smith-Id", smith),
+                            None => call.bearer_auth(&token),
+                        };
+                        let call = call.header("Idempotency-Key", format!("k{keys}"));
+                        match thread {
+                            Some(thread) => call.header("IC-Thread-Id", thread),
+                            None => call,
+                        }
+                    };
+                    let about = format!("{path} {kind}, stream {stream}, thread {thread:?}");
+                    let asked = harness.mock.got().len();
+                    let first = call(Some(&smith), &body).send().await.expect("an answer");
+                    assert_eq!(first.status(), 200, "{about}");
+                    let heads = first.headers().clone();
+                    let first = first.text().await.expect("text");
+                    assert_eq!(harness.mock.got().len(), asked + 1, "{about}");
+                    let again = call(Some(&smith), &body).send().await.expect("an answer");
+                    assert_eq!(again.status(), 200, "{about}");
+                    assert_eq!(again.headers()["content-type"], heads["content-type"]);
+                    assert_eq!(again.text().await.expect("text"), first, "{about}");
+                    assert_eq!(harness.mock.got().len(), asked + 1, "{about}");
+                    let mut changed = body.clone();
+                    changed["metadata"] = json!({ "a": "b" });
+                    let (status, error) = refused(call(Some(&smith), &changed).send().await).await;
+                    let told = (status, error["code"].as_str());
+                    assert_eq!(told, (409, Some("idempotency_key_reused")), "{about}");
+                    // Another caller's key, and another smith's, is another.
+                    for smith in [None, Some(other.as_str())] {
+                        let theirs = text(call(smith, &body).send().await).await;
+                        assert_ne!(theirs, first, "{about}");
+                    }
+                    assert_eq!(harness.mock.got().len(), asked + 3, "{about}");
+                }
+            }
+        }
+    }
+    // No scope, no answer.
+    let reads = harness.smith_token(&smith, &["runs:read"]).await;
+    for (path, body) in turns("openai-chat/text", false) {
+        let call = harness.client.post(harness.url(path)).bearer_auth(&reads);
+        let call = call.header("Idempotency-Key", "k1").json(&body);
+        assert_eq!(refused(call.send().await).await.0, 403);
+    }
+    let (path, body) = turns("openai-chat/text", false)[0].clone();
+    let call = harness.post(path, &body).header("IC-Smith-Id", &smith);
+    let (status, error) = refused(call.header("Idempotency-Key", "").send().await).await;
+    assert_eq!((status, &error["param"]), (400, &json!("Idempotency-Key")));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_key_is_free_again_when_no_answer_came() {
+    let harness = Harness::start_with(|config, _| config.limits.idle_timeout_ms = 20_000).await;
+    let smith = harness.smith("openai-chat/text").await;
+    let call = |path: &str, body: &Value, key: &str| {
+        let call = harness.post(path, body).header("IC-Smith-Id", &smith);
+        call.header("Idempotency-Key", key).send()
+    };
+    for (at, (path, body)) in turns("openai-chat/status-400", false)
+        .into_iter()
+        .enumerate()
+    {
+        // The same call is tried again, whatever came of the first.
+        let key = format!("f{at}");
+        for _ in 0..2 {
+            let asked = harness.mock.got().len();
+            refused(call(path, &body, &key).await).await;
+            assert_eq!(harness.mock.got().len(), asked + 1, "{path}");
+        }
+    }
+    for (path, body) in turns("openai-chat/fault-endless", true) {
+        // It is cancelled with its client, but on the UI wire, where the client may come back.
+        let first = call(path, &body, "e").await.expect("an answer");
+        assert_eq!(first.status(), 200);
+        let mut first = first.bytes_stream();
+        first.next().await.expect("a piece").expect("bytes");
+        let (status, error) = refused(call(path, &body, "e").await).await;
+        let told = (status, error["code"].as_str());
+        assert_eq!(told, (409, Some("idempotency_in_progress")), "{path}");
+        drop(first);
+        if path == "/v1/ui/chat" {
+            continue;
+        }
+        let mut again = call(path, &body, "e").await.expect("an answer");
+        for _ in 0..100 {
+            if again.status() == 200 {
+                break;
+            }
+            tokio::time::sleep(Duration::from_millis(50)).await;
+            again = call(path, &body, "e").await.expect("an answer");
+        }
+        assert_eq!(again.status(), 200, "{path}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_background_response_is_begun_once() {
+    let harness = Harness::start().await;
+    let smith = harness.smith("openai-chat/text").await;
+    let body = json!({ "input": "hi", "background": true });
+    let call = || {
+        let call = harness.post("/v1/responses", &body);
+        let call = call.header("IC-Smith-Id", &smith);
+        call.header("Idempotency-Key", "k").send()
+    };
+    let first = ok(call().await).await;
+    let again = ok(call().await).await;
+    assert_eq!(again["id"], first["id"]);
+    let path = format!("/v1/responses/{}", first["id"].as_str().expect("an id"));
+    for _ in 0..100 {
+        if ok(harness.get(&path).send().await).await["status"] == "completed" {
+            break;
+        }
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    assert_eq!(ok(call().await).await["status"], "completed");
+    assert_eq!(harness.mock.got().len(), 1);
 }

@@ -93,13 +93,41 @@ macro_rules! impl_idempotency {
                 Ok(())
             }
 
-            async fn abandon_idempotent(&self, tenant_id: &str, key: &str) -> Result<()> {
-                sqlx::query(
-                    "DELETE FROM idempotency \
-                     WHERE tenant_id = $1 AND key = $2 AND status IS NULL",
+            async fn retry_idempotent(
+                &self,
+                tenant_id: &str,
+                key: &str,
+                first_run_id: &str,
+                run_id: &str,
+                now: i64,
+            ) -> Result<bool> {
+                let done = sqlx::query(
+                    "UPDATE idempotency SET run_id = $4, created_at = $5 \
+                     WHERE tenant_id = $1 AND key = $2 AND run_id = $3 AND status IS NULL",
                 )
                 .bind(tenant_id)
                 .bind(key)
+                .bind(first_run_id)
+                .bind(run_id)
+                .bind(now)
+                .execute(&self.write)
+                .await?;
+                Ok(done.rows_affected() > 0)
+            }
+
+            async fn abandon_idempotent(
+                &self,
+                tenant_id: &str,
+                key: &str,
+                run_id: Option<&str>,
+            ) -> Result<()> {
+                sqlx::query(
+                    "DELETE FROM idempotency WHERE tenant_id = $1 AND key = $2 \
+                     AND status IS NULL AND COALESCE(run_id, '') = $3",
+                )
+                .bind(tenant_id)
+                .bind(key)
+                .bind(run_id.unwrap_or_default())
                 .execute(&self.write)
                 .await?;
                 Ok(())

@@ -13,7 +13,7 @@ mod unnamed;
 
 pub use approval::{approval_of, decisions, without_decisions};
 pub use custom::CustomTools;
-pub use decode::{ChatRequest, decode};
+pub use decode::{ChatRequest, Decoded, decode};
 pub use encode::{StreamEncoder, as_function_call, full_answer};
 pub use forward::{EventGate, Forwarded, Peek};
 

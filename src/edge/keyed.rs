@@ -1,0 +1,100 @@
+//! `Idempotency-Key` on the wires that answer with a smith's turn: the key stands for the run, and a
+//! replay is answered once more from the run's frames, in the wire's own words.
+//!
+//! A run from which no answer came (it failed, or was cancelled when its client left) gives its key
+//! to the next request. A call that decides on a run that waits begins none, and needs no key: a
+//! decision counts once.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+
+use super::exchange::Exchange;
+use super::turn::RunTurn;
+use crate::api::idempotency::{Claim, Keyed, Mine, in_progress, key_of};
+use crate::auth::Principal;
+use crate::error::ApiError;
+use crate::frame::Frame;
+use crate::run::LiveRun;
+use crate::store::RunRow;
+
+/// What a call is to do.
+pub enum Key {
+    /// Its turn begins; with a key it is settled what became of that.
+    New(Option<Mine>),
+    /// Its turn was run.
+    Again(Box<Again>),
+}
+
+/// A run that was begun with the key before.
+pub struct Again {
+    pub run: RunRow,
+    /// Up to where its first answer ended.
+    frames: Vec<Frame>,
+}
+
+impl Key {
+    /// Looks whether the call has a key, and claims it for the run `run_id`. For a call that only
+    /// begins its run (`in_background`), that is the answer; else it is what the run said.
+    pub async fn claim(
+        exchange: &Exchange,
+        principal: &Arc<Principal>,
+        body: &Bytes,
+        run_id: &str,
+        in_background: bool,
+    ) -> Result<Self, ApiError> {
+        let head = exchange.request();
+        let Some(key) = key_of(&head.headers)? else {
+            return Ok(Self::New(None));
+        };
+        let gateway = &exchange.gateway;
+        let keyed = Keyed {
+            gateway,
+            principal,
+            headers: &head.headers,
+            method: &head.method,
+            path: head.uri.path(),
+            query: head.uri.query().unwrap_or_default(),
+            key,
+        };
+        let (mine, first) = match keyed.claim_run(body, run_id).await? {
+            Claim::Mine(mine) => return Ok(Self::New(Some(mine))),
+            Claim::Earlier(mine, first) => (mine, first),
+        };
+        let run = gateway.store.run(&principal.tenant_id, &first).await?;
+        let run = run.ok_or_else(in_progress)?;
+        let mut frames = Vec::new();
+        if !in_background {
+            gateway.runs.check_frames(&run).await?;
+            frames = gateway.runs.logged_frames(&run.tenant_id, &run.id).await?;
+            let rest = frames.iter().position(Frame::is_rest);
+            frames.truncate(rest.ok_or_else(in_progress)? + 1);
+            if let Some(Frame::RunFailed { .. } | Frame::RunCancelled { .. }) = frames.last() {
+                return Ok(Self::New(Some(mine.instead_of(&first).await?)));
+            }
+        }
+        Ok(Self::Again(Box::new(Again { run, frames })))
+    }
+
+    /// Gives the key back when nothing came of the call.
+    pub async fn settle<T>(mine: Option<Mine>, begun: Result<T, ApiError>) -> Result<T, ApiError> {
+        let error = match begun {
+            Ok(begun) => return Ok(begun),
+            Err(error) => error,
+        };
+        if let Some(mine) = mine {
+            mine.abandon().await;
+        }
+        Err(error)
+    }
+}
+
+impl Again {
+    /// The run once more, as if it had just said all that.
+    pub fn turn(self) -> RunTurn {
+        let live = LiveRun::resumed(&self.run, true, Vec::new());
+        let mut frames = self.frames;
+        live.close(&mut frames);
+        RunTurn::new(live.reader())
+    }
+}
