@@ -73,6 +73,8 @@ pub struct BudgetOut {
     #[schema(example = "monthly")]
     pub period: &'static str,
     pub limit: f64,
+    /// By ISO 4217, in small letters.
+    #[schema(example = "eur")]
     pub currency: String,
     pub action: String,
     pub created_at: Time,
@@ -98,7 +100,7 @@ fn budget_out(row: BudgetRow) -> BudgetOut {
         scope_id: Some(row.scope_id).filter(|id| !id.is_empty()),
         period: "monthly",
         limit: row.amount as f64 / NANOS,
-        currency: row.currency,
+        currency: row.currency.to_ascii_lowercase(),
         action: row.action,
         created_at: Time(row.created_at),
     }

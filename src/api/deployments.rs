@@ -14,7 +14,7 @@ use crate::auth::{Principal, Scope};
 use crate::error::ApiError;
 use crate::gateway::Gateway;
 use crate::ids;
-use crate::json::Object;
+use crate::json::{Json as Tree, Object};
 use crate::store::{DeploymentFilter, DeploymentRow, now_micros};
 
 const MAX_METADATA: usize = 16 * 1024;
@@ -37,6 +37,10 @@ pub struct DeploymentIn {
     pub kind: String,
     #[serde(default)]
     pub provider_metadata: Option<Object>,
+    /// How a channel is bound to; `mcp` has nothing to set up.
+    #[serde(default)]
+    #[schema(value_type = Option<Object>)]
+    pub setup: Option<Tree>,
     #[serde(default)]
     pub display_name: Option<String>,
     #[serde(default)]
@@ -148,6 +152,10 @@ pub async fn create(
     if input.kind != "mcp" {
         let message = format!("deployments of kind '{}' are not built yet", input.kind);
         return Err(ApiError::bad_request("invalid_kind", message).param("kind"));
+    }
+    if input.setup.is_some() {
+        let message = "an MCP deployment is ready as it is made: leave 'setup' out";
+        return Err(ApiError::bad_request("mcp_no_setup", message).param("setup"));
     }
     let target = input.target;
     if let Some(smith) = caller.smith_id()

@@ -118,7 +118,7 @@ impl Budgets {
                 "percent": percent,
                 "spent": *spent as f64 / NANOS,
                 "limit": budget.amount as f64 / NANOS,
-                "currency": budget.currency,
+                "currency": budget.currency.to_ascii_lowercase(),
                 "action": budget.action,
             });
             let smith = (budget.scope == "smith").then_some(budget.scope_id.as_str());

@@ -107,6 +107,69 @@ fn last_said(transcript: &str) -> Option<String> {
     Some(joined_text(&turns.pop()?.parts).into_owned())
 }
 
+/// The input as messages. Each wire's own words are kept as they came, and where they are no message
+/// (an item of a call, a turn that only calls) they are given what makes them one.
+fn shown_input(written: &str) -> Json {
+    let entries: Vec<Json> = serde_json::from_str(written).unwrap_or_default();
+    let shown = entries.into_iter().map(|entry| match entry {
+        Json::Object(entry) => Json::Object(as_message(entry)),
+        other => {
+            let content = Json::String(other.to_plain_text().into_owned());
+            let role = Json::String("user".to_owned());
+            Json::Object(
+                [("role".into(), role), ("content".into(), content)]
+                    .into_iter()
+                    .collect(),
+            )
+        }
+    });
+    Json::Array(shown.collect())
+}
+
+fn as_message(mut entry: Object) -> Object {
+    if entry.get("role").and_then(Json::as_str).is_none() {
+        let kind = entry.get("type").and_then(Json::as_str).unwrap_or_default();
+        let role = match kind {
+            "" | "message" => "user",
+            kind if kind.ends_with("_output") => "tool",
+            kind if kind.ends_with("_response") => "user",
+            _ => "assistant",
+        };
+        entry.insert("role".to_owned(), Json::String(role.to_owned()));
+    }
+    let content = match entry.get("content") {
+        Some(Json::String(_)) => return entry,
+        Some(Json::Array(parts)) if parts.iter().all(|part| part.as_object().is_some()) => {
+            return entry;
+        }
+        None | Some(Json::Null) => entry.get("output").cloned(),
+        content => content.cloned(),
+    };
+    let text = |text: String| {
+        let kind = Json::String("text".to_owned());
+        let text = Json::String(text);
+        Json::Object(
+            [("type".into(), kind), ("text".into(), text)]
+                .into_iter()
+                .collect(),
+        )
+    };
+    let content = match content.unwrap_or(Json::Null) {
+        Json::Null => Json::String(String::new()),
+        Json::Array(parts) => {
+            let part = |part: Json| match part {
+                Json::Object(_) => part,
+                other => text(other.to_plain_text().into_owned()),
+            };
+            Json::Array(parts.into_iter().map(part).collect())
+        }
+        Json::Object(part) => Json::Array(vec![Json::Object(part)]),
+        other => Json::String(other.to_plain_text().into_owned()),
+    };
+    entry.insert("content".to_owned(), content);
+    entry
+}
+
 /// RunOut, to be written.
 #[derive(Debug, Serialize)]
 pub struct RunView {
@@ -146,7 +209,7 @@ pub fn run_out(run: &RunRow) -> RunView {
         thread_id: run.thread_id.clone(),
         status: run.status.clone(),
         channel: run.channel.clone(),
-        input: serde_json::from_str(&run.input).unwrap_or(Json::Array(Vec::new())),
+        input: shown_input(&run.input),
         output: output(run),
         stop_reason: run.stop_reason.clone(),
         warnings: serde_json::from_str(&run.warnings).unwrap_or_default(),
@@ -170,6 +233,31 @@ mod tests {
             (&"".into(), &"tok_1".into())
         );
         assert!(super::actor_out(None).is_none());
+    }
+
+    #[test]
+    fn all_input_is_messages() {
+        let written = r#"[{"role":"assistant","content":null,"tool_calls":[{"id":"c"}]},
+            {"role":"tool","tool_call_id":"c","content":"mild"},
+            {"type":"function_call","call_id":"c","name":"f"},
+            {"type":"function_call_output","call_id":"c","output":[{"type":"input_text","text":"x"}]},
+            {"type":"mcp_approval_response","approve":true},
+            {"content":["a",{"type":"text","text":"b"},1]},{"role":7,"content":{"type":"text"}},"hi"]"#;
+        let shown = serde_json::to_value(super::shown_input(written)).expect("JSON");
+        let wanted = serde_json::json!([
+            { "role": "assistant", "content": "", "tool_calls": [{ "id": "c" }] },
+            { "role": "tool", "tool_call_id": "c", "content": "mild" },
+            { "type": "function_call", "call_id": "c", "name": "f", "role": "assistant", "content": "" },
+            { "type": "function_call_output", "call_id": "c", "role": "tool",
+                "output": [{ "type": "input_text", "text": "x" }],
+                "content": [{ "type": "input_text", "text": "x" }] },
+            { "type": "mcp_approval_response", "approve": true, "role": "user", "content": "" },
+            { "role": "user", "content": [{ "type": "text", "text": "a" },
+                { "type": "text", "text": "b" }, { "type": "text", "text": "1" }] },
+            { "role": "user", "content": [{ "type": "text" }] },
+            { "role": "user", "content": "hi" },
+        ]);
+        assert_eq!(shown, wanted);
     }
 
     #[test]

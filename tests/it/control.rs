@@ -585,7 +585,7 @@ async fn budgets_warn_and_block(url: Option<String>) {
     let body = json!({ "scope": "smith", "scope_id": smith, "limit": 0.001, "action": "block" });
     let budget = harness.made("/v1/budgets", body.clone()).await;
     assert_eq!(budget["period"], "monthly");
-    assert_eq!(budget["currency"], "EUR");
+    assert_eq!(budget["currency"], "eur");
     let (status, error) = refused(harness.post("/v1/budgets", &body).send().await).await;
     assert_eq!((status, code(&error)), (409, "budget_exists"));
     for (bad, expected) in [

@@ -69,6 +69,11 @@ async fn deployments_say_who_answers(url: Option<String>) {
             json!({ "kind": "mcp", "target": { "type": "x", "id": smith } }),
         ),
         (
+            (400, "mcp_no_setup"),
+            json!({ "kind": "mcp", "target": { "type": "smith", "id": smith },
+                "setup": { "mode": "start_token" } }),
+        ),
+        (
             (404, "not_found"),
             json!({ "kind": "mcp", "target": { "type": "agent", "id": "agt_0" } }),
         ),
@@ -76,6 +81,11 @@ async fn deployments_say_who_answers(url: Option<String>) {
         let (got, error) = refused(harness.post("/v1/deployments", &body).send().await).await;
         assert_eq!((got, code(&error)), status, "{body}");
     }
+    let unset = json!({ "kind": "mcp", "target": { "type": "smith", "id": smith }, "setup": null });
+    let made = ok(harness.post("/v1/deployments", &unset).send().await).await;
+    let gone = format!("/v1/deployments/{}", id(&made));
+    let gone = harness.request(Method::DELETE, &gone).send().await;
+    assert_eq!(gone.expect("an answer").status(), 204);
     let theirs = json!({ "kind": "mcp", "target": { "type": "smith", "id": other } });
     let (status, error) = refused(as_smith(Method::POST, "/v1/deployments", &theirs).await).await;
     assert_eq!((status, code(&error)), (403, "forbidden_target"));

@@ -205,6 +205,41 @@ async fn every_read_is_what_typed_clients_take() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn runs_of_all_wires_show_messages_as_their_input() {
+    let harness = Harness::start().await;
+    let smith = harness.smith("openai-chat/text").await;
+    let chat = json!({ "messages": [
+        { "role": "system", "content": "Be kind." },
+        { "role": "user", "content": [{ "type": "text", "text": "hi" }] },
+        { "role": "assistant", "content": null, "tool_calls": [
+            { "id": "call_a", "type": "function", "function": { "name": "now", "arguments": "{}" } }] },
+        { "role": "tool", "tool_call_id": "call_a", "content": "noon" }] });
+    let responses = json!({ "input": [
+        { "role": "user", "content": "hi" },
+        { "type": "function_call", "call_id": "call_a", "name": "now", "arguments": "{}" },
+        { "type": "function_call_output", "call_id": "call_a", "output": "noon" }] });
+    let ui = json!({ "id": "c", "trigger": "submit-message", "messages": [
+        { "id": "m1", "role": "user", "parts": [{ "type": "text", "text": "hi" }] }] });
+    for (path, body) in [
+        ("/v1/chat/completions", chat),
+        ("/v1/responses", responses),
+        ("/v1/responses", json!({ "input": "hi" })),
+        ("/v1/ui/chat", ui),
+    ] {
+        let call = harness.post(path, &body).header("IC-Smith-Id", &smith);
+        assert_eq!(
+            call.send().await.expect("an answer").status(),
+            200,
+            "{path}"
+        );
+    }
+    let runs = ok(harness.get("/v1/runs").send().await).await;
+    assert_eq!(runs["data"].as_array().map(Vec::len), Some(4));
+    let problems = Shapes::load().problems(&runs, "page(Run)");
+    assert!(problems.is_empty(), "{problems:#?}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn every_change_answers_what_typed_clients_take() {
     let harness = Harness::start().await;
     let smith = harness.smith("openai-chat/text").await;
