@@ -373,7 +373,7 @@ async fn slow_clients_are_back_pressured_in_bounded_memory() {
         let mut all = Vec::new();
         client.read_to_end(&mut all).await.expect("the rest");
         let head_end = memchr::memmem::find(&all, b"\r\n\r\n").expect("a header");
-        let got = all[head_end..].iter().filter(|b| **b == b'y').count();
+        let got = all[head_end..].iter().filter(|b| **b == b'~').count();
         assert_eq!(got, 2048 * 16 * 1024, "{kind}");
         assert!(memchr::memmem::find(&all, b"data: [DONE]\n\n").is_some());
     }

@@ -574,7 +574,7 @@ async fn misbehave(
             start_stream(stream).await?;
             let event = format!(
                 "data: {{\"id\":\"x\",\"model\":\"m\",\"choices\":[{{\"index\":0,\"delta\":{{\"content\":\"{}\"}},\"finish_reason\":null}}]}}\n\n",
-                "y".repeat(16 * 1024)
+                "~".repeat(16 * 1024)
             );
             for _ in 0..2048 {
                 chunk(stream, event.as_bytes()).await?;
