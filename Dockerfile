@@ -1,5 +1,5 @@
 # The build: a toolchain, and what the C parts (zlib-ng, aws-lc, SQLite) need.
-FROM rust:1-bookworm AS build
+FROM rust:1.95-bookworm AS build
 RUN apt-get update \
     && apt-get install -y --no-install-recommends cmake \
     && rm -rf /var/lib/apt/lists/*
@@ -7,9 +7,9 @@ WORKDIR /build
 COPY Cargo.toml Cargo.lock ./
 COPY src src
 COPY config config
-# Benches and tests are named in Cargo.toml, and must exist for it to be read.
-RUN mkdir -p benches/load tests/it \
-    && touch benches/codec.rs benches/scale.rs benches/load/main.rs tests/it/main.rs
+# Benches, tests and fuzz targets are named in Cargo.toml, and must exist for it to be read.
+RUN mkdir -p benches/load tests/it tests/fuzz \
+    && touch benches/codec.rs benches/scale.rs benches/load/main.rs tests/it/main.rs tests/fuzz/main.rs
 RUN --mount=type=cache,target=/usr/local/cargo/registry \
     --mount=type=cache,target=/build/target \
     cargo build --profile dist --locked --bin smithgate \

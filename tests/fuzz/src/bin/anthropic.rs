@@ -1,6 +1,0 @@
-#![no_main]
-//! The decoder of the provider wire `anthropic`.
-
-use smithgate::config::ProviderWire;
-
-libfuzzer_sys::fuzz_target!(|data: &[u8]| smithgate_fuzz::provider(ProviderWire::Anthropic, data));

@@ -1,4 +1,0 @@
-#![no_main]
-//! The decoder of what `useChat` posts.
-
-libfuzzer_sys::fuzz_target!(|data: &[u8]| smithgate_fuzz::ui_request(data));
