@@ -9,7 +9,7 @@ COPY src src
 COPY config config
 # Benches, tests and fuzz targets are named in Cargo.toml, and must exist for it to be read.
 RUN mkdir -p benches/load tests/it tests/fuzz \
-    && touch benches/codec.rs benches/scale.rs benches/load/main.rs tests/it/main.rs tests/fuzz/main.rs
+    && touch benches/codec.rs benches/scale.rs benches/load/main.rs tests/it/main.rs tests/fuzz/program.rs
 RUN --mount=type=cache,target=/usr/local/cargo/registry \
     --mount=type=cache,target=/build/target \
     cargo build --profile dist --locked --bin smithgate \

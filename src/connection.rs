@@ -13,9 +13,9 @@ use http::{HeaderName, HeaderValue, Method, StatusCode, header};
 use serde::{Deserialize, Serialize};
 
 use crate::error::ApiError;
-use crate::model::{Endpoint, Models, Timeouts, UpstreamRequest};
 use crate::secrets::Vault;
 use crate::store::{ConnectionRow, OauthProviderRow, Store, now_micros};
+use crate::upstream::{Endpoint, Timeouts, Upstream, UpstreamError, UpstreamRequest};
 
 const PATIENCE: Duration = Duration::from_secs(10);
 const MAX_ANSWER: usize = 64 * 1024;
@@ -49,7 +49,7 @@ pub struct Granted {
 pub struct Connections {
     store: Arc<dyn Store>,
     vault: Arc<Vault>,
-    models: Arc<Models>,
+    upstream: Arc<Upstream>,
 }
 
 fn refresh_failed(why: impl std::fmt::Display) -> ApiError {
@@ -84,11 +84,11 @@ pub fn challenge(verifier: &str) -> String {
 
 impl Connections {
     /// Puts the parts together.
-    pub fn new(store: Arc<dyn Store>, vault: Arc<Vault>, models: Arc<Models>) -> Self {
+    pub fn new(store: Arc<dyn Store>, vault: Arc<Vault>, upstream: Arc<Upstream>) -> Self {
         Self {
             store,
             vault,
-            models,
+            upstream,
         }
     }
 
@@ -163,8 +163,8 @@ impl Connections {
     pub async fn check_url(&self, param: &'static str, url: &str) -> Result<(), ApiError> {
         let bad = |why: String| ApiError::bad_request("invalid_url", why).param(param);
         let endpoint = Endpoint::parse(url, false).map_err(bad)?;
-        match self.models.upstream.check(&endpoint).await {
-            Err(crate::model::ModelError::Forbidden(why)) => Err(bad(why)),
+        match self.upstream.check(&endpoint).await {
+            Err(UpstreamError::Forbidden(why)) => Err(bad(why)),
             _ => Ok(()),
         }
     }
@@ -193,8 +193,8 @@ impl Connections {
             idle: PATIENCE,
         };
         let answered = async {
-            let sent = self.models.upstream.send(&endpoint, &request, timeouts);
-            let told = |error: crate::model::ModelError| error.about("the OAuth provider");
+            let sent = self.upstream.send(&endpoint, &request, timeouts);
+            let told = |error: UpstreamError| error.about("the OAuth provider");
             let mut response = sent.await.map_err(told)?;
             let status = response.status;
             let body = response.body(MAX_ANSWER).await.map_err(told)?;

@@ -27,6 +27,7 @@ use crate::secrets::{Vault, VaultError};
 use crate::store::{self, Journal, OrganizationRow, Store, StoreError, Tenant, now_micros};
 use crate::tools::{self, Toolbox};
 use crate::untrusted::Sandbox;
+use crate::upstream::{AddressGuard, Upstream};
 use crate::webhook::{Sender, Webhooks};
 
 /// Why a gateway cannot start.
@@ -140,15 +141,18 @@ impl Gateway {
         }
         let routing = Routing::new(&config, store.clone(), vault.clone(), metrics.clone())
             .map_err(StartError::Config)?;
-        let models = Arc::new(Models::new(&config, routing, metrics.clone()));
+        let guard = AddressGuard::new(config.egress.allow_networks.clone());
+        let upstream = Arc::new(Upstream::new(guard));
+        let models = Models::new(&config, upstream.clone(), routing, metrics.clone());
+        let models = Arc::new(models);
         let smiths = Arc::new(Smiths::new(store.clone(), metrics.clone()));
         let accounting = Arc::new(Accounting::new(&config.prices, metrics.clone()));
         let budgets = Arc::new(Budgets::new(store.clone()));
         let (journal, writer) = Journal::start(store.clone(), metrics.clone());
-        let sender = Sender::new(store.clone(), vault.clone(), models.clone());
+        let sender = Sender::new(store.clone(), vault.clone(), upstream.clone());
         let webhooks = Webhooks::new(sender);
         let gate = Arc::new(Gate::new(&config.limits.rate, &config.limits.concurrency));
-        let connections = Connections::new(store.clone(), vault.clone(), models.clone());
+        let connections = Connections::new(store.clone(), vault.clone(), upstream.clone());
         let connections = Arc::new(connections);
         let sandbox = Sandbox::new(&config.sandbox);
         let retrieval = Retrieval::new(
@@ -161,7 +165,7 @@ impl Gateway {
         );
         let parts = tools::hosted::Parts {
             store: store.clone(),
-            models: models.clone(),
+            upstream,
             documents: retrieval.clone(),
             sandbox: sandbox.clone(),
             config: config.tools.clone(),

@@ -33,5 +33,6 @@ pub mod sse;
 pub mod store;
 pub mod tools;
 pub mod untrusted;
+pub mod upstream;
 pub mod webhook;
 pub mod wire;

@@ -15,7 +15,7 @@ use crate::auth::Scope;
 use crate::bus::Notice;
 use crate::config::is_provider_name;
 use crate::error::ApiError;
-use crate::model::Endpoint;
+use crate::upstream::Endpoint;
 
 const MAX_KEY: usize = 4096;
 

@@ -16,8 +16,9 @@ use crate::config::ProviderWire;
 use crate::error::ApiError;
 use crate::frame::Usage;
 use crate::limit::Permit;
-use crate::model::{Answered, ModelError, Models, Route, UpstreamResponse, provider};
+use crate::model::{Answered, ModelError, Models, Route, provider};
 use crate::run::Spender;
+use crate::upstream::UpstreamResponse;
 use crate::wire::Gate;
 
 /// Most bytes that are held back before there is content.
@@ -204,7 +205,7 @@ impl Pieces for StreamPieces {
             },
             Ok(None) => Some(self.end(ModelError::Cut)),
             // An answer that has told its end is whole, however its connection ends.
-            Err(error) => Some(self.end(error)),
+            Err(error) => Some(self.end(error.into())),
         }
     }
 }

@@ -7,21 +7,19 @@ use std::time::Duration;
 use bytes::Bytes;
 use http::{HeaderValue, Method, header};
 
-use super::address::AddressGuard;
 use super::continuity::Continuity;
 use super::error::ModelError;
 use super::fault::Fault;
 use super::fit::{Undo, fit};
-use super::http::{Timeouts, Upstream, UpstreamRequest};
 use super::opening::{self, Answered};
 use super::provider::{self, ProviderApi, StreamDecoder};
 use super::request::ModelRequest;
-use super::response::UpstreamResponse;
 use super::routing::{Route, Routing};
 use crate::config::{Config, Limits};
 use crate::frame::Frame;
 use crate::metrics::Metrics;
 use crate::sse::{Event, Splitter};
+use crate::upstream::{Timeouts, Upstream, UpstreamRequest, UpstreamResponse};
 
 /// Largest error body that is read for its message, in bytes.
 const MAX_ERROR_BODY: usize = 64 * 1024;
@@ -31,7 +29,8 @@ const LONGEST_PAUSE: Duration = Duration::from_secs(5);
 
 /// Everything needed to call models. One for the whole gateway.
 pub struct Models {
-    pub upstream: Upstream,
+    /// The guarded client, which all parts of the gateway share.
+    pub upstream: Arc<Upstream>,
     pub routing: Routing,
     pub continuity: Continuity,
     pub(super) limits: Limits,
@@ -57,9 +56,14 @@ pub struct ModelCall {
 
 impl Models {
     /// Puts the parts together.
-    pub fn new(config: &Config, routing: Routing, metrics: Metrics) -> Self {
+    pub fn new(
+        config: &Config,
+        upstream: Arc<Upstream>,
+        routing: Routing,
+        metrics: Metrics,
+    ) -> Self {
         Self {
-            upstream: Upstream::new(AddressGuard::new(config.egress.allow_networks.clone())),
+            upstream,
             continuity: Continuity::new(routing.store.clone()),
             routing,
             limits: config.limits.clone(),

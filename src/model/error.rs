@@ -7,6 +7,7 @@ use http::StatusCode;
 use super::fault::{FAILED, Fault, without_secret};
 use crate::error::ApiError;
 use crate::store::StoreError;
+use crate::upstream::UpstreamError;
 
 /// A failed model call.
 #[derive(Debug, thiserror::Error)]
@@ -57,20 +58,6 @@ impl ModelError {
         }
     }
 
-    /// What went wrong between the gateway and a server that is no model provider: `who` says which
-    /// was asked.
-    pub fn about(&self, who: &str) -> String {
-        match self {
-            Self::Forbidden(why) => format!("the address of {who} is not allowed: {why}"),
-            Self::Connect(why) => format!("cannot reach {who}: {why}"),
-            Self::Timeout(step) => format!("{who} did not answer in time ({step})"),
-            Self::Cut => format!("the answer of {who} was cut before its end"),
-            Self::Malformed(why) => format!("{who} sent what HTTP does not allow: {why}"),
-            Self::TooLarge(limit) => format!("the answer of {who} is larger than {limit} bytes"),
-            other => other.to_string(),
-        }
-    }
-
     /// Whether the same target may do better a little later.
     pub fn is_retryable(&self) -> bool {
         match self {
@@ -113,6 +100,19 @@ impl ModelError {
             Self::TooLarge(_) => "too_large",
             Self::Unsupported(_) => "unsupported",
             Self::Store(_) => "store",
+        }
+    }
+}
+
+impl From<UpstreamError> for ModelError {
+    fn from(error: UpstreamError) -> Self {
+        match error {
+            UpstreamError::Forbidden(why) => Self::Forbidden(why),
+            UpstreamError::Connect(why) => Self::Connect(why),
+            UpstreamError::Timeout(step) => Self::Timeout(step),
+            UpstreamError::Cut => Self::Cut,
+            UpstreamError::Malformed(why) => Self::Malformed(why),
+            UpstreamError::TooLarge(limit) => Self::TooLarge(limit),
         }
     }
 }

@@ -12,11 +12,11 @@ use serde_json::value::RawValue;
 use super::error::ModelError;
 use super::fault::{Fault, description_of};
 use super::provider::ProviderApi;
-use super::response::UpstreamResponse;
 use crate::coding::Unpacker;
 use crate::frame::Frame;
 use crate::lenient::{well_formed, without_bom};
 use crate::sse::Event;
+use crate::upstream::UpstreamResponse;
 
 const MARK: &[u8] = b"\xef\xbb\xbf";
 /// A member of an answer that is larger is not looked into for what it says of a failure.

@@ -8,13 +8,13 @@ use std::time::Duration;
 use http::HeaderName;
 use zeroize::Zeroizing;
 
-use super::endpoint::Endpoint;
 use super::error::ModelError;
 use super::rules::{self, Rules};
 use crate::config::{Config, Provider, ProviderWire};
 use crate::metrics::Metrics;
 use crate::secrets::Vault;
 use crate::store::{ModelKeyRow, Store};
+use crate::upstream::Endpoint;
 
 /// Other nodes' key changes are seen within this time.
 const KEY_TTL: Duration = Duration::from_secs(3);

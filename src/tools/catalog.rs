@@ -125,7 +125,7 @@ mod tests {
     #[test]
     fn presets_are_usable() {
         for entry in CATALOG {
-            assert!(crate::model::Endpoint::parse(entry.mcp_url, false).is_ok());
+            assert!(crate::upstream::Endpoint::parse(entry.mcp_url, false).is_ok());
             assert_eq!(entry.auth == McpAuth::Oauth, entry.provider.is_some());
             for pattern in entry.approvals {
                 assert!(globset::Glob::new(pattern).is_ok(), "{pattern}");

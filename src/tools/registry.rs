@@ -201,7 +201,7 @@ impl Toolbox {
     /// Puts the parts together and starts the task that follows changed lists.
     pub fn new(parts: Parts, vault: Arc<Vault>, connections: Arc<Connections>) -> Arc<Self> {
         let (changes, changed) = mpsc::unbounded_channel();
-        let sessions = Sessions::new(parts.models.clone(), changes.clone(), &parts.config);
+        let sessions = Sessions::new(parts.upstream.clone(), changes.clone(), &parts.config);
         let toolbox = Arc::new(Self {
             parts,
             vault,

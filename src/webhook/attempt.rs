@@ -9,10 +9,10 @@ use serde_json::value::RawValue;
 
 use super::signature::headers;
 use crate::error::ApiError;
-use crate::model::{Endpoint, Models, Timeouts, UpstreamRequest};
 use crate::run::rfc3339;
 use crate::secrets::Vault;
 use crate::store::{DeliveryOutcome, DeliveryRow, EventRow, Store, WebhookRow, now_micros};
+use crate::upstream::{Endpoint, Timeouts, Upstream, UpstreamError, UpstreamRequest};
 
 /// A 2xx within this time counts.
 const PATIENCE: Duration = Duration::from_secs(10);
@@ -47,7 +47,7 @@ pub struct Attempt {
 pub struct Sender {
     pub(super) store: Arc<dyn Store>,
     vault: Arc<Vault>,
-    models: Arc<Models>,
+    upstream: Arc<Upstream>,
 }
 
 /// The owner that a webhook's secret is sealed for.
@@ -74,11 +74,11 @@ fn target(url: &str) -> Result<(Endpoint, String), String> {
 
 impl Sender {
     /// Puts the parts together.
-    pub fn new(store: Arc<dyn Store>, vault: Arc<Vault>, models: Arc<Models>) -> Self {
+    pub fn new(store: Arc<dyn Store>, vault: Arc<Vault>, upstream: Arc<Upstream>) -> Self {
         Self {
             store,
             vault,
-            models,
+            upstream,
         }
     }
 
@@ -87,8 +87,8 @@ impl Sender {
     pub async fn check_url(&self, url: &str) -> Result<(), ApiError> {
         let bad = |why: String| ApiError::bad_request("invalid_url", why).param("url");
         let (endpoint, _) = target(url).map_err(bad)?;
-        match self.models.upstream.check(&endpoint).await {
-            Err(crate::model::ModelError::Forbidden(why)) => Err(bad(why)),
+        match self.upstream.check(&endpoint).await {
+            Err(UpstreamError::Forbidden(why)) => Err(bad(why)),
             _ => Ok(()),
         }
     }
@@ -145,7 +145,7 @@ impl Sender {
             first_byte: PATIENCE,
             idle: PATIENCE,
         };
-        let sent = self.models.upstream.send(&endpoint, &request, timeouts);
+        let sent = self.upstream.send(&endpoint, &request, timeouts);
         match tokio::time::timeout(PATIENCE, sent).await {
             Ok(Ok(response)) => Ok(response.status.as_u16()),
             Ok(Err(error)) => Err(error.about("the webhook's server")),

@@ -5,9 +5,9 @@ use bytes::{Bytes, BytesMut};
 use serde_json::Value;
 use smithgate::config::ProviderWire;
 use smithgate::frame::{self, Escaped, Frame};
-use smithgate::model::framing::{Framing, HeadEnd};
 use smithgate::model::{ModelRequest, provider, rules};
 use smithgate::sse::{Event, Splitter};
+use smithgate::upstream::framing::{Framing, HeadEnd};
 use smithgate::wire::{FrameEncoder, chat, native, responses, ui};
 
 const LIMIT: usize = 2048;

@@ -351,11 +351,12 @@ async fn pages_of_any_shape_are_read_or_refused_in_time() {
     assert!(pulse.longest() < SOON, "{:?}", pulse.longest());
 }
 
-/// What a process and its children have in memory, in MiB; `None` where that is not told.
+/// What a process and its children have in memory of their own, in MiB, which leaves out the program
+/// that they share; `None` where that is not told.
 fn memory(pid: u32) -> Option<u64> {
     let of = |pid: &str| -> Option<u64> {
         let status = std::fs::read_to_string(format!("/proc/{pid}/status")).ok()?;
-        let line = status.lines().find(|line| line.starts_with("VmRSS:"))?;
+        let line = status.lines().find(|line| line.starts_with("RssAnon:"))?;
         line.split_whitespace().nth(1)?.parse::<u64>().ok()
     };
     let mut all = of(&pid.to_string())?;
@@ -457,7 +458,8 @@ async fn documents_cannot_hold_the_node_nor_keep_it_from_ending() {
         "memory: {before} MiB before, {most} MiB at most with children; /health: {:?} at most",
         pulse.longest()
     );
-    assert!(most < before + 450, "{before} MiB became {most} MiB");
+    // Two children at once, of 256 MiB each, and some for the node.
+    assert!(most < before + 2 * 256 + 50, "{before} MiB became {most} MiB");
     assert!(pulse.longest() < SOON, "{:?}", pulse.longest());
     drop(pulse);
     // A large text is under way when the node is told to end.

@@ -14,7 +14,7 @@ use parking_lot::Mutex;
 use reqwest::Method;
 use serde_json::{Value, json};
 use smithgate::config::Config;
-use smithgate::model::Names;
+use smithgate::upstream::Names;
 
 use crate::mock::Mock;
 use crate::support::{Harness, ok, refused};

@@ -18,9 +18,9 @@ use serde_json::{Map, Value, json};
 
 use crate::config;
 use crate::error::ApiError;
-use crate::model::Models;
 use crate::store::Store;
 use crate::untrusted::Sandbox;
+use crate::upstream::Upstream;
 
 /// A function that a model may call.
 #[derive(Debug, Clone)]
@@ -60,7 +60,7 @@ pub trait Documents: Send + Sync {
 /// What hosted tools work with.
 pub struct Parts {
     pub store: Arc<dyn Store>,
-    pub models: Arc<Models>,
+    pub upstream: Arc<Upstream>,
     pub documents: Arc<dyn Documents>,
     pub sandbox: Arc<Sandbox>,
     pub config: config::Tools,

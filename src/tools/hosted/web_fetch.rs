@@ -8,8 +8,8 @@ use http::{HeaderName, HeaderValue, Method, header};
 use serde_json::{Map, Value, json};
 
 use super::{Answer, Caller, Function, Hosted, Parts, object};
-use crate::model::{Endpoint, Models, Timeouts, UpstreamRequest};
 use crate::untrusted::shown_page;
+use crate::upstream::{Endpoint, Timeouts, Upstream, UpstreamRequest};
 
 const MAX_BODY: usize = 4 * 1024 * 1024;
 const MAX_REDIRECTS: usize = 5;
@@ -45,7 +45,7 @@ impl Hosted for WebFetch {
         parts: &Parts,
     ) -> Result<Answer, String> {
         let url = super::text(args, "url")?;
-        let fetched = tokio::time::timeout(PATIENCE, fetch(&parts.models, url)).await;
+        let fetched = tokio::time::timeout(PATIENCE, fetch(&parts.upstream, url)).await;
         let late = || format!("no answer within {} s", PATIENCE.as_secs());
         let page = fetched.unwrap_or_else(|_| Err(late()))?;
         if !page.is_html {
@@ -66,11 +66,11 @@ struct Page {
 
 /// Asks for `url` on whatever server it names; `trusted` URLs may lead to private addresses.
 pub(super) async fn get(
-    models: &Models,
+    upstream: &Upstream,
     url: &url::Url,
     trusted: bool,
     headers: &[(HeaderName, HeaderValue)],
-) -> Result<crate::model::UpstreamResponse, String> {
+) -> Result<crate::upstream::UpstreamResponse, String> {
     let mut base = url.clone();
     base.set_query(None);
     base.set_fragment(None);
@@ -89,11 +89,11 @@ pub(super) async fn get(
         first_byte: PATIENCE,
         idle: PATIENCE,
     };
-    let sent = models.upstream.send(&endpoint, &request, timeouts).await;
+    let sent = upstream.send(&endpoint, &request, timeouts).await;
     sent.map_err(|error| error.about("the server"))
 }
 
-async fn fetch(models: &Models, url: &str) -> Result<Page, String> {
+async fn fetch(upstream: &Upstream, url: &str) -> Result<Page, String> {
     let mut at = url::Url::parse(url).map_err(|e| format!("no URL: {e}"))?;
     let headers = [
         (
@@ -109,7 +109,7 @@ async fn fetch(models: &Models, url: &str) -> Result<Page, String> {
         if !matches!(at.scheme(), "http" | "https") {
             return Err("only http:// and https:// can be read".to_owned());
         }
-        let mut response = get(models, &at, false, &headers).await?;
+        let mut response = get(upstream, &at, false, &headers).await?;
         let told = |name: HeaderName| {
             let value = response.headers.get(name).and_then(|v| v.to_str().ok());
             value.map(str::to_owned)

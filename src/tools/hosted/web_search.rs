@@ -54,7 +54,7 @@ impl Hosted for WebSearch {
             bearer.set_sensitive(true);
             headers.push((header::AUTHORIZATION, bearer));
         }
-        let mut response = get(&parts.models, &url, true, &headers).await?;
+        let mut response = get(&parts.upstream, &url, true, &headers).await?;
         if !response.status.is_success() {
             return Err(format!("the search answered {}", response.status.as_u16()));
         }

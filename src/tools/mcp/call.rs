@@ -15,7 +15,8 @@ use tokio::sync::{mpsc, oneshot};
 use super::session::{Heard, Question, ServerKey, Sessions, Taken};
 use super::transport::HttpError;
 use super::words;
-use crate::model::{ModelError, Part, Source};
+use crate::model::{Part, Source};
+use crate::upstream::UpstreamError;
 
 const TICK: Duration = Duration::from_millis(250);
 /// Rounds of questions in one call.
@@ -174,7 +175,7 @@ fn may_have_run(error: &ServiceError) -> bool {
     };
     if let Some(http) = words::http_error(sent) {
         return match http {
-            HttpError::Upstream(ModelError::Connect(_) | ModelError::Forbidden(_))
+            HttpError::Upstream(UpstreamError::Connect(_) | UpstreamError::Forbidden(_))
             | HttpError::Url(_)
             | HttpError::Header
             | HttpError::Moved { .. } => false,

@@ -28,7 +28,7 @@ use super::legacy::LegacySse;
 use super::transport::GuardedHttp;
 use super::words::{self, Trouble};
 use crate::config::Tools;
-use crate::model::Models;
+use crate::upstream::Upstream;
 
 /// How long a session may take to begin.
 const PATIENCE: Duration = Duration::from_secs(10);
@@ -174,7 +174,7 @@ struct Pool {
 
 /// All sessions of this node.
 pub struct Sessions {
-    models: Arc<Models>,
+    upstream: Arc<Upstream>,
     changes: Changes,
     /// Calls to one server at a time.
     concurrency: usize,
@@ -194,9 +194,9 @@ pub struct Taken {
 
 impl Sessions {
     /// Without sessions yet.
-    pub fn new(models: Arc<Models>, changes: Changes, config: &Tools) -> Self {
+    pub fn new(upstream: Arc<Upstream>, changes: Changes, config: &Tools) -> Self {
         Self {
-            models,
+            upstream,
             changes,
             concurrency: config.mcp_concurrency.max(1),
             time_limit: Duration::from_secs(config.call_timeout_s.max(1)),
@@ -286,7 +286,7 @@ impl Sessions {
         };
         let bearer = key.bearer.as_deref().map(str::to_owned);
         let streamable = || {
-            let http = GuardedHttp::new(self.models.clone());
+            let http = GuardedHttp::new(self.upstream.clone());
             let trouble = http.trouble();
             let mut config = StreamableHttpClientTransportConfig::with_uri(&*key.url);
             config.auth_header.clone_from(&bearer);
@@ -325,7 +325,7 @@ impl Sessions {
             }
             None => {}
         }
-        let http = GuardedHttp::new(self.models.clone());
+        let http = GuardedHttp::new(self.upstream.clone());
         let trouble = http.trouble();
         match LegacySse::connect(http, key).await {
             Ok(legacy) => match handler(&newest).serve(legacy).await {

@@ -19,8 +19,10 @@ use sse_stream::Sse;
 use super::lenient::{self, Asked, Kind, Open};
 use super::session::ServerKey;
 use super::words::{Trouble, wants_authorization};
-use crate::model::{Endpoint, ModelError, Models, Timeouts, UpstreamRequest, UpstreamResponse};
 use crate::sse::Splitter;
+use crate::upstream::{
+    Endpoint, Timeouts, Upstream, UpstreamError, UpstreamRequest, UpstreamResponse,
+};
 
 /// MCP's headers (specification 2025-06-18, "Streamable HTTP").
 const SESSION_ID: HeaderName = HeaderName::from_static("mcp-session-id");
@@ -45,7 +47,7 @@ type Failed = StreamableHttpError<HttpError>;
 #[derive(Debug, thiserror::Error)]
 pub enum HttpError {
     #[error("{}", .0.about("the MCP server"))]
-    Upstream(#[from] ModelError),
+    Upstream(#[from] UpstreamError),
     #[error("the URL cannot be used: {0}")]
     Url(String),
     #[error("a header holds what no header may")]
@@ -116,7 +118,7 @@ impl Heads<'_> {
 /// The client that `rmcp` speaks through, for one session.
 #[derive(Clone)]
 pub struct GuardedHttp {
-    models: Arc<Models>,
+    upstream: Arc<Upstream>,
     open: Open,
     trouble: Trouble,
     /// The server refused the header that names the protocol's revision.
@@ -129,9 +131,9 @@ fn failed(error: impl Into<HttpError>) -> Failed {
 
 impl GuardedHttp {
     /// Over the gateway's HTTP client.
-    pub fn new(models: Arc<Models>) -> Self {
+    pub fn new(upstream: Arc<Upstream>) -> Self {
         Self {
-            models,
+            upstream,
             open: Open::default(),
             trouble: Trouble::default(),
             without_version: Arc::default(),
@@ -207,7 +209,7 @@ impl GuardedHttp {
             body,
             repeatable,
         };
-        let sent = self.models.upstream.send(&endpoint, &request, TIMEOUTS);
+        let sent = self.upstream.send(&endpoint, &request, TIMEOUTS);
         Ok(sent.await?)
     }
 
@@ -385,7 +387,7 @@ struct Reading {
 
 impl Reading {
     async fn chunk(&mut self) -> Result<Option<Bytes>, String> {
-        let told = |error: ModelError| error.about("the MCP server");
+        let told = |error: UpstreamError| error.about("the MCP server");
         let chunk = match self.first.take() {
             Some(first) => Some(first),
             None => self.response.chunk().await.map_err(told)?,
@@ -544,7 +546,7 @@ fn holds_code(body: &[u8]) -> bool {
 }
 
 /// The first bytes that are more than white space.
-async fn first_bytes(response: &mut UpstreamResponse) -> Result<Option<Bytes>, ModelError> {
+async fn first_bytes(response: &mut UpstreamResponse) -> Result<Option<Bytes>, UpstreamError> {
     let mut first = bytes::BytesMut::new();
     while let Some(chunk) = response.chunk().await? {
         first.extend_from_slice(&chunk);

@@ -1,8 +1,8 @@
-//! Connections to providers without TLS: a request leaves in one write, and an answer that waits
+//! Connections without TLS: a request leaves in one write, and an answer that waits
 //! holds no buffer.
 //!
-//! Lives here: [`PlainStream`], on which Pingora's HTTP/1.1 session writes a request and reads the
-//! head of its answer, and [`PlainBody`], which reads the rest. Pingora's own connector flushes a
+//! Lives here: [`CleartextStream`], on which Pingora's HTTP/1.1 session writes a request and reads the
+//! head of its answer, and [`CleartextBody`], which reads the rest. Pingora's own connector flushes a
 //! request's header and body one after the other, and its session keeps 4 KiB for a head and 64 KiB
 //! for a body (of which a page is touched) until the body has ended.
 
@@ -25,7 +25,7 @@ use pingora_core::protocols::{
 use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt, ReadBuf};
 use tokio::net::TcpStream;
 
-use super::error::ModelError;
+use super::error::UpstreamError;
 use super::framing::{Framing, HeadEnd};
 use crate::block;
 
@@ -40,7 +40,7 @@ const READ_BYTES: usize = 64 * 1024;
 /// A TCP connection on which a request's header waits for its body, and which is read no further
 /// than to the end of an answer's head.
 #[derive(Debug)]
-pub struct PlainStream {
+pub struct CleartextStream {
     socket: TcpStream,
     head: HeadEnd,
     /// Came together with the head.
@@ -52,7 +52,7 @@ pub struct PlainStream {
     holds_header: bool,
 }
 
-impl PlainStream {
+impl CleartextStream {
     /// Connects.
     pub async fn connect(address: SocketAddr) -> std::io::Result<Self> {
         let socket = TcpStream::connect(address).await?;
@@ -97,7 +97,7 @@ impl PlainStream {
     }
 }
 
-impl AsyncRead for PlainStream {
+impl AsyncRead for CleartextStream {
     fn poll_read(
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
@@ -116,7 +116,7 @@ impl AsyncRead for PlainStream {
     }
 }
 
-impl AsyncWrite for PlainStream {
+impl AsyncWrite for CleartextStream {
     fn poll_write(
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
@@ -144,73 +144,77 @@ impl AsyncWrite for PlainStream {
 }
 
 #[async_trait]
-impl Shutdown for PlainStream {
+impl Shutdown for CleartextStream {
     async fn shutdown(&mut self) {
         // A connection that cannot be shut down is closed by being dropped.
         let _ = self.socket.shutdown().await;
     }
 }
 
-impl UniqueID for PlainStream {
+impl UniqueID for CleartextStream {
     fn id(&self) -> UniqueIDType {
         std::os::fd::AsRawFd::as_raw_fd(&self.socket)
     }
 }
 
-impl Ssl for PlainStream {}
+impl Ssl for CleartextStream {}
 
-impl GetTimingDigest for PlainStream {
+impl GetTimingDigest for CleartextStream {
     fn get_timing_digest(&self) -> Vec<Option<TimingDigest>> {
         Vec::new()
     }
 }
 
-impl GetProxyDigest for PlainStream {
+impl GetProxyDigest for CleartextStream {
     fn get_proxy_digest(&self) -> Option<Arc<ProxyDigest>> {
         None
     }
 }
 
-impl GetSocketDigest for PlainStream {
+impl GetSocketDigest for CleartextStream {
     fn get_socket_digest(&self) -> Option<Arc<SocketDigest>> {
         None
     }
 }
 
-impl Peek for PlainStream {}
+impl Peek for CleartextStream {}
 
 /// The body of an answer whose head was read. Dropping it closes its connection.
 #[derive(Debug)]
-pub struct PlainBody {
-    stream: Box<PlainStream>,
+pub struct CleartextBody {
+    stream: Box<CleartextStream>,
     framing: Framing,
     /// The connection may be used again behind the body's end.
     is_kept: bool,
 }
 
-impl PlainBody {
+impl CleartextBody {
     /// Behind the head that `session` has read, of an answer to a request with `method`.
-    pub fn behind(mut session: Http1Session, method: &Method) -> Result<Self, ModelError> {
+    pub fn behind(mut session: Http1Session, method: &Method) -> Result<Self, UpstreamError> {
         session.respect_keepalive();
         let is_kept = session.will_keepalive();
         let header = session.resp_header();
-        let header = header.ok_or_else(|| ModelError::Malformed("no header".to_owned()))?;
+        let header = header.ok_or_else(|| UpstreamError::Malformed("no header".to_owned()))?;
         let framing = Framing::of(method, header.status, &header.headers)?;
         let head_bytes = session.get_headers_raw_bytes().len();
-        match session.into_inner().into_any().downcast::<PlainStream>() {
+        match session
+            .into_inner()
+            .into_any()
+            .downcast::<CleartextStream>()
+        {
             // Else the two differ on where the head ends, and the body would lack its beginning.
             Ok(stream) if stream.head.length() == Some(head_bytes) => Ok(Self {
                 stream,
                 framing,
                 is_kept,
             }),
-            _ => Err(ModelError::Malformed("a bad HTTP header".to_owned())),
+            _ => Err(UpstreamError::Malformed("a bad HTTP header".to_owned())),
         }
     }
 
     /// Appends what one read brings of the body to `into`, waiting for it; `false` at its end. May
     /// be dropped while waiting without losing bytes.
-    pub async fn piece(&mut self, into: &mut BytesMut) -> Result<bool, ModelError> {
+    pub async fn piece(&mut self, into: &mut BytesMut) -> Result<bool, UpstreamError> {
         poll_fn(|cx| self.poll_piece(cx, into)).await
     }
 
@@ -220,7 +224,7 @@ impl PlainBody {
         &mut self,
         cx: &mut Context<'_>,
         into: &mut BytesMut,
-    ) -> Poll<Result<bool, ModelError>> {
+    ) -> Poll<Result<bool, UpstreamError>> {
         let mut room = [MaybeUninit::<u8>::uninit(); READ_BYTES];
         while !self.framing.is_ended() {
             let behind_head = std::mem::take(&mut self.stream.behind_head);
@@ -230,7 +234,7 @@ impl PlainBody {
                 match ready!(socket.poll_read(cx, &mut read)) {
                     Ok(()) if !read.filled().is_empty() => {}
                     Ok(()) if self.framing.close() => break,
-                    Ok(()) | Err(_) => return Poll::Ready(Err(ModelError::Cut)),
+                    Ok(()) | Err(_) => return Poll::Ready(Err(UpstreamError::Cut)),
                 }
             }
             let read = match behind_head.is_empty() {
@@ -250,7 +254,7 @@ impl PlainBody {
     }
 
     /// The connection, once the body was read to its end, if it may be used again.
-    pub fn into_kept(mut self) -> Option<Box<PlainStream>> {
+    pub fn into_kept(mut self) -> Option<Box<CleartextStream>> {
         self.stream.holds_header = true;
         (self.framing.is_ended() && self.is_kept && self.stream.behind_head.is_empty())
             .then_some(self.stream)
@@ -260,15 +264,15 @@ impl PlainBody {
 #[cfg(test)]
 pub(super) mod tests {
     use super::*;
-    use crate::model::pool::Place;
+    use crate::upstream::pool::Place;
     use tokio::io::AsyncReadExt;
     use tokio::net::TcpListener;
 
     /// A connection, its other side, and where it leads.
-    pub async fn pair() -> (Box<PlainStream>, TcpStream, Place) {
+    pub async fn pair() -> (Box<CleartextStream>, TcpStream, Place) {
         let listener = TcpListener::bind("127.0.0.1:0").await.expect("bound");
         let address = listener.local_addr().expect("an address");
-        let (stream, accepted) = tokio::join!(PlainStream::connect(address), listener.accept());
+        let (stream, accepted) = tokio::join!(CleartextStream::connect(address), listener.accept());
         let accepted = accepted.expect("accepted").0;
         let place = (address, "host".into());
         (Box::new(stream.expect("connected")), accepted, place)

@@ -7,7 +7,7 @@
 use bytes::BytesMut;
 use http::{HeaderMap, Method, StatusCode, header};
 
-use super::error::ModelError;
+use super::error::UpstreamError;
 
 /// Of a chunk's size with its extensions, and of all trailers: nobody needs more.
 const MAX_LINE_BYTES: u16 = 16 * 1024;
@@ -63,7 +63,7 @@ impl HeadEnd {
 #[error("{0}")]
 pub struct BadFraming(pub &'static str);
 
-impl From<BadFraming> for ModelError {
+impl From<BadFraming> for UpstreamError {
     fn from(bad: BadFraming) -> Self {
         Self::Malformed(bad.to_string())
     }

@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
 
-use super::plain::PlainStream;
+use super::cleartext::CleartextStream;
 
 /// Threads that look in different places first do not wait for each other.
 const SHARDS: usize = 16;
@@ -18,7 +18,7 @@ const SHARDS: usize = 16;
 const MAX_IDLE: usize = 128;
 
 struct Idle {
-    stream: Box<PlainStream>,
+    stream: Box<CleartextStream>,
     since: Instant,
 }
 
@@ -29,7 +29,7 @@ pub type Place = (SocketAddr, Arc<str>);
 type Shard = Mutex<HashMap<Place, Vec<Idle>>>;
 
 /// Idle connections by place. The one that was used last is used first.
-pub struct PlainPool {
+pub struct CleartextPool {
     shards: [Shard; SHARDS],
     keep: Duration,
     is_swept: AtomicBool,
@@ -49,7 +49,7 @@ fn own_shard() -> usize {
     })
 }
 
-impl PlainPool {
+impl CleartextPool {
     /// An empty pool that keeps a connection for `keep`.
     pub fn new(keep: Duration) -> Arc<Self> {
         Arc::new(Self {
@@ -60,7 +60,7 @@ impl PlainPool {
     }
 
     /// A connection to `place` that still stands.
-    pub fn take(&self, place: &Place) -> Option<Box<PlainStream>> {
+    pub fn take(&self, place: &Place) -> Option<Box<CleartextStream>> {
         let own = own_shard();
         (0..SHARDS).find_map(|n| {
             let mut shard = self.shards[(own + n) % SHARDS].lock();
@@ -75,7 +75,7 @@ impl PlainPool {
     }
 
     /// Keeps a connection whose answer was read to its end.
-    pub fn put(self: &Arc<Self>, place: Place, stream: Box<PlainStream>) {
+    pub fn put(self: &Arc<Self>, place: Place, stream: Box<CleartextStream>) {
         if !self.is_swept.swap(true, Ordering::Relaxed) {
             self.sweep_now_and_then();
         }
@@ -121,12 +121,12 @@ impl PlainPool {
 
 #[cfg(test)]
 mod tests {
-    use super::super::plain::tests::pair;
+    use super::super::cleartext::tests::pair;
     use super::*;
 
     #[tokio::test]
     async fn only_standing_connections_are_given_out() {
-        let pool = PlainPool::new(Duration::from_secs(60));
+        let pool = CleartextPool::new(Duration::from_secs(60));
         let (stream, other, place) = pair().await;
         pool.put(place.clone(), stream);
         assert!(pool.take(&(place.0, "another".into())).is_none());
@@ -141,7 +141,7 @@ mod tests {
             tokio::time::sleep(Duration::from_millis(1)).await;
         }
         assert!(pool.take(&place).is_none());
-        let pool = PlainPool::new(Duration::ZERO);
+        let pool = CleartextPool::new(Duration::ZERO);
         let (stream, _other, place) = pair().await;
         pool.put(place.clone(), stream);
         assert!(pool.take(&place).is_none());

@@ -1,6 +1,6 @@
 //! The upstream HTTP client: Pingora's sessions, with the address guard in front of every
 //! connection. Dropping a response ([`UpstreamResponse`]) closes its connection, which is how a
-//! provider learns that nobody listens any more.
+//! server learns that nobody listens any more.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -18,10 +18,10 @@ use pingora_core::{Error as PingoraError, ErrorType};
 use pingora_http::RequestHeader;
 
 use super::address::AddressGuard;
+use super::cleartext::{CleartextBody, CleartextStream};
 use super::endpoint::Endpoint;
-use super::error::ModelError;
-use super::plain::{PlainBody, PlainStream};
-use super::pool::{Place, PlainPool};
+use super::error::UpstreamError;
+use super::pool::{CleartextPool, Place};
 use super::response::{Body, UpstreamResponse};
 
 const POOL_SIZE: usize = 1024;
@@ -70,7 +70,7 @@ pub struct Upstream {
     /// With TLS, on HTTP/2 where it is offered.
     connector: Arc<Connector>,
     /// Without TLS.
-    plain: Arc<PlainPool>,
+    plain: Arc<CleartextPool>,
     guard: AddressGuard,
     names: arc_swap::ArcSwap<Names>,
     addresses: moka::future::Cache<(String, u16), Arc<[SocketAddr]>>,
@@ -81,7 +81,7 @@ impl Upstream {
     pub fn new(guard: AddressGuard) -> Self {
         Self {
             connector: Arc::new(Connector::new(Some(ConnectorOptions::new(POOL_SIZE)))),
-            plain: PlainPool::new(POOL_IDLE),
+            plain: CleartextPool::new(POOL_IDLE),
             guard,
             names: arc_swap::ArcSwap::from_pointee(Names(Box::new(system_names))),
             addresses: moka::future::Cache::builder()
@@ -104,11 +104,11 @@ impl Upstream {
 
     /// Whether `endpoint` may be reached: looks its name up and holds every address against the
     /// guard. What is allowed now can still be refused when it is connected to.
-    pub async fn check(&self, endpoint: &Endpoint) -> Result<(), ModelError> {
+    pub async fn check(&self, endpoint: &Endpoint) -> Result<(), UpstreamError> {
         self.resolve(endpoint).await.map(|_| ())
     }
 
-    async fn resolve(&self, endpoint: &Endpoint) -> Result<Arc<[SocketAddr]>, ModelError> {
+    async fn resolve(&self, endpoint: &Endpoint) -> Result<Arc<[SocketAddr]>, UpstreamError> {
         let found = match endpoint.literal_address() {
             Some(ip) => Arc::from([SocketAddr::new(ip, endpoint.port)].as_slice()),
             None => {
@@ -120,7 +120,7 @@ impl Upstream {
                 });
                 Box::pin(looked)
                     .await
-                    .map_err(|e| ModelError::Connect(format!("{}: {e}", endpoint.host)))?
+                    .map_err(|e| UpstreamError::Connect(format!("{}: {e}", endpoint.host)))?
             }
         };
         if endpoint.trusted {
@@ -140,7 +140,10 @@ impl Upstream {
             })
             .collect();
         match (allowed.is_empty(), refused) {
-            (true, Some(why)) => Err(ModelError::Forbidden(format!("{}: {why}", endpoint.host))),
+            (true, Some(why)) => Err(UpstreamError::Forbidden(format!(
+                "{}: {why}",
+                endpoint.host
+            ))),
             _ => Ok(allowed.into()),
         }
     }
@@ -152,10 +155,10 @@ impl Upstream {
         endpoint: &Endpoint,
         request: &UpstreamRequest<'_>,
         timeouts: Timeouts,
-    ) -> Result<UpstreamResponse, ModelError> {
+    ) -> Result<UpstreamResponse, UpstreamError> {
         let addresses = self.resolve(endpoint).await?;
         if addresses.is_empty() {
-            return Err(ModelError::Connect(format!(
+            return Err(UpstreamError::Connect(format!(
                 "{} has no address",
                 endpoint.host
             )));
@@ -163,11 +166,11 @@ impl Upstream {
         let mut last = None;
         for address in addresses.iter() {
             match self.send_to(*address, endpoint, request, timeouts).await {
-                Err(error @ ModelError::Connect(_)) => last = Some(error),
+                Err(error @ UpstreamError::Connect(_)) => last = Some(error),
                 other => return other,
             }
         }
-        Err(last.unwrap_or(ModelError::Cut))
+        Err(last.unwrap_or(UpstreamError::Cut))
     }
 
     async fn send_to(
@@ -176,9 +179,9 @@ impl Upstream {
         endpoint: &Endpoint,
         request: &UpstreamRequest<'_>,
         timeouts: Timeouts,
-    ) -> Result<UpstreamResponse, ModelError> {
+    ) -> Result<UpstreamResponse, UpstreamError> {
         let origin = self.origin(address, endpoint, timeouts);
-        // A pooled connection may have been closed by the provider in the meantime.
+        // A pooled connection may have been closed by the server in the meantime.
         const STALE_TRIES: usize = 3;
         let mut tried = 0;
         loop {
@@ -203,7 +206,7 @@ impl Upstream {
     fn origin(&self, address: SocketAddr, endpoint: &Endpoint, timeouts: Timeouts) -> Origin {
         if !endpoint.tls {
             let place = (address, endpoint.authority.clone());
-            return Origin::Plain(place, self.plain.clone());
+            return Origin::Cleartext(place, self.plain.clone());
         }
         let mut peer = HttpPeer::new(address, true, endpoint.host.clone());
         peer.options.connection_timeout = Some(timeouts.connect);
@@ -216,15 +219,15 @@ impl Upstream {
 
 /// Where a request goes, and where its connection is kept.
 enum Origin {
-    Plain(Place, Arc<PlainPool>),
+    Cleartext(Place, Arc<CleartextPool>),
     Tls(Box<HttpPeer>, Arc<Connector>),
 }
 
 impl Origin {
     /// A connection, and whether it was used before.
-    async fn session(&self, timeouts: Timeouts) -> Result<(Box<HttpSession>, bool), ModelError> {
+    async fn session(&self, timeouts: Timeouts) -> Result<(Box<HttpSession>, bool), UpstreamError> {
         let (place, pool) = match self {
-            Self::Plain(place, pool) => (place, pool),
+            Self::Cleartext(place, pool) => (place, pool),
             Self::Tls(peer, connector) => {
                 // Boxed, as a handshake's state is large and most calls need none of it.
                 let session = Box::pin(connector.get_http_session(&**peer)).await;
@@ -237,11 +240,12 @@ impl Origin {
         let (stream, reused) = match pool.take(place) {
             Some(stream) => (stream, true),
             None => {
-                let made = tokio::time::timeout(timeouts.connect, PlainStream::connect(place.0));
+                let made =
+                    tokio::time::timeout(timeouts.connect, CleartextStream::connect(place.0));
                 match Box::pin(made).await {
                     Ok(Ok(stream)) => (Box::new(stream), false),
-                    Ok(Err(error)) => return Err(ModelError::Connect(error.to_string())),
-                    Err(_) => return Err(ModelError::Timeout("connecting")),
+                    Ok(Err(error)) => return Err(UpstreamError::Connect(error.to_string())),
+                    Err(_) => return Err(UpstreamError::Timeout("connecting")),
                 }
             }
         };
@@ -250,14 +254,14 @@ impl Origin {
     }
 
     /// What is to come of the answer whose head `session` has read, to a request with `method`.
-    fn body(self, mut session: Box<HttpSession>, method: &Method) -> Result<Body, ModelError> {
+    fn body(self, mut session: Box<HttpSession>, method: &Method) -> Result<Body, UpstreamError> {
         match self {
-            Self::Plain(place, pool) => {
+            Self::Cleartext(place, pool) => {
                 let HttpSession::H1(session) = *session else {
-                    return Err(ModelError::Malformed("no HTTP/1.1 answer".to_owned()));
+                    return Err(UpstreamError::Malformed("no HTTP/1.1 answer".to_owned()));
                 };
-                let body = PlainBody::behind(session, method)?;
-                Ok(Body::Plain(body, place, pool))
+                let body = CleartextBody::behind(session, method)?;
+                Ok(Body::Cleartext(body, place, pool))
             }
             Self::Tls(peer, connector) => {
                 // The silence keeps the time from here on: Pingora's timeout makes a timer for
@@ -324,20 +328,20 @@ fn is_unsent(error: &PingoraError) -> bool {
     matches!(error.etype(), ErrorType::WriteError)
 }
 
-fn connect_error(error: &PingoraError) -> ModelError {
+fn connect_error(error: &PingoraError) -> UpstreamError {
     match error.etype() {
         ErrorType::ConnectTimedout | ErrorType::TLSHandshakeTimedout => {
-            ModelError::Timeout("connecting")
+            UpstreamError::Timeout("connecting")
         }
-        _ => ModelError::Connect(error.to_string()),
+        _ => UpstreamError::Connect(error.to_string()),
     }
 }
 
-pub(super) fn read_error(error: &PingoraError, what: &'static str) -> ModelError {
+pub(super) fn read_error(error: &PingoraError, what: &'static str) -> UpstreamError {
     match error.etype() {
-        ErrorType::ReadTimedout | ErrorType::WriteTimedout => ModelError::Timeout(what),
-        ErrorType::InvalidHTTPHeader => ModelError::Malformed("a bad HTTP header".to_owned()),
-        _ => ModelError::Cut,
+        ErrorType::ReadTimedout | ErrorType::WriteTimedout => UpstreamError::Timeout(what),
+        ErrorType::InvalidHTTPHeader => UpstreamError::Malformed("a bad HTTP header".to_owned()),
+        _ => UpstreamError::Cut,
     }
 }
 
@@ -376,7 +380,7 @@ mod tests {
         url: &str,
         request: &UpstreamRequest<'_>,
         time: Duration,
-    ) -> Result<UpstreamResponse, ModelError> {
+    ) -> Result<UpstreamResponse, UpstreamError> {
         let endpoint = Endpoint::parse(url, true).expect("valid");
         let timeouts = Timeouts {
             connect: time,
@@ -411,7 +415,7 @@ mod tests {
                     assert!(answered, "sent again");
                     assert_eq!(response.body(10).await.expect("a body"), "ok");
                 }
-                Err(error) => assert!(!answered && matches!(error, ModelError::Cut), "{error}"),
+                Err(error) => assert!(!answered && matches!(error, UpstreamError::Cut), "{error}"),
             }
         }
     }
@@ -444,7 +448,11 @@ mod tests {
         }
     }
 
-    async fn asked(upstream: &Upstream, url: &str, method: Method) -> Result<String, ModelError> {
+    async fn asked(
+        upstream: &Upstream,
+        url: &str,
+        method: Method,
+    ) -> Result<String, UpstreamError> {
         let request = UpstreamRequest {
             method,
             path: "/",

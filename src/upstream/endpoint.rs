@@ -3,13 +3,14 @@
 use std::net::IpAddr;
 use std::sync::Arc;
 
-/// A provider's base URL, taken apart.
+/// A base URL, taken apart.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Endpoint {
     pub(super) tls: bool,
     pub(super) host: String,
     pub(super) port: u16,
-    pub(super) authority: Arc<str>,
+    /// Host and port, as the `Host` header has them.
+    pub authority: Arc<str>,
     /// Without a trailing slash.
     pub(super) base_path: String,
     /// Comes with every request, as Azure's `api-version`.

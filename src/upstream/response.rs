@@ -11,10 +11,10 @@ use pingora_core::connectors::http::Connector;
 use pingora_core::protocols::http::client::HttpSession;
 use pingora_core::upstreams::peer::HttpPeer;
 
-use super::error::ModelError;
-use super::http::{POOL_IDLE, read_error};
-use super::plain::PlainBody;
-use super::pool::{Place, PlainPool};
+use super::cleartext::CleartextBody;
+use super::client::{POOL_IDLE, read_error};
+use super::error::UpstreamError;
+use super::pool::{CleartextPool, Place};
 use crate::block;
 use crate::coding::Unpacker;
 use crate::silence::Silence;
@@ -40,12 +40,12 @@ pub struct UpstreamResponse {
     /// The next piece is being waited for.
     is_waiting: bool,
     /// What ended the body behind pieces that were still good.
-    failed: Option<ModelError>,
+    failed: Option<UpstreamError>,
 }
 
 /// What a body is read from, and where its connection is kept afterwards.
 pub(super) enum Body {
-    Plain(PlainBody, Place, Arc<PlainPool>),
+    Cleartext(CleartextBody, Place, Arc<CleartextPool>),
     Tls(Box<HttpSession>, Box<HttpPeer>, Arc<Connector>),
 }
 
@@ -56,9 +56,9 @@ fn append(into: &mut BytesMut, piece: &[u8]) {
 
 impl Body {
     /// Appends the next piece to `into`; `false` at the end.
-    async fn piece(&mut self, into: &mut BytesMut) -> Result<bool, ModelError> {
+    async fn piece(&mut self, into: &mut BytesMut) -> Result<bool, UpstreamError> {
         let session = match self {
-            Self::Plain(body, ..) => return body.piece(into).await,
+            Self::Cleartext(body, ..) => return body.piece(into).await,
             Self::Tls(session, ..) => &mut **session,
         };
         let error = |error: Box<PingoraError>| read_error(&error, "response body");
@@ -79,7 +79,7 @@ impl Body {
     /// Takes the connection back once the body was read to its end.
     async fn release(self) {
         match self {
-            Self::Plain(body, place, pool) => {
+            Self::Cleartext(body, place, pool) => {
                 if let Some(stream) = body.into_kept() {
                     pool.put(place, stream);
                 }
@@ -98,7 +98,7 @@ impl UpstreamResponse {
     pub(super) fn new(status: StatusCode, headers: HeaderMap, body: Body, idle: Duration) -> Self {
         let (unpacker, failed) = match Unpacker::of(&headers) {
             Ok(unpacker) => (unpacker.map(Box::new), None),
-            Err(error) => (None, Some(ModelError::Malformed(error.to_string()))),
+            Err(error) => (None, Some(UpstreamError::Malformed(error.to_string()))),
         };
         Self {
             status,
@@ -114,23 +114,23 @@ impl UpstreamResponse {
     }
 
     /// Gives back the beginning of the body, which was taken to look at it.
-    pub(super) fn put_back(&mut self, front: Bytes) {
+    pub fn put_back(&mut self, front: Bytes) {
         self.front = front;
     }
 
     /// Gives back the beginning of a body which is packed, as its bytes tell.
-    pub(super) fn unpack(&mut self, mut unpacker: Unpacker, front: Bytes) {
+    pub fn unpack(&mut self, mut unpacker: Unpacker, front: Bytes) {
         unpacker.push(front);
         self.unpacker = Some(Box::new(unpacker));
     }
 
     /// Whether its bytes are taken as they come.
-    pub(super) fn is_as_it_is(&self) -> bool {
+    pub fn is_as_it_is(&self) -> bool {
         self.unpacker.is_none()
     }
 
     /// Appends what has come of the body, waiting for at least one piece; `false` at its end.
-    async fn fill(&mut self, into: &mut BytesMut) -> Result<bool, ModelError> {
+    async fn fill(&mut self, into: &mut BytesMut) -> Result<bool, UpstreamError> {
         if !self.front.is_empty() {
             into.extend_from_slice(&std::mem::take(&mut self.front));
             return Ok(true);
@@ -142,7 +142,7 @@ impl UpstreamResponse {
         }
     }
 
-    async fn fill_unpacked(&mut self, into: &mut BytesMut) -> Result<bool, ModelError> {
+    async fn fill_unpacked(&mut self, into: &mut BytesMut) -> Result<bool, UpstreamError> {
         loop {
             if let Some(unpacker) = &mut self.unpacker {
                 // Much may come of little: others are let in between.
@@ -152,7 +152,7 @@ impl UpstreamResponse {
                     Ok(false) => {}
                     Err(error) => {
                         self.unread = None;
-                        return Err(ModelError::Malformed(error.to_string()));
+                        return Err(UpstreamError::Malformed(error.to_string()));
                     }
                 }
             }
@@ -174,7 +174,7 @@ impl UpstreamResponse {
     }
 
     /// The same for the body as it is sent, when the connection goes back to the pool at its end.
-    async fn fill_as_it_is(&mut self, into: &mut BytesMut) -> Result<bool, ModelError> {
+    async fn fill_as_it_is(&mut self, into: &mut BytesMut) -> Result<bool, UpstreamError> {
         let Some(body) = &mut self.unread else {
             return match self.failed.take() {
                 Some(error) => Err(error),
@@ -192,7 +192,7 @@ impl UpstreamResponse {
             read = body.piece(into) => read,
             () = self.silence.lasts() => {
                 self.unread = None;
-                return Err(ModelError::Timeout("response body"));
+                return Err(UpstreamError::Timeout("response body"));
             }
         };
         self.is_waiting = false;
@@ -227,7 +227,7 @@ impl UpstreamResponse {
 
     /// All that has come of the body, waiting for at least one piece; `None` at its end, when the
     /// connection goes back to the pool. May be dropped while waiting without losing bytes.
-    pub async fn chunk(&mut self) -> Result<Option<Bytes>, ModelError> {
+    pub async fn chunk(&mut self) -> Result<Option<Bytes>, UpstreamError> {
         if !self.front.is_empty() {
             return Ok(Some(std::mem::take(&mut self.front)));
         }
@@ -237,21 +237,21 @@ impl UpstreamResponse {
     }
 
     /// The whole body, of at most `limit` bytes.
-    pub async fn body(&mut self, limit: usize) -> Result<Bytes, ModelError> {
+    pub async fn body(&mut self, limit: usize) -> Result<Bytes, UpstreamError> {
         let declared = self.headers.get(http::header::CONTENT_LENGTH);
         let declared = declared.and_then(|v| v.to_str().ok()?.parse().ok());
         let mut whole = BytesMut::with_capacity(declared.unwrap_or(0).min(READ_BYTES));
         while self.fill(&mut whole).await? {
             if whole.len() > limit {
                 self.unread = None;
-                return Err(ModelError::TooLarge(limit));
+                return Err(UpstreamError::TooLarge(limit));
             }
         }
         Ok(whole.freeze())
     }
 
     /// What comes of the body in some seconds, up to about `limit` bytes, however it goes on.
-    pub(super) async fn beginning(&mut self, limit: usize) -> Bytes {
+    pub async fn beginning(&mut self, limit: usize) -> Bytes {
         let mut begun = BytesMut::new();
         let read = async {
             while begun.len() < limit && matches!(self.fill(&mut begun).await, Ok(true)) {}
