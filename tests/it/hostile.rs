@@ -459,7 +459,10 @@ async fn documents_cannot_hold_the_node_nor_keep_it_from_ending() {
         pulse.longest()
     );
     // Two children at once, of 256 MiB each, and some for the node.
-    assert!(most < before + 2 * 256 + 50, "{before} MiB became {most} MiB");
+    assert!(
+        most < before + 2 * 256 + 50,
+        "{before} MiB became {most} MiB"
+    );
     assert!(pulse.longest() < SOON, "{:?}", pulse.longest());
     drop(pulse);
     // A large text is under way when the node is told to end.
