@@ -98,3 +98,14 @@ mod tests {
         assert_eq!(that_fit(&[i64::MAX, i64::MAX], 10), 1);
     }
 }
+
+/// A page of an OpenAI-shaped list.
+#[derive(Debug, Clone, Default)]
+pub struct Slice {
+    /// The last id of the page before.
+    pub after: Option<String>,
+    /// The first id of the page behind.
+    pub before: Option<String>,
+    pub ascending: bool,
+    pub limit: i64,
+}

@@ -175,7 +175,7 @@ macro_rules! since_floor {
         match $since {
             None => None,
             Some(since) => {
-                let floor = $crate::store::records::since_floor($kind, since);
+                let floor = $crate::store::events::since_floor($kind, since);
                 let young: Option<String> = sqlx::query_scalar(concat!(
                     "SELECT id FROM ",
                     $table,
