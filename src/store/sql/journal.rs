@@ -1,4 +1,4 @@
-//! Entries of the journal, a batch of them in one transaction. What many runs do alike is in `late`.
+//! Entries of the journal, a batch of them in one transaction. What many runs do alike is in `batch`.
 
 macro_rules! put_state {
     ($tx:expr, $run:expr, $tenant:expr, $base:expr, $progress:expr) => {
@@ -166,9 +166,9 @@ macro_rules! add_usage {
 /// batch, or until another entry is about one of them.
 macro_rules! apply_op {
     ($tx:expr, $late:expr, $taken:expr, $op:expr) => {{
-        use $crate::store::sql::{journal, late};
+        use $crate::store::sql::{batch, journal};
         if $late.must_come_before($op) {
-            late::write_runs!($tx, $late, $taken);
+            batch::write_runs!($tx, $late, $taken);
         }
         let done = match $op {
             Op::Barrier => None,
@@ -184,13 +184,13 @@ macro_rules! apply_op {
                 first,
                 frames,
             } => {
-                let part = late::Frames {
+                let part = batch::Frames {
                     tenant_id,
                     run_id,
                     first: *first,
                     frames,
                 };
-                $late.parts.push(late::PartFrames { part, node_id });
+                $late.parts.push(batch::PartFrames { part, node_id });
                 None
             }
             Op::EndRun(end) => {

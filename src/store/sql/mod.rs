@@ -4,6 +4,7 @@
 
 pub(super) mod agents;
 pub(super) mod approvals;
+pub(super) mod batch;
 pub(super) mod connections;
 pub(super) mod connectors;
 pub(super) mod continuity;
@@ -14,7 +15,6 @@ pub(super) mod events;
 pub(super) mod files;
 pub(super) mod idempotency;
 pub(super) mod journal;
-pub(super) mod late;
 pub(super) mod mcp_servers;
 pub(super) mod model_keys;
 pub(super) mod organizations;

@@ -350,12 +350,12 @@ macro_rules! impl_runs {
             ) -> Result<Vec<bool>> {
                 let mut tx = self.write.begin().await?;
                 let mut taken = Vec::with_capacity(ops.len());
-                let mut late = $crate::store::sql::late::Late::default();
+                let mut late = $crate::store::sql::batch::PutOff::default();
                 for op in ops {
                     let took = $crate::store::sql::journal::apply_op!(tx, late, taken, op);
                     taken.push(took);
                 }
-                $crate::store::sql::late::write_late!(tx, late, taken);
+                $crate::store::sql::batch::write_late!(tx, late, taken);
                 if let Some(mark) = mark.filter(|_| Self::ANSWERS_MAY_BE_LOST)
                     && !$crate::store::sql::journal::put_mark!(tx, mark, taken)
                 {

@@ -26,7 +26,7 @@ pub(in crate::store) type EndedRun<'a> = (usize, &'a RunEnd);
 
 /// Rows of a batch that nothing else in it waits for.
 #[derive(Default)]
-pub(in crate::store) struct Late<'a> {
+pub(in crate::store) struct PutOff<'a> {
     runs: Vec<NewRun<'a>>,
     ends: Vec<EndedRun<'a>>,
     /// Of both.
@@ -39,7 +39,7 @@ pub(in crate::store) struct Late<'a> {
     pub ledger: Vec<&'a UsageEventRow>,
 }
 
-impl<'a> Late<'a> {
+impl<'a> PutOff<'a> {
     /// Puts a new run off; `at` is the place of its entry.
     pub fn create(&mut self, at: usize, run: &'a RunRow, base: Option<&'a str>) {
         self.ids.insert(&run.id);
@@ -207,12 +207,12 @@ macro_rules! forget_states {
 /// Ends go first: they free the threads of new runs.
 macro_rules! write_runs {
     ($tx:expr, $late:expr, $taken:expr) => {{
-        use $crate::store::sql::{late, script};
+        use $crate::store::sql::{batch, script};
         let (runs, ends) = $late.take_runs();
         let mut ids = std::collections::HashSet::<String>::new();
         let mut query = script::Script::default();
-        late::end_runs!($tx, query, ends, ids);
-        late::create_runs!($tx, query, runs, ids);
+        batch::end_runs!($tx, query, ends, ids);
+        batch::create_runs!($tx, query, runs, ids);
         script::send_for_ids!($tx, query, true, ids);
 
         let (mut begun, mut ended) = (Vec::new(), Vec::new());
@@ -242,7 +242,7 @@ macro_rules! write_runs {
                     .push_bind("");
             }
         );
-        late::forget_states!($tx, query, ended);
+        batch::forget_states!($tx, query, ended);
         script::send!($tx, query, true);
     }};
 }
@@ -276,11 +276,11 @@ macro_rules! write_parts {
 /// Writes what was put off to the end of the batch.
 macro_rules! write_late {
     ($tx:expr, $late:expr, $taken:expr) => {{
-        use $crate::store::sql::{events, late, script, traces, usage};
+        use $crate::store::sql::{batch, events, script, traces, usage};
         let mut late = $late;
-        late::write_runs!($tx, late, $taken);
+        batch::write_runs!($tx, late, $taken);
         let mut query = script::Script::default();
-        late::write_parts!($tx, query, late.parts);
+        batch::write_parts!($tx, query, late.parts);
         script::insert_many!(
             $tx,
             query,
