@@ -347,7 +347,7 @@ impl ModelCall {
                 self.response = None;
                 return self.rest(out).map_err(|end| match end {
                     ModelError::InStream(_) => end,
-                    _ => error,
+                    _ => error.into(),
                 });
             }
         };
