@@ -307,12 +307,10 @@ impl SmithTurn {
     }
 
     async fn stream(self: Box<Self>, exchange: &mut Exchange) -> Result<(), Gone> {
-        let mut encoder = PlainEncoder {
-            plain: self.plain(),
-            inner: StreamEncoder::new(&self.id(), self.created, &self.model, self.include_usage)
-                .with_functions(self.has_functions)
-                .with_custom(self.custom.clone()),
-        };
+        let inner = StreamEncoder::new(&self.id(), self.created, &self.model, self.include_usage)
+            .with_functions(self.has_functions)
+            .with_custom(self.custom.clone());
+        let mut encoder = PlainEncoder::new(self.plain(), inner);
         let turn = self.turn;
         exchange.start_stream(&[]).await?;
         turn.stream(exchange, &mut encoder, WIRE).await

@@ -39,6 +39,9 @@ const TOOL_EXECUTING: u8 = 21;
 const TOOL_COMPLETED: u8 = 22;
 const APPROVAL_REQUIRED: u8 = 23;
 const RUN_PAUSED: u8 = 24;
+const CITED: u8 = 25;
+/// [`RUN_FAILED`] with a `param`.
+const RUN_FAILED_AT: u8 = 26;
 
 fn put_varint(buf: &mut BytesMut, mut value: u64) {
     while value >= 0x80 {
@@ -139,6 +142,10 @@ pub fn encode(frame: &Frame, buf: &mut BytesMut) {
             buf.put_u8(REFUSAL);
             put_bytes(buf, text.as_bytes());
         }
+        Frame::Cited(citation) => {
+            buf.put_u8(CITED);
+            put_bytes(buf, citation);
+        }
         Frame::ToolStarted { index, id, name } => {
             buf.put_u8(TOOL_STARTED);
             put_varint(buf, u64::from(*index));
@@ -185,10 +192,20 @@ pub fn encode(frame: &Frame, buf: &mut BytesMut) {
             put_usage(buf, usage);
             put_bytes(buf, warnings);
         }
-        Frame::RunFailed { code, message } => {
-            buf.put_u8(RUN_FAILED);
+        Frame::RunFailed {
+            code,
+            message,
+            param,
+        } => {
+            buf.put_u8(match param.is_empty() {
+                true => RUN_FAILED,
+                false => RUN_FAILED_AT,
+            });
             put_bytes(buf, code);
             put_bytes(buf, message);
+            if !param.is_empty() {
+                put_bytes(buf, param);
+            }
         }
         Frame::RunCancelled { reason } => {
             buf.put_u8(RUN_CANCELLED);
@@ -320,7 +337,14 @@ pub fn decode(buf: &mut Bytes) -> Result<Frame, CodecError> {
         RUN_FAILED => Frame::RunFailed {
             code: take_bytes(buf)?,
             message: take_bytes(buf)?,
+            param: Bytes::new(),
         },
+        RUN_FAILED_AT => Frame::RunFailed {
+            code: take_bytes(buf)?,
+            message: take_bytes(buf)?,
+            param: take_bytes(buf)?,
+        },
+        CITED => Frame::Cited(take_bytes(buf)?),
         RUN_CANCELLED => Frame::RunCancelled {
             reason: take_bytes(buf)?,
         },
@@ -432,7 +456,12 @@ mod tests {
                 usage,
                 warnings
             }),
-            (blob(), blob()).prop_map(|(code, message)| Frame::RunFailed { code, message }),
+            (blob(), blob(), blob()).prop_map(|(code, message, param)| Frame::RunFailed {
+                code,
+                message,
+                param
+            }),
+            blob().prop_map(Frame::Cited),
             blob().prop_map(|reason| Frame::RunCancelled { reason }),
             (blob(), blob(), blob(), any::<bool>()).prop_map(|(id, name, args, approved)| {
                 Frame::ToolExecuting(Arc::new(ToolExecuting {

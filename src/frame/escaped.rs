@@ -65,6 +65,23 @@ impl Escaped {
         self.0.is_empty()
     }
 
+    /// How many characters the plain text has; without a copy.
+    pub fn chars(&self) -> u64 {
+        let begun = |bytes: &[u8]| bytes.iter().filter(|b| **b & 0xC0 != 0x80).count() as u64;
+        let (mut rest, mut chars) = (&self.0[..], 0);
+        while let Some(at) = memchr::memchr(b'\\', rest) {
+            chars += begun(&rest[..at]);
+            let used = match rest.get(at + 1) {
+                None => return chars,
+                Some(b'u') => unicode_escape(&rest[at..]).1,
+                Some(_) => 2,
+            };
+            chars += 1;
+            rest = rest.get(at + used..).unwrap_or_default();
+        }
+        chars + begun(rest)
+    }
+
     /// The plain text. Lone surrogates, which JSON allows and UTF-8 does not, become U+FFFD.
     pub fn unescape(&self) -> String {
         let mut text = String::with_capacity(self.0.len());
@@ -177,6 +194,7 @@ mod tests {
         fn escape_and_unescape_are_inverse(text in "\\PC*|[\\x00-\\x7f]*") {
             let escaped = Escaped::escape(&text);
             prop_assert_eq!(escaped.unescape(), text.clone());
+            prop_assert_eq!(escaped.chars(), text.chars().count() as u64);
             let quoted = [b"\"", escaped.as_bytes(), b"\""].concat();
             prop_assert_eq!(serde_json::from_slice::<String>(&quoted).unwrap(), text);
         }

@@ -3,6 +3,7 @@
 //! Lives here: [`Frame`] and its parts, [`Usage`], [`StopReason`], the escaped text they carry, and the binary
 //! codec of the frame log. Imports nothing of ours.
 
+pub mod citation;
 mod codec;
 mod escaped;
 mod room;
@@ -143,6 +144,9 @@ pub enum Frame {
     },
     /// A piece of a refusal.
     Refusal(Escaped),
+    /// What the answer rests on, see [`citation`]: the JSON text of an object. Its places count
+    /// characters of this model answer's text.
+    Cited(Bytes),
     /// A tool call began. `index` counts the calls of this model answer from 0.
     ToolStarted { index: u32, id: Bytes, name: Bytes },
     /// A piece of its arguments' JSON text.
@@ -172,8 +176,13 @@ pub enum Frame {
         usage: Usage,
         warnings: Bytes,
     },
-    /// Terminal. `code` is an API error code.
-    RunFailed { code: Bytes, message: Bytes },
+    /// Terminal. `code` is an API error code; `param`, the member of the request that is at fault,
+    /// may be empty.
+    RunFailed {
+        code: Bytes,
+        message: Bytes,
+        param: Bytes,
+    },
     /// Terminal. `reason` may be empty.
     RunCancelled { reason: Bytes },
 }
@@ -192,6 +201,7 @@ impl Frame {
                 room.settle(id);
                 room.settle(name);
             }
+            Self::Cited(citation) => room.settle(citation),
             Self::ReasoningDone { signature, .. } | Self::ToolDone { signature, .. } => {
                 room.settle(signature);
             }
@@ -222,6 +232,7 @@ impl Frame {
                 signature.len()
             }
             Self::ToolStarted { id, name, .. } => id.len() + name.len(),
+            Self::Cited(citation) => citation.len(),
             Self::ToolExecuting(call) => call.args.len(),
             Self::ApprovalRequired(asked) => asked.args.len(),
             Self::ToolCompleted(done) => done.output.as_bytes().len(),

@@ -267,7 +267,10 @@ impl Models {
 
 /// Whether a frame is a piece of what was asked for, and not only of how it begins.
 fn is_content(frame: &Frame) -> bool {
-    !matches!(frame, Frame::ModelStarted { .. } | Frame::ModelUsage(_))
+    !matches!(
+        frame,
+        Frame::ModelStarted { .. } | Frame::ModelUsage(_) | Frame::Cited(_)
+    )
 }
 
 /// The routes as they take `request`.

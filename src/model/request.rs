@@ -91,6 +91,11 @@ pub enum Part {
     Refusal {
         text: String,
     },
+    /// What the text before it rests on, see [`crate::frame::citation`]; its places count characters
+    /// of that text. It goes to clients, not back to models.
+    Citation {
+        of: Value,
+    },
     /// Who of several people (or agents) says the turn.
     Name {
         name: String,

@@ -877,5 +877,6 @@ pub(super) fn failed_frame(error: &ApiError) -> Frame {
     Frame::RunFailed {
         code: Bytes::copy_from_slice(error.code.as_bytes()),
         message: Bytes::copy_from_slice(error.message.as_bytes()),
+        param: Bytes::copy_from_slice(error.param.as_deref().unwrap_or_default().as_bytes()),
     }
 }

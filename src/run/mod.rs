@@ -31,7 +31,10 @@ pub use budget::{Budgets, percent, this_period};
 pub use engine::{RunParts, Runs, Started};
 pub use live::{Cancelled, LiveRun, Reader};
 pub use record::{RunView, actor_out, rfc3339, run_out, run_status, usage_of};
-pub use request::{INCLUDE_REASONING, INCLUDE_TOOL_ARGS, Link, ResponseRecord, RunRequest, Thread};
+pub use request::{
+    INCLUDE_CITATIONS, INCLUDE_REASONING, INCLUDE_TOOL_ARGS, Link, ResponseRecord, RunRequest,
+    Thread,
+};
 pub use resolve::{Effective, Smiths, render_instructions};
 pub use resume::{Word, not_paused, that_count};
 pub use transcript::{Collected, Collector};

@@ -14,6 +14,8 @@ use crate::tools::Mounted;
 pub const INCLUDE_REASONING: i64 = 1;
 /// Frames of tool arguments are numbered on the run's native stream.
 pub const INCLUDE_TOOL_ARGS: i64 = 2;
+/// Native streams carry what the answer rests on.
+pub const INCLUDE_CITATIONS: i64 = 4;
 
 /// Where the turn's history is.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -78,7 +80,7 @@ pub struct RunRequest {
     pub parallel_tool_calls: Option<bool>,
     pub response_format: Option<ResponseFormat>,
     pub params: Params,
-    /// [`INCLUDE_REASONING`], [`INCLUDE_TOOL_ARGS`].
+    /// [`INCLUDE_REASONING`], [`INCLUDE_TOOL_ARGS`], [`INCLUDE_CITATIONS`].
     pub include_mask: i64,
     pub metadata: Option<Object>,
     pub actor: Value,

@@ -6,7 +6,7 @@ use std::borrow::Cow;
 use bytes::Bytes;
 use serde_json::{Value, json};
 
-use crate::frame::{Escaped, Frame, StopReason, Usage, unescape_into};
+use crate::frame::{Escaped, Frame, StopReason, Usage, citation, unescape_into};
 use crate::model::{Part, Role, Signature, Turn};
 
 /// Of a text, in bytes.
@@ -36,6 +36,10 @@ pub struct Collector {
     /// What the text that comes may take.
     room: usize,
     refusal: Vec<u8>,
+    /// Where the parts of the last answer begin.
+    began: usize,
+    /// What the text that is open, or that will come, rests on.
+    cited: Vec<Value>,
     calls: Vec<OpenCall>,
     /// How many of them are of answers before the last.
     earlier: usize,
@@ -90,6 +94,8 @@ impl Collector {
             }
             Piece::Text(text) => {
                 self.parts.push(Part::Text { text: plain(&text) });
+                let cited = std::mem::take(&mut self.cited).into_iter();
+                self.parts.extend(cited.map(|of| Part::Citation { of }));
                 if signature.is_some() {
                     self.parts.push(Part::Reasoning {
                         text: String::new(),
@@ -103,6 +109,37 @@ impl Collector {
                 signature,
                 redacted,
             }),
+        }
+    }
+
+    /// Places are told in the answer's text, and kept in the part's.
+    fn cite(&mut self, citation: &Bytes) {
+        let Ok(citation) = serde_json::from_slice::<Value>(citation) else {
+            return;
+        };
+        let is_text = |part: &Part| matches!(part, Part::Text { .. });
+        let of_answer = &self.parts[self.began..];
+        let before = match (&self.open, of_answer.iter().rposition(is_text)) {
+            (Piece::Text(_), _) | (_, None) => of_answer.len(),
+            (_, Some(last)) => last,
+        };
+        let chars: usize = of_answer[..before]
+            .iter()
+            .map(|part| match part {
+                Part::Text { text } => text.chars().count(),
+                _ => 0,
+            })
+            .sum();
+        let of = citation::shifted(citation, -i64::try_from(chars).unwrap_or_default());
+        match before == of_answer.len() {
+            true => self.cited.push(of),
+            // The text that it came too late for.
+            false => {
+                let is_cited = |part: &&Part| matches!(part, Part::Citation { .. });
+                let behind = of_answer[before + 1..].iter().take_while(is_cited).count();
+                let at = self.began + before + 1 + behind;
+                self.parts.insert(at, Part::Citation { of });
+            }
         }
     }
 
@@ -123,6 +160,8 @@ impl Collector {
                 self.close_piece(None, false);
                 // Each answer counts its calls from 0.
                 self.earlier = self.calls.len();
+                self.began = self.parts.len();
+                self.cited.clear();
                 if !self.is_brief {
                     self.started = Some((id.clone(), model.clone()));
                 }
@@ -164,6 +203,7 @@ impl Collector {
                 });
                 self.close_piece(signature, *redacted);
             }
+            Frame::Cited(citation) if !self.is_brief => self.cite(citation),
             Frame::Refusal(text) => self.refusal.extend_from_slice(text.as_bytes()),
             Frame::ToolStarted { id, name, .. } => {
                 self.close_piece(None, false);

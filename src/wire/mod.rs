@@ -63,6 +63,16 @@ pub trait Gate: Send + Sync {
     fn write_error(&self, error: &ApiError, buf: &mut BytesMut);
 }
 
+/// What a run's [`Frame::RunFailed`] tells of.
+fn failure(code: &Bytes, message: &Bytes, param: &Bytes) -> ApiError {
+    let text = |bytes: &Bytes| String::from_utf8_lossy(bytes).into_owned();
+    let error = ApiError::of_code(text(code), text(message));
+    match param.is_empty() {
+        true => error,
+        false => error.param(text(param)),
+    }
+}
+
 /// The body of a request that is read here, not passed on: without a mark of the byte order, and
 /// with half surrogates replaced. What is well-formed is not copied.
 pub fn readable(body: &Bytes) -> Bytes {

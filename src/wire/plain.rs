@@ -4,10 +4,17 @@
 use bytes::{Bytes, BytesMut};
 
 use super::FrameEncoder;
-use crate::frame::{ApprovalRequired, Escaped, Frame, StopReason};
+use crate::frame::{ApprovalRequired, Escaped, Frame, StopReason, citation};
 
 /// Between what was said in two steps; escaped.
 const PARAGRAPH: &[u8] = b"\\n\\n";
+const PARAGRAPH_CHARS: i64 = 2;
+
+/// A citation in a text that begins `by` characters later.
+fn cited(of: &Bytes, by: i64) -> Frame {
+    let moved = serde_json::from_slice(of).map(|of| citation::shifted(of, by).to_string());
+    Frame::Cited(moved.map_or_else(|_| of.clone(), Bytes::from))
+}
 
 /// Turns the frames of a run into those of one answer.
 pub struct Plain {
@@ -16,6 +23,8 @@ pub struct Plain {
     own_tools: bool,
     said: bool,
     paragraph_due: bool,
+    /// The step's text began with a paragraph.
+    has_paragraph: bool,
     calls: u32,
 }
 
@@ -27,6 +36,7 @@ impl Plain {
             own_tools,
             said: false,
             paragraph_due: false,
+            has_paragraph: false,
             calls: 0,
         }
     }
@@ -39,10 +49,12 @@ impl Plain {
         match frame {
             Frame::ModelStarted { .. } => {
                 self.paragraph_due = self.said;
+                self.has_paragraph = false;
                 hand_on(frame);
             }
             Frame::Text(_) => {
                 if std::mem::take(&mut self.paragraph_due) {
+                    self.has_paragraph = true;
                     hand_on(&Frame::Text(Escaped::from_valid(Bytes::from_static(
                         PARAGRAPH,
                     ))));
@@ -50,6 +62,7 @@ impl Plain {
                 self.said = true;
                 hand_on(frame);
             }
+            Frame::Cited(of) if self.has_paragraph => hand_on(&cited(of, PARAGRAPH_CHARS)),
             Frame::ToolStarted { .. } | Frame::ToolArgs { .. } | Frame::ToolDone { .. } => {}
             Frame::ToolExecuting(_) | Frame::ToolCompleted(_) => {}
             Frame::ApprovalRequired(asked) => {
@@ -83,14 +96,45 @@ impl Plain {
 
 /// An encoder of one answer that a run of several steps goes to.
 pub struct PlainEncoder<E> {
-    pub plain: Plain,
-    pub inner: E,
+    plain: Plain,
+    inner: E,
+    /// Characters that were said, and those of the steps before this one.
+    chars: u64,
+    before: u64,
+}
+
+impl<E> PlainEncoder<E> {
+    /// Hands on to `inner`.
+    pub fn new(plain: Plain, inner: E) -> Self {
+        Self {
+            plain,
+            inner,
+            chars: 0,
+            before: 0,
+        }
+    }
 }
 
 impl<E: FrameEncoder> FrameEncoder for PlainEncoder<E> {
     fn frame(&mut self, frame: &Frame, buf: &mut BytesMut) {
-        let inner = &mut self.inner;
-        self.plain.say(frame, |frame| inner.frame(frame, buf));
+        let Self {
+            plain,
+            inner,
+            chars,
+            before,
+        } = self;
+        plain.say(frame, |frame| {
+            match frame {
+                Frame::Text(text) => *chars += text.chars(),
+                Frame::ModelStarted { .. } => *before = *chars,
+                Frame::Cited(of) => {
+                    let by = i64::try_from(*before).unwrap_or_default();
+                    return inner.frame(&cited(of, by), buf);
+                }
+                _ => {}
+            }
+            inner.frame(frame, buf);
+        });
     }
 
     fn written(&self) -> u64 {

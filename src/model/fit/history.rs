@@ -132,6 +132,8 @@ fn speak_before_calling(turn: &mut Turn) {
 fn proper(part: Part) -> Option<Part> {
     match part {
         Part::Text { text } | Part::Refusal { text } if text.trim().is_empty() => None,
+        // It was for the reader.
+        Part::Citation { .. } => None,
         Part::ToolResult {
             tool_call_id,
             content,

@@ -268,7 +268,7 @@ fn block(part: &Part) -> Result<Option<Value>, ModelError> {
         Part::Image { source: from, .. } => json!({ "type": "image", "source": source(from) }),
         // Who speaks is only told in words here.
         Part::Name { name } => json!({ "type": "text", "text": format!("{name}:") }),
-        Part::CacheHere { .. } => return Ok(None),
+        Part::CacheHere { .. } | Part::Citation { .. } => return Ok(None),
         Part::File { source: from, name } => {
             let mut block = json!({ "type": "document", "source": document(from)? });
             if let Some(name) = name {

@@ -184,7 +184,7 @@ fn contents(request: &ModelRequest) -> Result<Vec<Value>, ModelError> {
                 Part::Text { text } | Part::Refusal { text } => json!({ "text": text }),
                 // Who speaks is only told in words here.
                 Part::Name { name } => json!({ "text": format!("{name}:") }),
-                Part::CacheHere { .. } => continue,
+                Part::CacheHere { .. } | Part::Citation { .. } => continue,
                 Part::Image { source, .. } => data_part(source),
                 Part::File { source, name } => {
                     if let Some(name) = name {

@@ -5,6 +5,7 @@
 //! request and error of `model`, and `config` for the wire's name.
 
 mod anthropic;
+mod cited;
 mod gemini;
 mod openai_chat;
 mod openai_responses;
@@ -68,6 +69,8 @@ pub trait StreamDecoder: Send {
     fn may_repeat(&self) -> bool {
         true
     }
+    /// Takes note of a frame whose event was not handed over, as it only repeated another's shape.
+    fn repeated(&mut self, _frame: &Frame) {}
     /// Whether the answer's last event has been seen, so that nothing needs waiting for.
     fn is_done(&self) -> bool;
     /// Called at the end of the body or after its last event: an answer that did not finish is [`ModelError::Cut`].

@@ -266,7 +266,12 @@ fn is_video(source: &Source) -> bool {
 }
 
 fn content(parts: &[Part]) -> Result<Value, ModelError> {
-    let is_mark = |part: &&Part| matches!(part, Part::CacheHere { .. } | Part::Name { .. });
+    let is_mark = |part: &&Part| {
+        matches!(
+            part,
+            Part::CacheHere { .. } | Part::Name { .. } | Part::Citation { .. }
+        )
+    };
     let mut said = parts.iter().filter(|part| !is_mark(part));
     if let (Some(Part::Text { text }), None) = (said.next(), said.next()) {
         return Ok(json!(text));
@@ -310,7 +315,7 @@ fn content(parts: &[Part]) -> Result<Value, ModelError> {
                 json!({ "type": "input_audio", "input_audio": { "data": data, "format": format } })
             }
             Part::ToolCall { .. } | Part::ToolResult { .. } | Part::Reasoning { .. } => continue,
-            Part::Name { .. } | Part::CacheHere { .. } => continue,
+            Part::Name { .. } | Part::CacheHere { .. } | Part::Citation { .. } => continue,
         });
     }
     Ok(Value::Array(content))

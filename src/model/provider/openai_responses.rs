@@ -171,6 +171,7 @@ fn input(request: &ModelRequest) -> Result<Vec<Value>, ModelError> {
                 | Part::File { .. }
                 | Part::Audio { .. }
                 | Part::Name { .. }
+                | Part::Citation { .. }
                 | Part::CacheHere { .. } => continue,
                 Part::ToolCall {
                     id,
@@ -262,6 +263,7 @@ fn content_part(part: &Part, text_type: &str) -> Result<Option<Value>, ModelErro
         Part::ToolCall { .. }
         | Part::ToolResult { .. }
         | Part::Reasoning { .. }
+        | Part::Citation { .. }
         | Part::CacheHere { .. } => return Ok(None),
     }))
 }

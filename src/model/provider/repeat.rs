@@ -66,6 +66,7 @@ impl<D: StreamDecoder> StreamDecoder for Repeating<D> {
         if let Some(shape) = &self.last {
             if let Some(frame) = shape.frame_of(&event.data) {
                 self.misses = 0;
+                self.decoder.repeated(&frame);
                 out.push(frame);
                 return Ok(());
             }
@@ -274,6 +275,10 @@ mod tests {
 
         fn may_repeat(&self) -> bool {
             self.inner.may_repeat()
+        }
+
+        fn repeated(&mut self, frame: &Frame) {
+            self.inner.repeated(frame);
         }
 
         fn is_done(&self) -> bool {

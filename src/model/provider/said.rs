@@ -5,7 +5,7 @@ use bytes::Bytes;
 use serde_json::Value;
 use serde_json::value::RawValue;
 
-use super::text_of;
+use super::{cited, text_of};
 use crate::frame::{Escaped, Frame};
 use crate::lenient::{Half, half_at, well_formed};
 use crate::model::error::ModelError;
@@ -142,7 +142,10 @@ impl Speech {
             | "url_citation"
             | "reasoning.encrypted"
             | "redacted_thinking" => {
-                self.pass_over(kind);
+                match cited::frame(part.clone()) {
+                    Some(citation) => out.push(citation),
+                    None => self.pass_over(kind),
+                }
                 return Ok(());
             }
             _ => voice,

@@ -6,12 +6,12 @@ use serde_json::{Value, json};
 use super::custom::CustomTools;
 use super::{finish_reason, usage_out};
 use crate::error::ApiError;
-use crate::frame::{Escaped, Frame, StopReason, Usage};
+use crate::frame::{Escaped, Frame, StopReason, Usage, citation};
 use crate::model::Part;
 use crate::run::Collected;
 use crate::sse;
 use crate::wire::responses::tools::input_of;
-use crate::wire::{AnswerEncoder, FrameEncoder};
+use crate::wire::{AnswerEncoder, FrameEncoder, failure};
 
 /// Writes one streamed answer. Everything that every chunk repeats is made once.
 pub struct StreamEncoder {
@@ -148,6 +148,12 @@ impl FrameEncoder for StreamEncoder {
                 self.delta(buf, &[b"\"reasoning_content\":\"", text.as_bytes(), b"\""]);
             }
             Frame::Refusal(text) => self.delta(buf, &[b"\"refusal\":\"", text.as_bytes(), b"\""]),
+            Frame::Cited(citation) => {
+                if let Some(annotation) = annotation(serde_json::from_slice(citation).ok()) {
+                    let annotations = json!([annotation]).to_string();
+                    self.delta(buf, &[b"\"annotations\":", annotations.as_bytes()]);
+                }
+            }
             Frame::ToolStarted { index: 0, name, .. } if self.has_functions => {
                 let name = String::from_utf8_lossy(name);
                 let call = json!({ "name": name, "arguments": "" }).to_string();
@@ -197,10 +203,11 @@ impl FrameEncoder for StreamEncoder {
                 self.delta(buf, &[b"\"tool_calls\":", call.as_bytes()]);
             }
             Frame::RunCompleted { stop, usage, .. } => self.finish(*stop, usage, buf),
-            Frame::RunFailed { code, message } => {
-                let text = |b: &Bytes| String::from_utf8_lossy(b).into_owned();
-                self.fail(&ApiError::of_code(text(code), text(message)), buf);
-            }
+            Frame::RunFailed {
+                code,
+                message,
+                param,
+            } => self.fail(&failure(code, message, param), buf),
             Frame::RunCancelled { reason } => {
                 let reason = String::from_utf8_lossy(reason).into_owned();
                 let message = if reason.is_empty() {
@@ -270,6 +277,15 @@ pub fn write_error(error: &ApiError, buf: &mut BytesMut) {
     buf.put_slice(DONE);
 }
 
+/// A citation as this wire has it, which knows those of pages alone; others are left out.
+fn annotation(citation: Option<Value>) -> Option<Value> {
+    let Value::Object(mut citation) = citation? else {
+        return None;
+    };
+    let kind = citation.remove("type")?;
+    (kind == "url_citation").then(|| json!({ "type": kind, "url_citation": citation }))
+}
+
 fn finish(stop: StopReason, has_functions: bool) -> &'static str {
     match finish_reason(stop) {
         "tool_calls" if has_functions => "function_call",
@@ -302,8 +318,18 @@ pub fn full_answer(id: &str, created: i64, model: &str, answer: &Collected) -> V
     let calls = answer.tool_calls();
     let mut reasoning = String::new();
     let mut refusal = None;
+    let mut annotations = Vec::new();
+    // Characters of the texts, and of those before the last.
+    let (mut chars, mut before) = (0, 0);
     for part in &answer.parts {
         match part {
+            Part::Text { text } => {
+                before = chars;
+                chars += i64::try_from(text.chars().count()).unwrap_or_default();
+            }
+            Part::Citation { of } => {
+                annotations.extend(annotation(Some(citation::shifted(of.clone(), before))));
+            }
             Part::Reasoning { text, .. } => reasoning.push_str(text),
             Part::Refusal { text } => refusal = Some(text),
             _ => {}
@@ -313,7 +339,7 @@ pub fn full_answer(id: &str, created: i64, model: &str, answer: &Collected) -> V
         "role": "assistant",
         "content": if text.is_empty() && !calls.is_empty() { Value::Null } else { json!(text) },
         "refusal": refusal,
-        "annotations": [],
+        "annotations": annotations,
     });
     if !reasoning.is_empty() {
         message["reasoning_content"] = json!(reasoning);

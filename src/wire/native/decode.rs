@@ -8,7 +8,7 @@ use crate::ids;
 use crate::json::Object;
 use crate::lenient::given;
 use crate::model::{Part, ResponseFormat, Role, Source, Turn};
-use crate::run::{INCLUDE_REASONING, INCLUDE_TOOL_ARGS};
+use crate::run::{INCLUDE_CITATIONS, INCLUDE_REASONING, INCLUDE_TOOL_ARGS};
 use crate::wire::chat::decode::decode_format;
 
 /// The body, as sent.
@@ -119,6 +119,7 @@ pub fn decode(body: RunIn) -> Result<RunInput, ApiError> {
         include_mask |= match name.as_str() {
             "reasoning" => INCLUDE_REASONING,
             "tool_args" => INCLUDE_TOOL_ARGS,
+            "citations" => INCLUDE_CITATIONS,
             other => {
                 return Err(ApiError::invalid(
                     format!("stream_options.include[{at}]"),

@@ -4,7 +4,7 @@
 use bytes::{BufMut, BytesMut};
 
 use crate::frame::{ApprovalRequired, Escaped, Frame, Usage};
-use crate::run::{INCLUDE_REASONING, INCLUDE_TOOL_ARGS};
+use crate::run::{INCLUDE_CITATIONS, INCLUDE_REASONING, INCLUDE_TOOL_ARGS};
 use crate::sse;
 use crate::wire::FrameEncoder;
 
@@ -83,6 +83,9 @@ impl FrameEncoder for Encoder {
                 "reasoning.delta",
                 &[b",\"delta\":\"", delta.as_bytes(), b"\""],
             ),
+            Frame::Cited(citation) if self.include_mask & INCLUDE_CITATIONS != 0 => {
+                self.event(buf, "message.citation", &[b",\"citation\":", citation]);
+            }
             Frame::ModelStarted { .. } => self.call_ids.clear(),
             Frame::ToolStarted { id, .. } => self.call_ids.push(text(id)),
             Frame::ToolArgs { index, delta } if self.include_mask & INCLUDE_TOOL_ARGS != 0 => {
@@ -182,17 +185,24 @@ impl FrameEncoder for Encoder {
                     if warnings.is_empty() { b"[]" } else { warnings },
                 ],
             ),
-            Frame::RunFailed { code, message } => self.event(
-                buf,
-                "run.failed",
-                &[
+            Frame::RunFailed {
+                code,
+                message,
+                param,
+            } => {
+                let (message, code, param) = (text(message), text(code), text(param));
+                let mut parts: Vec<&[u8]> = vec![
                     b",\"error\":\"",
-                    text(message).as_bytes(),
+                    message.as_bytes(),
                     b"\",\"code\":\"",
-                    text(code).as_bytes(),
+                    code.as_bytes(),
                     b"\"",
-                ],
-            ),
+                ];
+                if !param.is_empty() {
+                    parts.extend([b",\"param\":\"" as &[u8], param.as_bytes(), b"\""]);
+                }
+                self.event(buf, "run.failed", &parts);
+            }
             Frame::RunCancelled { reason } if reason.is_empty() => {
                 self.event(buf, "run.cancelled", &[]);
             }

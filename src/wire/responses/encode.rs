@@ -9,16 +9,19 @@ use serde_json::{Value, json};
 use super::items::{self, Numbering, OwnCall};
 use super::object::{Head, Status};
 use crate::error::ApiError;
-use crate::frame::{Escaped, Frame, Signer, StopReason, Usage};
+use crate::frame::{Escaped, Frame, Signer, StopReason, Usage, citation};
 use crate::model::Signature;
 use crate::sse;
-use crate::wire::{AnswerEncoder, FrameEncoder};
+use crate::wire::{AnswerEncoder, FrameEncoder, failure};
+
+const ANNOTATION_ADDED: &str = "response.output_text.annotation.added";
 
 /// A piece of a message that is under way.
 struct OpenPart {
     is_refusal: bool,
     /// Escaped.
     text: Vec<u8>,
+    annotations: Vec<Value>,
     /// What each of its deltas begins with.
     head: Bytes,
 }
@@ -77,6 +80,12 @@ pub struct StreamEncoder {
     own_calls: HashMap<Bytes, (String, usize, OwnCall)>,
     /// `mcp_list_tools` items that the answer begins with, without their ids.
     listed: Vec<Value>,
+    /// Characters of the model's answer before its last text, and of that, once it is complete.
+    chars: [usize; 2],
+    /// What came before the text that it is for.
+    early: Vec<Value>,
+    /// Where the items of the model's answer begin.
+    answered_from: usize,
 }
 
 fn plain(escaped: &[u8]) -> String {
@@ -121,6 +130,9 @@ impl StreamEncoder {
             own_tools_of: None,
             own_calls: HashMap::new(),
             listed: Vec::new(),
+            chars: [0; 2],
+            early: Vec::new(),
+            answered_from: 0,
         }
     }
 
@@ -312,15 +324,69 @@ impl StreamEncoder {
             false => ("response.output_text.delta", "\"logprobs\":[],"),
         };
         let members = format!("\"content_index\":{content_index},{members}");
-        let part = content_part(is_refusal, "");
+        let part = content_part(is_refusal, "", Vec::new());
         let added = json!({ "item_id": message.id, "output_index": message.output_index,
             "content_index": content_index, "part": part });
         message.part = Some(OpenPart {
             is_refusal,
             text: Vec::with_capacity(1024),
+            annotations: Vec::new(),
             head: delta_head(kind, &message.id, message.output_index, &members),
         });
         self.event(buf, "response.content_part.added", added);
+        if !is_refusal {
+            let [before, last] = self.chars;
+            self.chars = [before + last, 0];
+            for citation in std::mem::take(&mut self.early) {
+                self.cite(citation, buf);
+            }
+        }
+    }
+
+    /// Places are told in the answer's text, and given in the part's.
+    fn cite(&mut self, citation: Value, buf: &mut BytesMut) {
+        let before = i64::try_from(self.chars[0]).unwrap_or_default();
+        let annotation = citation::shifted(citation.clone(), -before);
+        if let Open::Message(OpenMessage {
+            id,
+            output_index,
+            content,
+            part: Some(part),
+        }) = &mut self.open
+            && !part.is_refusal
+        {
+            let mut added = json!({ "item_id": id, "output_index": output_index,
+                "content_index": content.len(), "annotation_index": part.annotations.len() });
+            part.annotations.push(annotation.clone());
+            added["annotation"] = annotation;
+            self.event(buf, ANNOTATION_ADDED, added);
+            return;
+        }
+        // The text that it came too late for.
+        let told = match &mut self.open {
+            Open::Message(message) => {
+                let place = json!({ "item_id": message.id, "output_index": message.output_index });
+                annotate(&mut message.content, &annotation).map(|added| (place, added))
+            }
+            _ => None,
+        };
+        let told = told.or_else(|| {
+            let begun = self.answered_from.min(self.output.len());
+            let items = self.output.iter_mut().enumerate().skip(begun).rev();
+            items.into_iter().find_map(|(at, item)| {
+                let place = json!({ "item_id": item["id"], "output_index": at });
+                let content = item.get_mut("content")?.as_array_mut()?;
+                annotate(content, &annotation).map(|added| (place, added))
+            })
+        });
+        match told {
+            Some((place, mut added)) => {
+                added["item_id"] = place["item_id"].clone();
+                added["output_index"] = place["output_index"].clone();
+                self.event(buf, ANNOTATION_ADDED, added);
+            }
+            None => self.early.push(citation),
+        }
     }
 
     fn close_part(&mut self, buf: &mut BytesMut) {
@@ -333,8 +399,11 @@ impl StreamEncoder {
         let text = plain(&part.text);
         let place = json!({ "item_id": message.id, "output_index": message.output_index,
             "content_index": message.content.len() });
-        let whole = content_part(part.is_refusal, &text);
+        let whole = content_part(part.is_refusal, &text, part.annotations);
         message.content.push(whole.clone());
+        if !part.is_refusal {
+            self.chars[1] = text.chars().count();
+        }
         let mut done = place.clone();
         let kind = match part.is_refusal {
             true => {
@@ -578,6 +647,14 @@ impl FrameEncoder for StreamEncoder {
                 self.begin(buf);
                 self.close_all(buf);
                 self.calls.clear();
+                self.chars = [0; 2];
+                self.early.clear();
+                self.answered_from = self.output.len();
+            }
+            Frame::Cited(citation) => {
+                if let Ok(citation) = serde_json::from_slice(citation) {
+                    self.cite(citation, buf);
+                }
             }
             Frame::Text(text) => self.text(text, false, buf),
             Frame::Refusal(text) => self.text(text, true, buf),
@@ -598,9 +675,11 @@ impl FrameEncoder for StreamEncoder {
             }
             Frame::ToolDone { index, .. } => self.call_done(*index as usize, buf),
             Frame::RunCompleted { stop, usage, .. } => self.finish(*stop, usage, buf),
-            Frame::RunFailed { code, message } => {
-                self.fail(&ApiError::of_code(text_of(code), text_of(message)), buf);
-            }
+            Frame::RunFailed {
+                code,
+                message,
+                param,
+            } => self.fail(&failure(code, message, param), buf),
             Frame::RunCancelled { reason } => {
                 let reason = match reason.is_empty() {
                     true => "the response was cancelled".to_owned(),
@@ -635,11 +714,26 @@ impl AnswerEncoder for StreamEncoder {
     }
 }
 
-fn content_part(is_refusal: bool, text: &str) -> Value {
+fn content_part(is_refusal: bool, text: &str, annotations: Vec<Value>) -> Value {
     match is_refusal {
         true => json!({ "type": "refusal", "refusal": text }),
-        false => json!({ "type": "output_text", "text": text, "annotations": [], "logprobs": [] }),
+        false => json!({ "type": "output_text", "text": text, "annotations": annotations,
+            "logprobs": [] }),
     }
+}
+
+/// Adds an annotation to the last text of a content, if it has one; gives what its event tells.
+fn annotate(content: &mut [Value], annotation: &Value) -> Option<Value> {
+    let (at, annotations) = content
+        .iter_mut()
+        .enumerate()
+        .rev()
+        .find_map(|(at, part)| Some((at, part.get_mut("annotations")?.as_array_mut()?)))?;
+    annotations.push(annotation.clone());
+    Some(
+        json!({ "content_index": at, "annotation_index": annotations.len() - 1,
+        "annotation": annotation }),
+    )
 }
 
 #[cfg(test)]
@@ -659,6 +753,11 @@ mod tests {
             index,
             id: id.into(),
             name: "f".into(),
+        };
+        let cited = |from: u64, to: u64| {
+            let of = json!({ "type": "url_citation", "url": "https://x.example", "title": "",
+                "start_index": from, "end_index": to });
+            Frame::Cited(Bytes::from(of.to_string()))
         };
         let done = |index| Frame::ToolDone {
             index,
@@ -680,7 +779,9 @@ mod tests {
                 signature: Bytes::from_static(b"sig"),
                 redacted: false,
             },
+            cited(0, 3),
             Frame::Text(text("Let \"me\"")),
+            cited(4, 8),
             Frame::Text(text(" see")),
             call(0, "c1"),
             args(0, "{\"a\":"),
@@ -688,7 +789,9 @@ mod tests {
             args(0, "1}"),
             done(0),
             done(1),
+            cited(1, 2),
             Frame::Text(text("So")),
+            cited(12, 14),
             Frame::RunCompleted {
                 stop: StopReason::ToolCalls,
                 usage: Usage {

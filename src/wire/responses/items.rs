@@ -12,6 +12,7 @@ use serde_json::{Map, Value, json};
 use utoipa::ToSchema;
 
 use super::tools::{Shapes, arguments_of, joined_name};
+use crate::frame::citation;
 use crate::ids;
 use crate::model::{
     Part, Role, Signature, Source, Turn, arguments_object, joined_text, shown_text,
@@ -155,6 +156,15 @@ impl Numbering {
         for turn in turns {
             let mut content: Vec<Value> = Vec::new();
             for part in &turn.parts {
+                if let Part::Citation { of } = part {
+                    let last = content
+                        .last_mut()
+                        .and_then(|part| part.get_mut("annotations"));
+                    if let Some(Value::Array(annotations)) = last {
+                        annotations.push(of.clone());
+                    }
+                    continue;
+                }
                 if turn.role != Role::Tool
                     && let Some(part) = content_part(part, turn.role)
                 {
@@ -536,6 +546,9 @@ pub fn parts_of(content: &Value) -> Result<Vec<Part>, String> {
             for part in parts.iter().filter(|part| !part.is_null()) {
                 decoded.push(part_of(part)?);
                 decoded.extend(cache_mark(part));
+                let annotations = part["annotations"].as_array().into_iter().flatten();
+                let cited = annotations.cloned().filter_map(citation::shaped);
+                decoded.extend(cited.map(|of| Part::Citation { of }));
             }
             Ok(decoded)
         }
@@ -614,7 +627,9 @@ mod tests {
             { "type": "message", "role": "user", "content": "Hi" },
             { "type": "reasoning", "summary": [{ "type": "summary_text", "text": "Hm" }],
               "encrypted_content": seal_signature(&signature) },
-            { "role": "assistant", "content": [{ "type": "output_text", "text": "Wait" }] },
+            { "role": "assistant", "content": [{ "type": "output_text", "text": "Wait",
+              "annotations": [{ "type": "file_citation", "file_id": "f", "index": 3,
+                "filename": "a.md" }] }] },
             { "type": "function_call", "call_id": "c1", "name": "f", "arguments": "{}" },
             { "type": "function_call_output", "call_id": "c1", "output": "42" },
             { "type": "function_call_output", "call_id": "c2",
@@ -643,7 +658,10 @@ mod tests {
         );
         assert_eq!(place_of(&items[3].id), Some(("B", 2)));
         assert_eq!(items[5].members["output"], "43");
-        assert_eq!(items[2].to_value()["content"][0]["annotations"], json!([]));
+        assert_eq!(
+            items[2].to_value()["content"][0]["annotations"],
+            given[2]["content"][0]["annotations"]
+        );
     }
 
     #[test]

@@ -6,9 +6,9 @@ use serde_json::{Value, json};
 
 use crate::error::ApiError;
 use crate::frame::{Escaped, Frame, StopReason};
-use crate::model::arguments_object;
+use crate::model::{arguments_object, type_of};
 use crate::sse;
-use crate::wire::FrameEncoder;
+use crate::wire::{FrameEncoder, failure};
 
 const DONE: &[u8] = b"data: [DONE]\n\n";
 
@@ -52,6 +52,8 @@ pub struct Encoder {
     in_step: bool,
     /// Of the step under way, by their index in it.
     calls: Vec<Call>,
+    /// Sources that were told, each once.
+    sources: Vec<String>,
     written: u64,
 }
 
@@ -101,6 +103,7 @@ impl Encoder {
             pieces: 0,
             in_step: false,
             calls: Vec::new(),
+            sources: Vec::new(),
             written: 0,
         }
     }
@@ -167,6 +170,35 @@ impl Encoder {
         self.part(buf, &part);
     }
 
+    /// The wire tells where an answer is from, not which piece of it.
+    fn source(&mut self, citation: &Bytes, buf: &mut BytesMut) {
+        let citation: Value = serde_json::from_slice(citation).unwrap_or_default();
+        let said = |name: &str| citation[name].as_str().filter(|text| !text.is_empty());
+        let (source, mut part) = match said("url") {
+            Some(url) => (url, json!({ "type": "source-url", "url": url })),
+            None => {
+                let name = said("filename").or(said("title")).or(said("file_id"));
+                let name = name.unwrap_or("document");
+                let media_type = type_of(name).unwrap_or("application/octet-stream");
+                let mut part = json!({ "type": "source-document", "mediaType": media_type,
+                    "title": name });
+                if let Some(filename) = said("filename") {
+                    part["filename"] = json!(filename);
+                }
+                (said("file_id").unwrap_or(name), part)
+            }
+        };
+        if self.sources.iter().any(|told| told == source) {
+            return;
+        }
+        part["sourceId"] = json!(format!("source-{}", self.sources.len()));
+        self.sources.push(source.to_owned());
+        if let (Some(_), Some(title)) = (said("url"), said("title")) {
+            part["title"] = json!(title);
+        }
+        self.part(buf, &part);
+    }
+
     fn end(&mut self, last: &Value, buf: &mut BytesMut) {
         self.close_step(buf);
         self.part(buf, last);
@@ -191,6 +223,7 @@ impl FrameEncoder for Encoder {
             // There is no part for a refusal; it is what the assistant says.
             Frame::Text(text) | Frame::Refusal(text) => self.piece(Kind::Text, text, buf),
             Frame::Reasoning(text) => self.piece(Kind::Reasoning, text, buf),
+            Frame::Cited(citation) => self.source(citation, buf),
             Frame::ReasoningDone { .. } => self.close(buf),
             Frame::ToolStarted { id, name, .. } => {
                 self.close(buf);
@@ -248,9 +281,15 @@ impl FrameEncoder for Encoder {
                     buf,
                 );
             }
-            Frame::RunFailed { message, .. } => {
-                let error = json!({ "type": "error", "errorText": text_of(message) });
-                self.end(&error, buf);
+            Frame::RunFailed {
+                code,
+                message,
+                param,
+            } => {
+                self.close_step(buf);
+                let error = failure(code, message, param);
+                self.part(buf, &told_error(&error));
+                self.end(&error_part(&error), buf);
             }
             Frame::RunCancelled { .. } => self.end(&json!({ "type": "abort" }), buf),
             _ => {}
@@ -262,9 +301,21 @@ impl FrameEncoder for Encoder {
     }
 }
 
+/// The wire's own part has no place for more than a text.
+fn error_part(error: &ApiError) -> Value {
+    json!({ "type": "error", "errorText": error.message })
+}
+
+/// What a program needs of an error, which clients see as it passes and do not keep.
+fn told_error(error: &ApiError) -> Value {
+    json!({ "type": "data-error", "transient": true, "data": {
+        "code": error.code, "param": error.param, "message": error.message } })
+}
+
 /// What ends a stream in which nothing has been said with an error.
 pub fn write_error(error: &ApiError, buf: &mut BytesMut) {
-    let part = json!({ "type": "error", "errorText": error.message });
-    sse::write_event(buf, None, None, &[part.to_string().as_bytes()]);
+    for part in [told_error(error), error_part(error)] {
+        sse::write_event(buf, None, None, &[part.to_string().as_bytes()]);
+    }
     buf.put_slice(DONE);
 }

@@ -6,7 +6,7 @@ use std::sync::LazyLock;
 use serde::Deserialize;
 use serde_json::{Map, Value, json};
 
-use super::seen::Seen;
+use super::seen::{Seen, Shows};
 
 /// Who asks. The first two name a model, the others a smith.
 pub const CLIENTS: [&str; 6] = [
@@ -124,6 +124,8 @@ pub struct Sees {
     finish: Option<String>,
     #[serde(default)]
     usage: BTreeMap<String, u64>,
+    #[serde(default)]
+    cites: Vec<(String, u64, u64)>,
     pub error: Option<SeesError>,
 }
 
@@ -302,7 +304,7 @@ impl Case {
                 body
             }
             "native" => json!({ "input": [{ "role": "user", "content": text }],
-                "stream_options": { "include": ["reasoning", "tool_args"] } }),
+                "stream_options": { "include": ["reasoning", "tool_args", "citations"] } }),
             _ => json!({ "id": format!("c-{}", self.name), "messages": [
                 { "id": "1", "role": "user", "parts": [{ "type": "text", "text": text }] }] }),
         }
@@ -347,6 +349,25 @@ impl Stream {
 }
 
 impl Sees {
+    /// What a client can see of the sources.
+    fn cites_of(&self, shows: Shows) -> Vec<(String, u64, u64)> {
+        let is_page = |cite: &&(String, u64, u64)| cite.0.contains("://");
+        match shows {
+            Shows::All => self.cites.clone(),
+            Shows::Pages => self.cites.iter().filter(is_page).cloned().collect(),
+            Shows::Nothing => Vec::new(),
+            Shows::Sources => {
+                let mut once: Vec<(String, u64, u64)> = Vec::new();
+                for (source, ..) in &self.cites {
+                    if !once.iter().any(|told| told.0 == *source) {
+                        once.push((source.clone(), 0, 0));
+                    }
+                }
+                once
+            }
+        }
+    }
+
     /// Holds what a client saw against the case. `status`: whether there was a real answer.
     pub fn check(&self, seen: &Seen, status: bool, about: &str) {
         match (&self.error, &seen.error) {
@@ -401,6 +422,7 @@ impl Sees {
             .map(|call| (call.name.as_str(), call.arguments.clone()))
             .collect();
         assert_eq!(calls, expected, "{about}: calls");
+        assert_eq!(seen.cites, self.cites_of(seen.shows), "{about}: {seen:?}");
         if let Some(finish) = &self.finish
             && let Some(seen) = &seen.finish
         {

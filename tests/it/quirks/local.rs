@@ -14,7 +14,7 @@ use smithgate::wire::{AnswerEncoder, FrameEncoder, Gate, chat, native, responses
 
 use super::case::{self, Case};
 use super::is_forwarded;
-use super::seen::Seen;
+use super::seen::{Seen, cited};
 use crate::support::WIRES;
 
 const LIMIT: usize = 1 << 20;
@@ -65,14 +65,23 @@ fn kept(frames: &[Frame], error: Option<ModelError>) -> Seen {
         return seen;
     }
     let answer = collector.finish();
+    let mut before = 0;
     for part in &answer.parts {
         match part {
-            Part::Text { text } => seen.text += text,
+            Part::Text { text } => {
+                before = seen.text.chars().count() as u64;
+                seen.text += text;
+            }
             Part::Reasoning { text, .. } => seen.reasoning += text,
             Part::Refusal { text } => seen.refusal += text,
             Part::ToolCall {
                 name, arguments, ..
             } => seen.calls.push((name.clone(), arguments.clone())),
+            Part::Citation { of } => {
+                let (source, from, to) = cited(of);
+                let by = if to > 0 { before } else { 0 };
+                seen.cites.push((source, from + by, to + by));
+            }
             other => panic!("no model says {other:?}"),
         }
     }

@@ -18,7 +18,22 @@ pub struct Seen {
     /// `None` where the wire does not tell.
     pub finish: Option<String>,
     pub usage: Option<BTreeMap<String, u64>>,
+    /// URLs or names of sources, and the characters that they are for.
+    pub cites: Vec<(String, u64, u64)>,
+    pub shows: Shows,
     pub error: Option<Value>,
+}
+
+/// What a wire has a place for of what an answer rests on.
+#[derive(Debug, Default, PartialEq, Clone, Copy)]
+pub enum Shows {
+    #[default]
+    All,
+    /// Those with a URL.
+    Pages,
+    /// Each source once.
+    Sources,
+    Nothing,
 }
 
 fn text_of(value: &Value) -> &str {
@@ -55,6 +70,33 @@ fn events(body: &str, about: &str) -> Vec<Value> {
         events.push(event);
     }
     events
+}
+
+/// A citation in the form of Responses.
+pub fn cited(of: &Value) -> (String, u64, u64) {
+    let source = ["url", "filename", "file_id"]
+        .iter()
+        .map(|name| text_of(&of[*name]));
+    let source = source.into_iter().find(|text| !text.is_empty());
+    let at = |name: &str| of[name].as_u64().unwrap_or_default();
+    (
+        source.unwrap_or_default().to_owned(),
+        at("start_index"),
+        at("end_index"),
+    )
+}
+
+/// The list of Chat Completions.
+fn annotations(list: &Value) -> impl Iterator<Item = (String, u64, u64)> {
+    let list = list.as_array().into_iter().flatten();
+    list.map(|annotation| {
+        let of = &annotation["url_citation"];
+        assert!(
+            of["start_index"].is_u64() && of["title"].is_string(),
+            "{annotation}"
+        );
+        cited(of)
+    })
 }
 
 impl Seen {
@@ -109,6 +151,8 @@ impl Seen {
         }
         let choice = &whole["choices"][0];
         let message = &choice["message"];
+        self.shows = Shows::Pages;
+        self.cites = annotations(&message["annotations"]).collect();
         self.text = text_of(&message["content"]).to_owned();
         self.reasoning = text_of(&message["reasoning_content"]).to_owned();
         self.refusal = text_of(&message["refusal"]).to_owned();
@@ -126,7 +170,10 @@ impl Seen {
     }
 
     fn chat_stream(&mut self, events: &[Value]) {
+        self.shows = Shows::Pages;
         for event in events {
+            let told = &event["choices"][0]["delta"]["annotations"];
+            self.cites.extend(annotations(told));
             if event["error"].is_object() {
                 self.error = Some(event["error"].clone());
             }
@@ -160,7 +207,13 @@ impl Seen {
             match text_of(&item["type"]) {
                 "message" => {
                     for part in item["content"].as_array().into_iter().flatten() {
+                        let before = self.text.chars().count() as u64;
                         self.text += text_of(&part["text"]);
+                        for of in part["annotations"].as_array().into_iter().flatten() {
+                            let (source, from, to) = cited(of);
+                            let by = if to > 0 { before } else { 0 };
+                            self.cites.push((source, from + by, to + by));
+                        }
                         self.refusal += text_of(&part["refusal"]);
                     }
                 }
@@ -205,6 +258,10 @@ impl Seen {
             let delta = text_of(&event["delta"]);
             match text_of(&event["type"]) {
                 "response.output_text.delta" => deltas.text += delta,
+                "response.output_text.annotation.added" => {
+                    assert!(event["annotation_index"].is_u64(), "{about}: {event}");
+                    deltas.cites.push(cited(&event["annotation"]));
+                }
                 "response.refusal.delta" => deltas.refusal += delta,
                 "response.reasoning_summary_text.delta" | "response.reasoning_text.delta" => {
                     deltas.reasoning += delta;
@@ -245,6 +302,7 @@ impl Seen {
                     seen.reasoning.clone(),
                     seen.refusal.clone(),
                     seen.calls.clone(),
+                    seen.cites.len(),
                 )
             };
             assert_eq!(
@@ -258,6 +316,7 @@ impl Seen {
     fn run(&mut self, run: &Value) {
         self.text = text_of(&run["output"]["content"]).to_owned();
         self.hides_reasoning = true;
+        self.shows = Shows::Nothing;
         if run["error"].is_object() {
             self.error = Some(run["error"].clone());
         }
@@ -278,9 +337,11 @@ impl Seen {
                     }
                 }
                 "run.failed" => {
-                    let told = json!({ "message": event["error"], "code": event["code"] });
+                    let told = json!({ "message": event["error"], "code": event["code"],
+                        "param": event["param"] });
                     self.error = Some(told);
                 }
+                "message.citation" => self.cites.push(cited(&event["citation"])),
                 _ => {}
             }
         }
@@ -288,8 +349,15 @@ impl Seen {
     }
 
     fn ui_stream(&mut self, events: &[Value]) {
+        self.shows = Shows::Sources;
         for event in events {
             match text_of(&event["type"]) {
+                "source-url" => self.cites.push((text_of(&event["url"]).to_owned(), 0, 0)),
+                "source-document" => {
+                    assert!(event["mediaType"].is_string(), "{event}");
+                    self.cites.push((text_of(&event["title"]).to_owned(), 0, 0));
+                }
+                "data-error" => self.error = Some(event["data"].clone()),
                 "text-delta" => self.text += text_of(&event["delta"]),
                 "reasoning-delta" => self.reasoning += text_of(&event["delta"]),
                 "tool-input-available" => self.calls.push((
@@ -301,7 +369,9 @@ impl Seen {
                     self.finish = Some(finish);
                 }
                 "error" => {
-                    self.error = Some(json!({ "message": event["errorText"] }));
+                    // Its code came before it.
+                    let told = self.error.as_ref().map(|told| &told["message"]);
+                    assert_eq!(told, Some(&event["errorText"]), "{event}");
                 }
                 _ => {}
             }

@@ -12,7 +12,7 @@ use crate::ids;
 use crate::lenient::{self, Few, aside, few, place, word};
 use crate::model::error::ModelError;
 use crate::model::provider::said::{Speech, Voice, arguments_of, is_blank, is_something};
-use crate::model::provider::{StreamDecoder, Unread, failed_with, leniently, shared};
+use crate::model::provider::{StreamDecoder, Unread, cited, failed_with, leniently, shared};
 use crate::sse::Event;
 
 #[derive(Deserialize)]
@@ -68,6 +68,8 @@ struct Block<'a> {
     thinking: Option<&'a RawValue>,
     #[serde(borrow, default)]
     input: Option<&'a RawValue>,
+    #[serde(borrow, default)]
+    citations: Option<&'a RawValue>,
 }
 
 #[derive(Deserialize)]
@@ -78,6 +80,8 @@ struct Delta<'a> {
     thinking: Option<&'a RawValue>,
     #[serde(borrow, default)]
     partial_json: Option<&'a RawValue>,
+    #[serde(borrow, default)]
+    citation: Option<&'a RawValue>,
     #[serde(borrow, default, deserialize_with = "word")]
     signature: Option<Cow<'a, str>>,
     #[serde(borrow, default, deserialize_with = "word")]
@@ -100,8 +104,14 @@ struct WireUsage {
 
 /// What a block of the answer is.
 enum Open {
-    Text,
-    Thinking { signature: String },
+    Text {
+        /// Where it begins among the text's characters.
+        from: u64,
+        cited: Vec<Value>,
+    },
+    Thinking {
+        signature: String,
+    },
     Tool(Call),
     Other,
 }
@@ -120,6 +130,8 @@ pub(super) struct Decoder {
     blocks: Vec<(Option<u32>, Open)>,
     tools: u32,
     speech: Speech,
+    /// Characters of text so far.
+    chars: u64,
     uncached_input: u64,
     usage: Usage,
     stop: Option<StopReason>,
@@ -193,6 +205,19 @@ impl Decoder {
         Ok(())
     }
 
+    fn say(
+        &mut self,
+        data: &Bytes,
+        raw: Option<&RawValue>,
+        voice: Voice,
+        out: &mut Vec<Frame>,
+    ) -> Result<(), ModelError> {
+        let before = out.len();
+        self.speech.say(data, raw, voice, out)?;
+        out[before..].iter().for_each(|frame| self.repeated(frame));
+        Ok(())
+    }
+
     fn count(&mut self, raw: Option<&RawValue>) {
         let Some(wire) = aside::<WireUsage>(raw) else {
             return;
@@ -227,8 +252,12 @@ impl Decoder {
         };
         let open = match kind {
             "text" => {
-                self.speech.say(data, block.text, Voice::Text, out)?;
-                Open::Text
+                let from = self.chars;
+                self.say(data, block.text, Voice::Text, out)?;
+                Open::Text {
+                    from,
+                    cited: aside(block.citations).unwrap_or_default(),
+                }
             }
             "thinking" => {
                 let thinking = block.thinking.or(block.text);
@@ -249,7 +278,7 @@ impl Decoder {
             other => {
                 // What a server's own tools do is no part of the answer; what is said is.
                 self.speech.pass_over(other);
-                self.speech.say(data, block.text, Voice::Text, out)?;
+                self.say(data, block.text, Voice::Text, out)?;
                 Open::Other
             }
         };
@@ -339,7 +368,14 @@ impl Decoder {
             } else {
                 Voice::Text
             };
-            self.speech.say(data, delta.text, voice, out)?;
+            self.say(data, delta.text, voice, out)?;
+        }
+        if let Some(citation) = aside(delta.citation) {
+            known = true;
+            let block = self.block(at, |open| matches!(open, Open::Text { .. }));
+            if let Some(Open::Text { cited, .. }) = block {
+                cited.push(citation);
+            }
         }
         if !known && delta.text.is_none() && delta.thinking.is_none() {
             self.speech
@@ -354,7 +390,7 @@ impl Decoder {
             found => found,
         };
         if let Some(found) = found {
-            self.blocks.remove(found).1.close(out);
+            self.blocks.remove(found).1.close(self.chars, out);
         }
     }
 }
@@ -373,7 +409,8 @@ impl Call {
 }
 
 impl Open {
-    fn close(self, out: &mut Vec<Frame>) {
+    /// `chars`: those of the text so far.
+    fn close(self, chars: u64, out: &mut Vec<Frame>) {
         match self {
             Self::Thinking { signature } => out.push(Frame::ReasoningDone {
                 signer: Signer::Anthropic,
@@ -391,7 +428,11 @@ impl Open {
                     signature: Bytes::new(),
                 });
             }
-            Self::Text | Self::Other => {}
+            Self::Text { from, cited } => {
+                let cited = cited.into_iter();
+                out.extend(cited.filter_map(|told| cited::of_block(told, from, chars)));
+            }
+            Self::Other => {}
         }
     }
 }
@@ -488,6 +529,12 @@ impl StreamDecoder for Decoder {
         self.is_piece && !self.signed
     }
 
+    fn repeated(&mut self, frame: &Frame) {
+        if let Frame::Text(text) = frame {
+            self.chars += text.chars();
+        }
+    }
+
     fn is_done(&self) -> bool {
         self.done
     }
@@ -499,7 +546,7 @@ impl StreamDecoder for Decoder {
             None => return Err(ModelError::Cut),
         };
         for (_, open) in std::mem::take(&mut self.blocks) {
-            open.close(out);
+            open.close(self.chars, out);
         }
         self.speech.end(self.tools > 0)?;
         if stop == StopReason::EndTurn && self.tools > 0 {

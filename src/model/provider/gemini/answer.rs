@@ -11,6 +11,7 @@ use crate::frame::{Escaped, Frame, Signer, StopReason, Usage};
 use crate::ids;
 use crate::lenient::{self, Few, aside, few, flag, place, word};
 use crate::model::error::ModelError;
+use crate::model::provider::cited::{Ruler, Told};
 use crate::model::provider::said::{Speech, Voice, arguments_of, is_blank, is_something, link};
 use crate::model::provider::{StreamDecoder, Unread, failed_with, leniently, shared};
 use crate::sse::Event;
@@ -48,6 +49,10 @@ struct Candidate<'a> {
     content: Option<Content<'a>>,
     #[serde(borrow, default, deserialize_with = "word")]
     finish_reason: Option<Cow<'a, str>>,
+    #[serde(borrow, default)]
+    grounding_metadata: Option<&'a RawValue>,
+    #[serde(borrow, default)]
+    citation_metadata: Option<&'a RawValue>,
 }
 
 #[derive(Deserialize)]
@@ -126,6 +131,9 @@ pub(super) struct Decoder {
     /// The candidate that is read: others are other answers.
     candidate: Option<u32>,
     speech: Speech,
+    ruler: Ruler,
+    /// What the answer rests on, as it was told last.
+    grounding: [Option<Value>; 2],
     usage: Option<Usage>,
     stop: Option<StopReason>,
 }
@@ -216,8 +224,16 @@ impl Decoder {
             if *self.candidate.get_or_insert(index) != index {
                 continue;
             }
+            let before = out.len();
             for part in candidate.content.into_iter().flat_map(|c| c.parts) {
                 self.part(data, part, out)?;
+            }
+            out[before..].iter().for_each(|frame| self.repeated(frame));
+            let metadata = [candidate.grounding_metadata, candidate.citation_metadata];
+            for (kept, told) in self.grounding.iter_mut().zip(metadata) {
+                if is_something(told) {
+                    *kept = aside(told);
+                }
             }
             if let Some(reason) = candidate.finish_reason.filter(|reason| !reason.is_empty()) {
                 self.stop = Some(map_stop(&reason));
@@ -347,6 +363,12 @@ impl StreamDecoder for Decoder {
         self.chunk(&event.data, out)
     }
 
+    fn repeated(&mut self, frame: &Frame) {
+        if let Frame::Text(text) = frame {
+            self.ruler.add(text);
+        }
+    }
+
     fn is_done(&self) -> bool {
         // The wire has no last event: usage may follow the finish reason.
         false
@@ -361,6 +383,10 @@ impl StreamDecoder for Decoder {
             return Err(ModelError::told("", message));
         }
         self.speech.end(self.calls > 0)?;
+        let mut told = Told::default();
+        for metadata in self.grounding.iter().flatten() {
+            self.ruler.grounding(metadata, &mut told, out);
+        }
         if stop == StopReason::EndTurn && self.calls > 0 {
             stop = StopReason::ToolCalls;
         }

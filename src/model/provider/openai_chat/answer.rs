@@ -12,6 +12,7 @@ use crate::frame::{Frame, StopReason, Usage};
 use crate::lenient::{self, Few, aside, few, place, word};
 use crate::model::error::ModelError;
 use crate::model::fault::Fault;
+use crate::model::provider::cited::Told;
 use crate::model::provider::said::{Speech, Voice, arguments_of, is_something};
 use crate::model::provider::{StreamDecoder, Unread, failed_with, leniently, reasoning, shared};
 use crate::sse::Event;
@@ -26,6 +27,11 @@ struct Chunk<'a> {
     choices: Few<Choice<'a>>,
     #[serde(borrow, default)]
     usage: Option<&'a RawValue>,
+    /// Pages that the answer rests on, beside it.
+    #[serde(borrow, default)]
+    citations: Option<&'a RawValue>,
+    #[serde(borrow, default)]
+    search_results: Option<&'a RawValue>,
     #[serde(borrow, default)]
     error: Option<&'a RawValue>,
     /// `error` where the whole object is one.
@@ -72,6 +78,8 @@ struct Said<'a> {
     images: Option<&'a RawValue>,
     #[serde(borrow, default)]
     audio: Option<&'a RawValue>,
+    #[serde(borrow, default)]
+    annotations: Option<&'a RawValue>,
     #[serde(borrow, default, deserialize_with = "few")]
     tool_calls: Few<ToolCall<'a>>,
     #[serde(borrow, default)]
@@ -167,6 +175,7 @@ pub(super) struct Decoder {
     speech: Speech,
     reasoning: reasoning::Heard,
     calls: Calls,
+    told: Told,
     /// The choice, and whether it was a delta, that each kind was first said by.
     sources: [Option<(u32, bool)>; 4],
     stop: Option<StopReason>,
@@ -213,6 +222,11 @@ impl Decoder {
         self.named = false;
         for choice in chunk.choices {
             self.choice(data, choice, out)?;
+        }
+        for pages in [chunk.search_results, chunk.citations] {
+            if is_something(pages) {
+                self.told.pages(pages, out);
+            }
         }
         if let Some(usage) = aside::<ChatUsage>(chunk.usage) {
             out.push(Frame::ModelUsage(usage.into()));
@@ -276,6 +290,9 @@ impl Decoder {
         }
         if is_something(said.refusal) && self.is_from(Kind::Refusal, source) {
             self.speech.say(data, said.refusal, Voice::Refusal, out)?;
+        }
+        if is_something(said.annotations) {
+            self.told.annotations(said.annotations, out);
         }
         let has_calls = !said.tool_calls.is_empty();
         if (said.has_calls() || !self.speech.calls.is_empty()) && self.is_from(Kind::Calls, source)

@@ -10,12 +10,13 @@ use serde::Deserialize;
 use serde_json::value::RawValue;
 use serde_json::{Value, json};
 
-use crate::frame::{Escaped, Frame, Signer, StopReason, Usage};
+use crate::frame::{Escaped, Frame, Signer, StopReason, Usage, citation};
 use crate::ids;
 use crate::lenient::{self, Few, aside, few, place, word};
 use crate::model::error::ModelError;
+use crate::model::provider::cited::Told;
 use crate::model::provider::said::{Speech, Voice, arguments_of, is_blank, is_something};
-use crate::model::provider::{StreamDecoder, Unread, failed_with, leniently, shared};
+use crate::model::provider::{StreamDecoder, Unread, failed_with, leniently, shared, text_of};
 use crate::sse::Event;
 
 #[derive(Deserialize)]
@@ -42,6 +43,8 @@ struct StreamEvent<'a> {
     name: Option<Cow<'a, str>>,
     #[serde(borrow, default)]
     part: Option<ContentPart<'a>>,
+    #[serde(borrow, default)]
+    annotation: Option<&'a RawValue>,
     #[serde(borrow, default)]
     item: Option<Item<'a>>,
     #[serde(borrow, default)]
@@ -105,6 +108,8 @@ struct ContentPart<'a> {
     #[serde(borrow, default)]
     text: Option<&'a RawValue>,
     #[serde(borrow, default)]
+    annotations: Option<&'a RawValue>,
+    #[serde(borrow, default)]
     refusal: Option<&'a RawValue>,
 }
 
@@ -159,6 +164,10 @@ pub(super) struct Decoder {
     speech: Speech,
     /// What was said: the item's place, the part's, and how.
     said: Vec<(Option<u32>, Option<u32>, Voice)>,
+    /// Texts that are whole: the item's place, the part's, and its characters.
+    texts: Vec<(Option<u32>, Option<u32>, i64)>,
+    /// What was told of a text, with the text's place.
+    told: Told,
     /// The places of items of reasoning that were ended.
     reasoned: Vec<Option<u32>>,
     usage: Option<Usage>,
@@ -267,6 +276,52 @@ impl Decoder {
         Ok(())
     }
 
+    /// Notes that a text is whole: places in the next begin behind it.
+    fn whole_text(
+        &mut self,
+        data: &Bytes,
+        at: Option<u32>,
+        part: Option<u32>,
+        raw: Option<&RawValue>,
+    ) {
+        let is_new = |texts: &[(Option<u32>, Option<u32>, i64)]| {
+            !texts.iter().any(|(item, of, _)| (*item, *of) == (at, part))
+        };
+        if is_something(raw)
+            && is_new(&self.texts)
+            && let Some(text) = text_of(data, raw)
+        {
+            let chars = i64::try_from(text.chars()).unwrap_or_default();
+            self.texts.push((at, part, chars));
+        }
+    }
+
+    /// What is told of one text, whose places count from its beginning.
+    fn cite(&mut self, at: Option<u32>, part: Option<u32>, citation: Value, out: &mut Vec<Frame>) {
+        let others = self
+            .texts
+            .iter()
+            .take_while(|text| (text.0, text.1) != (at, part));
+        let before = others.map(|text| text.2).sum();
+        self.told.add(citation::shifted(citation, before), out);
+    }
+
+    fn cite_all(
+        &mut self,
+        data: &Bytes,
+        (at, part): (Option<u32>, Option<u32>),
+        content: &ContentPart<'_>,
+        out: &mut Vec<Frame>,
+    ) {
+        if is_something(content.annotations) {
+            let annotations: Option<Vec<Value>> = aside(content.annotations);
+            for annotation in annotations.into_iter().flatten() {
+                self.cite(at, part, annotation, out);
+            }
+        }
+        self.whole_text(data, at, part, content.text);
+    }
+
     fn find(&self, from: Origin<'_>) -> Option<usize> {
         let place = |matches: &dyn Fn(&Call) -> bool| self.calls.iter().rposition(matches);
         let by_item = || place(&|call| !from.item_id.is_empty() && call.item_id == from.item_id);
@@ -369,6 +424,7 @@ impl Decoder {
                     let part = Some(part);
                     self.say_whole(data, (at, part, Voice::Text), content.text, out)?;
                     self.say_whole(data, (at, part, Voice::Refusal), content.refusal, out)?;
+                    self.cite_all(data, (at, part), content, out);
                 }
             }
             other => self.speech.pass_over(other),
@@ -420,6 +476,10 @@ impl Decoder {
             };
             if !skip {
                 self.item_done(data, Some(at), item, out)?;
+            } else if item.kind.as_deref().unwrap_or("message") == "message" {
+                for (part, content) in (0..).zip(&item.content) {
+                    self.cite_all(data, (Some(at), Some(part)), content, out);
+                }
             }
         }
         if response.output.is_empty() && !texts {
@@ -578,6 +638,12 @@ impl Decoder {
             b"response.function_call_arguments.delta" => self.arguments(data, &event, out)?,
             b"response.output_text.done" => {
                 self.say_whole(data, place(Voice::Text), event.text, out)?;
+                self.whole_text(data, at, part, event.text);
+            }
+            b"response.output_text.annotation.added" => {
+                if let Some(annotation) = aside(event.annotation) {
+                    self.cite(at, part, annotation, out);
+                }
             }
             b"response.refusal.done" => {
                 self.say_whole(data, place(Voice::Refusal), event.refusal, out)?;
@@ -589,6 +655,7 @@ impl Decoder {
                 if let Some(content) = &event.part {
                     self.say_whole(data, place(Voice::Text), content.text, out)?;
                     self.say_whole(data, place(Voice::Refusal), content.refusal, out)?;
+                    self.cite_all(data, (at, part), content, out);
                 }
             }
             b"response.reasoning_summary_part.done" => {
