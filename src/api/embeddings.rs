@@ -17,7 +17,7 @@ use super::extract::{Caller, object, sent};
 use crate::auth::Scope;
 use crate::error::ApiError;
 use crate::frame::Usage;
-use crate::model::{ModelError, Route, tokens_of_answer, vector_bytes};
+use crate::model::{ModelError, Route, answer_in_form, tokens_of_answer, vector_bytes};
 use crate::wire::chat::forward::rewrite;
 
 /// Texts of one call (<https://platform.openai.com/docs/api-reference/embeddings/create>).
@@ -188,6 +188,8 @@ pub async fn create(
         gateway
             .accounting
             .add(&spender, &route.provider, &route.model, &usage);
+        let base64 = input.encoding_format == Some(EncodingFormat::Base64);
+        let answer = answer_in_form(answer, base64);
         let json = HeaderValue::from_static("application/json");
         return Ok(([(header::CONTENT_TYPE, json)], answer).into_response());
     }

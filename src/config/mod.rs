@@ -238,6 +238,7 @@ pub struct Limits {
     /// Time until a provider's response header, in milliseconds.
     pub first_byte_timeout_ms: u64,
     /// The same for an answer that is not streamed, whose header comes when all of it is there.
+    /// A stream may be kept alive by comments alone for as long.
     pub whole_answer_timeout_ms: u64,
     /// Longest silence inside a provider's stream, in milliseconds.
     pub idle_timeout_ms: u64,

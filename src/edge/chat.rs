@@ -353,8 +353,11 @@ impl Translate {
         let id = format!("chatcmpl-{}", ids::mint_request_id());
         let created = now_seconds();
         match self.answer {
-            Answer::Whole(route, frames) => {
-                let answer = whole_answer(exchange, &self.tenant_id, &route, &frames);
+            Answer::Whole(completed) => {
+                let answer = match whole_answer(exchange, &self.tenant_id, &completed).await {
+                    Ok(answer) => answer,
+                    Err(error) => return exchange.respond_error(&error).await,
+                };
                 let mut body = chat::full_answer(&id, created, &self.model, &answer);
                 if self.has_functions {
                     body = chat::as_function_call(body);

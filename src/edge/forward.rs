@@ -5,6 +5,7 @@
 
 use std::pin::pin;
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use bytes::{Bytes, BytesMut};
 use http::StatusCode;
@@ -16,8 +17,9 @@ use crate::config::ProviderWire;
 use crate::error::ApiError;
 use crate::frame::Usage;
 use crate::limit::Permit;
-use crate::model::{Answered, ModelError, Models, Route, provider};
+use crate::model::{Answered, Completed, ModelError, Models, Route, is_over, provider};
 use crate::run::Spender;
+use crate::sse::EventTooLarge;
 use crate::upstream::UpstreamResponse;
 use crate::wire::Gate;
 
@@ -71,11 +73,16 @@ enum Passing {
     Stream(Box<StreamPieces>),
 }
 
+const ONLY_ALIVE: &str = "nothing but signs of life";
+
 /// A stream with its first piece of content.
 struct StreamPieces {
     response: UpstreamResponse,
     gate: Box<dyn Gate>,
     held: Bytes,
+    /// Since when nothing comes but comments, and for how long they may.
+    idle_since: Option<Instant>,
+    patience: Duration,
     is_ended: bool,
     /// What ended it, where that was no good end.
     failed: Option<&'static str>,
@@ -107,7 +114,7 @@ impl Passage {
         match (answered, stream) {
             (Answered::Events(response), true) => {
                 let gate = (self.gate)(limit, prepared.hide_usage);
-                let pieces = StreamPieces::begin(response, gate).await?;
+                let pieces = StreamPieces::begin(response, gate, models.patience()).await?;
                 Ok(Attempt::Passing(Passing::Stream(Box::new(pieces))))
             }
             (Answered::Whole(whole), false) => Ok(Attempt::Passing(Passing::Whole(whole.body))),
@@ -119,7 +126,11 @@ impl Passage {
                         call.until_content().await?;
                         Answer::Stream(call)
                     }
-                    false => Answer::Whole(Box::new(route.clone()), call.all().await?),
+                    false => Answer::Whole(Box::new(Completed {
+                        route: route.clone(),
+                        held_to: None,
+                        frames: call.all().await?,
+                    })),
                 };
                 Ok(Attempt::Translated(answer))
             }
@@ -132,11 +143,17 @@ impl StreamPieces {
     async fn begin(
         mut response: UpstreamResponse,
         mut gate: Box<dyn Gate>,
+        patience: Duration,
     ) -> Result<Self, ModelError> {
         let mut held = BytesMut::new();
+        let mut idle_since = None;
         let mut is_ended = false;
         while !gate.has_content() && !is_ended && held.len() <= MOST_HELD {
             match response.chunk().await? {
+                // No content yet, whatever the events are.
+                Some(_) if is_over(&mut idle_since, patience) => {
+                    return Err(ModelError::Timeout(ONLY_ALIVE));
+                }
                 Some(chunk) => {
                     let events = gate.pass(chunk);
                     held.extend_from_slice(
@@ -159,6 +176,8 @@ impl StreamPieces {
         Ok(Self {
             response,
             held: held.freeze(),
+            idle_since: None,
+            patience,
             is_ended: is_ended || gate.is_done(),
             gate,
             failed: None,
@@ -174,6 +193,18 @@ impl StreamPieces {
             }
             None => self.fail(error),
         }
+    }
+
+    /// What may go on of a read; no error is one of nothing but comments for too long.
+    fn pass(&mut self, read: Bytes) -> Result<Bytes, Option<EventTooLarge>> {
+        let before = self.gate.events();
+        let events = self.gate.pass(read)?;
+        if self.gate.events() != before {
+            self.idle_since = None;
+        } else if is_over(&mut self.idle_since, self.patience) {
+            return Err(None);
+        }
+        Ok(events)
     }
 
     fn fail(&mut self, error: ModelError) -> Bytes {
@@ -196,12 +227,13 @@ impl Pieces for StreamPieces {
             return None;
         }
         match self.response.chunk().await {
-            Ok(Some(read)) => match self.gate.pass(read) {
+            Ok(Some(read)) => match self.pass(read) {
                 Ok(events) => {
                     self.is_ended = self.gate.is_done();
                     Some(events)
                 }
-                Err(error) => Some(self.fail(ModelError::Malformed(error.to_string()))),
+                Err(None) => Some(self.end(ModelError::Timeout(ONLY_ALIVE))),
+                Err(Some(error)) => Some(self.fail(ModelError::Malformed(error.to_string()))),
             },
             Ok(None) => Some(self.end(ModelError::Cut)),
             // An answer that has told its end is whole, however its connection ends.

@@ -231,8 +231,11 @@ impl Translate {
 
     async fn answer(mut self, exchange: &mut Exchange) -> Result<(), Gone> {
         match self.answer {
-            Answer::Whole(route, frames) => {
-                let answer = whole_answer(exchange, &self.tenant_id, &route, &frames);
+            Answer::Whole(completed) => {
+                let answer = match whole_answer(exchange, &self.tenant_id, &completed).await {
+                    Ok(answer) => answer,
+                    Err(error) => return exchange.respond_error(&error).await,
+                };
                 let status = Status::Ended(answer.stop, answer.usage);
                 let items = self.numbering.items(&[answer.into_turn()]);
                 let output = answer_items(items, self.encrypted);

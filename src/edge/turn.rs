@@ -17,8 +17,8 @@ use crate::frame::{self, Frame, StopReason};
 use crate::gateway::Gateway;
 use crate::ids;
 use crate::limit::Permit;
-use crate::model::{ModelCall, ModelRequest, Route};
-use crate::run::{Collected, Collector, LiveRun, Reader, Spender, Word, that_count};
+use crate::model::{Completed, ModelCall, ModelRequest, ResponseFormat, Route};
+use crate::run::{Collected, Collector, LiveRun, Reader, Runs, Spender, Word, that_count};
 use crate::sse::KEEP_ALIVE;
 use crate::store::RunRow;
 use crate::wire::{AnswerEncoder, FrameEncoder, Plain};
@@ -424,7 +424,7 @@ pub async fn write_frames(
 /// A model's answer that is translated, without a smith.
 pub enum Answer {
     Stream(Box<ModelCall>),
-    Whole(Box<Route>, Vec<Frame>),
+    Whole(Box<Completed>),
 }
 
 impl Answer {
@@ -445,7 +445,7 @@ impl Answer {
         }
         let whole = pin!(models.complete(tenant_id, &no_smith, routes, request));
         let answer = while_client_waits(exchange, whole).await.transpose()?;
-        Ok(answer.map(|(route, frames)| Self::Whole(Box::new(route), frames)))
+        Ok(answer.map(|completed| Self::Whole(Box::new(completed))))
     }
 }
 
@@ -496,20 +496,23 @@ fn keep(exchange: &Exchange, tenant_id: &Arc<str>, route: &Route, answer: &Colle
     );
 }
 
-/// An answer that came in one piece.
-pub fn whole_answer(
+/// An answer that came in one piece, or why it is none.
+pub async fn whole_answer(
     exchange: &Exchange,
     tenant_id: &Arc<str>,
-    route: &Route,
-    frames: &[Frame],
-) -> Collected {
+    completed: &Completed,
+) -> Result<Collected, ApiError> {
     let mut collector = Collector::default();
-    for frame in frames {
+    for frame in &completed.frames {
         collector.add(frame);
     }
     let answer = collector.finish();
-    keep(exchange, tenant_id, route, &answer);
-    answer
+    keep(exchange, tenant_id, &completed.route, &answer);
+    if let Some(format) = &completed.held_to {
+        let runs = &exchange.gateway.runs;
+        runs.check_routed(tenant_id, format, &answer).await?;
+    }
+    Ok(answer)
 }
 
 /// Writes a model's frames as they come.
@@ -521,10 +524,20 @@ pub async fn translate_stream(
     wire: &str,
 ) -> Result<(), Gone> {
     exchange.start_stream(&[]).await?;
+    let held_to = call.held_to().cloned();
     let mut pieces = CallPieces {
         call,
         encoder,
-        collector: Collector::brief(),
+        collector: match held_to {
+            Some(_) => Collector::default(),
+            None => Collector::brief(),
+        },
+        held: held_to.map(|format| Held {
+            runs: exchange.gateway.runs.clone(),
+            tenant_id: tenant_id.clone(),
+            format,
+            answer: None,
+        }),
         frames: Vec::new(),
         failed: None,
     };
@@ -532,7 +545,8 @@ pub async fn translate_stream(
     if written.is_err() {
         exchange.gateway.metrics.cancelled_calls.inc();
     }
-    let (answer, failed) = (pieces.collector.finish(), pieces.failed);
+    let failed = pieces.failed;
+    let answer = pieces.into_answer();
     if let Some(kind) = failed {
         let errors = &exchange.gateway.metrics.provider_errors;
         errors
@@ -549,9 +563,41 @@ struct CallPieces<'a, E> {
     call: &'a mut ModelCall,
     encoder: &'a mut E,
     collector: Collector,
+    held: Option<Held>,
     frames: Vec<Frame>,
     /// The kind of the error that ended it.
     failed: Option<&'static str>,
+}
+
+/// The form that an answer must have, which its model was not held to.
+struct Held {
+    runs: Arc<Runs>,
+    tenant_id: Arc<str>,
+    format: ResponseFormat,
+    /// All that was said, at its end.
+    answer: Option<Collected>,
+}
+
+impl<E: AnswerEncoder> CallPieces<'_, E> {
+    /// Whether all that was said has the form that it must have. What was said is said: all that is
+    /// left is an end that tells.
+    async fn conforms(&mut self) -> Result<(), ApiError> {
+        let Some(held) = &mut self.held else {
+            return Ok(());
+        };
+        let collector = &mut self.collector;
+        let answer = held
+            .answer
+            .get_or_insert_with(|| std::mem::take(collector).finish());
+        let (tenant_id, format) = (&held.tenant_id, &held.format);
+        held.runs.check_routed(tenant_id, format, answer).await
+    }
+
+    /// What was said, for the record.
+    fn into_answer(self) -> Collected {
+        let whole = self.held.and_then(|held| held.answer);
+        whole.unwrap_or_else(|| self.collector.finish())
+    }
 }
 
 impl<E: AnswerEncoder> Pieces for CallPieces<'_, E> {
@@ -570,7 +616,10 @@ impl<E: AnswerEncoder> Pieces for CallPieces<'_, E> {
             Ok(false) => {
                 let stop = self.collector.stop.unwrap_or(StopReason::EndTurn);
                 let usage = self.collector.usage.unwrap_or_default();
-                self.encoder.finish(stop, &usage, &mut out);
+                match self.conforms().await {
+                    Ok(()) => self.encoder.finish(stop, &usage, &mut out),
+                    Err(error) => self.encoder.fail(&error, &mut out),
+                }
             }
             Err(error) => {
                 self.failed = Some(error.kind());

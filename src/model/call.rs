@@ -2,7 +2,7 @@
 //! Targets change only before the first piece of content; after it an error is the run's error.
 
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use http::{HeaderValue, Method, header};
@@ -13,7 +13,7 @@ use super::fault::Fault;
 use super::fit::{Undo, fit};
 use super::opening::{self, Answered};
 use super::provider::{self, ProviderApi, StreamDecoder};
-use super::request::ModelRequest;
+use super::request::{ModelRequest, ResponseFormat};
 use super::routing::{Route, Routing};
 use crate::config::{Config, Limits};
 use crate::frame::Frame;
@@ -51,7 +51,18 @@ pub struct ModelCall {
     failed: Option<ModelError>,
     received: usize,
     limit: usize,
+    /// Since when what comes says nothing, and for how long it may.
+    idle_since: Option<Instant>,
+    patience: Duration,
     ended: bool,
+}
+
+/// An answer that came in one piece.
+pub struct Completed {
+    pub route: Route,
+    pub frames: Vec<Frame>,
+    /// The form that the answer must have, as far as the target was not held to it.
+    pub held_to: Option<ResponseFormat>,
 }
 
 impl Models {
@@ -69,6 +80,11 @@ impl Models {
             limits: config.limits.clone(),
             metrics,
         }
+    }
+
+    /// How long a provider may keep a connection alive without saying anything.
+    pub fn patience(&self) -> Duration {
+        Duration::from_millis(self.limits.whole_answer_timeout_ms)
     }
 
     fn timeouts(&self, route: &Route, stream: bool) -> Timeouts {
@@ -124,7 +140,10 @@ impl Models {
             .send(&route.endpoint, &request, self.timeouts(route, stream))
             .await?;
         if response.status.is_success() {
-            return opening::open(response, self.limits.max_answer_bytes).await;
+            // Each piece comes in time, all of them may not.
+            let opened = opening::open(response, self.limits.max_answer_bytes);
+            let opened = tokio::time::timeout(self.patience(), opened).await;
+            return opened.map_err(|_| ModelError::Timeout("response body"))?;
         }
         let body = response.beginning(MAX_ERROR_BODY).await;
         let fault = Fault::of_answer(response.status.as_u16(), &response.headers, &body);
@@ -219,7 +238,7 @@ impl Models {
         smith_id: &Arc<str>,
         routes: Vec<Route>,
         request: &ModelRequest,
-    ) -> Result<(Route, Vec<Frame>), ModelError> {
+    ) -> Result<Completed, ModelError> {
         let routes = &as_asked(routes, request);
         let restored = self.continuity.restored(tenant_id, smith_id, request);
         let restored = restored.await;
@@ -232,8 +251,13 @@ impl Models {
             let answered = self.ask(route, &path, body, false).await?;
             let mut call = self.call(route, api, answered)?;
             call.undo(undo);
+            let held_to = call.undo.held_to.take();
             let frames = call.all().await?;
-            Ok((route.clone(), frames))
+            Ok(Completed {
+                route: route.clone(),
+                frames,
+                held_to,
+            })
         })
         .await
     }
@@ -261,8 +285,15 @@ impl Models {
             failed: None,
             received: 0,
             limit: self.limits.max_answer_bytes,
+            idle_since: None,
+            patience: self.patience(),
         }))
     }
+}
+
+/// Whether what comes has said nothing for longer than `patience`; it says nothing now.
+pub fn is_over(idle_since: &mut Option<Instant>, patience: Duration) -> bool {
+    idle_since.get_or_insert_with(Instant::now).elapsed() > patience
 }
 
 /// Whether a frame is a piece of what was asked for, and not only of how it begins.
@@ -280,6 +311,11 @@ fn as_asked(routes: Vec<Route>, request: &ModelRequest) -> Vec<Route> {
 }
 
 impl ModelCall {
+    /// The form that the answer must have, as far as the target is not held to it.
+    pub fn held_to(&self) -> Option<&ResponseFormat> {
+        self.undo.held_to.as_ref()
+    }
+
     /// Changes back what was changed in the request.
     fn undo(&mut self, undo: Undo) {
         self.undo = undo;
@@ -359,6 +395,7 @@ impl ModelCall {
             self.response = None;
             return Err(ModelError::TooLarge(self.limit));
         }
+        let before = out.len();
         // Frames share this memory.
         self.splitter.push(read);
         loop {
@@ -373,6 +410,12 @@ impl ModelCall {
             if self.decoder.is_done() {
                 return self.end(out);
             }
+        }
+        if out.len() > before {
+            self.idle_since = None;
+        } else if is_over(&mut self.idle_since, self.patience) {
+            self.response = None;
+            return Err(ModelError::Timeout("nothing but signs of life"));
         }
         Ok(())
     }

@@ -7,7 +7,7 @@ use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use bytes::Bytes;
 use serde::Deserialize;
-use serde_json::json;
+use serde_json::{Value, json};
 
 use super::call::Models;
 use super::error::ModelError;
@@ -110,6 +110,49 @@ pub fn vector_bytes(vector: &[f32]) -> Vec<u8> {
 pub fn vector_of_bytes(bytes: &[u8]) -> Vec<f32> {
     let (numbers, _) = bytes.as_chunks::<4>();
     numbers.iter().map(|n| f32::from_le_bytes(*n)).collect()
+}
+
+/// An answer in OpenAI's shape whose `data` is a list, with vectors in the form that was asked for.
+/// One that is as it should be is not parsed.
+pub fn answer_in_form(body: Bytes, base64: bool) -> Bytes {
+    let form = match base64 {
+        true => b'"',
+        false => b'[',
+    };
+    let is = |name: &[u8], begun: u8| value_begins(&body, name).is_none_or(|found| found == begun);
+    if is(b"\"data\"", b'[') && is(b"\"embedding\"", form) {
+        return body;
+    }
+    let Ok(mut answer) = serde_json::from_slice::<Value>(&body) else {
+        return body;
+    };
+    let data = &mut answer["data"];
+    if !data.is_array() {
+        *data = json!([data.take()]);
+    }
+    for one in data.as_array_mut().into_iter().flatten() {
+        let Some(vector) = one.get_mut("embedding") else {
+            continue;
+        };
+        let told = match vector.as_str() {
+            Some(text) => STANDARD.decode(text).ok().map(|b| vector_of_bytes(&b)),
+            None => Vec::<f32>::deserialize(&*vector).ok(),
+        };
+        match told {
+            Some(numbers) if base64 => *vector = STANDARD.encode(vector_bytes(&numbers)).into(),
+            Some(numbers) => *vector = json!(numbers),
+            None => {}
+        }
+    }
+    Bytes::from(answer.to_string())
+}
+
+/// How the first value of a member of this name (in quotes) begins.
+fn value_begins(body: &[u8], name: &[u8]) -> Option<u8> {
+    memchr::memmem::find_iter(body, name).find_map(|at| {
+        let rest = body[at + name.len()..].trim_ascii_start();
+        rest.strip_prefix(b":")?.trim_ascii_start().first().copied()
+    })
 }
 
 fn malformed(why: impl std::fmt::Display) -> ModelError {
@@ -248,6 +291,31 @@ impl Models {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn an_answer_has_the_form_that_was_asked_for() {
+        let encoded = STANDARD.encode(vector_bytes(&[0.5, -2.0]));
+        let floats = json!({ "object": "list", "data": [
+            { "object": "embedding", "index": 0, "embedding": [0.5, -2.0] }], "usage": {} });
+        let texts = json!({ "object": "list", "data": [
+            { "object": "embedding", "index": 0, "embedding": encoded }], "usage": {} });
+        let mut single = texts.clone();
+        single["data"] = texts["data"][0].clone();
+        for (told, base64, expected) in [
+            (&floats, false, &floats),
+            (&floats, true, &texts),
+            (&texts, false, &floats),
+            (&texts, true, &texts),
+            (&single, false, &floats),
+            (&single, true, &texts),
+        ] {
+            let answer = answer_in_form(Bytes::from(told.to_string()), base64);
+            let answer: Value = serde_json::from_slice(&answer).expect("JSON");
+            assert_eq!(&answer, expected);
+        }
+        let spaced = Bytes::from_static(b"{ \"data\" : [ { \"embedding\" : [ 1 ] } ] }");
+        assert_eq!(answer_in_form(spaced.clone(), false), spaced);
+    }
 
     #[test]
     fn both_forms_of_a_vector_are_read_in_the_order_of_their_index() {

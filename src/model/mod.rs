@@ -18,9 +18,9 @@ mod routing;
 pub mod rules;
 pub mod schema;
 
-pub use call::{ModelCall, Models};
+pub use call::{Completed, ModelCall, Models, is_over};
 pub use continuity::Continuity;
-pub use embeddings::{Embedded, tokens_of_answer, vector_bytes, vector_of_bytes};
+pub use embeddings::{Embedded, answer_in_form, tokens_of_answer, vector_bytes, vector_of_bytes};
 pub use error::ModelError;
 pub use fault::{Cause, Fault};
 pub use media::type_of;

@@ -45,7 +45,8 @@ pub enum Part {
     },
     Image {
         source: Source,
-        /// OpenAI's `detail`.
+        /// OpenAI's `detail`: how closely it is looked at. Anthropic and Gemini have no place for it
+        /// in an image, and are not told.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         detail: Option<String>,
     },

@@ -11,7 +11,7 @@ use super::accounting::Spender;
 use super::engine::{Job, Runs};
 use super::transcript::Collector;
 use crate::error::ApiError;
-use crate::model::{ModelRequest, Part, Role, Turn, joined_text};
+use crate::model::{Completed, ModelRequest, Part, Role, Turn, joined_text};
 use crate::store::now_micros;
 
 /// Smiths whose memories are worked on at a time, on each node.
@@ -126,7 +126,7 @@ impl Runs {
             };
             let routing = &self.models.routing;
             let routes = routing.resolve(tenant, Some(smith), model).await?;
-            let (route, frames) = self
+            let Completed { route, frames, .. } = self
                 .models
                 .complete(tenant, smith, routes, &request)
                 .await?;

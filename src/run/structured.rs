@@ -9,7 +9,7 @@ use super::engine::Runs;
 use super::transcript::Collected;
 use crate::error::ApiError;
 use crate::frame::StopReason;
-use crate::model::ResponseFormat;
+use crate::model::{Part, ResponseFormat};
 use crate::untrusted::Schema;
 
 impl Runs {
@@ -27,6 +27,27 @@ impl Runs {
             let message = format!("not a JSON Schema that can be used: {error}");
             ApiError::bad_request("invalid_response_format", message).param("response_format")
         })
+    }
+
+    /// Holds an answer without a smith to the form that its target was not held to. One that was cut
+    /// short or refused says so itself, and a schema that cannot be read here is the provider's
+    /// concern.
+    pub async fn check_routed(
+        &self,
+        tenant_id: &Arc<str>,
+        format: &ResponseFormat,
+        answer: &Collected,
+    ) -> Result<(), ApiError> {
+        let is_refusal = |part: &Part| matches!(part, Part::Refusal { .. });
+        let is_readable = match format {
+            ResponseFormat::JsonObject => true,
+            ResponseFormat::JsonSchema { schema, .. } => Schema::read(schema).is_ok(),
+        };
+        if answer.stop != StopReason::EndTurn || answer.parts.iter().any(is_refusal) || !is_readable
+        {
+            return Ok(());
+        }
+        self.check_answer(tenant_id, Some(format), answer).await
     }
 
     /// Holds a structured answer to its schema: conforming JSON or an error.

@@ -608,3 +608,26 @@ async fn metrics_tell_what_happened() {
         "paths that clients make up are no labels"
     );
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_provider_that_only_keeps_its_connection_alive_is_given_up_on() {
+    let harness = Harness::start_with(|config, _| {
+        config.limits.whole_answer_timeout_ms = 600;
+        config.limits.idle_timeout_ms = 60_000;
+    })
+    .await;
+    for wire in ["openai-chat", "anthropic"] {
+        for fault in ["comments", "comments-late"] {
+            let body = json!({ "model": format!("{wire}/fault-{fault}"), "stream": true,
+                "messages": [{ "role": "user", "content": "hi" }] });
+            let call = harness.post("/v1/chat/completions", &body).send();
+            let told = tokio::time::timeout(std::time::Duration::from_secs(20), async {
+                call.await.expect("an answer").text().await.expect("a body")
+            });
+            let told = told
+                .await
+                .unwrap_or_else(|_| panic!("{wire}/{fault} never ends"));
+            assert!(told.contains("signs of life"), "{wire}/{fault}: {told}");
+        }
+    }
+}

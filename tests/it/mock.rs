@@ -519,6 +519,18 @@ async fn misbehave(
             chunk(stream, &text[..text.len() * 2 / 3]).await?;
             until_hung_up(stream, shared).await
         }
+        // Keeps the connection alive, and says nothing: from the beginning, or from the middle on.
+        "comments" | "comments-late" => {
+            start_stream(stream).await?;
+            if fault == "comments-late" {
+                chunk(stream, &text[..text.len() * 2 / 3]).await?;
+                chunk(stream, b"\n\n").await?;
+            }
+            while chunk(stream, b": still here\n\n").await.is_some() {
+                tokio::time::sleep(Duration::from_millis(20)).await;
+            }
+            None
+        }
         // Never answers.
         "silent" => until_hung_up(stream, shared).await,
         // One endless line.

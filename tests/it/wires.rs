@@ -168,3 +168,65 @@ async fn structured_answers_conform_or_fail() {
         );
     }
 }
+
+/// What a Chat client without a smith sees of a structured answer: its text, and the code of what it
+/// is told instead.
+async fn routed(harness: &Harness, model: &str, format: &Value, stream: bool) -> (String, Value) {
+    let body = json!({ "model": model, "response_format": format, "stream": stream,
+        "messages": [{ "role": "user", "content": "who?" }] });
+    let call = harness.post("/v1/chat/completions", &body);
+    let answer = call.send().await.expect("an answer").text().await;
+    let answer = answer.expect("a body");
+    let mut text = String::new();
+    let mut code = Value::Null;
+    let events = answer.lines().map(|line| line.trim_start_matches("data: "));
+    for event in events.filter_map(|data| serde_json::from_str::<Value>(data).ok()) {
+        let choice = &event["choices"][0];
+        for said in [&choice["message"]["content"], &choice["delta"]["content"]] {
+            text += said.as_str().unwrap_or_default();
+        }
+        if event["error"].is_object() {
+            code = event["error"]["code"].clone();
+        }
+    }
+    (text, code)
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_a_target_is_not_held_to_is_checked_here() {
+    let harness = Harness::start().await;
+    let format = |least: u32| {
+        json!({ "type": "json_schema", "json_schema": { "name": "person", "strict": true, "schema": {
+            "type": "object", "properties": { "name": { "type": "string" },
+                "age": { "type": "integer", "minimum": least } },
+            "required": ["name", "age"], "additionalProperties": false } } })
+    };
+    for stream in [false, true] {
+        let (text, code) = routed(&harness, "anthropic/structured", &format(30), stream).await;
+        assert_eq!(code, Value::Null);
+        let person: Value = serde_json::from_str(&text).expect("JSON");
+        assert_eq!(person["age"], 36);
+        let (_, code) = routed(&harness, "anthropic/structured", &format(40), stream).await;
+        assert_eq!(code, "structured_output_failed", "streamed: {stream}");
+        // One that takes the schema as it is answers for it.
+        let (_, code) = routed(&harness, "openai-chat/structured", &format(40), stream).await;
+        assert_eq!(code, Value::Null);
+        let json = json!({ "type": "json_object" });
+        let fenced = routed(&harness, "anthropic/quirk-json-in-a-fence", &json, stream).await;
+        assert_eq!(fenced, ("{\"name\": \"Ada\"}".to_owned(), Value::Null));
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn sources_are_kept_with_what_they_are_for() {
+    let harness = Harness::start().await;
+    let smith = harness.smith("openai-chat/quirk-chat-annotations").await;
+    let call = harness.post("/v1/responses", &json!({ "input": "hi" }));
+    let answer = ok(call.header("IC-Smith-Id", &smith).send().await).await;
+    let id = answer["id"].as_str().expect("an id");
+    let call = harness.get(&format!("/v1/responses/{id}"));
+    let kept = ok(call.header("IC-Smith-Id", &smith).send().await).await;
+    let annotations = &kept["output"][0]["content"][0]["annotations"];
+    assert_eq!(annotations[0]["url"], "https://x.example/a", "{kept:#}");
+    assert_eq!(annotations[1]["end_index"], 10);
+}

@@ -3,11 +3,13 @@
 //! roles alternate where they must. Turns that come from a store or from another maker's client
 //! need not be any of this.
 
+use std::borrow::Cow;
 use std::collections::HashMap;
 
 use super::names::CallNames;
 use crate::config::{ProviderWire, Replay, Rules};
 use crate::frame::Signer;
+use crate::model::media;
 use crate::model::provider::reasoning::Origin;
 use crate::model::request::{ModelRequest, Part, Role, Signature, Turn};
 
@@ -40,9 +42,6 @@ pub fn fit_turns(request: &mut ModelRequest, wire: ProviderWire, provider: &str,
     if !rules.repeats_roles {
         turns = merged(turns);
     }
-    if !rules.user_after_tool {
-        turns = bridged(turns);
-    }
     match turns.first().map(|turn| turn.role) {
         None => turns.push(Turn::text(Role::User, BEGIN)),
         Some(Role::Assistant) if rules.user_first => {
@@ -67,6 +66,18 @@ pub fn fit_turns(request: &mut ModelRequest, wire: ProviderWire, provider: &str,
         }
     }
     name_calls(&mut turns, rules);
+    // Generation 3 of Gemini takes images as parts of a result.
+    let results_show = match wire {
+        ProviderWire::OpenaiChat => false,
+        ProviderWire::Gemini => request.model.contains("gemini-3"),
+        ProviderWire::Anthropic | ProviderWire::OpenaiResponses => true,
+    };
+    if !results_show && let Cow::Owned(moved) = media::moved(&turns) {
+        turns = moved;
+    }
+    if !rules.user_after_tool {
+        turns = bridged(turns);
+    }
     request.turns = turns;
 }
 

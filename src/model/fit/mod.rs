@@ -4,6 +4,7 @@
 //! ([`history`]), ids and names that the target takes ([`names`]), its tools and schemas
 //! ([`tools`]), and [`Undo`], which turns the answer back into what the caller asked for.
 
+mod fence;
 mod history;
 mod names;
 mod tools;

@@ -5,6 +5,7 @@ use std::collections::HashSet;
 
 use serde_json::{Value, json};
 
+use super::fence::Fence;
 use super::names::tool_name;
 use super::undo::{Answer, Undo};
 use crate::config::{Rules, Structured};
@@ -22,10 +23,15 @@ pub fn fit_format(
     rules: &Rules,
     undo: &mut Undo,
 ) -> Result<(), ModelError> {
-    match request.response_format.take() {
+    let asked = request.response_format.take();
+    undo.fence = asked.is_some().then(Fence::default);
+    match asked.clone() {
         None => {}
         Some(ResponseFormat::JsonObject) => match rules.structured {
-            Structured::Prompt => instruct(request, JSON_ONLY),
+            Structured::Prompt => {
+                undo.held_to = asked;
+                instruct(request, JSON_ONLY);
+            }
             _ => {
                 request.response_format = Some(ResponseFormat::JsonObject);
                 mention_json(request, rules);
@@ -42,6 +48,11 @@ pub fn fit_format(
                 Structured::Native => schema::output(&schema, strict, rules.output_schema),
                 _ => None,
             };
+            let is_held =
+                |fitted: &schema::Fitted| fitted.schema == schema && fitted.strict >= strict;
+            if !fitted.as_ref().is_some_and(is_held) {
+                undo.held_to = asked;
+            }
             if let Some(fitted) = fitted {
                 request.response_format = Some(ResponseFormat::JsonSchema {
                     name,

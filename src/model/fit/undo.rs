@@ -5,9 +5,11 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 
+use super::fence::Fence;
 use crate::config::ProviderWire;
 use crate::frame::{Escaped, Frame, StopReason};
 use crate::model::provider::reasoning::name_provider;
+use crate::model::request::ResponseFormat;
 
 /// What was changed in a request.
 #[derive(Debug)]
@@ -19,6 +21,10 @@ pub struct Undo {
     pub names: Vec<(String, String)>,
     /// The tool that takes the answer.
     pub answer: Option<Answer>,
+    /// For an answer that is JSON.
+    pub fence: Option<Fence>,
+    /// The form that the answer must have, as far as the target is not held to it.
+    pub held_to: Option<ResponseFormat>,
 }
 
 /// An answer that comes as the arguments of a tool.
@@ -43,6 +49,8 @@ impl Undo {
             names_provider: wire == ProviderWire::OpenaiChat,
             names: Vec::new(),
             answer: None,
+            fence: None,
+            held_to: None,
         }
     }
 
@@ -69,6 +77,9 @@ impl Undo {
             for frame in std::mem::take(frames) {
                 answer.frame(frame, frames);
             }
+        }
+        if let Some(fence) = &mut self.fence {
+            fence.frames(frames);
         }
     }
 }

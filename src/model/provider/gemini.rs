@@ -3,8 +3,6 @@
 
 mod answer;
 
-use std::borrow::Cow;
-
 use bytes::Bytes;
 use http::{HeaderName, HeaderValue};
 use serde_json::{Map, Value, json};
@@ -13,7 +11,6 @@ use self::answer::Decoder;
 use super::*;
 use crate::config::Thinking;
 use crate::frame::Signer;
-use crate::model::media;
 use crate::model::request::{
     Effort, Part, ResponseFormat, Role, Signature, Source, ToolChoice, arguments_object,
     joined_text,
@@ -166,12 +163,7 @@ fn thinking(rules: &Rules, effort: Effort) -> Option<Value> {
 fn contents(request: &ModelRequest) -> Result<Vec<Value>, ModelError> {
     let needs_signatures = request.model.contains("gemini-3");
     let mut contents: Vec<Value> = Vec::with_capacity(request.turns.len());
-    // Generation 3 takes images as parts of a result.
-    let turns = match needs_signatures {
-        true => Cow::Borrowed(&*request.turns),
-        false => media::moved(&request.turns),
-    };
-    for turn in turns.iter() {
+    for turn in &request.turns {
         let role = match turn.role {
             Role::Assistant => "model",
             Role::User | Role::Tool => "user",

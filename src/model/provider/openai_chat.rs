@@ -15,7 +15,6 @@ use self::answer::Decoder;
 use super::reasoning;
 use super::*;
 use crate::config::SystemRole;
-use crate::model::media;
 use crate::model::request::{Part, ResponseFormat, Role, Source, ToolChoice, joined_text};
 
 /// The wire.
@@ -162,20 +161,11 @@ fn messages(request: &ModelRequest, rules: &Rules) -> Result<Vec<Value>, ModelEr
     }
     // Other servers refuse or misread fields that they do not know.
     let is_google = request.model.contains("gemini");
-    let turns = media::moved(&request.turns);
-    for turn in turns.iter() {
+    for turn in &request.turns {
         match turn.role {
             Role::User => {
                 let mut message = json!({ "role": "user", "content": content(&turn.parts)? });
                 name_speaker(&mut message, &turn.parts);
-                // What a result showed follows it in the user's name; some servers want the
-                // assistant to speak between the two.
-                let after_tool = messages
-                    .last()
-                    .is_some_and(|last: &Value| last["role"] == "tool");
-                if after_tool && !rules.user_after_tool {
-                    messages.push(json!({ "role": "assistant", "content": "Understood." }));
-                }
                 messages.push(message);
             }
             Role::Assistant => {
