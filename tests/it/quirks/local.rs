@@ -41,6 +41,15 @@ fn frames(wire: ProviderWire, pieces: &[&[u8]]) -> (Vec<Frame>, Option<ModelErro
             }
         }
     }
+    // As a call does: the empty line behind the last event may be forgotten.
+    splitter.push(Bytes::from_static(b"\n\n"));
+    while let Ok(Some(event)) = splitter.next_event() {
+        match decoder.event(&event, &mut out) {
+            Err(ModelError::Malformed(_)) => break,
+            Err(error) => return (out, Some(error)),
+            Ok(()) => {}
+        }
+    }
     let end = decoder.finish(&mut out).err();
     (out, end)
 }
