@@ -381,14 +381,7 @@ impl ModelCall {
         let read = match read {
             Ok(Some(read)) => read,
             Ok(None) => return self.rest(out),
-            // An answer that has told its end is whole, however its connection ends.
-            Err(error) => {
-                self.response = None;
-                return self.rest(out).map_err(|end| match end {
-                    ModelError::InStream(_) => end,
-                    _ => error.into(),
-                });
-            }
+            Err(error) => return self.rest_or(error.into(), out),
         };
         self.received += read.len();
         if self.received > self.limit {
@@ -414,10 +407,18 @@ impl ModelCall {
         if out.len() > before {
             self.idle_since = None;
         } else if is_over(&mut self.idle_since, self.patience) {
-            self.response = None;
-            return Err(ModelError::Timeout("nothing but signs of life"));
+            return self.rest_or(ModelError::Timeout("nothing but signs of life"), out);
         }
         Ok(())
+    }
+
+    /// An answer that has told its end is whole, however its connection ends; else it is `error`.
+    fn rest_or(&mut self, error: ModelError, out: &mut Vec<Frame>) -> Result<(), ModelError> {
+        self.response = None;
+        self.rest(out).map_err(|end| match end {
+            ModelError::InStream(_) => end,
+            _ => error,
+        })
     }
 
     /// What is behind the last empty line, and the end.
