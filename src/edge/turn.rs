@@ -510,7 +510,8 @@ pub async fn whole_answer(
     keep(exchange, tenant_id, &completed.route, &answer);
     if let Some(format) = &completed.held_to {
         let runs = &exchange.gateway.runs;
-        runs.check_routed(tenant_id, format, &answer).await?;
+        // Boxed: what waits for a stream would hold room for it, too.
+        Box::pin(runs.check_routed(tenant_id, format, &answer)).await?;
     }
     Ok(answer)
 }
@@ -524,20 +525,15 @@ pub async fn translate_stream(
     wire: &str,
 ) -> Result<(), Gone> {
     exchange.start_stream(&[]).await?;
-    let held_to = call.held_to().cloned();
+    let held = Held::of(exchange, tenant_id, call);
     let mut pieces = CallPieces {
         call,
         encoder,
-        collector: match held_to {
+        collector: match held {
             Some(_) => Collector::default(),
             None => Collector::brief(),
         },
-        held: held_to.map(|format| Held {
-            runs: exchange.gateway.runs.clone(),
-            tenant_id: tenant_id.clone(),
-            format,
-            answer: None,
-        }),
+        held,
         frames: Vec::new(),
         failed: None,
     };
@@ -563,7 +559,7 @@ struct CallPieces<'a, E> {
     call: &'a mut ModelCall,
     encoder: &'a mut E,
     collector: Collector,
-    held: Option<Held>,
+    held: Option<Box<Held>>,
     frames: Vec<Frame>,
     /// The kind of the error that ended it.
     failed: Option<&'static str>,
@@ -576,6 +572,18 @@ struct Held {
     format: ResponseFormat,
     /// All that was said, at its end.
     answer: Option<Collected>,
+}
+
+impl Held {
+    fn of(exchange: &Exchange, tenant_id: &Arc<str>, call: &ModelCall) -> Option<Box<Self>> {
+        let format = call.held_to()?.clone();
+        Some(Box::new(Self {
+            runs: exchange.gateway.runs.clone(),
+            tenant_id: tenant_id.clone(),
+            format,
+            answer: None,
+        }))
+    }
 }
 
 impl<E: AnswerEncoder> CallPieces<'_, E> {
@@ -605,25 +613,32 @@ impl<E: AnswerEncoder> Pieces for CallPieces<'_, E> {
         if self.encoder.is_ended() {
             return None;
         }
-        let read = self.call.frames(&mut self.frames).await;
+        // Boxed both: they come once, and a stream that waits would hold room for them.
+        let read = self.call.frames(&mut self.frames).await.map_err(Box::new);
+        let conforms = match read {
+            Ok(false) if self.held.is_some() => Box::pin(self.conforms()).await.map_err(Box::new),
+            _ => Ok(()),
+        };
         let mut out = room_for(&self.frames);
         for frame in self.frames.drain(..) {
             self.collector.add(&frame);
             self.encoder.frame(&frame, &mut out);
         }
-        match read {
-            Ok(true) => {}
-            Ok(false) => {
+        match (read, conforms) {
+            (Ok(true), _) => {}
+            (Ok(false), Ok(())) => {
                 let stop = self.collector.stop.unwrap_or(StopReason::EndTurn);
                 let usage = self.collector.usage.unwrap_or_default();
-                match self.conforms().await {
-                    Ok(()) => self.encoder.finish(stop, &usage, &mut out),
-                    Err(error) => self.encoder.fail(&error, &mut out),
-                }
+                let (stop, usage) = match self.held.as_ref().and_then(|held| held.answer.as_ref()) {
+                    Some(answer) => (answer.stop, answer.usage),
+                    None => (stop, usage),
+                };
+                self.encoder.finish(stop, &usage, &mut out);
             }
-            Err(error) => {
+            (Ok(false), Err(error)) => self.encoder.fail(&error, &mut out),
+            (Err(error), _) => {
                 self.failed = Some(error.kind());
-                self.encoder.fail(&error.into(), &mut out);
+                self.encoder.fail(&(*error).into(), &mut out);
             }
         }
         Some(written(out))

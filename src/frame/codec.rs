@@ -197,13 +197,13 @@ pub fn encode(frame: &Frame, buf: &mut BytesMut) {
             message,
             param,
         } => {
-            buf.put_u8(match param.is_empty() {
-                true => RUN_FAILED,
-                false => RUN_FAILED_AT,
+            buf.put_u8(match param {
+                None => RUN_FAILED,
+                Some(_) => RUN_FAILED_AT,
             });
             put_bytes(buf, code);
             put_bytes(buf, message);
-            if !param.is_empty() {
+            if let Some(param) = param {
                 put_bytes(buf, param);
             }
         }
@@ -337,12 +337,12 @@ pub fn decode(buf: &mut Bytes) -> Result<Frame, CodecError> {
         RUN_FAILED => Frame::RunFailed {
             code: take_bytes(buf)?,
             message: take_bytes(buf)?,
-            param: Bytes::new(),
+            param: None,
         },
         RUN_FAILED_AT => Frame::RunFailed {
             code: take_bytes(buf)?,
             message: take_bytes(buf)?,
-            param: take_bytes(buf)?,
+            param: Some(Box::new(take_bytes(buf)?)),
         },
         CITED => Frame::Cited(take_bytes(buf)?),
         RUN_CANCELLED => Frame::RunCancelled {
@@ -456,11 +456,16 @@ mod tests {
                 usage,
                 warnings
             }),
-            (blob(), blob(), blob()).prop_map(|(code, message, param)| Frame::RunFailed {
-                code,
-                message,
-                param
-            }),
+            (
+                blob(),
+                blob(),
+                proptest::option::of(blob().prop_map(Box::new))
+            )
+                .prop_map(|(code, message, param)| Frame::RunFailed {
+                    code,
+                    message,
+                    param
+                }),
             blob().prop_map(Frame::Cited),
             blob().prop_map(|reason| Frame::RunCancelled { reason }),
             (blob(), blob(), blob(), any::<bool>()).prop_map(|(id, name, args, approved)| {

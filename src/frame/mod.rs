@@ -176,12 +176,12 @@ pub enum Frame {
         usage: Usage,
         warnings: Bytes,
     },
-    /// Terminal. `code` is an API error code; `param`, the member of the request that is at fault,
-    /// may be empty.
+    /// Terminal. `code` is an API error code; `param` is the member of the request that is at
+    /// fault; boxed, as it is seldom told and a run keeps thousands of frames.
     RunFailed {
         code: Bytes,
         message: Bytes,
-        param: Bytes,
+        param: Option<Box<Bytes>>,
     },
     /// Terminal. `reason` may be empty.
     RunCancelled { reason: Bytes },

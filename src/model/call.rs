@@ -51,9 +51,9 @@ pub struct ModelCall {
     failed: Option<ModelError>,
     received: usize,
     limit: usize,
-    /// Since when what comes says nothing, and for how long it may.
+    /// Since when what comes says nothing, and for how long it may, in milliseconds.
     idle_since: Option<Instant>,
-    patience: Duration,
+    patience_ms: u32,
     ended: bool,
 }
 
@@ -62,7 +62,7 @@ pub struct Completed {
     pub route: Route,
     pub frames: Vec<Frame>,
     /// The form that the answer must have, as far as the target was not held to it.
-    pub held_to: Option<ResponseFormat>,
+    pub held_to: Option<Box<ResponseFormat>>,
 }
 
 impl Models {
@@ -286,7 +286,7 @@ impl Models {
             received: 0,
             limit: self.limits.max_answer_bytes,
             idle_since: None,
-            patience: self.patience(),
+            patience_ms: u32::try_from(self.limits.whole_answer_timeout_ms).unwrap_or(u32::MAX),
         }))
     }
 }
@@ -313,7 +313,7 @@ fn as_asked(routes: Vec<Route>, request: &ModelRequest) -> Vec<Route> {
 impl ModelCall {
     /// The form that the answer must have, as far as the target is not held to it.
     pub fn held_to(&self) -> Option<&ResponseFormat> {
-        self.undo.held_to.as_ref()
+        self.undo.held_to.as_deref()
     }
 
     /// Changes back what was changed in the request.
@@ -406,7 +406,10 @@ impl ModelCall {
         }
         if out.len() > before {
             self.idle_since = None;
-        } else if is_over(&mut self.idle_since, self.patience) {
+        } else if is_over(
+            &mut self.idle_since,
+            Duration::from_millis(self.patience_ms.into()),
+        ) {
             return self.rest_or(ModelError::Timeout("nothing but signs of life"), out);
         }
         Ok(())

@@ -877,6 +877,9 @@ pub(super) fn failed_frame(error: &ApiError) -> Frame {
     Frame::RunFailed {
         code: Bytes::copy_from_slice(error.code.as_bytes()),
         message: Bytes::copy_from_slice(error.message.as_bytes()),
-        param: Bytes::copy_from_slice(error.param.as_deref().unwrap_or_default().as_bytes()),
+        param: error
+            .param
+            .as_deref()
+            .map(|param| Box::new(Bytes::copy_from_slice(param.as_bytes()))),
     }
 }

@@ -64,12 +64,12 @@ pub trait Gate: Send + Sync {
 }
 
 /// What a run's [`Frame::RunFailed`] tells of.
-fn failure(code: &Bytes, message: &Bytes, param: &Bytes) -> ApiError {
+fn failure(code: &Bytes, message: &Bytes, param: &Option<Box<Bytes>>) -> ApiError {
     let text = |bytes: &Bytes| String::from_utf8_lossy(bytes).into_owned();
     let error = ApiError::of_code(text(code), text(message));
-    match param.is_empty() {
-        true => error,
-        false => error.param(text(param)),
+    match param {
+        None => error,
+        Some(param) => error.param(text(param)),
     }
 }
 

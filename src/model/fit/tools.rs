@@ -24,12 +24,12 @@ pub fn fit_format(
     undo: &mut Undo,
 ) -> Result<(), ModelError> {
     let asked = request.response_format.take();
-    undo.fence = asked.is_some().then(Fence::default);
+    undo.fence = asked.is_some().then(Box::<Fence>::default);
     match asked.clone() {
         None => {}
         Some(ResponseFormat::JsonObject) => match rules.structured {
             Structured::Prompt => {
-                undo.held_to = asked;
+                undo.held_to = asked.map(Box::new);
                 instruct(request, JSON_ONLY);
             }
             _ => {
@@ -51,7 +51,7 @@ pub fn fit_format(
             let is_held =
                 |fitted: &schema::Fitted| fitted.schema == schema && fitted.strict >= strict;
             if !fitted.as_ref().is_some_and(is_held) {
-                undo.held_to = asked;
+                undo.held_to = asked.map(Box::new);
             }
             if let Some(fitted) = fitted {
                 request.response_format = Some(ResponseFormat::JsonSchema {

@@ -22,9 +22,9 @@ pub struct Undo {
     /// The tool that takes the answer.
     pub answer: Option<Answer>,
     /// For an answer that is JSON.
-    pub fence: Option<Fence>,
+    pub fence: Option<Box<Fence>>,
     /// The form that the answer must have, as far as the target is not held to it.
-    pub held_to: Option<ResponseFormat>,
+    pub held_to: Option<Box<ResponseFormat>>,
 }
 
 /// An answer that comes as the arguments of a tool.

@@ -190,7 +190,8 @@ impl FrameEncoder for Encoder {
                 message,
                 param,
             } => {
-                let (message, code, param) = (text(message), text(code), text(param));
+                let (message, code) = (text(message), text(code));
+                let param = param.as_ref().map(|param| text(param));
                 let mut parts: Vec<&[u8]> = vec![
                     b",\"error\":\"",
                     message.as_bytes(),
@@ -198,7 +199,7 @@ impl FrameEncoder for Encoder {
                     code.as_bytes(),
                     b"\"",
                 ];
-                if !param.is_empty() {
+                if let Some(param) = &param {
                     parts.extend([b",\"param\":\"" as &[u8], param.as_bytes(), b"\""]);
                 }
                 self.event(buf, "run.failed", &parts);

@@ -175,7 +175,7 @@ pub(super) struct Decoder {
     speech: Speech,
     reasoning: reasoning::Heard,
     calls: Calls,
-    told: Told,
+    told: Option<Box<Told>>,
     /// The choice, and whether it was a delta, that each kind was first said by.
     sources: [Option<(u32, bool)>; 4],
     stop: Option<StopReason>,
@@ -225,7 +225,7 @@ impl Decoder {
         }
         for pages in [chunk.search_results, chunk.citations] {
             if is_something(pages) {
-                self.told.pages(pages, out);
+                self.told.get_or_insert_default().pages(pages, out);
             }
         }
         if let Some(usage) = aside::<ChatUsage>(chunk.usage) {
@@ -292,7 +292,9 @@ impl Decoder {
             self.speech.say(data, said.refusal, Voice::Refusal, out)?;
         }
         if is_something(said.annotations) {
-            self.told.annotations(said.annotations, out);
+            self.told
+                .get_or_insert_default()
+                .annotations(said.annotations, out);
         }
         let has_calls = !said.tool_calls.is_empty();
         if (said.has_calls() || !self.speech.calls.is_empty()) && self.is_from(Kind::Calls, source)

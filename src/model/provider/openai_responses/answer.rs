@@ -167,7 +167,7 @@ pub(super) struct Decoder {
     /// Texts that are whole: the item's place, the part's, and its characters.
     texts: Vec<(Option<u32>, Option<u32>, i64)>,
     /// What was told of a text, with the text's place.
-    told: Told,
+    told: Option<Box<Told>>,
     /// The places of items of reasoning that were ended.
     reasoned: Vec<Option<u32>>,
     usage: Option<Usage>,
@@ -303,7 +303,9 @@ impl Decoder {
             .iter()
             .take_while(|text| (text.0, text.1) != (at, part));
         let before = others.map(|text| text.2).sum();
-        self.told.add(citation::shifted(citation, before), out);
+        self.told
+            .get_or_insert_default()
+            .add(citation::shifted(citation, before), out);
     }
 
     fn cite_all(
