@@ -299,19 +299,6 @@ pub struct ModelRequest {
     pub caching: Caching,
 }
 
-impl ModelRequest {
-    /// The name of the tool that a call id belongs to, for wires that answer by name.
-    pub fn tool_name_of(&self, call_id: &str) -> Option<&str> {
-        self.turns
-            .iter()
-            .flat_map(|t| &t.parts)
-            .find_map(|part| match part {
-                Part::ToolCall { id, name, .. } if id == call_id => Some(name.as_str()),
-                _ => None,
-            })
-    }
-}
-
 /// Takes the marks of [`Part::CacheHere`] away, where turns are kept: for what is kept, the places are
 /// chosen here.
 pub fn unmark(turns: &mut [Turn]) {

@@ -1,6 +1,8 @@
 //! `cache_control`: where the caller marked it, or where a smith's turns begin alike. Wire facts: the
 //! Anthropic API reference, "Prompt caching": four marks at most, and none on thinking.
 
+use std::collections::HashMap;
+
 use serde_json::{Map, Value, json};
 
 use crate::model::request::Caching;
@@ -61,9 +63,16 @@ pub(super) fn system(text: &str, caching: &Caching) -> Value {
 pub(super) fn place(body: &mut Map<String, Value>, caching: &Caching) {
     let tools = body.get_mut("tools").and_then(Value::as_array_mut);
     if let Some(tools) = tools {
-        for (name, ttl) in &caching.tools {
-            let tool = tools.iter_mut().find(|tool| tool["name"] == name.as_str());
-            mark(tool, ttl.as_deref());
+        if !caching.tools.is_empty() {
+            let mut places = HashMap::with_capacity(tools.len());
+            for (at, tool) in tools.iter().enumerate() {
+                let name = tool["name"].as_str().unwrap_or_default();
+                places.entry(name.to_owned()).or_insert(at);
+            }
+            for (name, ttl) in &caching.tools {
+                let place = places.get(name);
+                mark(place.and_then(|at| tools.get_mut(*at)), ttl.as_deref());
+            }
         }
         if caching.is_automatic {
             mark(tools.last_mut(), None);
