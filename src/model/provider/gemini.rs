@@ -3,6 +3,8 @@
 
 mod answer;
 
+use std::collections::HashMap;
+
 use bytes::Bytes;
 use http::{HeaderName, HeaderValue};
 use serde_json::{Map, Value, json};
@@ -163,6 +165,7 @@ fn thinking(rules: &Rules, effort: Effort) -> Option<Value> {
 fn contents(request: &ModelRequest) -> Result<Vec<Value>, ModelError> {
     let needs_signatures = request.model.contains("gemini-3");
     let mut contents: Vec<Value> = Vec::with_capacity(request.turns.len());
+    let names = tool_names(request);
     for turn in &request.turns {
         let role = match turn.role {
             Role::Assistant => "model",
@@ -194,7 +197,7 @@ fn contents(request: &ModelRequest) -> Result<Vec<Value>, ModelError> {
                     tool_call_id,
                     content,
                     is_error,
-                } => tool_response(request, tool_call_id, content, *is_error)?,
+                } => tool_response(&names, tool_call_id, content, *is_error)?,
                 Part::Reasoning {
                     signature, text, ..
                 } => match Signature::of(signature, Signer::Google) {
@@ -229,13 +232,24 @@ fn contents(request: &ModelRequest) -> Result<Vec<Value>, ModelError> {
     Ok(contents)
 }
 
+/// The tools' names by their calls' ids: this wire answers by name.
+fn tool_names(request: &ModelRequest) -> HashMap<&str, &str> {
+    let mut names = HashMap::new();
+    for part in request.turns.iter().flat_map(|turn| &turn.parts) {
+        if let Part::ToolCall { id, name, .. } = part {
+            names.entry(id.as_str()).or_insert(name.as_str());
+        }
+    }
+    names
+}
+
 fn tool_response(
-    request: &ModelRequest,
+    names: &HashMap<&str, &str>,
     call_id: &str,
     content: &[Part],
     is_error: bool,
 ) -> Result<Value, ModelError> {
-    let name = request.tool_name_of(call_id).ok_or_else(|| {
+    let name = names.get(call_id).ok_or_else(|| {
         ModelError::Unsupported(format!("no tool call '{call_id}' before its result"))
     })?;
     let text = joined_text(content);

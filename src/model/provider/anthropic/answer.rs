@@ -12,7 +12,9 @@ use crate::ids;
 use crate::lenient::{self, Few, aside, few, place, word};
 use crate::model::error::ModelError;
 use crate::model::provider::said::{Speech, Voice, arguments_of, is_blank, is_something};
-use crate::model::provider::{StreamDecoder, Unread, cited, failed_with, leniently, shared};
+use crate::model::provider::{
+    StreamDecoder, Unread, check_count, cited, failed_with, leniently, shared,
+};
 use crate::sse::Event;
 
 #[derive(Deserialize)]
@@ -282,6 +284,7 @@ impl Decoder {
                 Open::Other
             }
         };
+        check_count(self.blocks.len() + 1)?;
         self.blocks.push((at, open));
         Ok(())
     }
@@ -297,6 +300,7 @@ impl Decoder {
             return Err(ModelError::Malformed(message));
         };
         let index = self.tools;
+        check_count(index as usize + 1)?;
         self.tools += 1;
         out.push(Frame::ToolStarted {
             index,

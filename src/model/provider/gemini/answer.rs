@@ -13,7 +13,7 @@ use crate::lenient::{self, Few, aside, few, flag, place, word};
 use crate::model::error::ModelError;
 use crate::model::provider::cited::{Ruler, Told};
 use crate::model::provider::said::{Speech, Voice, arguments_of, is_blank, is_something, link};
-use crate::model::provider::{StreamDecoder, Unread, failed_with, leniently, shared};
+use crate::model::provider::{StreamDecoder, Unread, check_count, failed_with, leniently, shared};
 use crate::sse::Event;
 
 #[derive(Deserialize)]
@@ -296,6 +296,7 @@ impl Decoder {
             return Err(ModelError::Malformed(message));
         };
         let index = self.calls;
+        check_count(index as usize + 1)?;
         self.calls += 1;
         out.push(Frame::ToolStarted {
             index,

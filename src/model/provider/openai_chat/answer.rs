@@ -300,13 +300,13 @@ impl Decoder {
         if (said.has_calls() || !self.speech.calls.is_empty()) && self.is_from(Kind::Calls, source)
         {
             for call in said.tool_calls {
-                self.tool(data, call, out);
+                self.tool(data, call, out)?;
             }
             if let Some(function) = said.function_call.filter(|_| !has_calls) {
-                self.tool(data, ToolCall::of(function), out);
+                self.tool(data, ToolCall::of(function), out)?;
             }
             for call in std::mem::take(&mut self.speech.calls) {
-                self.tool_part(&call, out);
+                self.tool_part(&call, out)?;
             }
         }
         Ok(())
@@ -354,7 +354,12 @@ impl Decoder {
         Ok(())
     }
 
-    fn tool(&mut self, data: &Bytes, call: ToolCall<'_>, out: &mut Vec<Frame>) {
+    fn tool(
+        &mut self,
+        data: &Bytes,
+        call: ToolCall<'_>,
+        out: &mut Vec<Frame>,
+    ) -> Result<(), ModelError> {
         let function = call.function;
         let name = function.as_ref().and_then(|f| f.name.as_deref());
         let name = name.filter(|name| !name.is_empty());
@@ -379,15 +384,16 @@ impl Decoder {
                 is_whole: self.is_whole,
             },
             out,
-        );
+        )
     }
 
     /// A call that stood among the parts of the content.
-    fn tool_part(&mut self, part: &Value, out: &mut Vec<Frame>) {
+    fn tool_part(&mut self, part: &Value, out: &mut Vec<Frame>) -> Result<(), ModelError> {
         let text = Value::to_string(part);
         if let Ok(call) = serde_json::from_str::<ToolCall<'_>>(&text) {
-            self.tool(&Bytes::copy_from_slice(text.as_bytes()), call, out);
+            self.tool(&Bytes::copy_from_slice(text.as_bytes()), call, out)?;
         }
+        Ok(())
     }
 }
 

@@ -10,7 +10,7 @@ use crate::frame::{Escaped, Frame};
 use crate::ids;
 use crate::model::error::ModelError;
 use crate::model::provider::said::is_blank;
-use crate::model::provider::shared;
+use crate::model::provider::{check_count, shared};
 
 /// A piece of a call; what it does not tell is empty.
 #[derive(Default)]
@@ -39,6 +39,9 @@ struct Call {
     signature: Bytes,
 }
 
+/// Arguments are looked at again with each piece that names its call, up to here.
+const MAX_KNOWN: usize = 16 * 1024;
+
 /// The calls of one answer.
 #[derive(Default)]
 pub(super) struct Calls {
@@ -66,11 +69,12 @@ impl Calls {
     }
 
     /// Takes a piece in.
-    pub fn take(&mut self, piece: Piece<'_>, out: &mut Vec<Frame>) {
+    pub fn take(&mut self, piece: Piece<'_>, out: &mut Vec<Frame>) -> Result<(), ModelError> {
         let at = match self.find(&piece) {
             Found::At(at) => at,
-            Found::Again => return,
+            Found::Again => return Ok(()),
             Found::New => {
+                check_count(self.calls.len() + 1)?;
                 self.calls.push(Call {
                     wire_index: piece.index,
                     wire_id: shared(piece.id),
@@ -92,9 +96,10 @@ impl Calls {
             call.signature = signature;
         }
         let Some(arguments) = piece.arguments else {
-            return;
+            return Ok(());
         };
-        if piece.name.is_empty() {
+        let length = call.known.as_ref().map_or(0, String::len) + arguments.as_bytes().len();
+        if piece.name.is_empty() || (length > MAX_KNOWN && !piece.is_whole) {
             call.known = None;
         } else if let Some(known) = &mut call.known {
             known.push_str(&arguments.unescape());
@@ -103,6 +108,7 @@ impl Calls {
             Some(index) => call.say(index, arguments, out),
             None => call.early.push(arguments),
         }
+        Ok(())
     }
 
     fn begin(&mut self, at: usize, piece: &Piece<'_>, out: &mut Vec<Frame>) {

@@ -16,7 +16,9 @@ use crate::lenient::{self, Few, aside, few, place, word};
 use crate::model::error::ModelError;
 use crate::model::provider::cited::Told;
 use crate::model::provider::said::{Speech, Voice, arguments_of, is_blank, is_something};
-use crate::model::provider::{StreamDecoder, Unread, failed_with, leniently, shared, text_of};
+use crate::model::provider::{
+    StreamDecoder, Unread, check_count, failed_with, leniently, shared, text_of,
+};
 use crate::sse::Event;
 
 #[derive(Deserialize)]
@@ -255,10 +257,12 @@ impl Decoder {
         })
     }
 
-    fn note(&mut self, at: Option<u32>, part: Option<u32>, voice: Voice) {
+    fn note(&mut self, at: Option<u32>, part: Option<u32>, voice: Voice) -> Result<(), ModelError> {
         if self.said.last() != Some(&(at, part, voice)) {
+            check_count(self.said.len() + 1)?;
             self.said.push((at, part, voice));
         }
+        Ok(())
     }
 
     /// Says a piece that is whole, if it was not said in pieces.
@@ -270,7 +274,7 @@ impl Decoder {
         out: &mut Vec<Frame>,
     ) -> Result<(), ModelError> {
         if is_something(raw) && !self.was_said(at, part, voice) {
-            self.note(at, part, voice);
+            self.note(at, part, voice)?;
             self.speech.say(data, raw, voice, out)?;
         }
         Ok(())
@@ -334,16 +338,18 @@ impl Decoder {
     }
 
     /// The call of a piece, which is new if it is of none that is known.
-    fn call(&mut self, from: Origin<'_>) -> usize {
-        self.find(from).unwrap_or_else(|| {
-            self.calls.push(Call {
-                output_index: from.output_index,
-                item_id: shared(from.item_id),
-                call_id: shared(from.call_id),
-                ..Call::default()
-            });
-            self.calls.len() - 1
-        })
+    fn call(&mut self, from: Origin<'_>) -> Result<usize, ModelError> {
+        if let Some(at) = self.find(from) {
+            return Ok(at);
+        }
+        check_count(self.calls.len() + 1)?;
+        self.calls.push(Call {
+            output_index: from.output_index,
+            item_id: shared(from.item_id),
+            call_id: shared(from.call_id),
+            ..Call::default()
+        });
+        Ok(self.calls.len() - 1)
     }
 
     fn begin(&mut self, at: usize, call_id: &str, name: &str, out: &mut Vec<Frame>) {
@@ -377,13 +383,13 @@ impl Decoder {
         output_index: Option<u32>,
         item: &Item<'_>,
         out: &mut Vec<Frame>,
-    ) -> usize {
+    ) -> Result<usize, ModelError> {
         let call_id = item.call_id.as_deref().unwrap_or_default();
         let at = self.call(Origin {
             output_index,
             item_id: item.id.as_deref().unwrap_or_default(),
             call_id,
-        });
+        })?;
         let input = arguments_of(data, item.arguments).filter(|input| !is_blank(input));
         let call = &mut self.calls[at];
         if input.is_some() {
@@ -396,7 +402,7 @@ impl Decoder {
             told => told,
         };
         self.begin(at, id, item.name.as_deref().unwrap_or_default(), out);
-        at
+        Ok(at)
     }
 
     fn item_done(
@@ -408,7 +414,7 @@ impl Decoder {
     ) -> Result<(), ModelError> {
         match item.kind.as_deref().unwrap_or("message") {
             "function_call" => {
-                let call = self.call_item(data, at, item, out);
+                let call = self.call_item(data, at, item, out)?;
                 if self.calls[call].begun.is_none() {
                     return Err(nameless());
                 }
@@ -419,7 +425,7 @@ impl Decoder {
                     let place = (at, Some(part), Voice::Reasoning);
                     self.say_whole(data, place, summary.text, out)?;
                 }
-                self.reasoning_done(at, item, out);
+                self.reasoning_done(at, item, out)?;
             }
             "message" => {
                 for (part, content) in (0..).zip(&item.content) {
@@ -434,10 +440,16 @@ impl Decoder {
         Ok(())
     }
 
-    fn reasoning_done(&mut self, at: Option<u32>, item: &Item<'_>, out: &mut Vec<Frame>) {
+    fn reasoning_done(
+        &mut self,
+        at: Option<u32>,
+        item: &Item<'_>,
+        out: &mut Vec<Frame>,
+    ) -> Result<(), ModelError> {
         if self.reasoned.contains(&at) {
-            return;
+            return Ok(());
         }
+        check_count(self.reasoned.len() + 1)?;
         self.reasoned.push(at);
         // What the next turn must send back is the item itself, without its status.
         let encrypted = item.encrypted_content.as_deref();
@@ -455,6 +467,7 @@ impl Decoder {
             signature: Bytes::from(signature.unwrap_or_default()),
             redacted: false,
         });
+        Ok(())
     }
 
     /// What a response has at its end that no event told.
@@ -535,9 +548,9 @@ impl Decoder {
             Some(at) => at,
             None if from.output_index.is_none() => match self.calls.iter().rposition(is_open) {
                 Some(at) => at,
-                None => self.call(from),
+                None => self.call(from)?,
             },
-            None => self.call(from),
+            None => self.call(from)?,
         };
         let call = &mut self.calls[at];
         match call.done {
@@ -665,7 +678,7 @@ impl Decoder {
                 self.say_whole(data, place(Voice::Reasoning), text, out)?;
             }
             b"response.function_call_arguments.done" => {
-                let call = self.call(event.origin());
+                let call = self.call(event.origin())?;
                 if let Some(input) = arguments_of(data, event.arguments) {
                     self.calls[call].early.clear();
                     self.calls[call].input = Some(input);
@@ -676,7 +689,7 @@ impl Decoder {
                 if let Some(item) = &event.item
                     && item.kind.as_deref() == Some("function_call")
                 {
-                    self.call_item(data, at, item, out);
+                    self.call_item(data, at, item, out)?;
                 }
             }
             b"response.output_item.done" => {
@@ -715,7 +728,7 @@ impl Decoder {
         out: &mut Vec<Frame>,
     ) -> Result<(), ModelError> {
         if is_something(delta) {
-            self.note(at, part, voice);
+            self.note(at, part, voice)?;
             self.speech.say(data, delta, voice, out)?;
         }
         Ok(())
