@@ -173,6 +173,11 @@ impl Held {
         self.bodies.freed.notify_waiters();
     }
 
+    /// What its owner may still hold beside it, if that is all that they hold.
+    pub fn room(&self) -> usize {
+        self.bodies.share.saturating_sub(self.bytes)
+    }
+
     /// How much it is.
     pub fn bytes(&self) -> usize {
         self.bytes

@@ -16,6 +16,7 @@ use crate::error::ApiError;
 use crate::gateway::Gateway;
 use crate::ids;
 use crate::limit::Standing;
+use crate::untrusted;
 
 /// The only version of the API's vocabulary.
 pub const API_VERSION: &str = "2026-05-01";
@@ -248,7 +249,31 @@ impl Exchange {
             }
             _ => body,
         };
-        Ok(without_mark(body))
+        let body = without_mark(body);
+        self.hold_parsed(&body).await?;
+        Ok(body)
+    }
+
+    /// Counts what JSON becomes once it is parsed, where that is far more than its text; refuses what
+    /// no budget would be enough for.
+    async fn hold_parsed(&mut self, body: &Bytes) -> Result<(), ApiError> {
+        if !matches!(body.trim_ascii_start().first(), Some(b'{' | b'[')) {
+            return Ok(());
+        }
+        if untrusted::is_vast(body) {
+            return Err(ApiError::bad_request(
+                "invalid_request",
+                "the JSON has more values in lists and objects than can be held",
+            ));
+        }
+        match untrusted::unusual_bytes(body) {
+            0 => Ok(()),
+            bytes => {
+                // Alone it always has room.
+                let room = self.held.as_ref().map_or(0, Held::room);
+                self.hold(bytes.min(room)).await
+            }
+        }
     }
 
     /// What a packed body becomes, which nobody knows before: all that it may be is counted meanwhile.

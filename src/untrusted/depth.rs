@@ -1,4 +1,4 @@
-//! How deep JSON is nested, without parsing it.
+//! How deep JSON is nested, and how much it is once it is parsed, without parsing it.
 
 /// Levels of lists and objects that JSON from outside may have. `serde_json` reads 127, and what is
 /// kept becomes part of events, records and answers that have some levels of their own.
@@ -24,6 +24,47 @@ pub fn is_too_deep(json: &[u8]) -> bool {
         at += 1;
     }
     false
+}
+
+/// What a list's or object's value takes at least once it is parsed, and an object beside: its map
+/// sets memory aside for some members at once.
+const VALUE_BYTES: usize = 32;
+const OBJECT_BYTES: usize = 400;
+/// Shorter JSON is not looked at: it becomes no more than some megabytes.
+const SMALL_JSON: usize = 64 * 1024;
+/// How much more memory than text JSON takes that people and programs write.
+const USUAL: usize = 10;
+/// What JSON that is denser than that may take, in bytes.
+const MAX_PARSED: usize = 128 * 1024 * 1024;
+
+/// The memory that JSON text takes beyond the usual once it is parsed, in bytes. A million times `{}`
+/// are 3 MB, and become hundreds.
+pub fn unusual_bytes(json: &[u8]) -> usize {
+    if json.len() <= SMALL_JSON {
+        return 0;
+    }
+    let (mut values, mut objects) = (0_usize, 0_usize);
+    let mut at = 0;
+    while at < json.len() {
+        match json[at] {
+            b'{' => {
+                values += 1;
+                objects += 1;
+            }
+            b'[' | b',' => values += 1,
+            b'"' => at = end_of_string(json, at + 1),
+            _ => {}
+        }
+        at += 1;
+    }
+    let parsed = values * VALUE_BYTES + objects * OBJECT_BYTES;
+    parsed.saturating_sub(USUAL * json.len())
+}
+
+/// Whether JSON text becomes more than may be held of one, as nobody's does.
+pub fn is_vast(json: &[u8]) -> bool {
+    let unusual = unusual_bytes(json);
+    unusual > 0 && unusual + USUAL * json.len() > MAX_PARSED
 }
 
 /// Where a string ends that begins at `at`.
@@ -54,6 +95,22 @@ mod tests {
         assert!(is_too_deep(format!(r#"["\\",{brackets}"#).as_bytes()));
         assert!(!is_too_deep("[],".repeat(1000).as_bytes()));
         assert!(!is_too_deep(b"\"\\"));
+    }
+
+    #[test]
+    fn what_becomes_much_more_than_it_is_is_told() {
+        let list = |one: &str, times: usize| format!("[{}0]", one.repeat(times));
+        for one in ["{},", "[],", "0,", "{\"a\":0},", "\"\","] {
+            assert!(is_vast(list(one, 9_000_000).as_bytes()), "{one}");
+            assert!(!is_vast(list(one, 10_000).as_bytes()), "{one}");
+        }
+        let message = r#"{"role":"user","content":[{"type":"text","text":"What is the weather in Paris today? I would like to go for a walk."}]},"#;
+        let history = list(message, 250_000);
+        assert!(!is_vast(history.as_bytes()));
+        assert_eq!(unusual_bytes(list(message, 2_000).as_bytes()), 0);
+        let text = list(&format!("\"{}\",", "{},".repeat(1_000_000)), 10);
+        assert_eq!(unusual_bytes(text.as_bytes()), 0);
+        assert_eq!(unusual_bytes("{},".repeat(1000).as_bytes()), 0);
     }
 
     #[test]

@@ -21,7 +21,7 @@ mod schema;
 
 pub use archive::Bounds as ArchiveBounds;
 pub use child::{SUBCOMMAND, run as run_child};
-pub use depth::{MAX_JSON_DEPTH, is_too_deep};
+pub use depth::{MAX_JSON_DEPTH, is_too_deep, is_vast, unusual_bytes};
 pub use document::{Cutting, ExtractError};
 pub use front_matter::{check as check_front_matter, split as split_front_matter};
 pub use page::shown as shown_page;

@@ -29,6 +29,20 @@ use crate::frame::{Escaped, Frame};
 use crate::lenient::mended;
 use crate::sse::Event;
 
+/// Calls, blocks and items of one answer, which are looked through for each piece of it. None has so
+/// many, and whoever sends more would have a worker look for hours.
+const MOST_OF_ONE_ANSWER: usize = 4096;
+
+/// Refuses an answer that has more of something than any has.
+fn check_count(count: usize) -> Result<(), ModelError> {
+    match count > MOST_OF_ONE_ANSWER {
+        true => Err(ModelError::Malformed(format!(
+            "the answer has more than {MOST_OF_ONE_ANSWER} calls or parts"
+        ))),
+        false => Ok(()),
+    }
+}
+
 /// How a provider is asked.
 pub trait ProviderApi: Send + Sync {
     /// The path after the base URL.
@@ -159,6 +173,10 @@ fn leniently<R>(
     reshape: impl FnOnce(&mut Value),
     mut read: impl FnMut(&Bytes) -> Result<R, Unread>,
 ) -> Result<R, Unread> {
+    if crate::untrusted::is_vast(data) {
+        let message = "JSON with more values in lists and objects than can be held";
+        return Err(ModelError::Malformed(message.to_owned()).into());
+    }
     match read(data) {
         Err(Unread::Json(error)) => match mended(data, reshape) {
             Some(mended) => read(&mended),
@@ -181,3 +199,58 @@ fn shared(text: &str) -> Bytes {
 /// Tells the model to answer in JSON, for wires without a switch for it.
 pub(super) const JSON_ONLY: &str =
     "Answer with one JSON object only: no other text, no code fence.";
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_answer_of_very_many_parts_is_no_answer() {
+        let list = |one: &str| [one; 5_000].join(",");
+        for (wire, before, one, after) in [
+            (
+                ProviderWire::OpenaiChat,
+                r#"{"choices":[{"message":{"tool_calls":["#,
+                r#"{"id":"a","function":{"name":"f","arguments":"{}"}}"#,
+                r#"]},"finish_reason":"tool_calls"}]}"#,
+            ),
+            (
+                ProviderWire::OpenaiResponses,
+                r#"{"status":"completed","output":["#,
+                r#"{"type":"message","content":[{"text":"a"}]}"#,
+                "]}",
+            ),
+            (
+                ProviderWire::OpenaiResponses,
+                r#"{"status":"completed","output":["#,
+                r#"{"type":"reasoning","summary":[]}"#,
+                "]}",
+            ),
+            (
+                ProviderWire::Anthropic,
+                r#"{"stop_reason":"tool_use","content":["#,
+                r#"{"type":"tool_use","id":"a","name":"f","input":{}}"#,
+                "]}",
+            ),
+            (
+                ProviderWire::Gemini,
+                r#"{"candidates":[{"finishReason":"STOP","content":{"parts":["#,
+                r#"{"functionCall":{"name":"f","args":{}}}"#,
+                "]}}]}",
+            ),
+        ] {
+            let told = |list: &str| {
+                let body = Bytes::from([before, list, after].concat());
+                api(wire).decode_full(&body)
+            };
+            let error = told(&list(one)).expect_err("refused");
+            assert!(error.to_string().contains("more than"), "{error}");
+            if !one.contains("reasoning") {
+                told(&[one; 3].join(",")).expect("an answer");
+            }
+            // Values without end, whatever they are.
+            let error = told(&["{}"; 4_000_000].join(",")).expect_err("refused");
+            assert!(error.to_string().contains("more values"), "{error}");
+        }
+    }
+}

@@ -9,6 +9,8 @@ use parking_lot::Mutex;
 use rmcp::model::{ClientJsonRpcMessage, ClientRequest, RequestId, ServerJsonRpcMessage};
 use serde_json::{Map, Value, json};
 
+use crate::untrusted;
+
 /// The most requests without an answer whose kinds are remembered.
 const MAX_OPEN: usize = 1024;
 /// The newest revision that begins with `initialize`.
@@ -142,6 +144,10 @@ pub fn messages(
     asked: Option<&Asked>,
     open: &Open,
 ) -> Option<Vec<ServerJsonRpcMessage>> {
+    // What is kept of it must be readable again, and be held.
+    if untrusted::is_too_deep(body) || untrusted::is_vast(body) {
+        return None;
+    }
     let value: Value = serde_json::from_slice(without_mark(body)).ok()?;
     let values = match value {
         Value::Array(values) => values,
