@@ -19,6 +19,10 @@ const PIECE_BYTES: usize = 16 * 1024;
 const ZSTD_WINDOW: u32 = 23;
 /// Between two looks at what else there is to do.
 const PIECES_IN_A_ROW: usize = 16;
+/// Members of a body that hold next to nothing, and how many of them there may be in a row: each one
+/// costs more to begin than it holds, and a megabyte of them packs into nothing once more.
+const SMALL_MEMBER: usize = 16;
+const MOST_SMALL_MEMBERS: u32 = 1024;
 
 /// Why a body can't be unpacked.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -50,6 +54,9 @@ struct Stage {
     /// There may be more to come without more input.
     is_full: bool,
     is_ended: bool,
+    /// What came out of this member, and how many before it were small.
+    given: usize,
+    small: u32,
 }
 
 /// Takes what was packed and gives what it was.
@@ -242,6 +249,8 @@ impl Stage {
             input: Bytes::new(),
             is_full: false,
             is_ended: false,
+            given: 0,
+            small: 0,
         }
     }
 
@@ -288,6 +297,7 @@ impl Stage {
         }
         .ok_or_else(|| self.broken())?;
         out.truncate(before + given);
+        self.given += given;
         self.is_full = given == PIECE_BYTES && !is_ended;
         self.is_ended = is_ended;
         self.input.advance(taken);
@@ -299,15 +309,25 @@ impl Stage {
 
     /// Whether another member follows: gzip and zstd may be made of several.
     fn begins_again(&mut self) -> Result<bool, CodingError> {
-        match &mut self.codec {
+        let begins = match &mut self.codec {
             Codec::Gzip(codec) if self.input.first() == Some(&0x1f) => {
                 *codec = gzip();
-                Ok(true)
+                true
             }
-            Codec::Zstd(_) => Ok(!self.input.is_empty()),
+            Codec::Zstd(_) => !self.input.is_empty(),
             // What is behind the end is padding.
-            _ => Ok(false),
+            _ => false,
+        };
+        if begins {
+            self.small = match std::mem::take(&mut self.given) < SMALL_MEMBER {
+                true => self.small + 1,
+                false => 0,
+            };
+            if self.small > MOST_SMALL_MEMBERS {
+                return Err(self.broken());
+            }
         }
+        Ok(begins)
     }
 }
 
@@ -448,6 +468,26 @@ pub mod tests {
             .whole(bomb.into(), 1 << 20)
             .await;
         assert_eq!(told, Err(CodingError::TooLarge(1 << 20)));
+    }
+
+    #[tokio::test]
+    async fn members_that_hold_nothing_are_no_work_for_minutes() {
+        for coding in ["gzip", "zstd"] {
+            for plain in [&b""[..], b" "] {
+                let many = packed(coding, plain).repeat(100_000);
+                let told = unpacker(&[coding])
+                    .whole(many.clone().into(), 1 << 20)
+                    .await;
+                assert_eq!(told, Err(CodingError::Broken(coding)));
+                let packed_again = packed("gzip", &many);
+                let told = unpacker(&[coding, "gzip"]).whole(packed_again.into(), 1 << 20);
+                assert_eq!(told.await, Err(CodingError::Broken(coding)));
+            }
+            // Some write each line as a member of its own.
+            let lines = packed(coding, b"data: a line of a stream\n").repeat(5_000);
+            let whole = unpacker(&[coding]).whole(lines.into(), 1 << 20).await;
+            assert_eq!(whole.expect("valid").len(), 5_000 * 25);
+        }
     }
 
     #[test]
