@@ -1,6 +1,6 @@
 //! What a schema may be: its size, its depth, and how far it unfolds for one value.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 
 use serde_json::Value;
 
@@ -52,6 +52,7 @@ pub fn weigh(schema: &Value) -> Result<Weight, SchemaError> {
     let mut unfolding = Unfolding {
         references,
         known: HashMap::new(),
+        surveyed: survey.schemas.iter().copied().map(address).collect(),
         leaves: false,
     };
     let mut unfolded = 0;
@@ -206,8 +207,15 @@ struct Unfolding<'a> {
     references: References<'a>,
     /// By address; 0 while it is being counted.
     known: HashMap<usize, u64>,
-    /// Whether a reference leads where this cannot follow.
+    /// By address, the schemas whose patterns were weighed.
+    surveyed: HashSet<usize>,
+    /// Whether a reference leads where this cannot follow, or to a place where no schema should be
+    /// and nobody looked for patterns.
     leaves: bool,
+}
+
+fn address(schema: &Value) -> usize {
+    std::ptr::from_ref(schema) as usize
 }
 
 impl<'a> Unfolding<'a> {
@@ -215,7 +223,7 @@ impl<'a> Unfolding<'a> {
         let Value::Object(map) = schema else {
             return Ok(1);
         };
-        let key = std::ptr::from_ref(schema) as usize;
+        let key = address(schema);
         match self.known.get(&key) {
             Some(0) => return refuse("the schema refers to itself without end"),
             Some(count) => return Ok(*count),
@@ -230,7 +238,10 @@ impl<'a> Unfolding<'a> {
         let mut count: u64 = 1;
         for reference in REFERENCES.iter().filter_map(|key| map.get(*key)?.as_str()) {
             match self.references.find(reference) {
-                Some(target) => count = count.saturating_add(self.of(target, chain + 1)?),
+                Some(target) => {
+                    self.leaves |= !self.surveyed.contains(&address(target));
+                    count = count.saturating_add(self.of(target, chain + 1)?);
+                }
                 None => self.leaves = true,
             }
         }

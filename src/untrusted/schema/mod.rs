@@ -274,6 +274,11 @@ mod tests {
             let read = Schema::read(&json!({ "pattern": pattern })).expect("within bounds");
             assert!(read.validator.is_none(), "{pattern}");
         }
+        // Where no schema should be, too: each of them would be compiled.
+        let elsewhere = json!({ "allOf": [{ "$ref": "#/examples/0" }],
+            "examples": [{ "pattern": "(a{100}){10}" }] });
+        let read = Schema::read(&elsewhere).expect("within bounds");
+        assert!(read.validator.is_none());
         light(&json!({ "pattern": r"^[0-9]{4}-[0-9]{2}-[0-9]{2}$" }));
         light(&json!({ "pattern": r"^\\1$" }));
     }
