@@ -1,7 +1,7 @@
 //! Files named by id in a request: who may name them, and, for a provider that gets the request as
 //! it is, their bytes in place of ids that mean nothing to it.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 
 use bytes::Bytes;
 use serde_json::{Value, json};
@@ -30,8 +30,10 @@ fn unknown(id: &str) -> ApiError {
     ApiError::not_found("file", id)
 }
 
-fn check_size(file: &FileRow, all: &mut i64) -> Result<(), ApiError> {
-    *all += file.bytes;
+/// `times`: how often it is named, and so put into what a model is sent.
+fn check_size(file: &FileRow, times: usize, all: &mut i64) -> Result<(), ApiError> {
+    let times = i64::try_from(times).unwrap_or(i64::MAX);
+    *all = all.saturating_add(file.bytes.saturating_mul(times));
     if file.bytes > MAX_FILE || *all > MAX_FILES {
         let message = format!(
             "the file '{}' is too large for a message: {} MiB each, {} MiB together",
@@ -43,6 +45,15 @@ fn check_size(file: &FileRow, all: &mut i64) -> Result<(), ApiError> {
         return Err(ApiError::new(status, "payload_too_large", message));
     }
     Ok(())
+}
+
+/// Each id once, with how often it is there.
+fn counted<T: Ord>(ids: Vec<T>) -> BTreeMap<T, usize> {
+    let mut counted = BTreeMap::new();
+    for id in ids {
+        *counted.entry(id).or_default() += 1;
+    }
+    counted
 }
 
 /// Refuses files that the caller may not name. `body` is the request, whose member is named in the
@@ -60,12 +71,10 @@ pub async fn check<'a>(
     }
     caller.require(Scope::FilesRead)?;
     let mut all = 0;
-    ids.sort_unstable();
-    ids.dedup();
-    for id in ids {
+    for (id, times) in counted(ids) {
         let file = found(gateway, caller, id).await?;
         let checked = file.ok_or_else(|| unknown(id));
-        let checked = checked.and_then(|file| check_size(&file, &mut all));
+        let checked = checked.and_then(|file| check_size(&file, times, &mut all));
         checked.map_err(|error| match place_of(body, id) {
             Some(place) => error.param(place),
             None => error,
@@ -111,15 +120,13 @@ pub async fn forwarded(
     for list in ["messages", "input"] {
         named_in(&request[list], &mut ids);
     }
-    ids.sort_unstable();
-    ids.dedup();
     let mut files = HashMap::new();
     let mut all = 0;
-    for id in ids {
+    for (id, times) in counted(ids) {
         match found(gateway, caller, &id).await? {
             Some(file) => {
                 caller.require(Scope::FilesRead)?;
-                check_size(&file, &mut all)?;
+                check_size(&file, times, &mut all)?;
                 let file = Attachment::load(gateway.store.as_ref(), &file).await?;
                 files.insert(id, file);
             }

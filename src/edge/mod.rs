@@ -13,6 +13,7 @@ mod head;
 mod keyed;
 mod metrics;
 mod native;
+mod referred;
 mod responses;
 mod server;
 mod stream;

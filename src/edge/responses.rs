@@ -12,6 +12,7 @@ use super::exchange::{Exchange, Gone};
 use super::files;
 use super::forward::{Begun, Forward, Passage, Prepared};
 use super::keyed::{Again, Key};
+use super::referred::{REFERRED_BYTES, Said};
 use super::turn::{
     Answer, Followed, Routed, RunTurn, check_thread_id, decided, translate_stream, whole_answer,
 };
@@ -22,7 +23,7 @@ use crate::error::ApiError;
 use crate::gateway::Gateway;
 use crate::ids;
 use crate::limit::Permit;
-use crate::model::{Part, Role, Turn};
+use crate::model::Turn;
 use crate::run::{Link, ResponseRecord, RunRequest, Thread, Word, attachments};
 use crate::store::now_seconds;
 use crate::tools::Mounted;
@@ -30,7 +31,7 @@ use crate::wire::chat::Peek;
 use crate::wire::chat::forward::rewrite;
 use crate::wire::responses::decode::unknown_item;
 use crate::wire::responses::gate::{usage_in, write_error};
-use crate::wire::responses::items::{Numbering, place_of, push_turn, turn_of};
+use crate::wire::responses::items::{Numbering, place_of, push_turn};
 use crate::wire::responses::tools::{is_web_search, warnings};
 use crate::wire::responses::{
     Decoded, Head, Input, ResponsesGate, ResponsesRequest, Status, StreamEncoder, body_of, decode,
@@ -325,8 +326,9 @@ impl Owner<'_> {
             Thread::Chain(Some(link)) => Some(link.thread_id.as_str()),
             Thread::Chain(None) | Thread::Stateless(_) => None,
         };
-        let mut known: HashMap<String, (String, Vec<Turn>)> = HashMap::new();
+        let mut known: HashMap<String, Said> = HashMap::new();
         let mut turns = Vec::with_capacity(input.len());
+        let mut left = REFERRED_BYTES;
         for input in input {
             let id = match input {
                 Input::Turn(turn) => {
@@ -340,85 +342,39 @@ impl Owner<'_> {
             let body = place_of(&id).map(|(body, _)| body.to_owned());
             let body = body.ok_or_else(|| unknown_item(&id))?;
             if !known.contains_key(&body) {
-                let said = self.said(&body).await?.ok_or_else(|| unknown_item(&id))?;
-                known.insert(body.clone(), said);
+                let said = self.said(&body, &mut left).await?;
+                known.insert(body.clone(), said.ok_or_else(|| unknown_item(&id))?);
             }
-            let Some((thread_id, said)) = known.get(&body) else {
+            let Some(said) = known.get_mut(&body) else {
                 continue;
             };
-            if history == Some(thread_id.as_str()) {
+            if history == Some(said.thread_id.as_str()) {
                 continue;
             }
-            let found = turns_in(&body, said, &id).ok_or_else(|| unknown_item(&id))?;
-            for turn in found {
+            // What is referred to twice is said once: else a few bytes would stand for a whole answer,
+            // as often as they are repeated.
+            for turn in said.turns_of(&id).ok_or_else(|| unknown_item(&id))? {
                 push_turn(&mut turns, turn);
             }
         }
         Ok(turns)
     }
 
-    /// The thread and the turns that items of this run or conversation are made of.
-    async fn said(&self, body: &str) -> Result<Option<(String, Vec<Turn>)>, ApiError> {
+    /// What items of this run or conversation are made of; `left`: how much more may be referred to.
+    async fn said(&self, body: &str, left: &mut usize) -> Result<Option<Said>, ApiError> {
         let store = &self.gateway.store;
-        let turns = |text: &str| serde_json::from_str(text).map_err(ApiError::internal);
         let run = store.run(self.tenant_id, &format!("run_{body}")).await?;
         if let Some(run) = run.filter(|run| run.smith_id == **self.smith_id) {
-            let said = turns(run.transcript.as_deref().unwrap_or("[]"))?;
-            return Ok(Some((run.thread_id, said)));
+            let transcript = run.transcript.as_deref().unwrap_or("[]");
+            return Said::read(body, run.thread_id, transcript, left).map(Some);
         }
         let id = format!("{}{body}", ids::Kind::Conversation.prefix());
         let found = store.conversation(self.tenant_id, &id).await?;
         match found.filter(|c| c.smith_id == **self.smith_id) {
-            Some(conversation) => Ok(Some((conversation.id, turns(&conversation.turns)?))),
+            Some(found) => Said::read(body, found.id, &found.turns, left).map(Some),
             None => Ok(None),
         }
     }
-}
-
-/// The item `id` of what was said: a turn, or a call that ran here and its result.
-fn turns_in(body: &str, said: &[Turn], id: &str) -> Option<Vec<Turn>> {
-    let items = Numbering::new(body).items(said);
-    let at = items.iter().position(|item| item.id == id)?;
-    let parts = said.iter().flat_map(|turn| &turn.parts);
-    let call_of = |own: &str| {
-        let is_it = |part: &&Part| matches!(part, Part::ToolCall { id, .. } if id == own);
-        parts.clone().find(is_it)
-    };
-    // Calls that ran here, which are found in the order of their results.
-    let ran_here = |kind: &str| matches!(kind, "mcp_call" | "file_search_call");
-    if ran_here(items[at].kind) {
-        let place = items[..at].iter().filter(|i| ran_here(i.kind)).count();
-        let mut pairs = parts.clone().filter_map(|part| match part {
-            Part::ToolResult { tool_call_id, .. } => {
-                let call = call_of(tool_call_id)?;
-                matches!(
-                    call,
-                    Part::ToolCall {
-                        server: Some(_),
-                        ..
-                    }
-                )
-                .then_some((call, part))
-            }
-            _ => None,
-        });
-        let (call, result) = pairs.nth(place)?;
-        let turn = |role, part: &Part| Turn {
-            role,
-            parts: vec![part.clone()],
-        };
-        return Some(vec![turn(Role::Assistant, call), turn(Role::Tool, result)]);
-    }
-    let mut members = items[at].members.clone();
-    members.insert("type".into(), json!(items[at].kind));
-    let mut turn = turn_of(&members).ok()??;
-    // An item does not show a call's signature.
-    if let Some(Part::ToolCall { id, .. }) = turn.parts.first()
-        && let Some(call) = call_of(id)
-    {
-        turn.parts = vec![call.clone()];
-    }
-    Some(vec![turn])
 }
 
 /// The input as the run's record shows it.
@@ -444,8 +400,9 @@ fn decisions(input: &[Input]) -> Result<Option<(String, Vec<Word>)>, ApiError> {
             return Err(ApiError::invalid("input", message));
         }
         of = Some(run);
-        words.insert(0, word.clone());
+        words.push(word.clone());
     }
+    words.reverse();
     Ok(of.map(|run| (run.clone(), words)))
 }
 

@@ -165,8 +165,18 @@ pub fn each_named<'a>(turns: impl IntoIterator<Item = &'a Turn>, take: &mut impl
     }
 }
 
-fn replace(parts: &mut [Part], found: &HashMap<String, Option<Attachment>>) {
-    for part in parts {
+/// A file that is named in turns.
+struct Named {
+    /// `None` for one that was deleted since, or that is too large.
+    file: Option<Attachment>,
+    is_deleted: bool,
+    /// How often it goes with the turns: each time it is named, as long as there is room.
+    times: usize,
+}
+
+/// From the newest on, as the times were counted.
+fn replace(parts: &mut [Part], found: &mut HashMap<String, Named>) {
+    for part in parts.iter_mut().rev() {
         let id = match part {
             Part::Image {
                 source: Source::FileId { id },
@@ -182,17 +192,24 @@ fn replace(parts: &mut [Part], found: &HashMap<String, Option<Attachment>>) {
             }
             _ => continue,
         };
-        *part = match found.get(&id).and_then(Option::as_ref) {
-            Some(attachment) => attachment.part(part),
-            None => Part::Text {
-                text: format!("[the file '{id}' is no longer kept]"),
+        let left_out = |why: &str| Part::Text {
+            text: format!("[the file '{id}' {why}]"),
+        };
+        *part = match found.get_mut(&id) {
+            Some(named) if !named.is_deleted => match &named.file {
+                Some(file) if named.times > 0 => {
+                    named.times -= 1;
+                    file.part(part)
+                }
+                _ => left_out("is left out here: the files of a request are too large together"),
             },
+            _ => left_out("is no longer kept"),
         };
     }
 }
 
-/// Puts the files that `turns` name into them. One that was deleted since is told as such: what was
-/// said with it can still be gone on with.
+/// Puts the files that `turns` name into them, as often as they are named: all together are bounded.
+/// One that was deleted since is told as such: what was said with it can still be gone on with.
 pub async fn inline(
     store: &dyn Store,
     tenant_id: &str,
@@ -203,26 +220,35 @@ pub async fn inline(
     if ids.is_empty() {
         return Ok(());
     }
-    let mut found: HashMap<String, Option<Attachment>> = HashMap::new();
+    let mut found: HashMap<String, Named> = HashMap::new();
     let mut left = MAX_FILES;
     // The newest first: those are asked about.
     for id in ids.into_iter().rev() {
-        if found.contains_key(&id) {
-            continue;
+        if !found.contains_key(&id) {
+            let row = store.file(tenant_id, &id).await?;
+            let is_deleted = row.is_none();
+            let file = match row.filter(|row| row.bytes <= MAX_FILE.min(left)) {
+                Some(row) => Some(Attachment::load(store, &row).await?),
+                None => None,
+            };
+            let times = 0;
+            let named = Named {
+                file,
+                is_deleted,
+                times,
+            };
+            found.insert(id.clone(), named);
         }
-        let file = store.file(tenant_id, &id).await?;
-        let file = file.filter(|file| file.bytes <= MAX_FILE.min(left));
-        let attachment = match file {
-            Some(file) => {
-                left -= file.bytes;
-                Some(Attachment::load(store, &file).await?)
-            }
-            None => None,
-        };
-        found.insert(id, attachment);
+        if let Some(named) = found.get_mut(&id)
+            && let Some(file) = &named.file
+            && file.content.len() as i64 <= left
+        {
+            left -= file.content.len() as i64;
+            named.times += 1;
+        }
     }
-    for turn in turns {
-        replace(&mut turn.parts, &found);
+    for turn in turns.iter_mut().rev() {
+        replace(&mut turn.parts, &mut found);
     }
     Ok(())
 }

@@ -52,4 +52,5 @@ mod tools;
 mod typed;
 mod ui;
 mod webhooks;
+mod wide;
 mod wires;
