@@ -342,7 +342,7 @@ impl Owner<'_> {
             let body = place_of(&id).map(|(body, _)| body.to_owned());
             let body = body.ok_or_else(|| unknown_item(&id))?;
             if !known.contains_key(&body) {
-                let said = self.said(&body, &mut left).await?;
+                let said = self.said(&body, history, &mut left).await?;
                 known.insert(body.clone(), said.ok_or_else(|| unknown_item(&id))?);
             }
             let Some(said) = known.get_mut(&body) else {
@@ -360,18 +360,37 @@ impl Owner<'_> {
         Ok(turns)
     }
 
-    /// What items of this run or conversation are made of; `left`: how much more may be referred to.
-    async fn said(&self, body: &str, left: &mut usize) -> Result<Option<Said>, ApiError> {
+    /// What items of this run or conversation are made of, which is not looked at for what is in the
+    /// turn's history; `left`: how much more may be referred to.
+    async fn said(
+        &self,
+        body: &str,
+        history: Option<&str>,
+        left: &mut usize,
+    ) -> Result<Option<Said>, ApiError> {
+        let is_history = |thread: &str| history == Some(thread);
         let store = &self.gateway.store;
         let run = store.run(self.tenant_id, &format!("run_{body}")).await?;
         if let Some(run) = run.filter(|run| run.smith_id == **self.smith_id) {
             let transcript = run.transcript.as_deref().unwrap_or("[]");
-            return Said::read(body, run.thread_id, transcript, left).map(Some);
+            let shown = if is_history(&run.thread_id) {
+                "[]"
+            } else {
+                transcript
+            };
+            return Said::read(body, run.thread_id, shown, left).map(Some);
         }
         let id = format!("{}{body}", ids::Kind::Conversation.prefix());
         let found = store.conversation(self.tenant_id, &id).await?;
         match found.filter(|c| c.smith_id == **self.smith_id) {
-            Some(found) => Said::read(body, found.id, &found.turns, left).map(Some),
+            Some(found) => {
+                let shown = if is_history(&found.id) {
+                    "[]"
+                } else {
+                    &found.turns
+                };
+                Said::read(body, found.id, shown, left).map(Some)
+            }
             None => Ok(None),
         }
     }
