@@ -157,6 +157,10 @@ impl Waits {
 }
 
 /// A human's leave for a call that no run makes.
+#[expect(
+    clippy::large_enum_variant,
+    reason = "there is one a call, and it is moved once"
+)]
 pub enum Leave {
     Given,
     /// And why.

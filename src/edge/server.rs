@@ -117,7 +117,12 @@ async fn wait_until_open(address: SocketAddr) -> Result<(), StartError> {
     }
     let begun = tokio::time::Instant::now();
     loop {
-        match tokio::net::TcpStream::connect(target).await {
+        #[expect(
+            clippy::disallowed_methods,
+            reason = "the listener of this very process"
+        )]
+        let connected = tokio::net::TcpStream::connect(target).await;
+        match connected {
             Ok(_) => return Ok(()),
             Err(source) if begun.elapsed() > PATIENCE => {
                 return Err(StartError::Listen {

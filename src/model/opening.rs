@@ -27,10 +27,6 @@ const MOST_BLANK: usize = 1024 * 1024;
 const TEXT_BYTES: usize = 16 * 1024;
 
 /// An answer with a good status, and no failure by what is known so far.
-#[expect(
-    clippy::large_enum_variant,
-    reason = "it is moved once; a box would cost each stream an allocation"
-)]
 pub enum Answered {
     /// An event stream, of which nothing is read yet.
     Events(UpstreamResponse),

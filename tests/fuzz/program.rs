@@ -1,4 +1,5 @@
 #![no_main]
+#![allow(unsafe_code, reason = "the fuzzer's entry points are C functions")]
 //! The fuzz targets, in one program: `FUZZ_TARGET` names the one to run. `.ci/fuzz` builds it, with
 //! coverage counters in this crate alone, so that the dependencies are those of the tests.
 

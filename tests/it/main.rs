@@ -48,6 +48,7 @@ mod storage;
 mod store;
 mod support;
 mod threads;
+mod tidy;
 mod tools;
 mod typed;
 mod ui;

@@ -129,7 +129,7 @@ impl ClientHandler for Handler {
     ) {
         let hearer = self.hearer.lock().clone();
         // What nobody takes at once is superseded by the next.
-        let _ = hearer.map(|hearer| hearer.try_send(Heard::Progress(progress)));
+        let _ = hearer.map(|hearer| hearer.try_send(Heard::Progress(progress)).is_ok());
     }
 
     async fn on_tool_list_changed(&self, _context: NotificationContext<RoleClient>) {

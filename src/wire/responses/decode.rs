@@ -96,6 +96,10 @@ struct ReasoningOptions {
 
 /// A piece of the input.
 #[derive(Debug, Clone, PartialEq)]
+#[expect(
+    clippy::large_enum_variant,
+    reason = "nearly all are turns; a box would cost each an allocation"
+)]
 pub enum Input {
     Turn(Turn),
     /// An item that was said before and is kept here, by its id.
