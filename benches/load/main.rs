@@ -4,6 +4,11 @@
 //! `cargo bench --bench load`, with `-- --seconds 1 --rounds 1` for a quick look and
 //! `-- --only rates,streams` for a part of it.
 
+#![allow(
+    clippy::disallowed_methods,
+    reason = "this is the outside, where there is no guard"
+)]
+
 mod client;
 mod gateway;
 mod mock;

@@ -1,6 +1,11 @@
 //! The gateway in-process, over real sockets, against a scripted provider that speaks each
 //! provider's wire with recorded-like bytes.
 
+#![allow(
+    clippy::disallowed_methods,
+    reason = "tests are the outside, where there is no guard"
+)]
+
 mod agent_tools;
 mod api;
 mod assets;

@@ -282,7 +282,7 @@ fn annotation(citation: Option<Value>) -> Option<Value> {
     let Value::Object(mut citation) = citation? else {
         return None;
     };
-    let kind = citation.remove("type")?;
+    let kind = citation.shift_remove("type")?;
     (kind == "url_citation").then(|| json!({ "type": kind, "url_citation": citation }))
 }
 
