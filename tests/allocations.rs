@@ -2,6 +2,12 @@
 //! by the allocator while a real gateway passes real deltas on, one by one. And what a stream holds
 //! that waits.
 
+#![allow(unsafe_code, reason = "an allocator that counts is one")]
+#![allow(
+    clippy::disallowed_methods,
+    reason = "tests are the outside, where there is no guard"
+)]
+
 use std::alloc::{GlobalAlloc, Layout, System};
 use std::cell::Cell;
 use std::net::SocketAddr;

@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 
 use sqlx::Connection;
 
+use crate::store::postgres_url;
 use crate::support::*;
 
 fn root() -> &'static Path {
