@@ -8,8 +8,8 @@ use std::time::{Duration, Instant};
 
 use reqwest::Client;
 use smithgate::config::Config;
-use smithgate::edge::Server;
 use smithgate::gateway::Gateway;
+use smithgate::server::Server;
 use sqlx::{AssertSqlSafe, Connection};
 
 const REQUESTS: usize = 300;

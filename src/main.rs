@@ -7,8 +7,8 @@ use std::time::Duration;
 use clap::{Args, Parser, Subcommand};
 use smithgate::auth::{Mint, MintedScope, SMITH_TOKEN_MAX_SECONDS, Scope, TOKEN_MAX_SECONDS};
 use smithgate::config::{Config, LogFormat};
-use smithgate::edge::Server;
 use smithgate::gateway::{Gateway, check_data_dir, write_private};
+use smithgate::server::Server;
 use smithgate::{demo, store, untrusted};
 
 /// Every request makes and drops some hundred small pieces on whichever worker it is on, which the

@@ -15,9 +15,9 @@ use std::sync::atomic::{AtomicIsize, AtomicUsize, Ordering};
 
 use bytes::{Bytes, BytesMut};
 use smithgate::config::{Config, ProviderWire};
-use smithgate::edge::Server;
 use smithgate::gateway::Gateway;
 use smithgate::model::provider;
+use smithgate::server::Server;
 use smithgate::sse::Splitter;
 use smithgate::wire::chat::{EventGate, StreamEncoder};
 use smithgate::wire::{FrameEncoder, Gate, native};

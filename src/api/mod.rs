@@ -75,6 +75,7 @@ use utoipa::OpenApi;
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
+use crate::edge::{By, Route};
 use crate::error::ApiError;
 use crate::gateway::Gateway;
 
@@ -237,33 +238,32 @@ fn documented() -> OpenApiRouter<AppState> {
 
 /// The OpenAPI document, made anew for the few who ask: it would be a tenth of an idle gateway's
 /// memory.
-fn document() -> utoipa::openapi::OpenApi {
+pub fn document() -> utoipa::openapi::OpenApi {
     openapi::complete(documented().into_openapi())
 }
 
-/// All REST routes.
-pub fn router(gateway: AppState) -> Router {
+/// Routes that wires answer come here with other methods only, and are refused with `Allow`.
+fn refused_otherwise(router: Router<AppState>, listed: &[Route]) -> Router<AppState> {
+    listed.iter().fold(router, |router, route| {
+        let method = axum::routing::MethodFilter::try_from(route.method.clone());
+        match (route.by, method) {
+            (By::Wire(_), Ok(method)) => {
+                router.route(route.pattern, axum::routing::on(method, not_found))
+            }
+            _ => router,
+        }
+    })
+}
+
+/// All REST routes; `listed`: the table that the edge has, with those of the wires.
+pub fn router(gateway: AppState, listed: &[Route]) -> Router {
     let (router, _) = documented().split_for_parts();
-    out_of_scope::routes(router)
+    refused_otherwise(out_of_scope::routes(router), listed)
         // The id of a model may hold slashes, which a documented path cannot say.
         .route("/v1/models/{*id}", axum::routing::get(models::one))
         .route(
             "/v1/deployments/{id}/mcp",
             axum::routing::any(mcp::serve).layer(Extension(mcp::McpHost::new(gateway.clone()))),
-        )
-        // The edge serves these before they come here; other methods are refused with `Allow`.
-        .route("/v1/chat/completions", axum::routing::post(not_found))
-        .route("/v1/responses", axum::routing::post(not_found))
-        .route("/v1/ui/chat", axum::routing::post(not_found))
-        .route("/v1/ui/chat/{id}/stream", axum::routing::get(not_found))
-        .route("/v1/smiths/{id}/runs", axum::routing::post(not_found))
-        .route(
-            "/v1/smiths/{id}/runs/{run}/replay",
-            axum::routing::post(not_found),
-        )
-        .route(
-            "/v1/smiths/{id}/runs/{run}/events",
-            axum::routing::get(not_found),
         )
         .route(
             "/openapi.json",

@@ -4,7 +4,6 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use axum::Router;
 use bytes::Bytes;
 use futures_util::FutureExt;
 use futures_util::future::BoxFuture;
@@ -15,7 +14,8 @@ use pingora_core::protocols::http::v2::server::H2Options;
 use pingora_core::server::ShutdownWatch;
 
 use super::exchange::{Exchange, GoesOn, Gone};
-use super::{bridge, chat, head, native, responses, ui};
+use super::route::{By, Routes};
+use super::{bridge, head};
 use crate::error::ApiError;
 use crate::gateway::Gateway;
 
@@ -33,19 +33,19 @@ const H2_IDLE: Duration = Duration::from_secs(300);
 /// The service of all listeners but the metrics one.
 pub struct App {
     gateway: Arc<Gateway>,
-    router: Router,
+    routes: Routes,
     options: HttpServerOptions,
 }
 
 impl App {
-    /// Over `gateway`, with its REST router.
-    pub fn new(gateway: Arc<Gateway>) -> Self {
+    /// Over `gateway`, with the table of its routes.
+    pub fn new(gateway: Arc<Gateway>, routes: Routes) -> Self {
         let mut options = HttpServerOptions::default();
         options.h2c = true;
         options.h2_idle_timeout = Some(H2_IDLE);
         Self {
-            router: crate::api::router(gateway.clone()),
             gateway,
+            routes,
             options,
         }
     }
@@ -65,78 +65,30 @@ impl App {
             exchange.route = "preflight";
             return Box::pin(preflight(exchange)).await;
         }
-        if method == Method::POST
-            && begins_work(&path)
+        let found = self.routes.find(&method, &path);
+        if let Some((route, _)) = &found
+            && route.begins_work
             && let Err(error) = self.gateway.overload.check()
         {
             exchange.route = "overload";
             return exchange.respond_error(&error).await;
         }
-        if path == "/v1/chat/completions" && method == Method::POST {
-            exchange.route = "/v1/chat/completions";
-            return chat::serve(exchange).await;
-        }
-        if path == "/v1/responses" && method == Method::POST {
-            exchange.route = "/v1/responses";
-            return Box::pin(responses::create(exchange)).await;
-        }
-        if let Some(id) = path.strip_prefix("/v1/responses/")
-            && method == Method::GET
-            && !id.contains('/')
-            && responses::wants_stream(exchange.request().uri.query().unwrap_or_default())
-        {
-            exchange.route = "/v1/responses/{id}";
-            return Box::pin(responses::resume(exchange, id)).await;
-        }
-        if path == "/v1/ui/chat" && method == Method::POST {
-            exchange.route = "/v1/ui/chat";
-            return Box::pin(ui::create(exchange)).await;
-        }
-        if let Some(chat) = path.strip_prefix("/v1/ui/chat/")
-            && let Some(chat) = chat.strip_suffix("/stream")
-            && method == Method::GET
-        {
-            exchange.route = "/v1/ui/chat/{id}/stream";
-            return Box::pin(ui::resume(exchange, chat)).await;
-        }
-        if let Some(rest) = path.strip_prefix("/v1/smiths/") {
-            let segments: Vec<&str> = rest.split('/').collect();
-            match (segments.as_slice(), &method) {
-                ([smith, "runs"], &Method::POST) => {
-                    exchange.route = "/v1/smiths/{id}/runs";
-                    return Box::pin(native::create(exchange, smith)).await;
+        let upload = found.as_ref().is_some_and(|(route, _)| route.upload);
+        if let Some((route, ids)) = found {
+            let serve = match route.by {
+                By::Wire(serve) => Some(serve),
+                By::WireIf(says, serve) => {
+                    says(exchange.request().uri.query().unwrap_or_default()).then_some(serve)
                 }
-                ([smith, "runs", run, "replay"], &Method::POST) => {
-                    exchange.route = "/v1/smiths/{id}/runs/{run}/replay";
-                    return Box::pin(native::replay(exchange, smith, run)).await;
-                }
-                ([smith, "runs", run, "events"], &Method::GET) => {
-                    exchange.route = "/v1/smiths/{id}/runs/{run}/events";
-                    return Box::pin(native::events(exchange, smith, run)).await;
-                }
-                _ => {}
+                By::Router => None,
+            };
+            if let Some(serve) = serve {
+                exchange.route = route.pattern;
+                return serve(exchange, ids).await;
             }
         }
-        Box::pin(bridge::serve(exchange, &self.router)).await
+        Box::pin(bridge::serve(exchange, &self.routes, upload)).await
     }
-}
-
-/// Whether a POST to `path` asks a model for something.
-fn begins_work(path: &str) -> bool {
-    const ASKING: [&str; 4] = [
-        "/v1/chat/completions",
-        "/v1/responses",
-        "/v1/ui/chat",
-        "/v1/embeddings",
-    ];
-    let Some(of_a_smith) = path.strip_prefix("/v1/smiths/") else {
-        return ASKING.contains(&path);
-    };
-    let mut parts = of_a_smith.split('/').skip(1);
-    matches!(
-        [parts.next(), parts.next(), parts.next(), parts.next()],
-        [Some("runs"), None, None, None] | [Some("runs"), Some(_), Some("replay"), None]
-    )
 }
 
 /// Answers a CORS preflight: tokens are bearers, so any origin may ask.
@@ -244,20 +196,5 @@ impl HttpServerApp for App {
 
     fn server_options(&self) -> Option<&HttpServerOptions> {
         Some(&self.options)
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    /// A future is moved whole when it is made, and boxed whole by Pingora's traits.
-    #[test]
-    fn what_serves_a_chat_call_stays_small() {
-        fn size<'a, F: Future>(_: fn(&'a mut Exchange) -> F) -> usize {
-            std::mem::size_of::<F>()
-        }
-        let size = size(chat::serve);
-        assert!(size <= 6 * 1024, "{size} bytes");
     }
 }

@@ -3,7 +3,6 @@
 use std::pin::pin;
 use std::time::{Duration, Instant};
 
-use axum::Router;
 use axum::body::Body;
 use bytes::{Bytes, BytesMut};
 use futures_util::stream;
@@ -13,27 +12,12 @@ use tokio::sync::mpsc;
 use tower::Service;
 
 use super::exchange::{Exchange, Extra, Gone, SMALL_REQUEST, bad_coding};
+use super::route::Routes;
 use crate::api::Streamed;
 use crate::api::need::Need;
 use crate::coding::Unpacker;
 use crate::error::ApiError;
 
-/// Paths that need no token.
-const OPEN: [&str; 11] = [
-    "/health",
-    "/ready",
-    "/.well-known/jwks.json",
-    "/openapi.json",
-    "/reference",
-    "/v1/oauth/callback",
-    "/.well-known/oauth-authorization-server",
-    "/oauth/register",
-    "/oauth/authorize",
-    "/oauth/token",
-    "/oauth/revoke",
-];
-/// What begins so needs no token either: metadata of endpoints (RFC 9728).
-const OPEN_BELOW: &str = "/.well-known/oauth-protected-resource/";
 /// Answers of REST calls are gathered up to this size, in bytes.
 const MAX_ANSWER: usize = 64 * 1024 * 1024;
 /// How soon a stream that is silent notices that this node goes down.
@@ -43,12 +27,12 @@ const PIECES_AHEAD: usize = 4;
 /// What an upload takes of memory, whatever its length.
 const UPLOAD_BYTES: usize = 2 * 1024 * 1024;
 
-/// Serves a request through `router`.
-pub async fn serve(exchange: &mut Exchange, router: &Router) -> Result<(), Gone> {
+/// Serves a request through the router. `is_upload`: the body is passed on as it arrives.
+pub async fn serve(exchange: &mut Exchange, routes: &Routes, is_upload: bool) -> Result<(), Gone> {
     exchange.route = "rest";
-    let answered = match is_upload(exchange) {
-        true => upload(exchange, router).await,
-        false => call(exchange, router).await,
+    let answered = match is_upload {
+        true => upload(exchange, routes).await,
+        false => call(exchange, routes).await,
     };
     match answered {
         Ok(answer) => respond(exchange, answer).await,
@@ -56,28 +40,22 @@ pub async fn serve(exchange: &mut Exchange, router: &Router) -> Result<(), Gone>
     }
 }
 
-/// Whether the body is passed on as it arrives.
-fn is_upload(exchange: &Exchange) -> bool {
-    let head = exchange.request();
-    head.method == Method::POST && head.uri.path() == "/v1/files"
-}
-
-async fn call(exchange: &mut Exchange, router: &Router) -> Result<http::Response<Body>, ApiError> {
-    let (mut request, limit) = head(exchange)?;
+async fn call(exchange: &mut Exchange, routes: &Routes) -> Result<http::Response<Body>, ApiError> {
+    let (mut request, limit) = head(exchange, routes)?;
     let body: Bytes = match takes_body(request.method()) {
         true => exchange.body_within(limit).await?,
         false => Bytes::new(),
     };
     *request.body_mut() = Body::from(body);
-    let Ok(answer) = router.clone().call(request).await;
+    let Ok(answer) = routes.router.clone().call(request).await;
     Ok(answer)
 }
 
 async fn upload(
     exchange: &mut Exchange,
-    router: &Router,
+    routes: &Routes,
 ) -> Result<http::Response<Body>, ApiError> {
-    let (mut request, _) = head(exchange)?;
+    let (mut request, _) = head(exchange, routes)?;
     let limit = exchange.gateway.config.limits.max_file_bytes;
     let unpacker = exchange.unpacker()?;
     let patience = Duration::from_secs(exchange.gateway.config.server.body_timeout_s);
@@ -88,7 +66,7 @@ async fn upload(
         inbox.recv().await.map(|piece| (piece, inbox))
     });
     *request.body_mut() = Body::from_stream(body);
-    let mut router = router.clone();
+    let mut router = routes.router.clone();
     let mut call = pin!(router.call(request));
     let mut feed = pin!(feed(exchange, pieces, limit, patience, unpacker));
     let mut fed = None;
@@ -249,9 +227,12 @@ pub fn takes_body(method: &Method) -> bool {
 
 /// The request without its body, its caller verified, and how large its body may be. Who calls and
 /// what they may do is checked before the body is read.
-fn head(exchange: &mut Exchange) -> Result<(http::Request<Body>, usize), ApiError> {
+fn head(
+    exchange: &mut Exchange,
+    routes: &Routes,
+) -> Result<(http::Request<Body>, usize), ApiError> {
     let path = exchange.request().uri.path();
-    let open = OPEN.contains(&path) || path.starts_with(OPEN_BELOW);
+    let open = routes.is_open(path);
     let mut limit = SMALL_REQUEST;
     let principal = match open {
         true => None,

@@ -1,23 +1,21 @@
-//! The edge: Pingora listeners and the service that owns a session from its request header to its
-//! last byte. Hot wires are served natively; everything else goes over the bridge to the axum
-//! router of `api`. May import everything.
+//! The edge: the service that owns a session from its request's first byte to its answer's last.
+//! What the table of routes gives to a wire is served natively; everything else goes over the
+//! bridge to the axum router.
+//!
+//! Lives here: connections and their heads, the exchange with its limits, the bridge, streams, the
+//! metrics. Knows no wire and no resource: the table is given to it.
 
 mod app;
 mod bridge;
-mod chat;
 mod connection;
 mod exchange;
-mod files;
-mod forward;
 mod head;
-mod keyed;
 mod metrics;
-mod native;
-mod referred;
-mod responses;
-mod server;
-mod stream;
-mod turn;
-mod ui;
+mod route;
+pub(crate) mod stream;
 
-pub use server::Server;
+pub use app::App;
+pub use connection::Connections;
+pub use exchange::{Exchange, Extra, Gone};
+pub use metrics::MetricsApp;
+pub use route::{By, Ids, Route, Routes};

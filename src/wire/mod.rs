@@ -1,12 +1,18 @@
-//! The client wires: bytes to a run request, frames to bytes. One folder each.
+//! The client wires: bytes to a run request, frames to bytes. One folder each, with what serves it
+//! and its routes.
 //!
-//! May import `frame`, `sse`, `run`'s and `model`'s public types, `auth`'s scopes, `tools`' mounts,
-//! `untrusted`, `error`.
+//! Lives here beside them: how a turn is begun and followed, whatever the wire (`turn`), how an
+//! answer of a provider that speaks the client's wire is passed on (`forward`), keys of turns that
+//! are sent again (`keyed`), and files that a request names (`files`).
 
 pub mod chat;
+mod files;
+mod forward;
+mod keyed;
 pub mod native;
 mod plain;
 pub mod responses;
+mod turn;
 pub mod ui;
 
 pub use plain::{Plain, PlainEncoder};

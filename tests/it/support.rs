@@ -8,8 +8,8 @@ use std::time::Duration;
 use reqwest::{Client, Method, RequestBuilder, Response};
 use serde_json::{Value, json};
 use smithgate::config::{Config, Provider, ProviderWire};
-use smithgate::edge::Server;
 use smithgate::gateway::Gateway;
+use smithgate::server::Server;
 use sqlx::{Connection, SqliteConnection};
 
 use crate::mock::Mock;

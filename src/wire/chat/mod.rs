@@ -9,6 +9,7 @@ pub mod custom;
 pub mod decode;
 pub mod encode;
 pub mod forward;
+mod serve;
 mod unnamed;
 
 pub use approval::{approval_of, decisions, without_decisions};
@@ -16,6 +17,7 @@ pub use custom::CustomTools;
 pub use decode::{ChatRequest, Decoded, decode};
 pub use encode::{StreamEncoder, as_function_call, full_answer};
 pub use forward::{EventGate, Forwarded, Peek};
+pub use serve::routes;
 
 use crate::frame::{StopReason, Usage};
 use serde_json::{Value, json};

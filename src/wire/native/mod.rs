@@ -4,6 +4,8 @@
 
 mod decode;
 mod encode;
+mod serve;
 
 pub use decode::{RunIn, RunInput, decode};
 pub use encode::{Encoder, write_duplicate};
+pub use serve::routes;

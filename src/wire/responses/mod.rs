@@ -12,12 +12,15 @@ pub mod gate;
 pub mod items;
 pub mod mounts;
 pub mod object;
+mod referred;
+mod serve;
 pub mod tools;
 
 pub use decode::{Decoded, Input, ResponsesRequest, decode};
 pub use encode::StreamEncoder;
 pub use gate::ResponsesGate;
 pub use object::{Head, Status};
+pub use serve::routes;
 
 use crate::frame::{StopReason, Usage};
 use serde_json::{Value, json};

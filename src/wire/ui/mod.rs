@@ -5,6 +5,8 @@
 
 pub mod decode;
 pub mod encode;
+mod serve;
 
 pub use decode::{Decoded, UiRequest, decode};
 pub use encode::Encoder;
+pub use serve::routes;

@@ -3,23 +3,44 @@
 use std::sync::Arc;
 
 use bytes::{Bytes, BytesMut};
-use http::StatusCode;
+use http::{Method, StatusCode};
 use serde::Deserialize;
 use serde_json::{Value, json};
 
-use super::exchange::{Exchange, Gone};
-use super::turn::{Followed, RunTurn, write_frames};
 use crate::api::idempotency::{self, Claim, Keyed};
 use crate::auth::{Principal, Scope};
+use crate::edge::{Exchange, Gone, Route};
 use crate::error::ApiError;
 use crate::ids;
 use crate::run::{Reader, RunRequest, Thread, run_out};
 use crate::store::RunRow;
 use crate::wire::native::{Encoder, RunIn, decode, write_duplicate};
+use crate::wire::turn::{Followed, RunTurn, write_frames};
 use crate::wire::{parse, readable};
 
 /// The wire's name in metrics.
 const WIRE: &str = "native";
+
+/// What this wire answers.
+pub fn routes() -> Vec<Route> {
+    vec![
+        Route::wire(Method::POST, "/v1/smiths/{id}/runs", |exchange, ids| {
+            Box::pin(async move { create(exchange, ids[0]).await })
+        })
+        .begins_work(),
+        Route::wire(
+            Method::POST,
+            "/v1/smiths/{id}/runs/{run}/replay",
+            |exchange, ids| Box::pin(async move { replay(exchange, ids[0], ids[1]).await }),
+        )
+        .begins_work(),
+        Route::wire(
+            Method::GET,
+            "/v1/smiths/{id}/runs/{run}/events",
+            |exchange, ids| Box::pin(async move { events(exchange, ids[0], ids[1]).await }),
+        ),
+    ]
+}
 
 /// `POST /v1/smiths/{id}/runs`.
 pub async fn create(exchange: &mut Exchange, smith_id: &str) -> Result<(), Gone> {
@@ -122,7 +143,7 @@ async fn start(
     let key = idempotency::key_of(&exchange.request().headers)?.map(str::to_owned);
     let input = decode(parse::<RunIn>(body)?)?;
     let gateway = exchange.gateway.clone();
-    super::files::check(&gateway, principal, &input.turns, body).await?;
+    crate::wire::files::check(&gateway, principal, &input.turns, body).await?;
     let run_id = ids::mint(ids::Kind::Run);
     let stream = input.stream;
     let permit = gateway.gate.begin_run(principal, Some(&smith_id.into()))?;

@@ -5,20 +5,14 @@ use std::collections::HashMap;
 use std::sync::Arc;
 
 use bytes::{Bytes, BytesMut};
-use http::StatusCode;
+use http::{Method, StatusCode};
 use serde_json::{Map, Value, json};
 
-use super::exchange::{Exchange, Gone};
-use super::files;
-use super::forward::{Begun, Forward, Passage, Prepared};
-use super::keyed::{Again, Key};
 use super::referred::{REFERRED_BYTES, Said};
-use super::turn::{
-    Answer, Followed, Routed, RunTurn, check_thread_id, decided, translate_stream, whole_answer,
-};
 use crate::api::responses::{Stored, answer_items};
 use crate::auth::{Principal, Scope};
 use crate::config::ProviderWire;
+use crate::edge::{Exchange, Gone, Route};
 use crate::error::ApiError;
 use crate::gateway::Gateway;
 use crate::ids;
@@ -29,12 +23,18 @@ use crate::store::now_seconds;
 use crate::tools::Mounted;
 use crate::wire::chat::Peek;
 use crate::wire::chat::forward::rewrite;
+use crate::wire::files;
+use crate::wire::forward::{Begun, Forward, Passage, Prepared};
+use crate::wire::keyed::{Again, Key};
 use crate::wire::responses::decode::unknown_item;
 use crate::wire::responses::gate::{usage_in, write_error};
 use crate::wire::responses::items::{Numbering, place_of, push_turn};
 use crate::wire::responses::tools::{is_web_search, warnings};
 use crate::wire::responses::{
     Decoded, Head, Input, ResponsesGate, ResponsesRequest, Status, StreamEncoder, body_of, decode,
+};
+use crate::wire::turn::{
+    Answer, Followed, Routed, RunTurn, check_thread_id, decided, translate_stream, whole_answer,
 };
 use crate::wire::{parse, readable};
 
@@ -53,6 +53,22 @@ static PASSAGE: Passage = Passage {
     usage_of_answer: |body| usage_in(&serde_json::from_slice::<Value>(body).ok()?),
     gate: |limit, _| Box::new(ResponsesGate::new(limit)),
 };
+
+/// What this wire answers.
+pub fn routes() -> Vec<Route> {
+    vec![
+        Route::wire(Method::POST, "/v1/responses", |exchange, _| {
+            Box::pin(create(exchange))
+        })
+        .begins_work(),
+        Route::wire_if(
+            Method::GET,
+            "/v1/responses/{id}",
+            wants_stream,
+            |exchange, ids| Box::pin(async move { resume(exchange, ids[0]).await }),
+        ),
+    ]
+}
 
 /// Serves `POST /v1/responses`.
 pub async fn create(exchange: &mut Exchange) -> Result<(), Gone> {

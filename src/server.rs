@@ -12,10 +12,9 @@ use pingora_core::services::listening::Service;
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
 
-use super::app::App;
-use super::connection::Connections;
-use super::metrics::MetricsApp;
+use crate::edge::{App, Connections, MetricsApp};
 use crate::gateway::{Gateway, StartError};
+use crate::routes;
 
 /// What is read at once of a TLS connection: its largest record.
 const TLS_READ_BYTES: usize = 16 * 1024;
@@ -40,7 +39,11 @@ impl Server {
         gateway.begin_serving().await?;
         let header_time = Duration::from_secs(config.server.keepalive_timeout_s);
         let most = config.server.max_connections;
-        let app = Connections::new(App::new(gateway.clone()), header_time, most);
+        let app = Connections::new(
+            App::new(gateway.clone(), routes::of(gateway.clone())),
+            header_time,
+            most,
+        );
         let mut service = Service::new("smithgate".to_owned(), app);
         service.add_listener(
             ListenerConfig::tcp(config.server.listen.to_string())

@@ -8,10 +8,10 @@ use std::time::{Duration, Instant};
 
 use bytes::{Bytes, BytesMut};
 
-use super::exchange::{Exchange, Extra, Gone};
-use super::stream::{self, Pieces};
 use crate::auth::{Principal, Scope};
 use crate::block;
+use crate::edge::stream::{self, Pieces};
+use crate::edge::{Exchange, Extra, Gone};
 use crate::error::ApiError;
 use crate::frame::{self, Frame, StopReason};
 use crate::gateway::Gateway;

@@ -4,17 +4,11 @@
 use std::sync::Arc;
 
 use bytes::Bytes;
-use http::StatusCode;
+use http::{Method, StatusCode};
 
-use super::exchange::{Exchange, Gone};
-use super::files;
-use super::forward::{Begun, Forward, Passage, Prepared};
-use super::keyed::Key;
-use super::turn::{
-    Answer, Routed, RunTurn, check_thread_id, decided, translate_stream, whole_answer,
-};
 use crate::auth::{Principal, Scope};
 use crate::config::{LimitName, ProviderWire};
+use crate::edge::{Exchange, Gone, Route};
 use crate::error::ApiError;
 use crate::ids;
 use crate::limit::Permit;
@@ -22,6 +16,12 @@ use crate::run::{RunRequest, Thread, attachments};
 use crate::store::now_seconds;
 use crate::wire::chat::{
     self, ChatRequest, CustomTools, Decoded, EventGate, Peek, StreamEncoder, decode,
+};
+use crate::wire::files;
+use crate::wire::forward::{Begun, Forward, Passage, Prepared};
+use crate::wire::keyed::Key;
+use crate::wire::turn::{
+    Answer, Routed, RunTurn, check_thread_id, decided, translate_stream, whole_answer,
 };
 use crate::wire::{Plain, PlainEncoder, parse, readable};
 
@@ -37,6 +37,16 @@ static PASSAGE: Passage = Passage {
     usage_of_answer: chat::forward::usage_of_answer,
     gate: |limit, hide_usage| Box::new(EventGate::new(limit, hide_usage)),
 };
+
+/// What this wire answers.
+pub fn routes() -> Vec<Route> {
+    vec![
+        Route::wire(Method::POST, "/v1/chat/completions", |exchange, _| {
+            Box::pin(serve(exchange))
+        })
+        .begins_work(),
+    ]
+}
 
 /// Serves one call.
 pub async fn serve(exchange: &mut Exchange) -> Result<(), Gone> {
@@ -374,5 +384,20 @@ impl Translate {
                 translate_stream(exchange, &self.tenant_id, &mut call, &mut encoder, WIRE).await
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A future is moved whole when it is made, and boxed whole by Pingora's traits.
+    #[test]
+    fn what_serves_a_chat_call_stays_small() {
+        fn size<'a, F: Future>(_: fn(&'a mut Exchange) -> F) -> usize {
+            std::mem::size_of::<F>()
+        }
+        let size = size(serve);
+        assert!(size <= 6 * 1024, "{size} bytes");
     }
 }

@@ -9,10 +9,10 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 
-use super::exchange::Exchange;
 use super::turn::RunTurn;
 use crate::api::idempotency::{Claim, Keyed, Mine, in_progress, key_of};
 use crate::auth::Principal;
+use crate::edge::Exchange;
 use crate::error::ApiError;
 use crate::frame::Frame;
 use crate::run::LiveRun;

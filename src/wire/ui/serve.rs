@@ -4,16 +4,16 @@
 use std::sync::Arc;
 
 use bytes::{Bytes, BytesMut};
-use http::{HeaderName, HeaderValue, StatusCode};
+use http::{HeaderName, HeaderValue, Method, StatusCode};
 use serde_json::{Value, json};
 
-use super::exchange::{Exchange, Extra, Gone};
-use super::keyed::Key;
-use super::turn::{Followed, RunTurn, check_thread_id, decided};
 use crate::auth::{Principal, Scope};
+use crate::edge::{Exchange, Extra, Gone, Route};
 use crate::error::ApiError;
 use crate::ids;
 use crate::run::{RunRequest, Thread, Word};
+use crate::wire::keyed::Key;
+use crate::wire::turn::{Followed, RunTurn, check_thread_id, decided};
 use crate::wire::ui::encode::write_error;
 use crate::wire::ui::{Decoded, Encoder, UiRequest, decode};
 use crate::wire::{parse, readable};
@@ -44,6 +44,19 @@ fn input_record(body: &[u8]) -> Value {
 
 fn smith_required() -> ApiError {
     ApiError::bad_request("smith_required", "name a smith with IC-Smith-Id")
+}
+
+/// What this wire answers.
+pub fn routes() -> Vec<Route> {
+    vec![
+        Route::wire(Method::POST, "/v1/ui/chat", |exchange, _| {
+            Box::pin(create(exchange))
+        })
+        .begins_work(),
+        Route::wire(Method::GET, "/v1/ui/chat/{id}/stream", |exchange, ids| {
+            Box::pin(async move { resume(exchange, ids[0]).await })
+        }),
+    ]
 }
 
 /// Serves `POST /v1/ui/chat`.
@@ -116,7 +129,7 @@ async fn new_turn(
     decoded: Decoded,
     body: &Bytes,
 ) -> Result<Option<RunTurn>, ApiError> {
-    super::files::check(&exchange.gateway, principal, &decoded.turns, body).await?;
+    crate::wire::files::check(&exchange.gateway, principal, &decoded.turns, body).await?;
     let mut turns = decoded.turns;
     // With a thread the history is here, and only the newest words count.
     let thread = match kept {

@@ -10,10 +10,10 @@ use std::time::{Duration, Instant};
 use bytes::{Bytes, BytesMut};
 use http::StatusCode;
 
-use super::exchange::{Exchange, Gone};
-use super::stream::{self, Pieces};
 use super::turn::{Answer, count_frames, while_client_waits, while_stream_waits};
 use crate::config::ProviderWire;
+use crate::edge::stream::{self, Pieces};
+use crate::edge::{Exchange, Gone};
 use crate::error::ApiError;
 use crate::frame::Usage;
 use crate::limit::Permit;

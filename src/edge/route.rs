@@ -1,0 +1,157 @@
+//! What the edge knows of a route before its handler does.
+
+use std::sync::Arc;
+
+use axum::Router;
+use futures_util::future::BoxFuture;
+use http::Method;
+use smallvec::SmallVec;
+
+use super::exchange::{Exchange, Gone};
+
+/// The segments of a path that stand for `{…}` in its pattern, in their order.
+pub type Ids<'a> = SmallVec<[&'a str; 2]>;
+
+/// Answers an exchange.
+pub type Serve = for<'a> fn(&'a mut Exchange, Ids<'a>) -> BoxFuture<'a, Result<(), Gone>>;
+
+/// Who answers.
+#[derive(Clone, Copy)]
+pub enum By {
+    /// A wire, natively: the bridge is too slow for tokens.
+    Wire(Serve),
+    /// The same where the query says so; else the router behind the bridge.
+    WireIf(fn(query: &str) -> bool, Serve),
+    /// The router behind the bridge.
+    Router,
+}
+
+/// A route, and what is so of it before its handler is asked. Those of the router that are as all
+/// others are (they need a token, their bodies are gathered, no model is asked) are not listed.
+#[derive(Clone)]
+pub struct Route {
+    pub method: Method,
+    /// As the document has it; a last segment `{*…}` stands for the rest.
+    pub pattern: &'static str,
+    /// Needs no token.
+    pub open: bool,
+    /// Asks a model for something: refused while the workers are behind.
+    pub begins_work: bool,
+    /// The body is passed on as it arrives.
+    pub upload: bool,
+    pub by: By,
+}
+
+impl Route {
+    fn plain(method: Method, pattern: &'static str, by: By) -> Self {
+        Self {
+            method,
+            pattern,
+            open: false,
+            begins_work: false,
+            upload: false,
+            by,
+        }
+    }
+
+    /// Answered by a wire.
+    pub fn wire(method: Method, pattern: &'static str, serve: Serve) -> Self {
+        Self::plain(method, pattern, By::Wire(serve))
+    }
+
+    /// Answered by a wire where the query says so.
+    pub fn wire_if(
+        method: Method,
+        pattern: &'static str,
+        says: fn(&str) -> bool,
+        serve: Serve,
+    ) -> Self {
+        Self::plain(method, pattern, By::WireIf(says, serve))
+    }
+
+    /// Answered by the router.
+    pub fn rest(method: Method, pattern: &'static str) -> Self {
+        Self::plain(method, pattern, By::Router)
+    }
+
+    pub fn open(self) -> Self {
+        Self { open: true, ..self }
+    }
+
+    pub fn begins_work(self) -> Self {
+        Self {
+            begins_work: true,
+            ..self
+        }
+    }
+
+    pub fn upload(self) -> Self {
+        Self {
+            upload: true,
+            ..self
+        }
+    }
+
+    /// Whether `path` is of this route, with its ids.
+    fn matches<'a>(&self, path: &'a str) -> Option<Ids<'a>> {
+        let mut ids = Ids::new();
+        let (mut wanted, mut given) = (self.pattern.split('/'), path.split('/'));
+        loop {
+            match (wanted.next(), given.next()) {
+                (None, None) => return Some(ids),
+                (Some(rest), Some(_)) if rest.starts_with("{*") => return Some(ids),
+                (Some(id), Some(given)) if id.starts_with('{') => ids.push(given),
+                (Some(word), Some(given)) if word == given => {}
+                _ => return None,
+            }
+        }
+    }
+}
+
+/// All routes, and the router of those that no wire answers.
+#[derive(Clone)]
+pub struct Routes {
+    pub listed: Arc<[Route]>,
+    pub router: Router,
+}
+
+impl Routes {
+    /// Whether what is at `path` needs no token, whatever the method.
+    pub fn is_open(&self, path: &str) -> bool {
+        let mut open = self.listed.iter().filter(|route| route.open);
+        open.any(|route| route.matches(path).is_some())
+    }
+
+    /// The listed route of a request, with the ids in its path.
+    pub fn find<'a>(&self, method: &Method, path: &'a str) -> Option<(&Route, Ids<'a>)> {
+        self.listed
+            .iter()
+            .filter(|route| route.method == *method)
+            .find_map(|route| Some((route, route.matches(path)?)))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn ids_are_what_stands_for_braces() {
+        let route = Route::rest(Method::GET, "/v1/smiths/{id}/runs/{run}/events");
+        let ids = route.matches("/v1/smiths/smt_a/runs/run_b/events");
+        assert_eq!(ids.as_deref(), Some(["smt_a", "run_b"].as_slice()));
+        for other in [
+            "/v1/smiths/smt_a/runs/run_b",
+            "/v1/smiths/smt_a/runs/run_b/events/",
+            "/v1/smiths/smt_a/runs/run_b/events/x",
+            "/v2/smiths/smt_a/runs/run_b/events",
+            "",
+        ] {
+            assert_eq!(route.matches(other), None, "{other}");
+        }
+        let below = Route::rest(Method::GET, "/.well-known/x/{*path}");
+        assert!(below.matches("/.well-known/x/a/b").is_some());
+        assert!(below.matches("/.well-known/x/").is_some());
+        assert!(below.matches("/.well-known/x").is_none());
+    }
+}
