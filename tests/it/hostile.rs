@@ -458,11 +458,9 @@ async fn documents_cannot_hold_the_node_nor_keep_it_from_ending() {
         "memory: {before} MiB before, {most} MiB at most with children; /health: {:?} at most",
         pulse.longest()
     );
-    // Two children at once, of 256 MiB each, and some for the node.
-    assert!(
-        most < before + 2 * 256 + 50,
-        "{before} MiB became {most} MiB"
-    );
+    // Two children at once, of 256 MiB and a stack of 16 each, and what the node itself needs.
+    let allowed = before + 2 * (256 + 16) + 100;
+    assert!(most < allowed, "{before} MiB became {most} MiB");
     assert!(pulse.longest() < SOON, "{:?}", pulse.longest());
     drop(pulse);
     // A large text is under way when the node is told to end.

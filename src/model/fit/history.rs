@@ -32,9 +32,10 @@ pub fn fit_turns(request: &mut ModelRequest, wire: ProviderWire, provider: &str,
             wire,
             ProviderWire::Anthropic | ProviderWire::OpenaiResponses
         ) {
-            while matches!(turn.parts.last(), Some(Part::Reasoning { .. })) {
-                turn.parts.pop();
-            }
+            let said = turn.parts.iter().rposition(|part| !says_nothing(part));
+            let behind = turn.parts.split_off(said.map_or(0, |at| at + 1));
+            let is_kept = |part: &Part| !matches!(part, Part::Reasoning { .. });
+            turn.parts.extend(behind.into_iter().filter(is_kept));
         }
     }
     let mut turns = answered(turns);
@@ -199,12 +200,14 @@ fn goes_back(part: &Part, wire: ProviderWire, provider: &str, replay: Replay) ->
 
 /// Whether nothing of a turn is an utterance: reasoning alone is none, nor is whose turn it is.
 fn is_empty(turn: &Turn) -> bool {
-    turn.parts.iter().all(|part| {
-        matches!(
-            part,
-            Part::Reasoning { .. } | Part::Name { .. } | Part::CacheHere { .. }
-        )
-    })
+    turn.parts.iter().all(says_nothing)
+}
+
+fn says_nothing(part: &Part) -> bool {
+    matches!(
+        part,
+        Part::Reasoning { .. } | Part::Name { .. } | Part::CacheHere { .. }
+    )
 }
 
 struct Outcome {

@@ -859,3 +859,26 @@ fn one_id_for_all_calls_is_told_apart_in_no_time() {
     }
     assert!(began.elapsed() < std::time::Duration::from_secs(30));
 }
+
+#[test]
+fn a_mark_behind_reasoning_does_not_make_it_more_than_the_end() {
+    let thought = Part::Reasoning {
+        text: "a".into(),
+        signature: Some(Signature {
+            signer: Signer::OpenAi,
+            value: r#"{"type":"reasoning","id":"rs","summary":[]}"#.into(),
+        }),
+        redacted: false,
+    };
+    let said = Part::Text { text: "b".into() };
+    let asked = request(vec![
+        Turn::text(Role::User, "x"),
+        turn(
+            Role::Assistant,
+            vec![said, thought, Part::CacheHere { ttl: None }],
+        ),
+        Turn::text(Role::User, "y"),
+    ]);
+    let body = body(&asked, ProviderWire::OpenaiResponses, "gpt-5.5");
+    assert!(!body["input"].to_string().contains("reasoning"), "{body}");
+}
