@@ -14,7 +14,7 @@ use pingora_core::protocols::http::v2::server::H2Options;
 use pingora_core::server::ShutdownWatch;
 
 use super::exchange::{Exchange, GoesOn, Gone};
-use super::route::{By, Routes};
+use super::route::Routes;
 use super::{bridge, head};
 use crate::error::ApiError;
 use crate::gateway::Gateway;
@@ -53,41 +53,37 @@ impl App {
     /// What is large is boxed: a future is as large as its largest branch, and each connection has
     /// one.
     async fn serve(&self, exchange: &mut Exchange) -> Result<(), Gone> {
-        let method = exchange.request().method.clone();
         let path = exchange.request().uri.path().to_owned();
-        if !bridge::takes_body(&method)
+        if !bridge::takes_body(&exchange.request().method)
             && let Err(error) = Box::pin(exchange.no_body()).await
         {
             exchange.route = "no body";
-            return exchange.respond_error(&error).await;
+            return Box::pin(exchange.respond_error(&error)).await;
         }
-        if method == Method::OPTIONS && path.starts_with("/v1/") {
+        if exchange.request().method == Method::OPTIONS && path.starts_with("/v1/") {
             exchange.route = "preflight";
             return Box::pin(preflight(exchange)).await;
         }
-        let found = self.routes.find(&method, &path);
-        if let Some((route, _)) = &found
-            && route.begins_work
+        let found = self.routes.find(&exchange.request().method, &path);
+        if found.is_some_and(|route| route.begins_work)
             && let Err(error) = self.gateway.overload.check()
         {
             exchange.route = "overload";
-            return exchange.respond_error(&error).await;
+            return Box::pin(exchange.respond_error(&error)).await;
         }
-        let upload = found.as_ref().is_some_and(|(route, _)| route.upload);
-        if let Some((route, ids)) = found {
-            let serve = match route.by {
-                By::Wire(serve) => Some(serve),
-                By::WireIf(says, serve) => {
-                    says(exchange.request().uri.query().unwrap_or_default()).then_some(serve)
-                }
-                By::Router => None,
-            };
-            if let Some(serve) = serve {
+        let query = exchange.request().uri.query().unwrap_or_default();
+        let by_wire = found.and_then(|route| Some((route, route.by.wire(query)?)));
+        let served = match by_wire {
+            Some((route, serve)) => {
                 exchange.route = route.pattern;
-                return serve(exchange, ids).await;
+                serve(exchange, route.ids(&path).unwrap_or_default())
             }
-        }
-        Box::pin(bridge::serve(exchange, &self.routes, upload)).await
+            None => {
+                let is_upload = found.is_some_and(|route| route.upload);
+                Box::pin(bridge::serve(exchange, &self.routes, is_upload))
+            }
+        };
+        served.await
     }
 }
 
@@ -133,7 +129,9 @@ impl App {
     /// Reads a request and answers it; what is left is for the next request of its connection.
     pub async fn answer(&self, mut session: Box<ServerSession>) -> Option<GoesOn> {
         session.set_keepalive(Some(self.keepalive().as_secs()));
-        match tokio::time::timeout(self.header_time(), session.read_request()).await {
+        // Boxed, as what only the beginning needs would be held as long as the answer lasts.
+        let read = tokio::time::timeout(self.header_time(), session.read_request());
+        match Box::pin(read).await {
             Ok(Ok(true)) => {}
             Ok(Ok(false)) | Err(_) => return None,
             Ok(Err(error)) => {
@@ -151,13 +149,17 @@ impl App {
         }
         session.set_pipelining_enabled(true);
         let mut exchange = Exchange::new(session, self.gateway.clone());
-        let answered = match self.gateway.enter() {
-            Ok(_in_flight) => self.serve(&mut exchange).await,
-            Err(error) => match exchange.request().uri.path() {
-                // Probes must see what is going on.
-                "/health" | "/ready" => self.serve(&mut exchange).await,
-                _ => exchange.respond_error(&error).await,
-            },
+        let (_in_flight, refusal) = match self.gateway.enter() {
+            Ok(in_flight) => (Some(in_flight), None),
+            // Probes must see what is going on.
+            Err(_) if ["/health", "/ready"].contains(&exchange.request().uri.path()) => {
+                (None, None)
+            }
+            Err(error) => (None, Some(Box::new(error))),
+        };
+        let answered = match refusal {
+            Some(refusal) => Box::pin(exchange.respond_error(&refusal)).await,
+            None => self.serve(&mut exchange).await,
         };
         if answered.is_err() {
             tracing::debug!(route = exchange.route, "the client left");

@@ -26,6 +26,17 @@ pub enum By {
     Router,
 }
 
+impl By {
+    /// The wire that answers a request with `query`.
+    pub fn wire(self, query: &str) -> Option<Serve> {
+        match self {
+            Self::Wire(serve) => Some(serve),
+            Self::WireIf(says, serve) => says(query).then_some(serve),
+            Self::Router => None,
+        }
+    }
+}
+
 /// A route, and what is so of it before its handler is asked. Those of the router that are as all
 /// others are (they need a token, their bodies are gathered, no model is asked) are not listed.
 #[derive(Clone)]
@@ -92,8 +103,8 @@ impl Route {
         }
     }
 
-    /// Whether `path` is of this route, with its ids.
-    fn matches<'a>(&self, path: &'a str) -> Option<Ids<'a>> {
+    /// The ids in `path`, when it is of this route.
+    pub fn ids<'a>(&self, path: &'a str) -> Option<Ids<'a>> {
         let mut ids = Ids::new();
         let (mut wanted, mut given) = (self.pattern.split('/'), path.split('/'));
         loop {
@@ -119,15 +130,14 @@ impl Routes {
     /// Whether what is at `path` needs no token, whatever the method.
     pub fn is_open(&self, path: &str) -> bool {
         let mut open = self.listed.iter().filter(|route| route.open);
-        open.any(|route| route.matches(path).is_some())
+        open.any(|route| route.ids(path).is_some())
     }
 
-    /// The listed route of a request, with the ids in its path.
-    pub fn find<'a>(&self, method: &Method, path: &'a str) -> Option<(&Route, Ids<'a>)> {
+    /// The listed route of a request.
+    pub fn find(&self, method: &Method, path: &str) -> Option<&Route> {
         self.listed
             .iter()
-            .filter(|route| route.method == *method)
-            .find_map(|route| Some((route, route.matches(path)?)))
+            .find(|route| route.method == *method && route.ids(path).is_some())
     }
 }
 
@@ -138,7 +148,7 @@ mod tests {
     #[test]
     fn ids_are_what_stands_for_braces() {
         let route = Route::rest(Method::GET, "/v1/smiths/{id}/runs/{run}/events");
-        let ids = route.matches("/v1/smiths/smt_a/runs/run_b/events");
+        let ids = route.ids("/v1/smiths/smt_a/runs/run_b/events");
         assert_eq!(ids.as_deref(), Some(["smt_a", "run_b"].as_slice()));
         for other in [
             "/v1/smiths/smt_a/runs/run_b",
@@ -147,11 +157,11 @@ mod tests {
             "/v2/smiths/smt_a/runs/run_b/events",
             "",
         ] {
-            assert_eq!(route.matches(other), None, "{other}");
+            assert_eq!(route.ids(other), None, "{other}");
         }
         let below = Route::rest(Method::GET, "/.well-known/x/{*path}");
-        assert!(below.matches("/.well-known/x/a/b").is_some());
-        assert!(below.matches("/.well-known/x/").is_some());
-        assert!(below.matches("/.well-known/x").is_none());
+        assert!(below.ids("/.well-known/x/a/b").is_some());
+        assert!(below.ids("/.well-known/x/").is_some());
+        assert!(below.ids("/.well-known/x").is_none());
     }
 }
