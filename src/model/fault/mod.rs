@@ -154,9 +154,12 @@ impl Fault {
         }
     }
 
-    /// Takes `secret` out of the message, should the provider have repeated it.
+    /// Takes `secret` out of what is told, should the provider have repeated it.
     pub fn without(mut self, secret: Option<&str>) -> Self {
-        self.message = without_secret(self.message, secret);
+        let clean = |text: String| without_secret(text, secret);
+        self.message = clean(self.message);
+        self.code = self.code.map(clean);
+        self.param = self.param.map(clean);
         self
     }
 
@@ -247,10 +250,25 @@ impl From<Fault> for ApiError {
 
 /// `text` without `secret`, which must not reach a client.
 pub(super) fn without_secret(text: String, secret: Option<&str>) -> String {
-    match secret.filter(|secret| secret.len() >= 8 && text.contains(*secret)) {
-        Some(secret) => text.replace(secret, "***"),
-        None => text,
+    /// Shorter than this it is no secret, nor is a part of it.
+    const TELLING: usize = 8;
+    let Some(secret) = secret.filter(|secret| secret.len() >= TELLING) else {
+        return text;
+    };
+    let mut clean = match text.contains(secret) {
+        true => text.replace(secret, "***"),
+        false => text,
+    };
+    // Messages are cut to a length, and the cut may go through it.
+    let parts = (TELLING..secret.len()).rev();
+    let cut = parts
+        .filter_map(|length| secret.get(..length))
+        .find(|part| clean.ends_with(part));
+    if let Some(part) = cut {
+        clean.truncate(clean.len() - part.len());
+        clean.push_str("***");
     }
+    clean
 }
 
 /// Whether a provider's code may stand among ours.

@@ -318,4 +318,9 @@ fn a_key_is_not_repeated() {
         fault.without(Some("sk-secret-key")).message,
         "no such key: ***"
     );
+    // Nor is the part of it that a cut left.
+    let long = format!("{}sk-secret-key", "x".repeat(1_990));
+    let fault = of(401, json!({ "error": { "message": long } }));
+    let told = fault.without(Some("sk-secret-key")).message;
+    assert!(told.ends_with("x***"), "{told}");
 }

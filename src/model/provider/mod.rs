@@ -14,6 +14,7 @@ mod repeat;
 mod said;
 
 pub use openai_chat::{ChatUsage, map_finish_reason};
+pub use openai_responses::ResponsesUsage;
 
 use bytes::Bytes;
 use http::{HeaderName, HeaderValue};

@@ -2,10 +2,12 @@
 
 use bytes::{Bytes, BytesMut};
 use memchr::memmem;
+use serde::Deserialize;
 use serde_json::{Value, json};
 
 use crate::error::ApiError;
 use crate::frame::Usage;
+use crate::model::provider::ResponsesUsage;
 use crate::model::{Fault, ModelError};
 use crate::sse::{self, EventTooLarge, WholeEvents, raw_events};
 use crate::wire::Gate;
@@ -106,18 +108,10 @@ impl ResponsesGate {
     }
 }
 
-/// The usage that a response object tells.
+/// The usage that a response object tells, read as leniently as where it is translated.
 pub fn usage_in(response: &Value) -> Option<Usage> {
     let usage = response["usage"].as_object()?;
-    let count = |value: Option<&Value>| value.and_then(Value::as_u64).unwrap_or(0);
-    let detail = |of: &str, name: &str| count(usage.get(of).and_then(|d| d.get(name)));
-    Some(Usage {
-        input: count(usage.get("input_tokens")),
-        output: count(usage.get("output_tokens")),
-        cache_read: detail("input_tokens_details", "cached_tokens"),
-        cache_write: 0,
-        reasoning: detail("output_tokens_details", "reasoning_tokens"),
-    })
+    ResponsesUsage::deserialize(usage).ok().map(Usage::from)
 }
 
 impl Gate for ResponsesGate {
@@ -186,6 +180,14 @@ mod tests {
         \"delta\":\"an error, then response.completed\"}\n\n\
         event: response.completed\ndata: {\"type\":\"response.completed\",\"response\":{\"usage\":\
         {\"input_tokens\":3,\"output_tokens\":2,\"total_tokens\":5}}}\n\n";
+
+    #[test]
+    fn counts_come_in_many_forms() {
+        let response = serde_json::json!({ "usage": { "input_tokens": 3.0, "output_tokens": "2",
+            "input_tokens_details": null, "output_tokens_details": { "reasoning_tokens": 1.0 } } });
+        let usage = usage_in(&response).expect("a usage");
+        assert_eq!((usage.input, usage.output, usage.reasoning), (3, 2, 1));
+    }
 
     #[test]
     fn the_end_and_its_usage_are_seen_however_it_is_cut() {

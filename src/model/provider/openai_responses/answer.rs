@@ -115,8 +115,9 @@ struct ContentPart<'a> {
     refusal: Option<&'a RawValue>,
 }
 
+/// The `usage` member of a response.
 #[derive(Default, Deserialize)]
-struct WireUsage {
+pub struct ResponsesUsage {
     #[serde(default, deserialize_with = "lenient::count")]
     input_tokens: Option<u64>,
     #[serde(default, deserialize_with = "lenient::count")]
@@ -133,6 +134,18 @@ struct Details {
     cached_tokens: Option<u64>,
     #[serde(default, deserialize_with = "lenient::count")]
     reasoning_tokens: Option<u64>,
+}
+
+impl From<ResponsesUsage> for Usage {
+    fn from(wire: ResponsesUsage) -> Self {
+        Self {
+            input: wire.input_tokens.unwrap_or(0),
+            output: wire.output_tokens.unwrap_or(0),
+            cache_read: wire.input_tokens_details.cached_tokens.unwrap_or(0),
+            cache_write: 0,
+            reasoning: wire.output_tokens_details.reasoning_tokens.unwrap_or(0),
+        }
+    }
 }
 
 /// Where a piece is from: the item's place and id. Servers get one of them wrong, or leave it out.
@@ -505,15 +518,9 @@ impl Decoder {
     }
 
     fn ended(&mut self, response: Option<&Response<'_>>) -> Result<(), ModelError> {
-        let usage: Option<WireUsage> = response.and_then(|response| aside(response.usage));
+        let usage: Option<ResponsesUsage> = response.and_then(|response| aside(response.usage));
         if let Some(usage) = usage {
-            self.usage = Some(Usage {
-                input: usage.input_tokens.unwrap_or(0),
-                output: usage.output_tokens.unwrap_or(0),
-                cache_read: usage.input_tokens_details.cached_tokens.unwrap_or(0),
-                cache_write: 0,
-                reasoning: usage.output_tokens_details.reasoning_tokens.unwrap_or(0),
-            });
+            self.usage = Some(usage.into());
         }
         let status = response.and_then(|response| response.status.as_deref());
         let details: Option<Incomplete> =
