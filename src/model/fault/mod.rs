@@ -156,10 +156,9 @@ impl Fault {
 
     /// Takes `secret` out of what is told, should the provider have repeated it.
     pub fn without(mut self, secret: Option<&str>) -> Self {
-        let clean = |text: String| without_secret(text, secret);
-        self.message = clean(self.message);
-        self.code = self.code.map(clean);
-        self.param = self.param.map(clean);
+        self.message = without_secret(self.message, secret);
+        self.code = self.code.map(|code| without_secret(code, secret));
+        self.param = self.param.map(|param| without_secret(param, secret));
         self
     }
 
