@@ -458,8 +458,9 @@ async fn documents_cannot_hold_the_node_nor_keep_it_from_ending() {
         "memory: {before} MiB before, {most} MiB at most with children; /health: {:?} at most",
         pulse.longest()
     );
-    // Two children at once, of 256 MiB and a stack of 16 each, and what the node itself needs.
-    let allowed = before + 2 * (256 + 16) + 100;
+    // Two children at once, of 256 MiB and a stack of 16 each, one more that has not ended yet while its
+    // successor begins, and what the node itself needs. Unbounded, the document takes 1.6 GB.
+    let allowed = before + 3 * (256 + 16) + 100;
     assert!(most < allowed, "{before} MiB became {most} MiB");
     assert!(pulse.longest() < SOON, "{:?}", pulse.longest());
     drop(pulse);
