@@ -46,6 +46,13 @@ pub enum Claim {
     Earlier(Mine, String),
 }
 
+/// A key that stands for an answer of the caller's own form.
+pub enum OnceMore {
+    Mine(Mine),
+    /// What the first request kept.
+    Done(Vec<u8>),
+}
+
 impl Mine {
     /// Keeps the first answer.
     pub async fn finish(self, status: u16, body: &[u8]) {
@@ -257,6 +264,18 @@ impl Keyed<'_> {
             run_id: run_id.map(str::to_owned),
         };
         Ok((mine, state))
+    }
+
+    /// Claims the key for what keeps an answer of its own form; one that does not soon loses it.
+    pub async fn claim(&self, body: &[u8]) -> Result<OnceMore, ApiError> {
+        let body = print_of(self.headers, body);
+        let (mine, state) = self.begin(&body, None).await?;
+        match state {
+            Idempotency::New => Ok(OnceMore::Mine(mine)),
+            Idempotency::Mismatch => Err(reused()),
+            Idempotency::InProgress { .. } => Err(in_progress()),
+            Idempotency::Done { body, .. } => Ok(OnceMore::Done(body)),
+        }
     }
 
     /// Claims the key for a new run.

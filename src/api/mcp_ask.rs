@@ -432,15 +432,17 @@ impl Ask<'_> {
     }
 
     /// Writes what was decided. `None` when the run still waits.
-    async fn decide(&self, run_id: &str, words: Vec<Word>) -> Result<Option<Reader>, ApiError> {
+    async fn decide(&self, run_id: &str, mut words: Vec<Word>) -> Result<Option<Reader>, ApiError> {
         if words.is_empty() {
             return Ok(None);
         }
         let principal = &self.caller.principal;
         principal.require(Scope::ApprovalsWrite)?;
         let run = self.run(run_id).await?;
-        let actor = principal.actor();
-        let going_on = self.gateway.runs.decide_all(&run, words, &actor).await?;
+        for word in &mut words {
+            word.actor = Some(principal.actor());
+        }
+        let going_on = self.gateway.runs.decide_all(&run, &words).await?;
         Ok(going_on.map(|live| live.later_reader()))
     }
 

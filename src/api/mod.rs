@@ -78,6 +78,7 @@ use utoipa_axum::routes;
 use crate::edge::{By, Route};
 use crate::error::ApiError;
 use crate::gateway::Gateway;
+use crate::model::percent_decoded;
 
 /// The pattern of the route that answered, for metrics.
 #[derive(Debug, Clone, Copy)]
@@ -312,9 +313,12 @@ async fn note_route(request: Request, next: Next) -> Response {
         .extensions()
         .get::<MatchedPath>()
         .map(|path| interned(path.as_str()));
-    // No id holds a NUL, and PostgreSQL does not take one.
+    // No id holds a NUL, and PostgreSQL does not take one; nor do the extractors take what is no text.
     if request.uri().path().contains("%00") {
         return ApiError::not_found("resource", "with a NUL in its id").into_response();
+    }
+    if std::str::from_utf8(&percent_decoded(request.uri().path())).is_err() {
+        return ApiError::not_found("resource", "whose id is no text").into_response();
     }
     let mut response = next.run(request).await.into_response();
     if let Some(pattern) = pattern {

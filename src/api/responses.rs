@@ -93,16 +93,21 @@ impl Stored {
 
     /// Behind the input's items.
     pub fn answer_numbering(&self) -> Numbering {
-        Numbering::at(self.body(), self.record.places)
+        self.numbering_at(self.record.places)
+    }
+
+    /// Behind the items before these places.
+    pub fn numbering_at(&self, places: [usize; 2]) -> Numbering {
+        Numbering::at(self.body(), places)
             .with_tools(self.record.echo.get("tools"))
             .with_results(self.record.results)
     }
 
     /// Behind all items so far, for a run that goes on.
-    pub fn next_numbering(&self) -> Numbering {
+    pub fn next_places(&self) -> [usize; 2] {
         let mut numbering = self.answer_numbering();
         numbering.items(self.said());
-        numbering
+        numbering.places()
     }
 
     fn said(&self) -> &[Turn] {

@@ -99,7 +99,8 @@ pub fn data_url(url: &str) -> Option<Source> {
     Some(Source::Data { media_type, data })
 }
 
-fn percent_decoded(text: &str) -> Vec<u8> {
+/// The bytes of a text whose escapes by percent signs are undone.
+pub fn percent_decoded(text: &str) -> Vec<u8> {
     let bytes = text.as_bytes();
     let mut out = Vec::with_capacity(bytes.len());
     let mut at = 0;

@@ -63,11 +63,39 @@ impl Runs {
         run: &RunRow,
         word: &Word,
     ) -> Result<Option<Arc<LiveRun>>, ApiError> {
+        self.decide_all(run, std::slice::from_ref(word)).await
+    }
+
+    /// As [`Runs::decide`], of several words: all are written, or none, so that who is refused may
+    /// say all of them again.
+    pub async fn decide_all(
+        self: &Arc<Self>,
+        run: &RunRow,
+        words: &[Word],
+    ) -> Result<Option<Arc<LiveRun>>, ApiError> {
         if run.status != "paused_for_approval" {
             return Err(not_paused(run));
         }
         let approvals = self.store.run_approvals(&run.tenant_id, &run.id).await?;
-        let approval = find(&approvals, word)?;
+        let mut decisions = Vec::with_capacity(words.len());
+        for word in words {
+            decisions.push(self.decision(run, &approvals, word).await?);
+        }
+        if !self.store.decide_approvals(&decisions).await? {
+            let message = "another decision was first";
+            return Err(ApiError::conflict("run_not_paused", message));
+        }
+        self.go_on(run, None).await
+    }
+
+    /// What a word decides, when it may.
+    async fn decision(
+        &self,
+        run: &RunRow,
+        approvals: &[ApprovalRow],
+        word: &Word,
+    ) -> Result<Decision, ApiError> {
+        let approval = find(approvals, word)?;
         if approval.status != "pending" {
             return Err(ApiError::conflict(
                 "run_not_paused",
@@ -83,7 +111,7 @@ impl Runs {
             "decision": if word.approve { "approve" } else { "reject" }, "reason": word.reason });
         let (tenant, smith) = (&run.tenant_id, Some(run.smith_id.as_str()));
         let actor = word.actor.as_ref();
-        let decision = Decision {
+        Ok(Decision {
             tenant_id: run.tenant_id.clone(),
             approval_id: approval.id.clone(),
             status,
@@ -92,30 +120,7 @@ impl Runs {
             answer: word.content.as_ref().map(Value::to_string),
             at: now_micros(),
             event: EventRow::new(tenant, "approval.resolved", smith, &data, actor),
-        };
-        if !self.store.decide_approval(&decision).await? {
-            let message = "another decision was first";
-            return Err(ApiError::conflict("run_not_paused", message));
-        }
-        self.go_on(run, None).await
-    }
-
-    /// Writes what `actor` decided, word for word. Answers the run when it goes on with that.
-    pub async fn decide_all(
-        self: &Arc<Self>,
-        run: &RunRow,
-        words: Vec<Word>,
-        actor: &Value,
-    ) -> Result<Option<Arc<LiveRun>>, ApiError> {
-        let mut going_on = None;
-        for word in words {
-            let word = Word {
-                actor: Some(actor.clone()),
-                ..word
-            };
-            going_on = self.decide(run, &word).await?;
-        }
-        Ok(going_on)
+        })
     }
 
     /// Takes a paused run up again when all that it waits for is decided, or to cancel it.

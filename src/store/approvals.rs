@@ -57,8 +57,8 @@ pub trait ApprovalStore: Send + Sync {
     ) -> Result<Rows<ApprovalRow>>;
     /// All approvals of a run, oldest first.
     async fn run_approvals(&self, tenant_id: &str, run_id: &str) -> Result<Vec<ApprovalRow>>;
-    /// Writes a decision and its event; `false` when another was first.
-    async fn decide_approval(&self, decision: &Decision) -> Result<bool>;
+    /// Writes decisions and their events, all or none; `false` when another was first.
+    async fn decide_approvals(&self, decisions: &[Decision]) -> Result<bool>;
     /// Approvals that nobody decided in time, of all tenants.
     async fn expired_approvals(&self, now: i64, limit: i64) -> Result<Vec<ApprovalRow>>;
 }

@@ -2,8 +2,7 @@
 //! replay is answered once more from the run's frames, in the wire's own words.
 //!
 //! A run from which no answer came (it failed, or was cancelled when its client left) gives its key
-//! to the next request. A call that decides on a run that waits begins none, and needs no key: a
-//! decision counts once.
+//! to the next request. A call that decides on a run that waits is `decision`'s.
 
 use std::sync::Arc;
 
@@ -33,6 +32,20 @@ pub struct Again {
     frames: Vec<Frame>,
 }
 
+/// A call that has a key.
+pub fn keyed<'a>(exchange: &'a Exchange, principal: &'a Arc<Principal>, key: &'a str) -> Keyed<'a> {
+    let head = exchange.request();
+    Keyed {
+        gateway: &exchange.gateway,
+        principal,
+        headers: &head.headers,
+        method: &head.method,
+        path: head.uri.path(),
+        query: head.uri.query().unwrap_or_default(),
+        key,
+    }
+}
+
 impl Key {
     /// Looks whether the call has a key, and claims it for the run `run_id`. For a call that only
     /// begins its run (`in_background`), that is the answer; else it is what the run said.
@@ -43,20 +56,11 @@ impl Key {
         run_id: &str,
         in_background: bool,
     ) -> Result<Self, ApiError> {
-        let head = exchange.request();
-        let Some(key) = key_of(&head.headers)? else {
+        let Some(key) = key_of(&exchange.request().headers)? else {
             return Ok(Self::New(None));
         };
         let gateway = &exchange.gateway;
-        let keyed = Keyed {
-            gateway,
-            principal,
-            headers: &head.headers,
-            method: &head.method,
-            path: head.uri.path(),
-            query: head.uri.query().unwrap_or_default(),
-            key,
-        };
+        let keyed = keyed(exchange, principal, key);
         let (mine, first) = match keyed.claim_run(body, run_id).await? {
             Claim::Mine(mine) => return Ok(Self::New(Some(mine))),
             Claim::Earlier(mine, first) => (mine, first),

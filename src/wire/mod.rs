@@ -3,9 +3,11 @@
 //!
 //! Lives here beside them: how a turn is begun and followed, whatever the wire (`turn`), how an
 //! answer of a provider that speaks the client's wire is passed on (`forward`), keys of turns that
-//! are sent again (`keyed`), and files that a request names (`files`).
+//! are sent again (`keyed`), decisions on runs that wait (`decision`), and files that a request
+//! names (`files`).
 
 pub mod chat;
+mod decision;
 mod files;
 mod forward;
 mod keyed;
@@ -106,15 +108,41 @@ pub fn check_shape(body: &[u8]) -> Result<(), ApiError> {
     }
 }
 
-/// What is wrong with a member, without the place in the text where the member itself is named.
-fn in_words(error: &serde_json::Error) -> String {
+/// What is wrong with a member, in the words of JSON, without the place in the text where the member
+/// itself is named.
+pub fn in_words(error: &serde_json::Error) -> String {
     let text = error.to_string();
-    match error.is_data() {
-        true => match text.rfind(" at line ") {
-            Some(at) => text[..at].to_owned(),
-            None => text,
-        },
-        false => text,
+    if !error.is_data() {
+        return text;
+    }
+    let text = text.rfind(" at line ").map_or(&*text, |at| &text[..at]);
+    if text.starts_with("data did not match any variant") {
+        return "it has none of the forms that it may have".to_owned();
+    }
+    // What was sent comes first, and may say anything; what is expected are our own types.
+    let Some((sent, expected)) = text.rsplit_once(", expected ") else {
+        return text.to_owned();
+    };
+    let sent = match sent.split_once(": ") {
+        Some((what, "map")) => format!("{what}: object"),
+        Some((what, "sequence")) => format!("{what}: list"),
+        _ => sent.to_owned(),
+    };
+    format!("{sent}, expected {}", name_of_type(expected))
+}
+
+/// A type of ours as JSON has it.
+fn name_of_type(expected: &str) -> &str {
+    let first = expected.split(' ').next().unwrap_or_default();
+    match (first, expected) {
+        ("struct", _) | (_, "a map") => "an object",
+        ("tuple", _) | (_, "a sequence") => "a list",
+        ("enum" | "internally" | "adjacently", _) => "one of the kinds that there are",
+        ("u8" | "u16" | "u32" | "u64" | "usize", _) => "a whole number that is not negative",
+        ("i8" | "i16" | "i32" | "i64" | "isize", _) => "a whole number",
+        ("f32" | "f64", _) => "a number",
+        (_, "unit") => "null",
+        _ => expected,
     }
 }
 
@@ -131,4 +159,53 @@ pub fn parse<T: DeserializeOwned>(body: &[u8]) -> Result<T, ApiError> {
         .end()
         .map_err(|e| ApiError::bad_request("invalid_request", e.to_string()))?;
     Ok(value)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[derive(Debug, serde::Deserialize)]
+    #[allow(dead_code, reason = "only read")]
+    struct Things {
+        list: Option<Vec<u32>>,
+        inner: Option<Box<Things>>,
+        name: Option<String>,
+    }
+
+    #[test]
+    fn faults_are_told_without_our_types() {
+        for (body, message, param) in [
+            ("null", "invalid type: null, expected an object", None),
+            (
+                "\"x, expected struct Y\"",
+                "invalid type: string \"x, expected struct Y\", expected an object",
+                None,
+            ),
+            (
+                "{\"list\": {}}",
+                "invalid type: object, expected a list",
+                Some("list"),
+            ),
+            (
+                "{\"list\": [-1]}",
+                "invalid value: integer `-1`, expected a whole number that is not negative",
+                Some("list[0]"),
+            ),
+            (
+                "{\"inner\": 1}",
+                "invalid type: integer `1`, expected an object",
+                Some("inner"),
+            ),
+            (
+                "{\"name\": [1]}",
+                "invalid type: list, expected a string",
+                Some("name"),
+            ),
+        ] {
+            let error = parse::<Things>(body.as_bytes()).expect_err(body);
+            assert_eq!(error.message, message, "{body}");
+            assert_eq!(error.param.as_deref(), param, "{body}");
+        }
+    }
 }

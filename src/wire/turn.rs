@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use bytes::{Bytes, BytesMut};
 
-use crate::auth::{Principal, Scope};
+use crate::auth::Principal;
 use crate::block;
 use crate::edge::stream::{self, Pieces};
 use crate::edge::{Exchange, Extra, Gone};
@@ -18,7 +18,7 @@ use crate::gateway::Gateway;
 use crate::ids;
 use crate::limit::Permit;
 use crate::model::{Completed, ModelCall, ModelRequest, ResponseFormat, Route};
-use crate::run::{Collected, Collector, LiveRun, Reader, Runs, Spender, Word, that_count};
+use crate::run::{Collected, Collector, LiveRun, Reader, Runs, Spender};
 use crate::sse::KEEP_ALIVE;
 use crate::store::RunRow;
 use crate::wire::{AnswerEncoder, FrameEncoder, Plain};
@@ -255,43 +255,6 @@ impl<E: FrameEncoder> Pieces for RunPieces<'_, E> {
             Some(written(out))
         })
     }
-}
-
-/// Writes humans' decisions on a run that waits, and follows what comes of them.
-pub async fn decided(
-    exchange: &Exchange,
-    principal: &Principal,
-    smith_id: &str,
-    run_id: &str,
-    words: Vec<Word>,
-) -> Result<RunTurn, ApiError> {
-    principal.require(Scope::ApprovalsWrite)?;
-    let gateway = &exchange.gateway;
-    let run = gateway.store.run(&principal.tenant_id, run_id).await?;
-    let run = run
-        .filter(|run| run.smith_id == smith_id)
-        .ok_or_else(|| ApiError::not_found("run", run_id))?;
-    let (words, actor) = (that_count(words), principal.actor());
-    let going_on = gateway.runs.decide_all(&run, words, &actor).await?;
-    if let Some(live) = going_on {
-        return Ok(RunTurn::new(live.later_reader()));
-    }
-    // Others are still to be decided: they are asked for once more.
-    let live = LiveRun::resumed(&run, true, Vec::new());
-    let mut frames = gateway.runs.logged_frames(&run.tenant_id, &run.id).await?;
-    let approvals = gateway.store.run_approvals(&run.tenant_id, &run.id).await?;
-    frames.retain(|frame| match frame {
-        Frame::ApprovalRequired(asked) => approvals
-            .iter()
-            .any(|row| row.status == "pending" && row.id.as_bytes() == &asked.approval_id[..]),
-        _ => false,
-    });
-    frames.push(Frame::RunPaused {
-        status: Bytes::from_static(b"paused_for_approval"),
-        usage: frame::Usage::default(),
-    });
-    live.close(&mut frames);
-    Ok(RunTurn::new(live.reader()))
 }
 
 /// The frames of a run that somebody follows.

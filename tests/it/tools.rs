@@ -34,7 +34,7 @@ impl Workshop {
         Self { server, dir }
     }
 
-    fn ledger(&self) -> Vec<String> {
+    pub fn ledger(&self) -> Vec<String> {
         let text = std::fs::read_to_string(self.dir.path().join("ledger")).unwrap_or_default();
         text.lines().map(str::to_owned).collect()
     }
@@ -44,7 +44,7 @@ impl Workshop {
     }
 }
 
-async fn on(store: Option<String>) -> Harness {
+pub async fn on(store: Option<String>) -> Harness {
     Harness::start_with(|config, _| {
         config.store.url = store;
         config.egress.allow_networks = vec!["127.0.0.0/8".parse().expect("a network")];
@@ -53,13 +53,13 @@ async fn on(store: Option<String>) -> Harness {
 }
 
 impl Harness {
-    async fn put_workshop(&self, workshop: &Workshop) {
+    pub async fn put_workshop(&self, workshop: &Workshop) {
         let call = self.request(Method::PUT, "/v1/tenant/mcp/workshop");
         let put = ok(call.json(&workshop.settings()).send().await).await;
         assert_eq!(put["status"], "active", "{put}");
     }
 
-    async fn tool_smith(&self, hosted: &[&str]) -> String {
+    pub async fn tool_smith(&self, hosted: &[&str]) -> String {
         let body = json!({ "model": "openai-chat/script", "enabled_hosted_tools": hosted });
         let made = ok(self.post("/v1/smiths", &body).send().await).await;
         made["id"].as_str().expect("an id").to_owned()

@@ -81,25 +81,28 @@ macro_rules! impl_approvals {
                 .await?)
             }
 
-            async fn decide_approval(&self, decision: &Decision) -> Result<bool> {
+            async fn decide_approvals(&self, decisions: &[Decision]) -> Result<bool> {
                 let mut tx = self.write.begin().await?;
-                let done = sqlx::query(
-                    "UPDATE approvals SET status = $3, actor = $4, reason = $5, answer = $6, \
-                     resolved_at = $7 WHERE tenant_id = $1 AND id = $2 AND status = 'pending'",
-                )
-                .bind(&decision.tenant_id)
-                .bind(&decision.approval_id)
-                .bind(decision.status)
-                .bind(&decision.actor)
-                .bind(&decision.reason)
-                .bind(&decision.answer)
-                .bind(decision.at)
-                .execute(&mut *tx)
-                .await?;
-                if done.rows_affected() == 0 {
-                    return Ok(false);
+                for decision in decisions {
+                    let done = sqlx::query(
+                        "UPDATE approvals SET status = $3, actor = $4, reason = $5, answer = $6, \
+                         resolved_at = $7 WHERE tenant_id = $1 AND id = $2 AND status = 'pending'",
+                    )
+                    .bind(&decision.tenant_id)
+                    .bind(&decision.approval_id)
+                    .bind(decision.status)
+                    .bind(&decision.actor)
+                    .bind(&decision.reason)
+                    .bind(&decision.answer)
+                    .bind(decision.at)
+                    .execute(&mut *tx)
+                    .await?;
+                    if done.rows_affected() == 0 {
+                        return Ok(false);
+                    }
                 }
-                $crate::store::sql::events::add_events!(tx, [&decision.event]);
+                let events: Vec<&$crate::store::EventRow> = decisions.iter().map(|d| &d.event).collect();
+                $crate::store::sql::events::add_events!(tx, events);
                 tx.commit().await?;
                 Ok(true)
             }

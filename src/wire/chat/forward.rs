@@ -49,7 +49,8 @@ pub struct Forwarded {
 /// Replaces `model`, and asks for usage when `ask_usage` and the client did not.
 pub fn rewrite(body: &[u8], model: &str, ask_usage: bool) -> Result<Forwarded, ApiError> {
     check_shape(body)?;
-    let invalid = |e: serde_json::Error| ApiError::bad_request("invalid_request", e.to_string());
+    let invalid =
+        |e: serde_json::Error| ApiError::bad_request("invalid_request", crate::wire::in_words(&e));
     let spans: Spans<'_> = serde_json::from_slice(body).map_err(invalid)?;
     let offset = |raw: &RawValue| raw.get().as_ptr() as usize - body.as_ptr() as usize;
     let model = serde_json::to_vec(model).map_err(ApiError::internal)?;

@@ -17,12 +17,11 @@ use crate::store::now_seconds;
 use crate::wire::chat::{
     self, ChatRequest, CustomTools, Decoded, EventGate, Peek, StreamEncoder, decode,
 };
+use crate::wire::decision;
 use crate::wire::files;
 use crate::wire::forward::{Begun, Forward, Passage, Prepared};
 use crate::wire::keyed::Key;
-use crate::wire::turn::{
-    Answer, Routed, RunTurn, check_thread_id, decided, translate_stream, whole_answer,
-};
+use crate::wire::turn::{Answer, Routed, RunTurn, check_thread_id, translate_stream, whole_answer};
 use crate::wire::{Plain, PlainEncoder, parse, readable};
 
 /// The wire's name in metrics.
@@ -207,11 +206,17 @@ async fn smith_turn(
         runs.model_of(tenant_id, &smith_id, asked).await
     };
     if let Some((run_id, words)) = chat::decisions(&decoded.turns)? {
-        let going_on = decided(exchange, principal, &smith_id, &run_id, words);
-        let turn = Box::pin(going_on).await?;
+        let asked = decision::Asked {
+            run_id: &run_id,
+            words,
+            places: [0, 0],
+            body,
+        };
+        let decided = decision::decide(exchange, principal, &smith_id, asked);
+        let decided = Box::pin(decided).await?;
         return Ok(Plan::Run(Box::new(SmithTurn {
-            turn,
-            created: now_seconds(),
+            turn: decided.turn,
+            created: decided.begun.at,
             model: model().await?,
             stream: decoded.stream,
             include_usage: decoded.include_usage,

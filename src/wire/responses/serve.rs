@@ -23,6 +23,7 @@ use crate::store::now_seconds;
 use crate::tools::Mounted;
 use crate::wire::chat::Peek;
 use crate::wire::chat::forward::rewrite;
+use crate::wire::decision;
 use crate::wire::files;
 use crate::wire::forward::{Begun, Forward, Passage, Prepared};
 use crate::wire::keyed::{Again, Key};
@@ -34,7 +35,7 @@ use crate::wire::responses::{
     Decoded, Head, Input, ResponsesGate, ResponsesRequest, Status, StreamEncoder, body_of, decode,
 };
 use crate::wire::turn::{
-    Answer, Followed, Routed, RunTurn, check_thread_id, decided, translate_stream, whole_answer,
+    Answer, Followed, Routed, RunTurn, check_thread_id, translate_stream, whole_answer,
 };
 use crate::wire::{parse, readable};
 
@@ -448,17 +449,24 @@ async fn going_on(
     smith_id: &Arc<str>,
     run_id: &str,
     words: Vec<Word>,
+    body: &Bytes,
     stream: bool,
 ) -> Result<Plan, ApiError> {
     let gateway = exchange.gateway.clone();
     let stored = Stored::of_run(&gateway, &principal.tenant_id, run_id).await?;
     let stored = stored.filter(|stored| stored.run.smith_id == **smith_id);
     let stored = stored.ok_or_else(|| ApiError::not_found("pending approval", run_id))?;
-    let turn = decided(exchange, principal, smith_id, run_id, words).await?;
+    let asked = decision::Asked {
+        run_id,
+        words,
+        places: stored.next_places(),
+        body,
+    };
+    let decided = decision::decide(exchange, principal, smith_id, asked).await?;
     Ok(Plan::Run(Box::new(SmithTurn {
-        turn,
+        turn: decided.turn,
         head: stored.head(),
-        numbering: stored.next_numbering(),
+        numbering: stored.numbering_at(decided.begun.places),
         encrypted: stored.record.encrypted,
         stream,
         own_tools: true,
@@ -512,6 +520,7 @@ async fn smith_turn(
             &smith_id,
             &run_id,
             words,
+            body,
             decoded.stream,
         )
         .await;

@@ -12,8 +12,9 @@ use crate::edge::{Exchange, Extra, Gone, Route};
 use crate::error::ApiError;
 use crate::ids;
 use crate::run::{RunRequest, Thread, Word};
+use crate::wire::decision;
 use crate::wire::keyed::Key;
-use crate::wire::turn::{Followed, RunTurn, check_thread_id, decided};
+use crate::wire::turn::{Followed, RunTurn, check_thread_id};
 use crate::wire::ui::encode::write_error;
 use crate::wire::ui::{Decoded, Encoder, UiRequest, decode};
 use crate::wire::{parse, readable};
@@ -107,8 +108,14 @@ async fn begin(
                 .collect(),
             false => Vec::new(),
         };
-        let turn = decided(exchange, &principal, &smith_id, &run_id, words).await?;
-        return Ok(Some((turn, Some(denied))));
+        let asked = decision::Asked {
+            run_id: &run_id,
+            words,
+            places: [0, 0],
+            body: &body,
+        };
+        let decided = decision::decide(exchange, &principal, &smith_id, asked).await?;
+        return Ok(Some((decided.turn, Some(denied))));
     }
     let run_id = ids::mint(ids::Kind::Run);
     let mine = match Key::claim(exchange, &principal, &body, &run_id, false).await? {
