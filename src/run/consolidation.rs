@@ -3,6 +3,7 @@
 
 use std::collections::HashMap;
 use std::sync::Arc;
+use std::time::Duration;
 
 use parking_lot::Mutex;
 use tokio::sync::Semaphore;
@@ -18,6 +19,14 @@ use crate::store::now_micros;
 const AT_ONCE: usize = 4;
 /// Smiths that may wait for it; of more, what was said is not noted.
 const MAX_WAITING: usize = 1000;
+/// How often the notes are made anew because they were changed meanwhile.
+const AT_MOST: usize = 3;
+/// Before another attempt; after the last, what was said is not noted.
+const PAUSES: [Duration; 3] = [
+    Duration::from_secs(2),
+    Duration::from_secs(10),
+    Duration::from_secs(60),
+];
 /// What waits for one smith, and a single message, in characters.
 const MAX_SAID: usize = 64 * 1024;
 const MAX_MESSAGE: usize = 8 * 1024;
@@ -35,15 +44,88 @@ type Smith = (Arc<str>, Arc<str>);
 
 /// What was said and is not noted yet, by tenant and smith.
 pub(super) struct Consolidation {
-    waiting: Mutex<HashMap<Smith, Vec<String>>>,
+    waiting: Arc<Mutex<HashMap<Smith, Vec<String>>>>,
     room: Semaphore,
 }
 
 impl Default for Consolidation {
     fn default() -> Self {
         Self {
-            waiting: Mutex::default(),
+            waiting: Arc::default(),
             room: Semaphore::new(AT_ONCE),
+        }
+    }
+}
+
+impl Consolidation {
+    /// Keeps what was said of a smith; who gets an answer works on it until nothing is left.
+    fn keep(&self, smith: Smith, said: String) -> Option<Work> {
+        let mut waiting = self.waiting.lock();
+        if let Some(before) = waiting.get_mut(&smith) {
+            // Who works on it takes this up as well.
+            before.push(said);
+            bound(before);
+            return None;
+        }
+        if waiting.len() >= MAX_WAITING {
+            tracing::warn!(smith_id = %smith.1, "too many memories wait to be consolidated");
+            return None;
+        }
+        waiting.insert(smith.clone(), vec![said]);
+        Some(Work {
+            waiting: self.waiting.clone(),
+            smith,
+            is_over: false,
+        })
+    }
+}
+
+/// Leaves out the oldest of what is more than may wait.
+fn bound(said: &mut Vec<String>) {
+    let mut bytes: usize = said.iter().map(String::len).sum();
+    let mut old = 0;
+    while bytes > MAX_SAID && old + 1 < said.len() {
+        bytes -= said[old].len();
+        old += 1;
+    }
+    said.drain(..old);
+}
+
+/// The work on one smith's memory. However it ends, also by a panic, the next turn begins it anew.
+struct Work {
+    waiting: Arc<Mutex<HashMap<Smith, Vec<String>>>>,
+    smith: Smith,
+    is_over: bool,
+}
+
+impl Work {
+    /// All that waits; `None` when that is nothing, and then this work is done.
+    fn next(&mut self) -> Option<String> {
+        let mut waiting = self.waiting.lock();
+        match waiting.get_mut(&self.smith) {
+            Some(said) if !said.is_empty() => Some(std::mem::take(said).concat()),
+            _ => {
+                waiting.remove(&self.smith);
+                self.is_over = true;
+                None
+            }
+        }
+    }
+
+    /// Puts back what could not be noted, before what was said since.
+    fn put_back(&self, said: String) {
+        if let Some(waiting) = self.waiting.lock().get_mut(&self.smith) {
+            waiting.insert(0, said);
+            bound(waiting);
+        }
+    }
+}
+
+impl Drop for Work {
+    fn drop(&mut self) {
+        // Once it is over, the entry may be the next one's.
+        if !self.is_over {
+            self.waiting.lock().remove(&self.smith);
         }
     }
 }
@@ -68,42 +150,42 @@ pub(super) fn said_in(turns: &[Turn]) -> String {
     said
 }
 
+/// Whether another attempt may go better.
+fn may_pass(error: &ApiError) -> bool {
+    error.status.is_server_error() || matches!(error.status.as_u16(), 409 | 429)
+}
+
 impl Runs {
     /// Notes what a turn said, soon.
     pub(super) fn consolidate(self: &Arc<Self>, job: &Job, said: String) {
-        let key = (job.live.tenant_id.clone(), job.live.smith_id.clone());
-        {
-            let mut waiting = self.consolidation.waiting.lock();
-            if let Some(before) = waiting.get_mut(&key) {
-                // Who works on it takes this up as well.
-                before.push(said);
-                while before.iter().map(String::len).sum::<usize>() > MAX_SAID && before.len() > 1 {
-                    before.remove(0);
-                }
-                return;
-            }
-            if waiting.len() >= MAX_WAITING {
-                tracing::warn!(smith_id = %key.1, "too many memories wait to be consolidated");
-                return;
-            }
-            waiting.insert(key.clone(), vec![said]);
-        }
+        let smith = (job.live.tenant_id.clone(), job.live.smith_id.clone());
+        let Some(mut work) = self.consolidation.keep(smith, said) else {
+            return;
+        };
         let (runs, spender, model) = (self.clone(), job.effective.spender(), job.model.clone());
         tokio::spawn(async move {
+            let mut pauses = PAUSES.iter();
             loop {
-                let _room = runs.consolidation.room.acquire().await;
-                let said = {
-                    let mut waiting = runs.consolidation.waiting.lock();
-                    match waiting.get_mut(&key) {
-                        Some(said) if !said.is_empty() => std::mem::take(said).concat(),
-                        _ => {
-                            waiting.remove(&key);
-                            return;
+                let error = {
+                    let _room = runs.consolidation.room.acquire().await;
+                    let Some(said) = work.next() else {
+                        return;
+                    };
+                    match runs.note(&spender, &model, &said).await {
+                        Ok(()) => {
+                            pauses = PAUSES.iter();
+                            continue;
+                        }
+                        Err(error) => {
+                            work.put_back(said);
+                            error
                         }
                     }
                 };
-                if let Err(error) = runs.note(&spender, &model, &said).await {
-                    tracing::warn!(%error, smith_id = %key.1, "a memory was not consolidated");
+                tracing::warn!(%error, smith_id = %work.smith.1, "a memory was not consolidated");
+                match pauses.next().filter(|_| may_pass(&error)) {
+                    Some(pause) => tokio::time::sleep(*pause).await,
+                    None => return,
                 }
             }
         });
@@ -111,8 +193,9 @@ impl Runs {
 
     async fn note(&self, spender: &Spender, model: &str, said: &str) -> Result<(), ApiError> {
         let (tenant, smith) = (&spender.tenant_id, &spender.smith_id);
-        // The smith itself may change its memory meanwhile: then its word is folded in too.
-        for _ in 0..2 {
+        // The smith itself, a person or another node may change it meanwhile: then their word is
+        // folded in too.
+        for _ in 0..AT_MOST {
             self.budgets.check(spender).await?;
             let before = self.store.smith_memory(tenant, smith).await?;
             let text = format!("<notes>\n{before}\n</notes>\n<said>\n{said}</said>");
@@ -140,21 +223,56 @@ impl Runs {
             if notes.is_empty() || notes.len() > MAX_MEMORY || notes == before.trim() {
                 return Ok(());
             }
-            if self.store.smith_memory(tenant, smith).await? == before {
-                let put = self
-                    .store
-                    .put_smith_memory(tenant, smith, notes, now_micros());
-                put.await?;
+            let put = self
+                .store
+                .swap_smith_memory(tenant, smith, &before, notes, now_micros());
+            if put.await? || self.store.smith(tenant, smith).await?.is_none() {
                 return Ok(());
             }
         }
-        Ok(())
+        let message = "the memory was changed each time meanwhile";
+        Err(ApiError::conflict("memory_changed", message))
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn work_that_breaks_off_is_begun_anew() {
+        let consolidation = Consolidation::default();
+        let smith: Smith = ("proj_1".into(), "smt_1".into());
+        let keep = |said: &str| consolidation.keep(smith.clone(), said.to_owned());
+        let mut work = keep("a").expect("work");
+        assert!(keep("b").is_none(), "it is worked on");
+        assert_eq!(work.next().as_deref(), Some("ab"));
+        assert!(keep("c").is_none());
+        work.put_back("ab".to_owned());
+        assert_eq!(work.next().as_deref(), Some("abc"));
+        let broken = std::panic::catch_unwind(std::panic::AssertUnwindSafe(move || {
+            let _work = work;
+            panic!("a turn that cannot be noted");
+        }));
+        assert!(broken.is_err());
+        let mut work = keep("d").expect("work");
+        assert_eq!(work.next().as_deref(), Some("d"));
+        assert_eq!(work.next(), None);
+        let next = keep("e").expect("work");
+        drop(work);
+        assert!(keep("f").is_none(), "the next one works on it");
+        drop(next);
+    }
+
+    #[test]
+    fn what_waits_is_bounded() {
+        let mut said: Vec<String> = (0..20).map(|_| "x".repeat(MAX_SAID / 10)).collect();
+        bound(&mut said);
+        assert_eq!(said.len(), 10);
+        let mut one = vec!["x".repeat(2 * MAX_SAID)];
+        bound(&mut one);
+        assert_eq!(one.len(), 1);
+    }
 
     #[test]
     fn what_was_said_is_told_with_who_said_it() {

@@ -153,4 +153,14 @@ pub trait SmithStore: Send + Sync {
         content: &str,
         now: i64,
     ) -> Result<()>;
+    /// Puts `content` where `before` is still what the document says; `false` when it was changed,
+    /// or the smith is gone.
+    async fn swap_smith_memory(
+        &self,
+        tenant_id: &str,
+        smith_id: &str,
+        before: &str,
+        content: &str,
+        now: i64,
+    ) -> Result<bool>;
 }

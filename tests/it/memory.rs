@@ -1,9 +1,12 @@
 //! `memory_consolidation`: what was said is folded into the smith's notes behind its turns.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use serde_json::json;
+use smithgate::store::Store;
 
+use crate::store::{HERE, agent, on_both_engines, postgres, smith, sqlite, two_tenants};
 use crate::support::{Harness, ok};
 
 async fn memory(harness: &Harness, smith: &str) -> String {
@@ -59,3 +62,44 @@ async fn what_was_said_is_folded_into_the_memory_where_that_is_wanted() {
         assert_eq!(calls, 2);
     }
 }
+
+/// Two nodes that fold what was said into one memory lose nothing of each other's.
+async fn a_memory_is_changed_by_one_at_a_time(store: Arc<dyn Store>) {
+    two_tenants(&store).await;
+    let made = store.insert_agent(&agent(HERE, "agt_1", Some("a"))).await;
+    assert!(made.expect("made"));
+    let row = smith(HERE, "smt_1", "agt_1", None);
+    store.upsert_smith(&row).await.expect("made");
+    let swap = async |tenant: &str, before: &str, after: &str| {
+        let swapped = store.swap_smith_memory(tenant, "smt_1", before, after, 1);
+        swapped.await.expect("an answer")
+    };
+    assert!(!swap(HERE, "other", "x").await, "nothing is there yet");
+    assert!(!swap("proj_there", "", "x").await, "another's smith");
+    let mut writers = tokio::task::JoinSet::new();
+    for n in 0..8 {
+        let store = store.clone();
+        writers.spawn(async move {
+            loop {
+                let before = store.smith_memory(HERE, "smt_1").await.expect("read");
+                let after = format!("{before}fact {n}\n");
+                let swapped = store.swap_smith_memory(HERE, "smt_1", &before, &after, n);
+                if swapped.await.expect("an answer") {
+                    return;
+                }
+            }
+        });
+    }
+    while let Some(done) = writers.join_next().await {
+        done.expect("done");
+    }
+    let memory = store.smith_memory(HERE, "smt_1").await.expect("read");
+    for n in 0..8 {
+        assert!(memory.contains(&format!("fact {n}\n")), "{memory}");
+    }
+    assert!(!swap("proj_there", &memory, "x").await, "another's smith");
+    assert!(swap(HERE, &memory, "").await);
+    assert!(swap(HERE, "", "new").await, "an empty one is as none");
+}
+
+on_both_engines!(a_memory_is_changed_by_one_at_a_time);

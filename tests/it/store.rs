@@ -125,7 +125,7 @@ pub fn agent(tenant_id: &str, id: &str, slug: Option<&str>) -> AgentRow {
     }
 }
 
-fn smith(tenant_id: &str, id: &str, agent_id: &str, external_id: Option<&str>) -> SmithRow {
+pub fn smith(tenant_id: &str, id: &str, agent_id: &str, external_id: Option<&str>) -> SmithRow {
     SmithRow {
         id: id.into(),
         tenant_id: tenant_id.into(),

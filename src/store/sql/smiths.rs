@@ -299,6 +299,40 @@ macro_rules! impl_smiths {
                 .await?;
                 Ok(())
             }
+
+            async fn swap_smith_memory(
+                &self,
+                tenant_id: &str,
+                smith_id: &str,
+                before: &str,
+                content: &str,
+                now: i64,
+            ) -> Result<bool> {
+                // A document that is not there yet says nothing.
+                let done = sqlx::query(match before.is_empty() {
+                    true => {
+                        "INSERT INTO smith_memory (tenant_id, smith_id, content, updated_at) \
+                         SELECT tenant_id, id, $3, $4 FROM smiths \
+                         WHERE tenant_id = $1 AND id = $2 AND deleted_at IS NULL \
+                         ON CONFLICT (smith_id) DO UPDATE SET content = excluded.content, \
+                         updated_at = excluded.updated_at WHERE smith_memory.content = $5"
+                    }
+                    false => {
+                        "UPDATE smith_memory SET content = $3, updated_at = $4 \
+                         WHERE tenant_id = $1 AND smith_id = $2 AND content = $5 \
+                         AND EXISTS (SELECT 1 FROM smiths WHERE smiths.tenant_id = $1 \
+                         AND smiths.id = $2 AND smiths.deleted_at IS NULL)"
+                    }
+                })
+                .bind(tenant_id)
+                .bind(smith_id)
+                .bind(content)
+                .bind(now)
+                .bind(before)
+                .execute(&self.write)
+                .await?;
+                Ok(done.rows_affected() > 0)
+            }
         }
     };
 }
