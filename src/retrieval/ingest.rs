@@ -31,7 +31,7 @@ const MAX_TAKINGS: i64 = 2;
 const FIRST_PAUSE: Duration = Duration::from_secs(2);
 /// Larger files are not taken in, in bytes.
 const MAX_FILE: i64 = 64 * 1024 * 1024;
-/// Texts of one call for vectors.
+/// Texts of one call for vectors, and chunks of one write.
 const BATCH: usize = 64;
 
 /// Why a file is not taken in.
@@ -94,35 +94,56 @@ impl Retrieval {
             if room == 0 {
                 continue;
             }
-            let now = now_micros();
-            let hold_until = now + HOLD.as_micros() as i64;
-            let claimed = self.store.claim_vector_files(now, hold_until, room as i64);
-            match claimed.await {
-                Ok(claimed) => {
-                    for file in claimed {
-                        let worker = self.clone();
-                        under_way.spawn(async move { worker.take_in(&file).await });
-                    }
-                }
-                Err(error) => tracing::warn!(%error, "cannot look for files to take in"),
+            for file in self.claim(room).await {
+                let worker = self.clone();
+                under_way.spawn(async move { worker.take_in(&file).await });
             }
         }
     }
 
+    /// Takes up to `room` files, first of tenants that have none under way here: who attaches
+    /// thousands is not waited for.
+    async fn claim(&self, room: usize) -> Vec<VectorFileRow> {
+        let now = now_micros();
+        let hold_until = now + HOLD.as_micros() as i64;
+        let mut claimed = Vec::new();
+        while claimed.len() < room {
+            let mut busy: Vec<String> = {
+                let held = self.held.lock();
+                held.values().map(|file| file.tenant_id.clone()).collect()
+            };
+            busy.sort_unstable();
+            busy.dedup();
+            let mut found = self.store.claim_vector_file(now, hold_until, &busy).await;
+            if matches!(found, Ok(None)) && !busy.is_empty() {
+                found = self.store.claim_vector_file(now, hold_until, &[]).await;
+            }
+            match found {
+                Ok(Some(file)) => {
+                    self.held.lock().insert(held_as(&file), file.clone());
+                    claimed.push(file);
+                }
+                Ok(None) => break,
+                Err(error) => {
+                    tracing::warn!(%error, "cannot look for files to take in");
+                    break;
+                }
+            }
+        }
+        claimed
+    }
+
     async fn take_in(&self, file: &VectorFileRow) {
-        let held = (file.vector_store_id.clone(), file.id.clone());
-        self.held.lock().insert(held.clone(), file.clone());
         let taken = if file.takings > MAX_TAKINGS {
             Err(IngestError::Deadly(file.takings - 1))
         } else {
-            let taken = tokio::time::timeout(LIMIT, self.chunks(file)).await;
+            let taken = tokio::time::timeout(LIMIT, self.put_chunks(file)).await;
             taken.unwrap_or(Err(IngestError::Late))
         };
         let message;
         let outcome = match &taken {
-            Ok(chunks) => VectorOutcome::Completed {
-                chunks,
-                usage_bytes: chunks.iter().map(bytes_of).sum(),
+            Ok(usage_bytes) => VectorOutcome::Completed {
+                usage_bytes: *usage_bytes,
             },
             Err(error) => {
                 message = error.to_string();
@@ -141,7 +162,19 @@ impl Retrieval {
         if let Err(error) = self.store.finish_vector_file(file, outcome).await {
             tracing::warn!(%error, file = file.id, "cannot record how a file was taken in");
         }
-        self.held.lock().remove(&held);
+        self.held.lock().remove(&held_as(file));
+    }
+
+    /// Puts a file's chunks, a few at a time: others write meanwhile. Answers their bytes.
+    async fn put_chunks(&self, file: &VectorFileRow) -> Result<i64, IngestError> {
+        let chunks = self.chunks(file).await?;
+        for (at, part) in chunks.chunks(BATCH).enumerate() {
+            // What is another's by now is not recorded as completed either.
+            if !self.store.put_vector_chunks(file, part, at == 0).await? {
+                break;
+            }
+        }
+        Ok(chunks.iter().map(bytes_of).sum())
     }
 
     /// Gives back what is under way when this node shuts down.
@@ -213,6 +246,11 @@ impl Retrieval {
         }
         Ok((row.filename, content))
     }
+}
+
+/// What a file is held by: its store and its id.
+fn held_as(file: &VectorFileRow) -> (String, String) {
+    (file.vector_store_id.clone(), file.id.clone())
 }
 
 fn bytes_of(chunk: &VectorChunkRow) -> i64 {

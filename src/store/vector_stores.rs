@@ -86,8 +86,8 @@ pub struct VectorFound {
 /// How taking a file in ended.
 #[derive(Debug, Clone)]
 pub enum VectorOutcome<'a> {
+    /// All its chunks were put.
     Completed {
-        chunks: &'a [VectorChunkRow],
         usage_bytes: i64,
     },
     Failed {
@@ -191,14 +191,26 @@ pub trait VectorStoreStore: Send + Sync {
     ) -> Result<Vec<VectorChunkRow>>;
     /// The files that are taken in.
     async fn vector_found(&self, tenant_id: &str, store_id: &str) -> Result<Vec<VectorFound>>;
-    /// Takes up to `limit` files that are due, over all tenants; nobody else takes them before
+    /// Takes a file that is due, of all tenants but those of `not_of`; nobody else takes it before
     /// `hold_until`.
-    async fn claim_vector_files(
+    async fn claim_vector_file(
         &self,
         now: i64,
         hold_until: i64,
-        limit: i64,
-    ) -> Result<Vec<VectorFileRow>>;
+        not_of: &[String],
+    ) -> Result<Option<VectorFileRow>>;
+    /// Puts some of the chunks of a file that is taken in, where they are not found before it is
+    /// completed; the first come in place of what an attempt that broke off left. `false` when the file
+    /// was detached, cancelled or taken by another meanwhile.
+    async fn put_vector_chunks(
+        &self,
+        file: &VectorFileRow,
+        chunks: &[VectorChunkRow],
+        are_first: bool,
+    ) -> Result<bool>;
+    /// Makes all files due that nobody can be taking in any more: of a store that one process has for
+    /// itself.
+    async fn release_all_vector_files(&self, now: i64) -> Result<()>;
     /// Records how it ended; `false` when the file was detached or cancelled meanwhile.
     async fn finish_vector_file(
         &self,

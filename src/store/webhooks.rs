@@ -97,6 +97,9 @@ pub trait WebhookStore: Send + Sync {
         limit: i64,
     ) -> Result<Vec<DeliveryRow>>;
     /// Gives deliveries back, by tenant and id, whose attempts end with their node.
+    /// Makes all deliveries due whose attempts nobody can be making any more: of a store that one
+    /// process has for itself.
+    async fn release_all_deliveries(&self, now: i64) -> Result<()>;
     async fn release_deliveries(&self, held: &[(String, String)], now: i64) -> Result<()>;
     /// Records an attempt.
     async fn record_attempt(

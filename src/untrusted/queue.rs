@@ -6,7 +6,8 @@ use std::sync::Arc;
 /// Of one tenant, and of all.
 const MAX_WAITING_OF_ONE: usize = 64;
 const MAX_WAITING: usize = 1024;
-/// What all that waits may hold.
+/// What all that waits may hold. A tenant may have as much of it, and of the places, as it leaves
+/// free: half when it is alone, and however many fill their part, there is room for another.
 const MAX_WAITING_BYTES: usize = 256 * 1024 * 1024;
 
 /// How long a job may take decides which it stands behind.
@@ -21,13 +22,19 @@ pub enum Class {
 /// What waits, and what runs.
 pub struct Queue<T> {
     workers: usize,
-    waiting: HashMap<Arc<str>, VecDeque<(Class, usize, T)>>,
+    waiting: HashMap<Arc<str>, Own<T>>,
     turns: VecDeque<Arc<str>>,
     count: usize,
     bytes: usize,
     running: HashMap<(Arc<str>, Class), usize>,
     running_long: usize,
     running_all: usize,
+}
+
+/// What waits of one tenant.
+struct Own<T> {
+    jobs: VecDeque<(Class, usize, T)>,
+    bytes: usize,
 }
 
 impl<T> Queue<T> {
@@ -46,18 +53,24 @@ impl<T> Queue<T> {
 
     /// Gives the job back when too much waits.
     pub fn push(&mut self, tenant: &Arc<str>, class: Class, bytes: usize, job: T) -> Result<(), T> {
-        let own = self.waiting.get(tenant).map_or(0, VecDeque::len);
-        let is_full = own >= MAX_WAITING_OF_ONE
-            || self.count >= MAX_WAITING
-            || (self.count > 0 && self.bytes + bytes > MAX_WAITING_BYTES);
+        let own = self.waiting.get(tenant);
+        let (own_count, own_bytes) = own.map_or((0, 0), |own| (own.jobs.len(), own.bytes));
+        let free_count = MAX_WAITING.saturating_sub(self.count);
+        let free_bytes = MAX_WAITING_BYTES.saturating_sub(self.bytes);
+        let is_full = own_count >= MAX_WAITING_OF_ONE.min(free_count)
+            || (self.count > 0 && own_bytes + bytes > free_bytes);
         if is_full {
             return Err(job);
         }
-        if own == 0 {
+        if own_count == 0 {
             self.turns.push_back(tenant.clone());
         }
-        let queue = self.waiting.entry(tenant.clone()).or_default();
-        queue.push_back((class, bytes, job));
+        let own = self.waiting.entry(tenant.clone()).or_insert_with(|| Own {
+            jobs: VecDeque::new(),
+            bytes: 0,
+        });
+        own.jobs.push_back((class, bytes, job));
+        own.bytes += bytes;
         self.count += 1;
         self.bytes += bytes;
         Ok(())
@@ -77,10 +90,11 @@ impl<T> Queue<T> {
                 Class::Short => of(class) < shared,
                 Class::Long => self.running_long < shared,
             };
-            let queue = self.waiting.get_mut(&tenant)?;
-            let found = queue.iter().position(|(class, ..)| may(*class));
-            let taken = found.and_then(|at| queue.remove(at));
-            match queue.is_empty() {
+            let own = self.waiting.get_mut(&tenant)?;
+            let found = own.jobs.iter().position(|(class, ..)| may(*class));
+            let taken = found.and_then(|at| own.jobs.remove(at));
+            own.bytes -= taken.as_ref().map_or(0, |(_, bytes, _)| *bytes);
+            match own.jobs.is_empty() {
                 true => drop(self.waiting.remove(&tenant)),
                 false => self.turns.push_back(tenant.clone()),
             }
@@ -175,5 +189,33 @@ mod tests {
         assert!(queue.push(&b, Class::Short, MAX_WAITING_BYTES, 0).is_err());
         queue.clear();
         assert!(queue.next().is_none());
+    }
+
+    #[test]
+    fn none_fills_what_may_wait() {
+        const MIB: usize = 1024 * 1024;
+        let [a, b, c] = tenants();
+        let mut queue = Queue::new(1);
+        let mut fill = |tenant: &Arc<str>| {
+            let mut count = 0;
+            while queue.push(tenant, Class::Long, 16 * MIB, 0).is_ok() {
+                count += 1;
+            }
+            count
+        };
+        assert_eq!([&a, &b, &c].map(&mut fill), [8, 4, 2]);
+        let mut queue = Queue::new(1);
+        for number in 0..MAX_WAITING {
+            let tenant = format!("t{}", number / MAX_WAITING_OF_ONE).into();
+            let _ = queue.push(&tenant, Class::Short, 1, 0);
+        }
+        queue.push(&a, Class::Short, 1, 0).expect("room");
+        // What one alone may not have, it has when nothing else waits.
+        let mut queue = Queue::new(1);
+        queue
+            .push(&a, Class::Long, MAX_WAITING_BYTES, 7)
+            .expect("room");
+        assert_eq!(queue.next().map(|(.., job)| job), Some(7));
+        queue.push(&a, Class::Long, 100 * MIB, 8).expect("room");
     }
 }

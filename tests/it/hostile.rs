@@ -480,3 +480,34 @@ async fn documents_cannot_hold_the_node_nor_keep_it_from_ending() {
     let orphans = memory(pid);
     assert_eq!(orphans, None);
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_a_killed_process_held_is_taken_up_when_it_is_back() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let mock = Mock::start().await;
+    let (mut running, printed) =
+        Running::start(with_mock(dir.path(), &mock, None), "listens on").await;
+    let token = token_in(&printed).expect("a token").to_owned();
+    let store = json!({ "name": "s", "embedding_model": null });
+    let call = running.client.post(running.url("/v1/vector_stores"));
+    let store = ok(call.bearer_auth(&token).json(&store).send().await).await;
+    let store = store["id"].as_str().expect("an id").to_owned();
+    let long: String = (0..30_000).map(|n| format!("word{n} ")).collect();
+    let file = attach(&running, &token, &store, "long.txt", long.as_bytes()).await;
+    tokio::time::sleep(Duration::from_millis(300)).await;
+    running.child.kill().await.expect("killed");
+    let (running, _) = Running::start(with_mock(dir.path(), &mock, None), "listens on").await;
+    let path = running.url(&format!("/v1/vector_stores/{store}/files/{file}"));
+    let begun = Instant::now();
+    loop {
+        let call = running.client.get(&path).bearer_auth(&token);
+        let state = ok(call.send().await).await;
+        if state["status"] != "in_progress" {
+            assert_eq!(state["status"], "completed", "{state}");
+            break;
+        }
+        // Others wait ten minutes for a node that may be alive; here nobody else can be.
+        assert!(begun.elapsed() < Duration::from_secs(120), "{state}");
+        tokio::time::sleep(Duration::from_millis(200)).await;
+    }
+}

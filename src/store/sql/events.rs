@@ -330,6 +330,17 @@ macro_rules! impl_events {
                 .await?)
             }
 
+            async fn release_all_deliveries(&self, now: i64) -> Result<()> {
+                sqlx::query(
+                    "UPDATE webhook_deliveries SET next_attempt_at = $1 \
+                     WHERE status = 'pending' AND takings > 0 AND next_attempt_at > $1",
+                )
+                .bind(now)
+                .execute(&self.write)
+                .await?;
+                Ok(())
+            }
+
             async fn release_deliveries(&self, held: &[(String, String)], now: i64) -> Result<()> {
                 for (tenant_id, id) in held {
                     sqlx::query(

@@ -395,26 +395,109 @@ macro_rules! impl_vector_stores {
                 .await?)
             }
 
-            async fn claim_vector_files(
+            async fn claim_vector_file(
                 &self,
                 now: i64,
                 hold_until: i64,
-                limit: i64,
-            ) -> Result<Vec<VectorFileRow>> {
-                // The second condition holds against another node that claims the same rows.
-                Ok(sqlx::query_as(
-                    "UPDATE vector_store_files SET due_at = $2, attempts = attempts + 1, \
-                     takings = takings + 1 \
-                     WHERE (vector_store_id, id) IN (SELECT vector_store_id, id \
-                     FROM vector_store_files WHERE status = 'in_progress' AND due_at <= $1 \
-                     ORDER BY due_at LIMIT $3) \
-                     AND status = 'in_progress' AND due_at <= $1 RETURNING *",
+                not_of: &[String],
+            ) -> Result<Option<VectorFileRow>> {
+                // They are looked for with a reader: the rows of a busy tenant may be many.
+                let mut query = sqlx::QueryBuilder::new(
+                    "SELECT vector_store_id, id FROM vector_store_files \
+                     WHERE status = 'in_progress' AND due_at <= ",
+                );
+                query.push_bind(now);
+                if !not_of.is_empty() {
+                    query.push(" AND tenant_id NOT IN (");
+                    let mut list = query.separated(", ");
+                    for tenant in not_of {
+                        list.push_bind(tenant);
+                    }
+                    query.push(")");
+                }
+                query.push(" ORDER BY due_at LIMIT 8");
+                let due: Vec<(String, String)> =
+                    query.build_query_as().fetch_all(&self.read).await?;
+                for (store, id) in due {
+                    // The last condition holds against another node that claims the same row.
+                    let claimed: Option<VectorFileRow> = sqlx::query_as(
+                        "UPDATE vector_store_files SET due_at = $2, attempts = attempts + 1, \
+                         takings = takings + 1 WHERE vector_store_id = $3 AND id = $4 \
+                         AND status = 'in_progress' AND due_at <= $1 RETURNING *",
+                    )
+                    .bind(now)
+                    .bind(hold_until)
+                    .bind(store)
+                    .bind(id)
+                    .fetch_optional(&self.write)
+                    .await?;
+                    if claimed.is_some() {
+                        return Ok(claimed);
+                    }
+                }
+                Ok(None)
+            }
+
+            async fn put_vector_chunks(
+                &self,
+                file: &VectorFileRow,
+                chunks: &[VectorChunkRow],
+                are_first: bool,
+            ) -> Result<bool> {
+                let mut tx = self.write.begin().await?;
+                // Holds the row, so that nobody changes whose it is meanwhile.
+                let held = sqlx::query(
+                    "UPDATE vector_store_files SET due_at = $4 WHERE tenant_id = $1 \
+                     AND vector_store_id = $2 AND id = $3 AND status = 'in_progress' \
+                     AND due_at = $4",
+                )
+                .bind(&file.tenant_id)
+                .bind(&file.vector_store_id)
+                .bind(&file.id)
+                .bind(file.due_at)
+                .execute(&mut *tx)
+                .await?;
+                if held.rows_affected() == 0 {
+                    return Ok(false);
+                }
+                if are_first {
+                    sqlx::query(
+                        "DELETE FROM vector_chunks WHERE tenant_id = $1 \
+                         AND vector_store_id = $2 AND file_id = $3",
+                    )
+                    .bind(&file.tenant_id)
+                    .bind(&file.vector_store_id)
+                    .bind(&file.id)
+                    .execute(&mut *tx)
+                    .await?;
+                }
+                for chunk in chunks {
+                    sqlx::query(
+                        "INSERT INTO vector_chunks (tenant_id, vector_store_id, file_id, \
+                         number, content, embedding) VALUES ($1, $2, $3, $4, $5, $6)",
+                    )
+                    .bind(&file.tenant_id)
+                    .bind(&file.vector_store_id)
+                    .bind(&file.id)
+                    .bind(chunk.number)
+                    .bind(&chunk.content)
+                    .bind(&chunk.embedding)
+                    .execute(&mut *tx)
+                    .await?;
+                }
+                tx.commit().await?;
+                Ok(true)
+            }
+
+            async fn release_all_vector_files(&self, now: i64) -> Result<()> {
+                sqlx::query(
+                    "UPDATE vector_store_files SET due_at = $1 \
+                     WHERE status = 'in_progress' AND takings > 0 AND due_at > $1",
                 )
                 .bind(now)
-                .bind(hold_until)
-                .bind(limit)
-                .fetch_all(&self.write)
-                .await?)
+                .execute(&self.write)
+                .await?;
+                Ok(())
             }
 
             async fn finish_vector_file(
@@ -424,7 +507,7 @@ macro_rules! impl_vector_stores {
             ) -> Result<bool> {
                 let mut tx = self.write.begin().await?;
                 let (status, code, message, usage, due_at) = match &outcome {
-                    VectorOutcome::Completed { usage_bytes, .. } => {
+                    VectorOutcome::Completed { usage_bytes } => {
                         ("completed", None, None, *usage_bytes, file.due_at)
                     }
                     VectorOutcome::Failed { code, message } => {
@@ -453,21 +536,7 @@ macro_rules! impl_vector_stores {
                 if done.rows_affected() == 0 {
                     return Ok(false);
                 }
-                if let VectorOutcome::Completed { chunks, .. } = outcome {
-                    for chunk in chunks {
-                        sqlx::query(
-                            "INSERT INTO vector_chunks (tenant_id, vector_store_id, file_id, \
-                             number, content, embedding) VALUES ($1, $2, $3, $4, $5, $6)",
-                        )
-                        .bind(&file.tenant_id)
-                        .bind(&file.vector_store_id)
-                        .bind(&file.id)
-                        .bind(chunk.number)
-                        .bind(&chunk.content)
-                        .bind(&chunk.embedding)
-                        .execute(&mut *tx)
-                        .await?;
-                    }
+                if let VectorOutcome::Completed { .. } = outcome {
                     $crate::store::sql::vector_stores::revise_vector_store!(
                         tx,
                         &file.tenant_id,
