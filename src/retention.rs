@@ -100,6 +100,7 @@ impl Days {
 }
 
 /// What prunes.
+#[derive(Clone)]
 pub struct Retention {
     store: Arc<dyn Store>,
     days: Days,
@@ -115,9 +116,14 @@ struct Pace {
 impl Pace {
     fn new() -> Self {
         Self {
-            batch: 10,
+            batch: 1,
             longest: Duration::ZERO,
         }
+    }
+
+    /// For rows of another kind, which may be much larger.
+    fn begin_anew(&mut self) {
+        self.batch = 1;
     }
 
     fn took(&mut self, time: Duration) {
@@ -128,6 +134,12 @@ impl Pace {
             self.batch = (self.batch * 3 / 2 + 1).min(LARGEST);
         }
     }
+}
+
+/// Of rows, and of those that belong to them.
+struct Paces {
+    rows: Pace,
+    parts: Pace,
 }
 
 /// What one round did.
@@ -181,17 +193,21 @@ impl Retention {
         if !self.is_mine().await? {
             return Ok(None);
         }
-        let mut pace = Pace::new();
+        let mut paces = Paces {
+            rows: Pace::new(),
+            parts: Pace::new(),
+        };
         let mut deleted = 0;
         for kind in 0..self.store.sweeps() {
+            paces.rows.begin_anew();
             loop {
                 let began = Instant::now();
-                let gone = self.store.sweep(kind, now, pace.batch).await?;
+                let gone = self.store.sweep(kind, now, paces.rows.batch).await?;
                 if gone == 0 {
                     break;
                 }
                 deleted += gone;
-                rest(&mut pace, began).await;
+                rest(&mut paces.rows, began).await;
             }
         }
         let mut after = String::new();
@@ -205,7 +221,7 @@ impl Retention {
                 let own = document.as_deref().map(serde_json::from_str::<Days>);
                 let own = own.transpose().unwrap_or_default().unwrap_or_default();
                 deleted += self
-                    .prune(tenant, &self.days.and(&own), now, &mut pace)
+                    .prune(tenant, &self.days.and(&own), now, &mut paces)
                     .await?;
             }
             if !self.is_mine().await? {
@@ -214,7 +230,7 @@ impl Retention {
         }
         Ok(Some(Round {
             deleted,
-            longest: pace.longest,
+            longest: paces.rows.longest.max(paces.parts.longest),
         }))
     }
 
@@ -223,7 +239,7 @@ impl Retention {
         tenant: &str,
         days: &Days,
         now: i64,
-        pace: &mut Pace,
+        paces: &mut Paces,
     ) -> Result<u64, StoreError> {
         let mut deleted = 0;
         for what in Aging::ALL {
@@ -232,24 +248,52 @@ impl Retention {
             };
             let before = before(now, days);
             let mut renewed = Instant::now();
+            let mut was_any = false;
+            paces.rows.begin_anew();
+            paces.parts.begin_anew();
             loop {
-                let ids = self.store.aged(what, tenant, before, pace.batch).await?;
+                let batch = paces.rows.batch;
+                let ids = self.store.aged(what, tenant, before, batch).await?;
                 if ids.is_empty() {
                     break;
+                }
+                was_any = true;
+                // One run may have more frames than a batch has rows.
+                loop {
+                    let began = Instant::now();
+                    let parts = &mut paces.parts;
+                    let gone = self.store.thin(what, tenant, &ids, parts.batch).await?;
+                    deleted += gone;
+                    if gone == 0 {
+                        break;
+                    }
+                    rest(parts, began).await;
+                    if !self.stays_mine(&mut renewed).await? {
+                        return Ok(deleted);
+                    }
                 }
                 let began = Instant::now();
                 self.store.prune(what, tenant, &ids).await?;
                 deleted += ids.len() as u64;
-                rest(pace, began).await;
-                if renewed.elapsed() > LEASE / 4 {
-                    if !self.is_mine().await? {
-                        return Ok(deleted);
-                    }
-                    renewed = Instant::now();
+                rest(&mut paces.rows, began).await;
+                if !self.stays_mine(&mut renewed).await? {
+                    return Ok(deleted);
                 }
+            }
+            if was_any && what == Aging::Frames {
+                self.store.frames_are_pruned(tenant, before).await?;
             }
         }
         Ok(deleted)
+    }
+
+    /// Prolongs the lease in time; `false` when another node has it.
+    async fn stays_mine(&self, renewed: &mut Instant) -> Result<bool, StoreError> {
+        if renewed.elapsed() > LEASE / 4 {
+            *renewed = Instant::now();
+            return self.is_mine().await;
+        }
+        Ok(true)
     }
 }
 

@@ -36,7 +36,7 @@ const DAY: i64 = 24 * HOUR;
 
 /// What is deleted of all tenants by its age alone: how, and how old it becomes in microseconds. A
 /// token that ran out proves nothing any more; one that was revoked and never runs out stays.
-pub(super) const SWEPT: [(&str, i64); 10] = [
+pub(super) const SWEPT: [(&str, i64); 11] = [
     (
         "DELETE FROM idempotency WHERE (tenant_id, key) IN \
          (SELECT tenant_id, key FROM idempotency WHERE created_at < $1 LIMIT $2)",
@@ -74,6 +74,13 @@ pub(super) const SWEPT: [(&str, i64); 10] = [
          (SELECT id FROM connector_grants WHERE expires_at < $1 LIMIT $2)",
         DAY,
     ),
+    // The pieces first: a file may have many, and none may go with it at once.
+    (
+        "DELETE FROM file_pieces WHERE (file_id, number) IN (SELECT p.file_id, p.number \
+         FROM files f JOIN file_pieces p ON p.file_id = f.id \
+         WHERE NOT f.complete AND f.created_at < $1 LIMIT $2)",
+        DAY,
+    ),
     (
         "DELETE FROM files WHERE NOT complete AND id IN \
          (SELECT id FROM files WHERE NOT complete AND created_at < $1 LIMIT $2)",
@@ -109,8 +116,13 @@ pub trait RetentionStore: Send + Sync {
         before: i64,
         limit: i64,
     ) -> Result<Vec<String>>;
+    /// Deletes what belongs to what was found, at most `limit` rows: frames and spans, of which one
+    /// run or trace may have many. Answers how many there were.
+    async fn thin(&self, what: Aging, tenant_id: &str, ids: &[String], limit: i64) -> Result<u64>;
     /// Deletes what was found.
     async fn prune(&self, what: Aging, tenant_id: &str, ids: &[String]) -> Result<()>;
+    /// Notes that no frames are left of what was there before `before`, as far as that had ended.
+    async fn frames_are_pruned(&self, tenant_id: &str, before: i64) -> Result<()>;
     /// Deletes of what has outlived its use in all tenants, at most `limit`; `kind` is below
     /// [`Self::sweeps`]. Answers how many there were.
     async fn sweep(&self, kind: usize, now: i64, limit: i64) -> Result<u64>;

@@ -230,3 +230,73 @@ async fn old_things_go_on_sqlite() {
 async fn old_things_go_on_postgres() {
     old_things_go(Some(postgres_url().await)).await;
 }
+
+/// A run that waits for a human while all beside it are pruned, and a run of very many parts.
+async fn no_frames_are_passed_over(url: Option<String>) {
+    let harness = Harness::start_with(|config, _| config.store.url = url).await;
+    let smith = harness.smith("openai-chat/text").await;
+    let store = &harness.gateway.store;
+    let tenant = harness.tenant.as_str();
+    let (waits, [created, ended]) = past(&harness, &smith, 40, 1);
+    let Op::CreateRun(row, _) = created else {
+        panic!("no new run");
+    };
+    let mut row = Arc::unwrap_or_clone(row);
+    row.status = "paused_for_approval".to_owned();
+    let node: Arc<str> = row.node_id.as_str().into();
+    let part = |first: i64, bytes: usize| Op::Frames {
+        tenant_id: tenant.into(),
+        run_id: waits.as_str().into(),
+        node_id: node.clone(),
+        first,
+        frames: vec![0; bytes],
+    };
+    let mut ops = vec![Op::CreateRun(Arc::new(row), None)];
+    // As one that was told much before it waited.
+    ops.extend((1..=200).map(|first| part(first, 16 * 1024)));
+    store.apply(&ops).await.expect("applied");
+    let mut others = Vec::new();
+    for n in [0, 2, 3] {
+        let (id, ops) = past(&harness, &smith, 40, n);
+        store.apply(&ops).await.expect("applied");
+        others.push(id);
+    }
+    let retention = harness.gateway.retention();
+    let round = async || {
+        let round = retention.round(now_micros()).await.expect("done");
+        round.expect("this node prunes")
+    };
+    let has_frames = async |id: &str| store.has_frames(tenant, id).await.expect("read");
+    round().await;
+    for id in &others {
+        assert!(!has_frames(id).await, "{id}");
+    }
+    assert!(has_frames(&waits).await, "it goes on some day");
+    let lease = smithgate::store::Lease {
+        node_id: &node,
+        until: now_micros() + DAY,
+        now: now_micros(),
+    };
+    assert!(
+        store
+            .take_paused_run(tenant, &waits, &lease)
+            .await
+            .expect("taken")
+    );
+    store.apply(&[ended]).await.expect("applied");
+    let done = round().await;
+    println!("{done:?}");
+    assert!(!has_frames(&waits).await, "it has ended: {done:?}");
+    // Nothing is left to do, nor looked at again.
+    assert_eq!(round().await.deleted, 0);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn no_frames_are_passed_over_on_sqlite() {
+    no_frames_are_passed_over(None).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn no_frames_are_passed_over_on_postgres() {
+    no_frames_are_passed_over(Some(postgres_url().await)).await;
+}

@@ -1,6 +1,41 @@
 //! Queries: leases of tasks, and what is deleted because it is old. Rows are found with a reader, by
 //! an index that has the oldest first; the writer is handed their ids.
 
+/// The id of the trace that a run has of itself.
+pub(in crate::store) fn trace_of(run_id: &str) -> String {
+    use crate::ids::{Kind, body};
+    let body = body(Kind::Run, run_id).unwrap_or(run_id);
+    format!("{}{body}", Kind::Trace.prefix())
+}
+
+/// Deletes some rows of a table with this key, of the owners with these ids.
+macro_rules! thin {
+    ($store:expr, $table:literal, $key:literal, $owner:literal, $tenant_id:expr, $ids:expr,
+     $limit:expr) => {{
+        let mut query = sqlx::QueryBuilder::new(concat!(
+            "DELETE FROM ",
+            $table,
+            " WHERE (",
+            $key,
+            ") IN (SELECT ",
+            $key,
+            " FROM ",
+            $table,
+            " WHERE tenant_id = "
+        ));
+        query.push_bind($tenant_id);
+        query.push(concat!(" AND ", $owner, " IN ("));
+        let mut list = query.separated(", ");
+        for id in $ids {
+            list.push_bind(id);
+        }
+        query.push(") LIMIT ");
+        query.push_bind($limit);
+        query.push(")");
+        query.build().execute(&$store.write).await?.rows_affected()
+    }};
+}
+
 /// A statement that ends with the ids of rows.
 macro_rules! for_ids {
     ($tx:expr, $sql:expr, $tenant_id:expr, $ids:expr) => {{
@@ -102,7 +137,9 @@ macro_rules! impl_retention {
                         "SELECT id FROM runs WHERE tenant_id = $1 AND id < $2 \
                          AND created_at < $3 AND status IN ('completed', 'failed', 'cancelled') \
                          AND id > COALESCE((SELECT run_id FROM frames_pruned \
-                         WHERE tenant_id = $1), '') ORDER BY id LIMIT $4",
+                         WHERE tenant_id = $1), '') \
+                         AND EXISTS (SELECT 1 FROM run_frames WHERE run_id = runs.id) \
+                         ORDER BY id LIMIT $4",
                         Kind::Run,
                     ),
                     Aging::Events => (
@@ -139,8 +176,56 @@ macro_rules! impl_retention {
                     .await?)
             }
 
+            async fn thin(
+                &self,
+                what: Aging,
+                tenant_id: &str,
+                ids: &[String],
+                limit: i64,
+            ) -> Result<u64> {
+                use $crate::store::sql::retention::{thin, trace_of};
+                if ids.is_empty() {
+                    return Ok(0);
+                }
+                let frames = match what {
+                    Aging::Frames | Aging::Runs => thin!(
+                        self, "run_frames", "run_id, first_frame", "run_id", tenant_id, ids, limit
+                    ),
+                    _ => 0,
+                };
+                let traces = match what {
+                    Aging::Traces => ids.to_vec(),
+                    Aging::Runs => ids.iter().map(|id| trace_of(id)).collect(),
+                    _ => return Ok(frames),
+                };
+                // What is left of the batch.
+                let limit = limit - frames as i64;
+                if limit <= 0 {
+                    return Ok(frames);
+                }
+                let spans = thin!(
+                    self, "spans", "tenant_id, trace_id, id", "trace_id", tenant_id, &traces, limit
+                );
+                Ok(frames + spans)
+            }
+
+            async fn frames_are_pruned(&self, tenant_id: &str, before: i64) -> Result<()> {
+                use $crate::ids::{Kind, floor};
+                // An id is a little older than its run; how much, is another one's.
+                const SLACK_MICROS: i64 = 3600 * 1_000_000;
+                let upto = floor(Kind::Run, before.saturating_sub(SLACK_MICROS)).new;
+                sqlx::query(
+                    "UPDATE frames_pruned SET run_id = $2 WHERE tenant_id = $1 AND run_id > $2",
+                )
+                .bind(tenant_id)
+                .bind(upto)
+                .execute(&self.write)
+                .await?;
+                Ok(())
+            }
+
             async fn prune(&self, what: Aging, tenant_id: &str, ids: &[String]) -> Result<()> {
-                use $crate::store::sql::retention::for_ids;
+                use $crate::store::sql::retention::{for_ids, trace_of};
                 let Some(last) = ids.last() else {
                     return Ok(());
                 };
@@ -159,14 +244,7 @@ macro_rules! impl_retention {
                         .await?;
                     }
                     Aging::Runs => {
-                        let traces: Vec<String> = ids
-                            .iter()
-                            .map(|id| {
-                                use $crate::ids::{Kind, body};
-                                let body = body(Kind::Run, id).unwrap_or(id);
-                                format!("{}{body}", Kind::Trace.prefix())
-                            })
-                            .collect();
+                        let traces: Vec<String> = ids.iter().map(|id| trace_of(id)).collect();
                         for_ids!(tx, "DELETE FROM run_frames WHERE run_id IN (", none, ids);
                         for_ids!(tx, "DELETE FROM run_states WHERE run_id IN (", none, ids);
                         for id in ids {
@@ -237,4 +315,4 @@ macro_rules! impl_retention {
     };
 }
 
-pub(in crate::store) use {for_ids, impl_retention};
+pub(in crate::store) use {for_ids, impl_retention, thin};

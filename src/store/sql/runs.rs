@@ -244,6 +244,7 @@ macro_rules! impl_runs {
                 id: &str,
                 lease: &Lease<'_>,
             ) -> Result<bool> {
+                let mut tx = self.write.begin().await?;
                 let done = sqlx::query(
                     "UPDATE runs SET status = 'running', output = NULL, node_id = $3, \
                      lease_until = $4, updated_at = $5, cancel_reason = NULL, takings = 0 \
@@ -255,9 +256,23 @@ macro_rules! impl_runs {
                 .bind(lease.node_id)
                 .bind(lease.until)
                 .bind(lease.now)
-                .execute(&self.write)
+                .execute(&mut *tx)
                 .await?;
-                Ok(done.rows_affected() > 0)
+                if done.rows_affected() == 0 {
+                    return Ok(false);
+                }
+                // It may have waited for so long that those beside it are pruned: its frames are too,
+                // once it has ended. What an id begins with is less than it.
+                sqlx::query(
+                    "UPDATE frames_pruned SET run_id = substr($2, 1, length($2) - 1) \
+                     WHERE tenant_id = $1 AND run_id >= $2",
+                )
+                .bind(tenant_id)
+                .bind(id)
+                .execute(&mut *tx)
+                .await?;
+                tx.commit().await?;
+                Ok(true)
             }
 
             async fn take_lapsed_run(
