@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use prometheus::core::Collector;
 use tokio::sync::{Notify, mpsc};
+use tokio_util::sync::CancellationToken;
 
 use crate::auth::{Auth, KeyError, Mint, MintedScope, SigningKeys};
 use crate::bodies::Bodies;
@@ -25,6 +26,7 @@ use crate::retrieval::Retrieval;
 use crate::run::{Accounting, Budgets, RunParts, Runs, Smiths, Spender};
 use crate::secrets::{Vault, VaultError};
 use crate::store::{self, Journal, OrganizationRow, Store, StoreError, Tenant, now_micros};
+use crate::tended;
 use crate::tools::{self, Toolbox};
 use crate::untrusted::Sandbox;
 use crate::upstream::{AddressGuard, Upstream};
@@ -78,6 +80,8 @@ pub struct Gateway {
     pub metrics: Metrics,
     pub bus: Bus,
     draining: AtomicBool,
+    /// Told when it begins to drain.
+    drains: CancellationToken,
     in_flight: AtomicUsize,
     request_ended: Notify,
     /// Held while this process serves an embedded store.
@@ -188,13 +192,21 @@ impl Gateway {
         let runs = Runs::new(parts, config.limits.clone());
         let tasks = vec![
             writer,
-            tokio::spawn(auth.clone().follow_revocations()),
-            tokio::spawn(overload.clone().watch()),
-            tokio::spawn(
-                accounting
-                    .clone()
-                    .flush_regularly(journal.clone(), budgets.clone()),
-            ),
+            tended::spawn("revocations", {
+                let auth = auth.clone();
+                move || auth.clone().follow_revocations()
+            }),
+            tended::spawn("overload", {
+                let overload = overload.clone();
+                move || overload.clone().watch()
+            }),
+            tended::spawn("accounting", {
+                let parts = (accounting.clone(), journal.clone(), budgets.clone());
+                move || {
+                    let (accounting, journal, budgets) = parts.clone();
+                    accounting.flush_regularly(journal, budgets)
+                }
+            }),
         ];
         let first = first_start(store.as_ref(), &auth).await?;
         let gateway = Arc::new(Self {
@@ -219,6 +231,7 @@ impl Gateway {
             metrics,
             bus,
             draining: AtomicBool::new(false),
+            drains: CancellationToken::new(),
             in_flight: AtomicUsize::new(0),
             request_ended: Notify::new(),
             data_dir_lock: parking_lot::Mutex::new(None),
@@ -257,6 +270,13 @@ impl Gateway {
         let alone = self.config.store.url.is_none();
         if alone {
             *self.data_dir_lock.lock() = Some(lock_data_dir(&self.config.data_dir)?);
+            // What a process held that was killed is not waited for until the hold lapses.
+            let now = now_micros();
+            let files = self.store.release_all_vector_files(now).await;
+            let deliveries = self.store.release_all_deliveries(now).await;
+            if let Err(error) = files.and(deliveries) {
+                tracing::warn!(%error, "cannot give back what a dead process held");
+            }
         }
         loop {
             // An embedded store has one node: whatever is marked as running there is not.
@@ -269,13 +289,16 @@ impl Gateway {
                 }
             }
         }
+        let (runs, cancels) = (self.runs.clone(), self.runs.clone());
+        let (webhooks, retrieval) = (self.webhooks.clone(), self.retrieval.clone());
+        let (retention, gate) = (self.retention(), self.gate.clone());
         self.workers.lock().extend([
-            tokio::spawn(self.runs.clone().keep_leases()),
-            tokio::spawn(self.runs.clone().follow_cancels()),
-            tokio::spawn(self.webhooks.clone().work()),
-            tokio::spawn(self.retrieval.clone().work()),
-            tokio::spawn(self.retention().work()),
-            tokio::spawn(tidy_regularly(self.gate.clone())),
+            tended::spawn("leases", move || runs.clone().keep_leases()),
+            tended::spawn("cancels", move || cancels.clone().follow_cancels()),
+            tended::spawn("webhooks", move || webhooks.clone().work()),
+            tended::spawn("retrieval", move || retrieval.clone().work()),
+            tended::spawn("retention", move || retention.clone().work()),
+            tended::spawn("limits", move || tidy_regularly(gate.clone())),
         ]);
         Ok(())
     }
@@ -309,16 +332,18 @@ impl Gateway {
         self.draining.load(Ordering::Acquire)
     }
 
+    /// Waits until this node has drained for as long as `grace`, counted from now at the earliest.
+    pub async fn draining_for(&self, grace: Duration) {
+        self.drains.cancelled().await;
+        tokio::time::sleep(grace).await;
+    }
+
     /// Counts a request; 503 while draining.
     pub fn enter(self: &Arc<Self>) -> Result<InFlight, ApiError> {
         self.in_flight.fetch_add(1, Ordering::AcqRel);
         let entered = InFlight(self.clone());
         if self.is_draining() {
-            return Err(ApiError::unavailable(
-                "service_overloaded",
-                "this node is shutting down",
-                1,
-            ));
+            return Err(shuts_down());
         }
         Ok(entered)
     }
@@ -327,6 +352,7 @@ impl Gateway {
     /// not ended shortly before the configured time is cancelled.
     pub async fn drain(&self) {
         self.draining.store(true, Ordering::Release);
+        self.drains.cancel();
         let limit = Duration::from_secs(self.config.server.drain_timeout_s);
         // For the ends of what is cancelled, and for the store.
         let rest = (limit / 4).min(Duration::from_secs(5));
@@ -437,6 +463,11 @@ fn lock_data_dir(data_dir: &Path) -> Result<std::fs::File, StartError> {
     }
 }
 
+/// 503 for work that another node must do.
+pub fn shuts_down() -> ApiError {
+    ApiError::unavailable("service_overloaded", "this node is shutting down", 1)
+}
+
 /// Takes in what other nodes have changed, until the gateway ends.
 async fn follow_changes(
     gateway: std::sync::Weak<Gateway>,
@@ -450,16 +481,30 @@ async fn follow_changes(
     }
 }
 
-/// Writes a file that only its owner may read.
+/// Writes a file that only its owner may read: whole or, on a full disk, not at all.
 pub fn write_private(file: &Path, content: &[u8]) -> std::io::Result<()> {
     use std::io::Write;
     let mut options = std::fs::OpenOptions::new();
     options.write(true).create(true).truncate(true);
     #[cfg(unix)]
     std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o600);
-    let mut opened = options.open(file)?;
-    opened.write_all(content)?;
-    opened.sync_all()
+    let mut name = file.as_os_str().to_owned();
+    name.push(".new");
+    let new = Path::new(&name);
+    let written = options.open(new).and_then(|mut opened| {
+        opened.write_all(content)?;
+        opened.sync_all()
+    });
+    let placed = written.and_then(|()| std::fs::rename(new, file));
+    if placed.is_err() {
+        let _ = std::fs::remove_file(new);
+        return placed;
+    }
+    // Its name must last as well: without the key, what was sealed with it is lost.
+    match file.parent().filter(|dir| !dir.as_os_str().is_empty()) {
+        Some(dir) if cfg!(unix) => std::fs::File::open(dir)?.sync_all(),
+        _ => Ok(()),
+    }
 }
 
 /// The installation's organization, which owns its projects.
@@ -496,4 +541,23 @@ async fn first_start(store: &dyn Store, auth: &Auth) -> Result<Option<FirstStart
         tenant_id: tenant.id,
         admin_token: minted.token,
     }))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_private_file_is_written_whole_or_not_at_all() {
+        let dir = tempfile::tempdir().expect("a directory");
+        let file = dir.path().join("master.key");
+        write_private(&file, b"first").expect("written");
+        write_private(&file, b"second").expect("written");
+        assert_eq!(std::fs::read(&file).expect("read"), b"second");
+        let taken = dir.path().join("taken");
+        std::fs::create_dir(&taken).expect("made");
+        assert!(write_private(&taken, b"x").is_err());
+        let names = std::fs::read_dir(dir.path()).expect("listed");
+        assert_eq!(names.count(), 2, "what was not placed is gone");
+    }
 }

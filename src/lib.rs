@@ -33,6 +33,7 @@ pub mod server;
 pub mod silence;
 pub mod sse;
 pub mod store;
+mod tended;
 pub mod tools;
 pub mod untrusted;
 pub mod upstream;

@@ -13,7 +13,7 @@ use crate::auth::Principal;
 use crate::bodies::Held;
 use crate::coding::{self, CodingError, Unpacker};
 use crate::error::ApiError;
-use crate::gateway::Gateway;
+use crate::gateway::{Gateway, shuts_down};
 use crate::ids;
 use crate::limit::Standing;
 use crate::untrusted;
@@ -32,6 +32,9 @@ const ANSWER_PIECE: usize = 256 * 1024;
 /// An unread body of at most this many bytes is read before an early answer, so that the
 /// connection can be kept.
 const SMALL_BODY: u64 = 64 * 1024;
+/// How long a body, or the next piece of an upload, is waited for when this node shuts down: work that
+/// has not begun is another's.
+const BODY_WHILE_DRAINING: Duration = Duration::from_secs(3);
 /// How long an unread body may take to arrive before the connection is given up. Closing a socket
 /// with unread bytes resets it, and a reset can take the answer away from the client.
 const LINGER: Duration = Duration::from_secs(1);
@@ -237,9 +240,17 @@ impl Exchange {
         let unpacker = self.unpacker()?;
         self.begin_body(limit).await?;
         let time = Duration::from_secs(self.gateway.config.server.body_timeout_s);
-        let body = match tokio::time::timeout(time, self.read_body(limit)).await {
-            Ok(result) => result?,
-            Err(_) => return Err(self.late_body()),
+        let gateway = self.gateway.clone();
+        let body = tokio::select! {
+            biased;
+            read = tokio::time::timeout(time, self.read_body(limit)) => match read {
+                Ok(body) => body?,
+                Err(_) => return Err(self.late_body()),
+            },
+            () = gateway.draining_for(BODY_WHILE_DRAINING) => {
+                self.reusable = false;
+                return Err(shuts_down());
+            }
         };
         self.asked = Instant::now();
         let body = match unpacker {
@@ -333,7 +344,16 @@ impl Exchange {
 
     /// The next piece of the body; `None` at its end. `patience` is for this piece alone.
     pub async fn body_piece(&mut self, patience: Duration) -> Result<Option<Bytes>, ApiError> {
-        match tokio::time::timeout(patience, self.session.read_request_body()).await {
+        let gateway = self.gateway.clone();
+        let piece = tokio::select! {
+            biased;
+            piece = tokio::time::timeout(patience, self.session.read_request_body()) => piece,
+            () = gateway.draining_for(BODY_WHILE_DRAINING) => {
+                self.reusable = false;
+                return Err(shuts_down());
+            }
+        };
+        match piece {
             Ok(Ok(piece)) => Ok(piece),
             Ok(Err(error)) => {
                 self.reusable = false;

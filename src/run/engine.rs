@@ -19,6 +19,7 @@ use super::accounting::Accounting;
 use super::attachments;
 use super::budget::Budgets;
 use super::consolidation::Consolidation;
+use super::finish::unbroken;
 use super::frame_log::FrameLog;
 use super::live::{Cancelled, LiveRun, Reader};
 use super::record::UsageRecord;
@@ -625,7 +626,7 @@ impl Runs {
         let turned = tokio::select! {
             biased;
             why = live.cancelled() => Err(End::Cancelled(why)),
-            turned = self.turn(&mut job, &mut log) => turned.map_err(End::Failed),
+            turned = unbroken(self.turn(&mut job, &mut log)) => turned.map_err(End::Failed),
         };
         let turned = match turned {
             Ok(Turned::Waiting) => match Box::pin(self.pause(&mut job, &mut log)).await {
@@ -663,7 +664,7 @@ impl Runs {
                 // The stream ends without a terminal frame: "unknown", which is the truth here.
                 live.close(&mut Vec::new());
             }
-            Some(end) => Box::pin(self.finish(job, log, collector, end)).await,
+            Some(end) => Box::pin(self.end(job, log, collector, end)).await,
         }
         self.live.write().remove(&live.run_id);
         self.count.fetch_sub(1, Ordering::Relaxed);
@@ -692,6 +693,10 @@ impl Runs {
                     "tool_loop_failed",
                     format!("no answer after {MAX_MODEL_CALLS} model calls"),
                 ));
+            }
+            if !job.progress.model_calls.is_empty() {
+                // What the calls before have cost is known by now, and of other runs as well.
+                self.budgets.check(&job.effective.spender()).await?;
             }
             job.speaks_from = Some(log.count());
             let collector = self.model_call(job, log).await?;

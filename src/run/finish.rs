@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
+use futures_util::FutureExt;
 use serde_json::{Value, json};
 
 use super::account;
@@ -20,7 +21,7 @@ use crate::model::{Turn, joined_text};
 use crate::store::{JournalError, Op, RunEnd, RunRow, now_micros};
 
 impl Runs {
-    pub(super) async fn finish(
+    async fn finish(
         self: &Arc<Self>,
         mut job: Box<Job>,
         mut log: FrameLog,
@@ -189,6 +190,27 @@ impl Runs {
         live.close(&mut last);
     }
 
+    /// Ends a run, whatever breaks off meanwhile: nobody may wait for it for ever.
+    pub(super) async fn end(
+        self: &Arc<Self>,
+        job: Box<Job>,
+        log: FrameLog,
+        collector: Collector,
+        end: End,
+    ) {
+        let (live, row) = (job.live.clone(), job.row.clone());
+        let finished = Box::pin(self.finish(job, log, collector, end)).map(Ok);
+        let Err(error) = unbroken(finished).await else {
+            return;
+        };
+        if let Err(error) = self.fail(&row, &error).await {
+            tracing::error!(%error, run_id = %live.run_id, "a run is not ended");
+        }
+        if !live.is_closed() {
+            refuse(&live, error);
+        }
+    }
+
     /// Remembers, for when the store takes writes again, that a run's client was told of a failure:
     /// of `end`, its `last` frames were not shown.
     fn settle_later(&self, mut end: Box<RunEnd>, run: &RunRow, error: &ApiError, last: usize) {
@@ -255,6 +277,15 @@ const MAX_UNSETTLED: usize = 10_000;
 /// A run that its node has not, and was not touched for so long, was forgotten.
 const FORGOTTEN: Duration = Duration::from_secs(60);
 
+/// A fault of ours in a turn fails it, as any other does: what panics must not leave a run that is
+/// under way for ever.
+pub(super) fn unbroken<T>(
+    turn: impl Future<Output = Result<T, ApiError>>,
+) -> impl Future<Output = Result<T, ApiError>> {
+    let caught = std::panic::AssertUnwindSafe(turn).catch_unwind();
+    caught.map(|done| done.unwrap_or_else(|_| Err(ApiError::internal("a turn panicked"))))
+}
+
 /// Ends a run's stream with an error: its client must not take for kept what is not.
 fn refuse(live: &LiveRun, error: ApiError) {
     let mut last = vec![failed_frame(&error)];
@@ -277,4 +308,22 @@ fn transcript(turns: &[Turn], about: usize) -> Option<String> {
     let mut text = Vec::with_capacity(about + 512);
     serde_json::to_writer(&mut text, turns).ok()?;
     String::from_utf8(text).ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn what_panics_has_failed() {
+        let done = unbroken(async { Ok(1) }).await;
+        assert_eq!(done.expect("done"), 1);
+        let error = unbroken(async {
+            tokio::task::yield_now().await;
+            let none: Option<u8> = std::hint::black_box(None);
+            Ok(none.expect("a fault of ours"))
+        });
+        let error = error.await.expect_err("failed");
+        assert_eq!(error.status, http::StatusCode::INTERNAL_SERVER_ERROR);
+    }
 }

@@ -122,6 +122,11 @@ impl LiveRun {
         collector
     }
 
+    /// Whether its last frames are there.
+    pub fn is_closed(&self) -> bool {
+        self.state.lock().closed
+    }
+
     /// Adds the last frames; readers end after them.
     pub fn close(&self, frames: &mut Vec<Frame>) {
         {

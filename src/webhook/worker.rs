@@ -30,6 +30,15 @@ pub struct Webhooks {
     held: Mutex<HashSet<(String, String)>>,
 }
 
+/// A webhook's lane of this node. However it ends, another may begin.
+struct Lane(Arc<Webhooks>, String);
+
+impl Drop for Lane {
+    fn drop(&mut self) {
+        self.0.busy.lock().remove(&self.1);
+    }
+}
+
 impl Webhooks {
     /// A worker that makes its attempts with `sender`.
     pub fn new(sender: Sender) -> Arc<Self> {
@@ -62,12 +71,12 @@ impl Webhooks {
                 if !self.busy.lock().insert(webhook_id.clone()) {
                     continue;
                 }
-                let worker = self.clone();
+                let lane = Lane(self.clone(), webhook_id);
                 tokio::spawn(async move {
-                    if let Err(error) = worker.lane(&tenant_id, &webhook_id).await {
+                    let Lane(worker, webhook_id) = &lane;
+                    if let Err(error) = worker.lane(&tenant_id, webhook_id).await {
                         tracing::warn!(%error, webhook_id, "a webhook's lane stopped");
                     }
-                    worker.busy.lock().remove(&webhook_id);
                 });
             }
         }

@@ -461,6 +461,40 @@ async fn draining_ends_streams_and_refuses_new_work() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_body_that_does_not_come_keeps_no_node_from_ending() {
+    let mut harness = Harness::start_with(|config, _| {
+        config.server.drain_timeout_s = 25;
+        config.server.body_timeout_s = 60;
+    })
+    .await;
+    let mut slow = Vec::new();
+    for path in ["/v1/chat/completions", "/v1/customers", "/v1/files"] {
+        let mut stream = TcpStream::connect(harness.address)
+            .await
+            .expect("connected");
+        let head = format!(
+            "POST {path} HTTP/1.1\r\nhost: x\r\nauthorization: Bearer {}\r\n\
+             content-type: multipart/form-data; boundary=b\r\ncontent-length: 100000\r\n\r\n{{",
+            harness.token
+        );
+        stream.write_all(head.as_bytes()).await.expect("sent");
+        slow.push((path, stream));
+    }
+    tokio::time::sleep(Duration::from_millis(300)).await;
+    let began = Instant::now();
+    harness.take_server().stop().await;
+    assert!(
+        began.elapsed() < Duration::from_secs(10),
+        "{:?}",
+        began.elapsed()
+    );
+    for (path, stream) in &mut slow {
+        let (head, _) = read_answer(stream).await;
+        assert!(head.starts_with("http/1.1 503"), "{path}: {head}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn overload_refuses_new_work_before_what_runs_is_late() {
     let harness = Harness::start_with(|config, _| config.limits.max_worker_lag_ms = 20).await;
     let smith = harness.smith("openai-chat/text").await;
