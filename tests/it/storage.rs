@@ -723,6 +723,46 @@ async fn a_full_postgres_refuses_until_it_has_room() {
     refuses_and_recovers(&harness, full, freed).await;
 }
 
+/// Somebody at a console, or a dump, holds a table for long.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_table_that_is_held_holds_up_nobody_for_long() {
+    let url = postgres_url().await;
+    let harness = Harness::start_with(|config, _| config.store.url = Some(url.clone())).await;
+    let mut holder = sqlx::PgConnection::connect(&url).await.expect("connected");
+    sqlx::raw_sql("BEGIN; LOCK TABLE customers IN ACCESS EXCLUSIVE MODE")
+        .execute(&mut holder)
+        .await
+        .expect("held");
+    let begun = std::time::Instant::now();
+    let made = json!({ "name": "a" });
+    let mut calls: Vec<_> = (0..30)
+        .map(|_| harness.post("/v1/customers", &made))
+        .collect();
+    let last = calls.pop().expect("a call");
+    let calls: Vec<_> = calls
+        .into_iter()
+        .map(|call| tokio::spawn(call.send()))
+        .collect();
+    let (status, error) = refused(last.send().await).await;
+    assert_eq!(
+        (status, &error["code"]),
+        (503, &json!("storage_unavailable"))
+    );
+    for call in calls {
+        assert_eq!(refused(call.await.expect("sent")).await.0, 503);
+    }
+    assert!(
+        begun.elapsed() < Duration::from_secs(25),
+        "{:?}",
+        begun.elapsed()
+    );
+    sqlx::raw_sql("ROLLBACK")
+        .execute(&mut holder)
+        .await
+        .expect("freed");
+    ok(harness.post("/v1/customers", &made).send().await).await;
+}
+
 /// A run that kills its node each time is given up, and says why.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_run_that_ends_its_node_again_and_again_is_given_up() {
