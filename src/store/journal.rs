@@ -51,7 +51,12 @@ impl Op {
                 point.progress.len() + frames + 512
             }
             Self::Frames { frames, .. } => frames.len() + 128,
-            Self::EndRun(end) => end.transcript.as_ref().map_or(0, String::len) + 512,
+            Self::EndRun(end) => {
+                let texts = [&end.transcript, &end.output];
+                let texts = texts.into_iter().flatten().map(String::len);
+                let frames = end.frames.as_ref().map_or(0, |(_, frames)| frames.len());
+                texts.sum::<usize>() + frames + 512
+            }
             Self::Event(event) => event.data.len() + 256,
             Self::Usage(_) | Self::Barrier => 128,
         }
