@@ -15,7 +15,7 @@ use super::provider::ProviderApi;
 use crate::coding::Unpacker;
 use crate::frame::Frame;
 use crate::lenient::{well_formed, without_bom};
-use crate::sse::Event;
+use crate::sse::{Event, Odd, odd};
 use crate::upstream::UpstreamResponse;
 
 const MARK: &[u8] = b"\xef\xbb\xbf";
@@ -150,9 +150,14 @@ impl Whole {
                 let no_json = || format!("an answer that is no JSON: {error}");
                 // By a hair, it may be.
                 let mended = Bytes::from(well_formed(&body).into_owned());
-                let outline = outline_of(&mended);
-                let outline = outline.map_err(|_| ModelError::Malformed(no_json()))?;
-                (mended, outline)
+                match outline_of(&mended) {
+                    Ok(outline) => (mended, outline),
+                    Err(_) => {
+                        let listed = listed(&body).ok_or_else(|| ModelError::Malformed(no_json()))?;
+                        let outline = outline_of(&listed);
+                        (listed, outline.map_err(|_| ModelError::Malformed(no_json()))?)
+                    }
+                }
             }
         };
         match Fault::in_answer(&outline) {
@@ -171,8 +176,15 @@ impl Whole {
             Value::Array(list) if !list.is_empty() => Ok(()),
             // Large.
             Value::Bool(true) => Ok(()),
+            // Of several pieces, each is looked at where it is read.
+            _ if self.is_in_pieces() => Ok(()),
             _ => Err(ModelError::Malformed(format!("an answer without '{name}'"))),
         }
+    }
+
+    /// Whether it came as the events of a stream.
+    pub fn is_in_pieces(&self) -> bool {
+        matches!(&self.outline, Value::Array(pieces) if !pieces.is_empty())
     }
 
     /// Its frames, by the rules of the wire that it was asked in.
@@ -207,6 +219,18 @@ impl Whole {
         decoder.finish(&mut frames).map_err(incomplete)?;
         Ok(frames)
     }
+}
+
+/// The list of what are JSON objects in lines, as some servers stream.
+fn listed(body: &[u8]) -> Option<Bytes> {
+    let Some(Odd::Events(events)) = odd(None, body) else {
+        return None;
+    };
+    let objects: Vec<&[u8]> = events
+        .into_iter()
+        .filter(|event| event.starts_with(b"{"))
+        .collect();
+    Some(Bytes::from([b"[", &objects.join(&b',')[..], b"]"].concat()))
 }
 
 /// What an answer's members are, without what is large in it: a failure is small.

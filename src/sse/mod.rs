@@ -1,10 +1,13 @@
 //! Server-sent events over [`Bytes`]: splitting what a provider sends and writing what a client
 //! reads (WHATWG HTML, "Server-sent events").
 //!
-//! Lives here: [`Splitter`], [`Event`], [`write_event`], [`WholeEvents`], [`raw_events`]. Imports nothing of ours.
+//! Lives here: [`Splitter`], [`Event`], [`write_event`], [`WholeEvents`],
+//! [`raw_events`], [`odd`]. Imports nothing of ours.
 
+mod odd;
 mod whole;
 
+pub use odd::{Odd, odd};
 pub use whole::{EventTooLarge, RawEvent, WholeEvents, may_tell, raw_events};
 
 use bytes::{BufMut, Bytes, BytesMut};

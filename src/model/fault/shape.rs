@@ -184,7 +184,9 @@ impl Shape {
             503 | 529 => Cause::Overloaded,
             401 | 403 => Cause::Key,
             400..=499 => Cause::Request,
-            _ if words().any(|word| word.contains("rate_limit")) => Cause::RateLimit,
+            _ if words().any(is_rate) || (status == 0 && speaks_of_rate(&message)) => {
+                Cause::RateLimit
+            }
             _ if words().any(|word| word.contains("overloaded")) => Cause::Overloaded,
             _ => Cause::Other,
         }
@@ -221,6 +223,18 @@ fn status_of(word: &str) -> Option<u16> {
         "overloaded_error" | "engine_overloaded" => 529,
         _ => return None,
     })
+}
+
+fn is_rate(word: &str) -> bool {
+    let word = word.to_ascii_lowercase();
+    let words = ["rate_limit", "ratelimit", "ratequota", "throttl", "too_many_requests"];
+    words.iter().any(|known| word.contains(known)) || word == "toomanyrequests"
+}
+
+/// In small letters.
+fn speaks_of_rate(message: &str) -> bool {
+    let phrases = ["rate limit", "too many requests"];
+    phrases.iter().any(|phrase| message.contains(phrase))
 }
 
 fn is_quota(word: &str) -> bool {
@@ -340,7 +354,16 @@ pub(super) fn is_failure(value: &Value) -> bool {
     let answers =
         ANSWERS.iter().any(|name| says(name)) || members.get("message").is_some_and(is_said);
     let failed = |of: &Value| of["status_code"].as_i64().is_some_and(|code| code != 0);
-    !answers
+    // A kind that speaks of a failure is none of an answer.
+    let is_of_failure = || {
+        let kind = members.get("type").and_then(Value::as_str);
+        let kind = kind.unwrap_or_default().to_ascii_lowercase();
+        let words = ["error", "limit", "exceeded", "failed", "invalid", "exception"];
+        !kind.contains('.')
+            && words.iter().any(|word| kind.contains(word))
+            && members.get("message").is_some_and(Value::is_string)
+    };
+    (!answers || is_of_failure())
         && (members.get("base_resp").is_some_and(failed)
             || [
                 "errors",
@@ -349,6 +372,7 @@ pub(super) fn is_failure(value: &Value) -> bool {
                 "msg",
                 "error_msg",
                 "error_message",
+                "errorMessage",
             ]
             .iter()
             .any(|name| says(name)))

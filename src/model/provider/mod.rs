@@ -6,15 +6,17 @@
 
 mod anthropic;
 mod cited;
+mod finish;
 mod gemini;
 mod openai_chat;
 mod openai_responses;
 pub(super) mod reasoning;
 mod repeat;
 mod said;
+mod usage;
 
-pub use openai_chat::{ChatUsage, map_finish_reason};
-pub use openai_responses::ResponsesUsage;
+pub use finish::is_end;
+pub use usage::{WireUsage, usage_in_chunk};
 
 use bytes::Bytes;
 use http::{HeaderName, HeaderValue};

@@ -5,8 +5,6 @@
 mod answer;
 mod calls;
 
-pub use answer::{ChatUsage, map_finish_reason};
-
 use bytes::Bytes;
 use http::{HeaderName, HeaderValue};
 use serde_json::{Map, Value, json};

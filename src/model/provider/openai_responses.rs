@@ -8,7 +8,6 @@ use http::{HeaderName, HeaderValue};
 use serde_json::{Map, Value, json};
 
 use self::answer::Decoder;
-pub use self::answer::ResponsesUsage;
 use super::*;
 use crate::config::Efforts;
 use crate::frame::Signer;

@@ -5,12 +5,13 @@
 use std::ops::Range;
 
 use bytes::Bytes;
+use serde::de::IgnoredAny;
 
 use super::StreamDecoder;
 use super::said::Halves;
 use crate::frame::{Escaped, Frame};
 use crate::model::error::ModelError;
-use crate::sse::Event;
+use crate::sse::{Event, Odd, odd};
 
 /// What differs from event to event besides the text, and is no decoder's concern.
 const OBFUSCATION: &[u8] = b"\"obfuscation\":\"";
@@ -61,6 +62,36 @@ impl<D: StreamDecoder> Repeating<D> {
     }
 }
 
+impl<D: StreamDecoder> Repeating<D> {
+    /// Takes what an event that cannot be read was meant to be, if that is known.
+    #[cold]
+    fn meant(
+        &mut self,
+        event: &Event,
+        read: Result<(), ModelError>,
+        out: &mut Vec<Frame>,
+    ) -> Result<(), ModelError> {
+        let data = event.data.trim_ascii();
+        if serde_json::from_slice::<IgnoredAny>(data).is_ok() && !data.starts_with(b"\"") {
+            return read;
+        }
+        match odd(event.name.as_deref(), data) {
+            None => read,
+            Some(Odd::Alive) => Ok(()),
+            Some(Odd::Events(events)) => {
+                for data in events {
+                    let event = Event {
+                        data: Bytes::copy_from_slice(data),
+                        ..event.clone()
+                    };
+                    self.decoder.event(&event, out)?;
+                }
+                Ok(())
+            }
+        }
+    }
+}
+
 impl<D: StreamDecoder> StreamDecoder for Repeating<D> {
     fn event(&mut self, event: &Event, out: &mut Vec<Frame>) -> Result<(), ModelError> {
         if let Some(shape) = &self.last {
@@ -74,7 +105,10 @@ impl<D: StreamDecoder> StreamDecoder for Repeating<D> {
             self.misses = self.misses.saturating_add(1);
         }
         let before = out.len();
-        let read = self.decoder.event(event, out);
+        let mut read = self.decoder.event(event, out);
+        if matches!(read, Err(ModelError::Malformed(_))) && out.len() == before {
+            read = self.meant(event, read, out);
+        }
         self.halves.mend(out, before);
         read?;
         if self.misses < MOST_MISSES

@@ -90,6 +90,11 @@ impl Speech {
         self.passed_over.is_some()
     }
 
+    /// Whether anything was said.
+    pub fn has_spoken(&self) -> bool {
+        self.spoke
+    }
+
     /// Refuses an answer of which nothing could be read, though there was something.
     pub fn end(&self, has_calls: bool) -> Result<(), ModelError> {
         match &self.passed_over {

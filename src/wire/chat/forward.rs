@@ -10,9 +10,9 @@ use crate::error::ApiError;
 use crate::frame::Usage;
 use crate::json::Entries;
 use crate::lenient;
-use crate::model::provider::ChatUsage;
+use crate::model::provider::{WireUsage, is_end, usage_in_chunk};
 use crate::model::{Fault, ModelError};
-use crate::sse::{EventTooLarge, WholeEvents, may_tell, raw_events};
+use crate::sse::{EventTooLarge, Odd, WholeEvents, may_tell, odd, raw_events};
 use crate::wire::{Gate, check_shape};
 
 /// What must be known of a body before it is passed on.
@@ -146,7 +146,7 @@ pub fn usage_of_answer(body: &Bytes) -> Option<Usage> {
     #[derive(Deserialize)]
     struct Probe {
         #[serde(default)]
-        usage: Option<ChatUsage>,
+        usage: Option<WireUsage>,
     }
     let probe: Probe = serde_json::from_slice(body).ok()?;
     probe.usage.map(Usage::from)
@@ -191,7 +191,16 @@ pub struct EventGate {
     /// Its end has been told: by why it finished, or by an error that was let through.
     finished: bool,
     done: bool,
+    /// An event was not as it should be, so that all are looked at.
+    has_odd: bool,
     events: u64,
+}
+
+/// What the client sees of an event.
+enum Shown {
+    AsItIs,
+    Nothing,
+    Instead(Vec<u8>),
 }
 
 impl EventGate {
@@ -205,12 +214,14 @@ impl EventGate {
             failure: None,
             finished: false,
             done: false,
+            has_odd: false,
             events: 0,
         }
     }
 
     fn look(&mut self, whole: Bytes) -> Bytes {
-        let tells = !self.has_content
+        let mut tells = !self.has_content
+            || self.has_odd
             || [&b"\"usage\""[..], b"\"finish_reason\"", b"\"error\""]
                 .iter()
                 .any(|name| may_tell(&whole, name));
@@ -220,7 +231,7 @@ impl EventGate {
         for event in raw_events(&whole) {
             let from = at;
             at += event.bytes.len();
-            let mut is_shown = true;
+            let mut shown = Shown::AsItIs;
             if let Some(data) = event.data() {
                 self.events += 1;
                 let data = data.trim_ascii();
@@ -228,17 +239,23 @@ impl EventGate {
                 self.finished |= self.has_content && event.name == Some(b"error");
                 if data == b"[DONE]" {
                     self.done = true;
-                } else if tells {
-                    is_shown = self.examine(event.name, data);
+                } else if tells || !data.starts_with(b"{") {
+                    shown = self.examine(event.name, data);
+                    tells |= self.has_odd;
                 }
             } else if !self.has_content {
                 // Comments that keep a connection open are not gathered.
-                is_shown = false;
+                shown = Shown::Nothing;
             }
-            match (&mut kept, is_shown) {
-                (Some(kept), true) => kept.extend_from_slice(event.bytes),
-                (None, false) => kept = Some(BytesMut::from(&whole[..from])),
-                _ => {}
+            if kept.is_none() && !matches!(shown, Shown::AsItIs) {
+                kept = Some(BytesMut::from(&whole[..from]));
+            }
+            if let Some(kept) = &mut kept {
+                match shown {
+                    Shown::AsItIs => kept.extend_from_slice(event.bytes),
+                    Shown::Nothing => {}
+                    Shown::Instead(events) => kept.extend_from_slice(&events),
+                }
             }
             if self.done || self.failure.is_some() {
                 break;
@@ -255,45 +272,93 @@ impl EventGate {
         }
     }
 
-    /// Reads what an event tells; whether it is for the client.
-    fn examine(&mut self, name: Option<&[u8]>, data: &[u8]) -> bool {
+    /// What is shown of an event that is no JSON; `None` if nothing can be made of it.
+    fn mend(&mut self, name: Option<&[u8]>, data: &[u8]) -> Option<Shown> {
+        let mut instead = Vec::new();
+        let mut show = |data: &[u8]| {
+            for piece in [&b"data: "[..], data, b"\n\n"] {
+                instead.extend_from_slice(piece);
+            }
+        };
+        match odd(name, data) {
+            Some(Odd::Alive) => return Some(Shown::Nothing),
+            Some(Odd::Events(events)) => {
+                // The event itself was counted.
+                self.events += events.len() as u64 - 1;
+                for data in events {
+                    if data == b"[DONE]" {
+                        self.done = true;
+                        show(data);
+                        break;
+                    }
+                    match self.examine(None, data) {
+                        Shown::AsItIs => show(data),
+                        Shown::Nothing => {}
+                        Shown::Instead(_) => return None,
+                    }
+                }
+            }
+            None => {
+                let mended = lenient::well_formed(data);
+                serde_json::from_slice::<Value>(&mended).ok()?;
+                match self.examine(None, &mended) {
+                    Shown::Nothing => {}
+                    _ => show(&mended),
+                }
+            }
+        }
+        self.has_odd = true;
+        Some(Shown::Instead(instead))
+    }
+
+    /// Reads what an event tells.
+    fn examine(&mut self, name: Option<&[u8]>, data: &[u8]) -> Shown {
         if data.is_empty() {
-            return true;
+            return Shown::AsItIs;
         }
         let parsed = serde_json::from_slice::<Value>(data);
+        if parsed.is_err()
+            && name != Some(b"error")
+            && let Some(shown) = self.mend(name, data)
+        {
+            return shown;
+        }
         if !self.has_content {
             if let Some(fault) = Fault::in_event(name, data) {
                 self.failure = Some(Box::new(ModelError::InStream(Box::new(fault))));
-                return false;
+                return Shown::Nothing;
             }
             if let Err(error) = &parsed {
                 let error = ModelError::Malformed(format!("an event that is no JSON: {error}"));
                 self.failure = Some(Box::new(error));
-                return false;
+                return Shown::Nothing;
             }
         }
         let Ok(chunk) = parsed else {
-            return true;
+            return Shown::AsItIs;
         };
         let choices = chunk["choices"].as_array().map_or(&[][..], Vec::as_slice);
         for choice in choices {
             if !self.has_content && !choice["error"].is_null() {
                 let fault = Fault::told_by(&choice["error"].to_string());
                 self.failure = Some(Box::new(ModelError::InStream(Box::new(fault))));
-                return false;
+                return Shown::Nothing;
             }
-            self.finished |= says(&choice["finish_reason"]);
+            self.finished |= choice["finish_reason"].as_str().is_some_and(is_end);
             self.has_content |= self.finished || is_content(choice);
         }
         self.finished |= !chunk["error"].is_null();
-        match ChatUsage::deserialize(&chunk["usage"]) {
-            Ok(usage) => {
-                self.usage = Some(usage.into());
+        match usage_in_chunk(&chunk) {
+            Some(usage) => {
+                self.usage = Some(usage);
                 let is_hidden = self.hide_usage && choices.is_empty();
                 self.events -= u64::from(is_hidden);
-                !is_hidden
+                match is_hidden {
+                    true => Shown::Nothing,
+                    false => Shown::AsItIs,
+                }
             }
-            Err(_) => true,
+            None => Shown::AsItIs,
         }
     }
 }
@@ -333,7 +398,9 @@ impl Gate for EventGate {
         if !rest.trim_ascii().is_empty() {
             // An event whose empty line is missing is whole when its data is.
             let is_whole = |data: &[u8]| {
-                data.trim_ascii() == b"[DONE]" || serde_json::from_slice::<Value>(data).is_ok()
+                data.trim_ascii() == b"[DONE]"
+                    || serde_json::from_slice::<Value>(data).is_ok()
+                    || odd(None, data.trim_ascii()).is_some()
             };
             let whole = raw_events(&rest).all(|event| event.data().is_none_or(|d| is_whole(&d)));
             if !whole {

@@ -7,16 +7,18 @@ use serde_json::{Value, json};
 
 use crate::error::ApiError;
 use crate::frame::Usage;
-use crate::model::provider::ResponsesUsage;
+use crate::model::provider::WireUsage;
 use crate::model::{Fault, ModelError};
 use crate::sse::{self, EventTooLarge, WholeEvents, raw_events};
 use crate::wire::Gate;
 
 /// The events that a response ends with, with the quotes around their names.
-const LAST: [&[u8]; 4] = [
+const LAST: [&[u8]; 6] = [
     b"\"response.completed\"",
     b"\"response.incomplete\"",
     b"\"response.failed\"",
+    b"\"response.cancelled\"",
+    b"\"response.done\"",
     b"\"error\"",
 ];
 
@@ -59,43 +61,69 @@ impl ResponsesGate {
         let may_end =
             !self.has_content || LAST.iter().any(|kind| memmem::find(&whole, kind).is_some());
         let mut at = 0;
+        let mut renamed = None;
         for event in raw_events(&whole) {
+            let from = at;
             at += event.bytes.len();
             let Some(data) = event.data() else {
                 continue;
             };
             self.events += 1;
             if may_end {
-                self.examine(event.name, data.trim_ascii());
+                let last = self.examine(event.name, data.trim_ascii());
+                renamed = last.map(|last| (from, last));
             }
             if self.done || self.failure.is_some() {
                 break;
             }
         }
-        whole.slice(..at)
+        match renamed {
+            None => whole.slice(..at),
+            Some((from, last)) => {
+                let mut out = BytesMut::from(&whole[..from]);
+                let kind = last["type"].as_str();
+                sse::write_event(&mut out, kind, None, &[last.to_string().as_bytes()]);
+                out.freeze()
+            }
+        }
     }
 
-    fn examine(&mut self, name: Option<&[u8]>, data: &[u8]) {
+    /// Reads what an event tells; the event to show instead, where the last has no name that clients
+    /// know.
+    fn examine(&mut self, name: Option<&[u8]>, data: &[u8]) -> Option<Value> {
         if !self.has_content
             && let Some(fault) = Fault::in_event(name, data)
         {
             self.failure = Some(Box::new(ModelError::InStream(Box::new(fault))));
-            return;
+            return None;
         }
-        let event = match serde_json::from_slice::<Value>(data) {
+        let mut event = match serde_json::from_slice::<Value>(data) {
             Ok(event) => event,
             Err(error) if !self.has_content && !data.is_empty() && data != b"[DONE]" => {
                 let error = ModelError::Malformed(format!("an event that is no JSON: {error}"));
                 self.failure = Some(Box::new(error));
-                return;
+                return None;
             }
-            Err(_) => return,
+            Err(_) => return None,
         };
         match event["type"].as_str() {
             Some("response.completed" | "response.incomplete" | "response.failed" | "error") => {
                 self.has_content = true;
                 self.done = true;
                 self.usage = usage_in(&event["response"]).or(self.usage);
+            }
+            // Names of other servers, which no client waits for.
+            Some("response.done" | "response.cancelled") => {
+                self.has_content = true;
+                self.done = true;
+                self.usage = usage_in(&event["response"]).or(self.usage);
+                let kind = match event["response"]["status"].as_str() {
+                    Some("failed" | "cancelled") => "response.failed",
+                    Some("incomplete") => "response.incomplete",
+                    _ => "response.completed",
+                };
+                event["type"] = json!(kind);
+                return Some(event);
             }
             // A message and a piece of reasoning begin empty; a call has its name.
             Some("response.output_item.added") => {
@@ -105,13 +133,14 @@ impl ResponsesGate {
             Some(kind) => self.has_content |= !OPENING.contains(&kind),
             None => {}
         }
+        None
     }
 }
 
 /// The usage that a response object tells, read as leniently as where it is translated.
 pub fn usage_in(response: &Value) -> Option<Usage> {
     let usage = response["usage"].as_object()?;
-    ResponsesUsage::deserialize(usage).ok().map(Usage::from)
+    WireUsage::deserialize(usage).ok().map(Usage::from)
 }
 
 impl Gate for ResponsesGate {

@@ -13,7 +13,7 @@ use crate::lenient::{self, Few, aside, few, place, word};
 use crate::model::error::ModelError;
 use crate::model::provider::said::{Speech, Voice, arguments_of, is_blank, is_something};
 use crate::model::provider::{
-    StreamDecoder, Unread, check_count, cited, failed_with, leniently, shared,
+    StreamDecoder, Unread, check_count, cited, failed_with, finish, leniently, shared,
 };
 use crate::sse::Event;
 
@@ -45,6 +45,8 @@ struct Message<'a> {
     content: Few<Block<'a>>,
     #[serde(borrow, default, deserialize_with = "word")]
     stop_reason: Option<Cow<'a, str>>,
+    #[serde(borrow, default)]
+    stop_details: Option<&'a RawValue>,
     #[serde(borrow, default)]
     usage: Option<&'a RawValue>,
     /// In place of all else.
@@ -88,8 +90,17 @@ struct Delta<'a> {
     signature: Option<Cow<'a, str>>,
     #[serde(borrow, default, deserialize_with = "word")]
     stop_reason: Option<Cow<'a, str>>,
+    #[serde(borrow, default)]
+    stop_details: Option<&'a RawValue>,
     #[serde(borrow, default, rename = "type", deserialize_with = "word")]
     kind: Option<Cow<'a, str>>,
+}
+
+/// Why an answer stopped, in words for people.
+#[derive(Default, Deserialize)]
+struct StopDetails {
+    #[serde(default, deserialize_with = "lenient::given::text")]
+    explanation: Option<String>,
 }
 
 #[derive(Default, Deserialize)]
@@ -102,6 +113,22 @@ struct WireUsage {
     cache_creation_input_tokens: Option<u64>,
     #[serde(default, deserialize_with = "lenient::count")]
     cache_read_input_tokens: Option<u64>,
+    /// By how long it is kept.
+    #[serde(default, deserialize_with = "lenient::details")]
+    cache_creation: CacheCreation,
+    /// The names of another wire, of servers that speak both.
+    #[serde(default, deserialize_with = "lenient::count")]
+    prompt_tokens: Option<u64>,
+    #[serde(default, deserialize_with = "lenient::count")]
+    completion_tokens: Option<u64>,
+}
+
+#[derive(Default, Deserialize)]
+struct CacheCreation {
+    #[serde(default, deserialize_with = "lenient::count")]
+    ephemeral_5m_input_tokens: Option<u64>,
+    #[serde(default, deserialize_with = "lenient::count")]
+    ephemeral_1h_input_tokens: Option<u64>,
 }
 
 /// What a block of the answer is.
@@ -144,15 +171,6 @@ pub(super) struct Decoder {
     signed: bool,
 }
 
-fn map_stop(reason: &str) -> StopReason {
-    match reason {
-        "max_tokens" | "model_context_window_exceeded" => StopReason::MaxTokens,
-        "tool_use" => StopReason::ToolCalls,
-        "refusal" => StopReason::ContentFilter,
-        _ => StopReason::EndTurn,
-    }
-}
-
 impl Decoder {
     /// For an answer that was not streamed.
     pub fn whole(body: &Bytes) -> Result<Vec<Frame>, ModelError> {
@@ -174,7 +192,8 @@ impl Decoder {
         }
         self.start(Some(&message), out);
         self.blocks_of(body, &message, out)?;
-        self.stop = message.stop_reason.as_deref().map(map_stop);
+        let reason = message.stop_reason.as_deref().unwrap_or_default();
+        self.stopped(reason, message.stop_details, out)?;
         Ok(())
     }
 
@@ -224,19 +243,46 @@ impl Decoder {
         let Some(wire) = aside::<WireUsage>(raw) else {
             return;
         };
-        if let Some(input) = wire.input_tokens {
+        // Counts grow; at the end some say nought of what they told at the beginning.
+        let counted = |count: Option<u64>| count.filter(|count| *count > 0);
+        if let Some(input) = counted(wire.input_tokens).or(counted(wire.prompt_tokens)) {
             self.uncached_input = input;
         }
-        if let Some(output) = wire.output_tokens {
+        if let Some(output) = counted(wire.output_tokens).or(counted(wire.completion_tokens)) {
             self.usage.output = output;
         }
-        if let Some(written) = wire.cache_creation_input_tokens {
+        let kept = &wire.cache_creation;
+        let kept = [kept.ephemeral_5m_input_tokens, kept.ephemeral_1h_input_tokens];
+        let kept = kept.into_iter().flatten().sum();
+        let written = counted(wire.cache_creation_input_tokens);
+        if let Some(written) = written.or(counted(Some(kept))) {
             self.usage.cache_write = written;
         }
-        if let Some(read) = wire.cache_read_input_tokens {
+        if let Some(read) = counted(wire.cache_read_input_tokens) {
             self.usage.cache_read = read;
         }
         self.usage.input = self.uncached_input + self.usage.cache_read + self.usage.cache_write;
+    }
+
+    /// Why the model stopped, if `reason` tells; of a refusal also what is told of it.
+    fn stopped(
+        &mut self,
+        reason: &str,
+        details: Option<&RawValue>,
+        out: &mut Vec<Frame>,
+    ) -> Result<(), ModelError> {
+        let Some(ended) = finish::ended(reason) else {
+            return Ok(());
+        };
+        let details: StopDetails = aside(details).unwrap_or_default();
+        let why = details.explanation.unwrap_or_default();
+        let is_empty = !self.speech.has_spoken() && self.tools == 0;
+        let stop = ended.stop(reason, &why, is_empty)?;
+        if stop == StopReason::ContentFilter {
+            self.speech.say_text(&why, Voice::Refusal, out);
+        }
+        self.stop = Some(stop);
+        Ok(())
     }
 
     fn open(
@@ -499,9 +545,9 @@ impl Decoder {
             b"content_block_stop" => self.close(event.index, out),
             b"message_delta" => {
                 self.count(event.usage);
-                let reason = event.delta.and_then(|delta| delta.stop_reason);
-                if let Some(reason) = reason.filter(|reason| !reason.is_empty()) {
-                    self.stop = Some(map_stop(&reason));
+                if let Some(delta) = &event.delta {
+                    let reason = delta.stop_reason.as_deref().unwrap_or_default();
+                    self.stopped(reason, delta.stop_details, out)?;
                 }
             }
             b"message_stop" => {

@@ -13,7 +13,9 @@ use crate::lenient::{self, Few, aside, few, flag, place, word};
 use crate::model::error::ModelError;
 use crate::model::provider::cited::{Ruler, Told};
 use crate::model::provider::said::{Speech, Voice, arguments_of, is_blank, is_something, link};
-use crate::model::provider::{StreamDecoder, Unread, check_count, failed_with, leniently, shared};
+use crate::model::provider::{
+    StreamDecoder, Unread, check_count, failed_with, finish, leniently, shared,
+};
 use crate::sse::Event;
 
 #[derive(Deserialize)]
@@ -21,13 +23,13 @@ use crate::sse::Event;
 struct Chunk<'a> {
     #[serde(borrow, default, deserialize_with = "few")]
     candidates: Few<Candidate<'a>>,
-    #[serde(borrow, default)]
+    #[serde(alias = "usage_metadata", borrow, default)]
     usage_metadata: Option<&'a RawValue>,
-    #[serde(borrow, default, deserialize_with = "word")]
+    #[serde(alias = "model_version", borrow, default, deserialize_with = "word")]
     model_version: Option<Cow<'a, str>>,
-    #[serde(borrow, default, deserialize_with = "word")]
+    #[serde(alias = "response_id", borrow, default, deserialize_with = "word")]
     response_id: Option<Cow<'a, str>>,
-    #[serde(borrow, default)]
+    #[serde(alias = "prompt_feedback", borrow, default)]
     prompt_feedback: Option<&'a RawValue>,
     #[serde(borrow, default)]
     error: Option<&'a RawValue>,
@@ -36,8 +38,14 @@ struct Chunk<'a> {
 #[derive(Default, Deserialize)]
 #[serde(rename_all = "camelCase")]
 struct PromptFeedback {
-    #[serde(default, deserialize_with = "lenient::given::text")]
+    #[serde(alias = "block_reason", default, deserialize_with = "lenient::given::text")]
     block_reason: Option<String>,
+    #[serde(
+        alias = "block_reason_message",
+        default,
+        deserialize_with = "lenient::given::text"
+    )]
+    block_reason_message: Option<String>,
 }
 
 #[derive(Deserialize)]
@@ -47,11 +55,14 @@ struct Candidate<'a> {
     index: Option<u32>,
     #[serde(borrow, default)]
     content: Option<Content<'a>>,
-    #[serde(borrow, default, deserialize_with = "word")]
+    #[serde(alias = "finish_reason", borrow, default, deserialize_with = "word")]
     finish_reason: Option<Cow<'a, str>>,
-    #[serde(borrow, default)]
+    /// In words for people.
+    #[serde(alias = "finish_message", borrow, default, deserialize_with = "word")]
+    finish_message: Option<Cow<'a, str>>,
+    #[serde(alias = "grounding_metadata", borrow, default)]
     grounding_metadata: Option<&'a RawValue>,
-    #[serde(borrow, default)]
+    #[serde(alias = "citation_metadata", borrow, default)]
     citation_metadata: Option<&'a RawValue>,
 }
 
@@ -68,17 +79,17 @@ struct WirePart<'a> {
     text: Option<&'a RawValue>,
     #[serde(default, deserialize_with = "flag")]
     thought: bool,
-    #[serde(borrow, default, deserialize_with = "word")]
+    #[serde(alias = "thought_signature", borrow, default, deserialize_with = "word")]
     thought_signature: Option<Cow<'a, str>>,
-    #[serde(borrow, default)]
+    #[serde(alias = "function_call", borrow, default)]
     function_call: Option<FunctionCall<'a>>,
-    #[serde(borrow, default)]
+    #[serde(alias = "inline_data", borrow, default)]
     inline_data: Option<&'a RawValue>,
-    #[serde(borrow, default)]
+    #[serde(alias = "file_data", borrow, default)]
     file_data: Option<&'a RawValue>,
-    #[serde(borrow, default)]
+    #[serde(alias = "executable_code", borrow, default)]
     executable_code: Option<&'a RawValue>,
-    #[serde(borrow, default)]
+    #[serde(alias = "code_execution_result", borrow, default)]
     code_execution_result: Option<&'a RawValue>,
 }
 
@@ -97,25 +108,33 @@ struct FunctionCall<'a> {
 #[derive(Default, Deserialize)]
 #[serde(rename_all = "camelCase")]
 struct WireUsage {
-    #[serde(default, deserialize_with = "lenient::count")]
+    #[serde(alias = "prompt_token_count", default, deserialize_with = "lenient::count")]
     prompt_token_count: Option<u64>,
-    #[serde(default, deserialize_with = "lenient::count")]
+    #[serde(alias = "candidates_token_count", default, deserialize_with = "lenient::count")]
     candidates_token_count: Option<u64>,
-    #[serde(default, deserialize_with = "lenient::count")]
+    #[serde(alias = "thoughts_token_count", default, deserialize_with = "lenient::count")]
     thoughts_token_count: Option<u64>,
-    #[serde(default, deserialize_with = "lenient::count")]
+    #[serde(alias = "cached_content_token_count", default, deserialize_with = "lenient::count")]
     cached_content_token_count: Option<u64>,
-    #[serde(default, deserialize_with = "lenient::count")]
+    #[serde(alias = "tool_use_prompt_token_count", default, deserialize_with = "lenient::count")]
     tool_use_prompt_token_count: Option<u64>,
+    #[serde(alias = "total_token_count", default, deserialize_with = "lenient::count")]
+    total_token_count: Option<u64>,
 }
 
 impl From<WireUsage> for Usage {
     fn from(wire: WireUsage) -> Self {
         let count = |count: Option<u64>| count.unwrap_or(0);
         let thoughts = count(wire.thoughts_token_count);
+        let input = count(wire.prompt_token_count) + count(wire.tool_use_prompt_token_count);
+        let output = match wire.candidates_token_count {
+            Some(said) => said + thoughts,
+            // Some tell the total alone.
+            None => count(wire.total_token_count).saturating_sub(input).max(thoughts),
+        };
         Self {
-            input: count(wire.prompt_token_count) + count(wire.tool_use_prompt_token_count),
-            output: count(wire.candidates_token_count) + thoughts,
+            input,
+            output,
             cache_read: count(wire.cached_content_token_count),
             cache_write: 0,
             reasoning: thoughts,
@@ -138,28 +157,25 @@ pub(super) struct Decoder {
     stop: Option<StopReason>,
 }
 
-fn map_stop(reason: &str) -> StopReason {
-    match reason {
-        "STOP" => StopReason::EndTurn,
-        "MAX_TOKENS" => StopReason::MaxTokens,
-        "SAFETY" | "RECITATION" | "BLOCKLIST" | "PROHIBITED_CONTENT" | "SPII" | "LANGUAGE"
-        | "IMAGE_SAFETY" => StopReason::ContentFilter,
-        "MALFORMED_FUNCTION_CALL" | "UNEXPECTED_TOOL_CALL" => StopReason::Error,
-        _ => StopReason::EndTurn,
-    }
-}
-
 /// What a part holds that is no text, in Markdown, which every client can carry.
 fn markdown(part: &WirePart<'_>) -> Option<String> {
     let value = |raw: Option<&RawValue>| serde_json::from_str::<Value>(raw?.get()).ok();
     let text = |value: &Value, name: &str| value[name].as_str().unwrap_or_default().to_owned();
+    let kind_of = |value: &Value| match text(value, "mimeType") {
+        kind if kind.is_empty() => text(value, "mime_type"),
+        kind => kind,
+    };
     if let Some(inline) = value(part.inline_data) {
-        let kind = text(&inline, "mimeType");
+        let kind = kind_of(&inline);
         let url = format!("data:{kind};base64,{}", text(&inline, "data"));
         return Some(link(&kind, &url));
     }
     if let Some(file) = value(part.file_data) {
-        return Some(link(&text(&file, "mimeType"), &text(&file, "fileUri")));
+        let url = match text(&file, "fileUri") {
+            url if url.is_empty() => text(&file, "file_uri"),
+            url => url,
+        };
+        return Some(link(&kind_of(&file), &url));
     }
     if let Some(code) = value(part.executable_code) {
         let language = text(&code, "language").to_lowercase();
@@ -216,8 +232,10 @@ impl Decoder {
             self.usage = Some(usage.into());
         }
         let feedback: Option<PromptFeedback> = aside(chunk.prompt_feedback);
-        if feedback.is_some_and(|feedback| feedback.block_reason.is_some()) {
+        if let Some(feedback) = feedback.filter(|feedback| feedback.block_reason.is_some()) {
             self.stop = Some(StopReason::ContentFilter);
+            let why = feedback.block_reason_message.unwrap_or_default();
+            self.speech.say_text(&why, Voice::Refusal, out);
         }
         for candidate in chunk.candidates {
             let index = candidate.index.unwrap_or(0);
@@ -235,9 +253,36 @@ impl Decoder {
                     *kept = aside(told);
                 }
             }
-            if let Some(reason) = candidate.finish_reason.filter(|reason| !reason.is_empty()) {
-                self.stop = Some(map_stop(&reason));
+            if let Some(reason) = &candidate.finish_reason {
+                let why = candidate.finish_message.as_deref().unwrap_or_default();
+                self.stopped(reason, why, out)?;
             }
+        }
+        Ok(())
+    }
+
+    fn stopped(
+        &mut self,
+        reason: &str,
+        why: &str,
+        out: &mut Vec<Frame>,
+    ) -> Result<(), ModelError> {
+        // The numbers of the wire's own enumeration, as some servers write it.
+        let reason = match reason {
+            "1" => "STOP",
+            "2" => "MAX_TOKENS",
+            "3" => "SAFETY",
+            "4" => "RECITATION",
+            "5" => "OTHER",
+            word => word,
+        };
+        if let Some(ended) = finish::ended(reason) {
+            let is_empty = !self.speech.has_spoken() && self.calls == 0;
+            let stop = ended.stop(reason, why, is_empty)?;
+            if stop == StopReason::ContentFilter {
+                self.speech.say_text(why, Voice::Refusal, out);
+            }
+            self.stop = Some(stop);
         }
         Ok(())
     }
@@ -268,8 +313,12 @@ impl Decoder {
             false => Voice::Text,
         };
         self.speech.say(data, part.text, voice, out)?;
-        if let Some(text) = markdown(&part) {
-            self.speech.say_text(&text, Voice::Text, out);
+        match markdown(&part) {
+            Some(text) => self.speech.say_text(&text, Voice::Text, out),
+            None if part.text.is_none() && part.function_call.is_none() && signature.is_empty() => {
+                self.speech.pass_over("a part that nobody knows");
+            }
+            None => {}
         }
         if let Some(call) = part.function_call {
             return self.call(data, &call, signature, out);
@@ -379,10 +428,6 @@ impl StreamDecoder for Decoder {
         let Some(mut stop) = self.stop.take() else {
             return Err(ModelError::Cut);
         };
-        if stop == StopReason::Error {
-            let message = "the model wrote a malformed function call";
-            return Err(ModelError::told("", message));
-        }
         self.speech.end(self.calls > 0)?;
         let mut told = Told::default();
         for metadata in self.grounding.iter().flatten() {

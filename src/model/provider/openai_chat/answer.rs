@@ -8,13 +8,16 @@ use serde_json::value::RawValue;
 use serde_json::{Value, json};
 
 use super::calls::{Calls, Piece};
-use crate::frame::{Frame, StopReason, Usage};
-use crate::lenient::{self, Few, aside, few, place, word};
+use crate::frame::{Frame, StopReason};
+use crate::lenient::{Few, aside, few, place, word};
 use crate::model::error::ModelError;
 use crate::model::fault::Fault;
 use crate::model::provider::cited::Told;
 use crate::model::provider::said::{Speech, Voice, arguments_of, is_something};
-use crate::model::provider::{StreamDecoder, Unread, failed_with, leniently, reasoning, shared};
+use crate::model::provider::finish::ended;
+use crate::model::provider::{
+    StreamDecoder, Unread, WireUsage, failed_with, leniently, reasoning, shared,
+};
 use crate::sse::Event;
 
 #[derive(Deserialize)]
@@ -27,6 +30,9 @@ struct Chunk<'a> {
     choices: Few<Choice<'a>>,
     #[serde(borrow, default)]
     usage: Option<&'a RawValue>,
+    /// Where Groq tells the usage of a stream.
+    #[serde(borrow, default)]
+    x_groq: Option<&'a RawValue>,
     /// Pages that the answer rests on, beside it.
     #[serde(borrow, default)]
     citations: Option<&'a RawValue>,
@@ -53,8 +59,17 @@ struct Choice<'a> {
     text: Option<&'a RawValue>,
     #[serde(borrow, default, deserialize_with = "word")]
     finish_reason: Option<Cow<'a, str>>,
+    /// Where Moonshot tells the usage of a stream.
+    #[serde(borrow, default)]
+    usage: Option<&'a RawValue>,
     #[serde(borrow, default)]
     error: Option<&'a RawValue>,
+}
+
+#[derive(Deserialize)]
+struct Groq {
+    #[serde(default)]
+    usage: WireUsage,
 }
 
 /// A delta, or a whole message.
@@ -113,49 +128,6 @@ struct Function<'a> {
     arguments: Option<&'a RawValue>,
     #[serde(borrow, default)]
     parameters: Option<&'a RawValue>,
-}
-
-/// The `usage` member of Chat Completions.
-#[derive(Debug, Default, Deserialize)]
-pub struct ChatUsage {
-    #[serde(default, deserialize_with = "lenient::count")]
-    prompt_tokens: Option<u64>,
-    #[serde(default, deserialize_with = "lenient::count")]
-    completion_tokens: Option<u64>,
-    #[serde(default, deserialize_with = "lenient::details")]
-    prompt_tokens_details: Details,
-    #[serde(default, deserialize_with = "lenient::details")]
-    completion_tokens_details: Details,
-}
-
-#[derive(Debug, Default, Deserialize)]
-struct Details {
-    #[serde(default, deserialize_with = "lenient::count")]
-    cached_tokens: Option<u64>,
-    #[serde(default, deserialize_with = "lenient::count")]
-    reasoning_tokens: Option<u64>,
-}
-
-impl From<ChatUsage> for Usage {
-    fn from(wire: ChatUsage) -> Self {
-        Self {
-            input: wire.prompt_tokens.unwrap_or(0),
-            output: wire.completion_tokens.unwrap_or(0),
-            cache_read: wire.prompt_tokens_details.cached_tokens.unwrap_or(0),
-            cache_write: 0,
-            reasoning: wire.completion_tokens_details.reasoning_tokens.unwrap_or(0),
-        }
-    }
-}
-
-/// OpenAI's `finish_reason` as a stop reason.
-pub fn map_finish_reason(reason: &str) -> StopReason {
-    match reason {
-        "length" => StopReason::MaxTokens,
-        "tool_calls" | "function_call" => StopReason::ToolCalls,
-        "content_filter" => StopReason::ContentFilter,
-        _ => StopReason::EndTurn,
-    }
 }
 
 /// Kinds of what is said, each of which is taken from one choice alone, and either from deltas or
@@ -220,7 +192,11 @@ impl Decoder {
             });
         }
         self.named = false;
+        let mut usage = chunk.usage;
         for choice in chunk.choices {
+            if !is_something(usage) {
+                usage = choice.usage;
+            }
             self.choice(data, choice, out)?;
         }
         for pages in [chunk.search_results, chunk.citations] {
@@ -228,7 +204,8 @@ impl Decoder {
                 self.told.get_or_insert_default().pages(pages, out);
             }
         }
-        if let Some(usage) = aside::<ChatUsage>(chunk.usage) {
+        let in_groq = || aside::<Groq>(chunk.x_groq.filter(|raw| raw.get().contains("\"usage\"")));
+        if let Some(usage) = aside::<WireUsage>(usage).or_else(|| Some(in_groq()?.usage)) {
             out.push(Frame::ModelUsage(usage.into()));
         }
         Ok(())
@@ -253,13 +230,12 @@ impl Decoder {
         if is_something(choice.text) && self.is_from(Kind::Text, (index, true)) {
             self.speech.say(data, choice.text, Voice::Text, out)?;
         }
-        if let Some(reason) = choice.finish_reason.filter(|reason| !reason.is_empty())
+        if let Some(reason) = choice.finish_reason
+            && let Some(ended) = ended(&reason)
             && (index == 0 || self.stop.is_none())
         {
-            if reason == "error" {
-                return Err(ModelError::told("", "it gave no reason"));
-            }
-            self.stop = Some(map_finish_reason(&reason));
+            let is_empty = !self.speech.has_spoken() && !self.calls.is_any();
+            self.stop = Some(ended.stop(&reason, "", is_empty)?);
         }
         Ok(())
     }

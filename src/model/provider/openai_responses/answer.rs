@@ -15,9 +15,9 @@ use crate::ids;
 use crate::lenient::{self, Few, aside, few, place, word};
 use crate::model::error::ModelError;
 use crate::model::provider::cited::Told;
-use crate::model::provider::said::{Speech, Voice, arguments_of, is_blank, is_something};
+use crate::model::provider::said::{Speech, Voice, arguments_of, is_blank, is_something, link};
 use crate::model::provider::{
-    StreamDecoder, Unread, check_count, failed_with, leniently, shared, text_of,
+    StreamDecoder, Unread, WireUsage, check_count, failed_with, leniently, shared, text_of,
 };
 use crate::sse::Event;
 
@@ -97,6 +97,14 @@ struct Item<'a> {
     name: Option<Cow<'a, str>>,
     #[serde(borrow, default)]
     arguments: Option<&'a RawValue>,
+    /// Of a call of free text.
+    #[serde(borrow, default)]
+    input: Option<&'a RawValue>,
+    /// Of an image that the provider made, in base64.
+    #[serde(borrow, default, deserialize_with = "word")]
+    result: Option<Cow<'a, str>>,
+    #[serde(borrow, default, deserialize_with = "word")]
+    output_format: Option<Cow<'a, str>>,
     #[serde(borrow, default, deserialize_with = "word")]
     encrypted_content: Option<Cow<'a, str>>,
     #[serde(borrow, default, deserialize_with = "few")]
@@ -113,39 +121,6 @@ struct ContentPart<'a> {
     annotations: Option<&'a RawValue>,
     #[serde(borrow, default)]
     refusal: Option<&'a RawValue>,
-}
-
-/// The `usage` member of a response.
-#[derive(Default, Deserialize)]
-pub struct ResponsesUsage {
-    #[serde(default, deserialize_with = "lenient::count")]
-    input_tokens: Option<u64>,
-    #[serde(default, deserialize_with = "lenient::count")]
-    output_tokens: Option<u64>,
-    #[serde(default, deserialize_with = "lenient::details")]
-    input_tokens_details: Details,
-    #[serde(default, deserialize_with = "lenient::details")]
-    output_tokens_details: Details,
-}
-
-#[derive(Default, Deserialize)]
-struct Details {
-    #[serde(default, deserialize_with = "lenient::count")]
-    cached_tokens: Option<u64>,
-    #[serde(default, deserialize_with = "lenient::count")]
-    reasoning_tokens: Option<u64>,
-}
-
-impl From<ResponsesUsage> for Usage {
-    fn from(wire: ResponsesUsage) -> Self {
-        Self {
-            input: wire.input_tokens.unwrap_or(0),
-            output: wire.output_tokens.unwrap_or(0),
-            cache_read: wire.input_tokens_details.cached_tokens.unwrap_or(0),
-            cache_write: 0,
-            reasoning: wire.output_tokens_details.reasoning_tokens.unwrap_or(0),
-        }
-    }
 }
 
 /// Where a piece is from: the item's place and id. Servers get one of them wrong, or leave it out.
@@ -185,6 +160,8 @@ pub(super) struct Decoder {
     told: Option<Box<Told>>,
     /// The places of items of reasoning that were ended.
     reasoned: Vec<Option<u32>>,
+    /// The places of images that were shown.
+    images: Vec<Option<u32>>,
     usage: Option<Usage>,
     stop: Option<StopReason>,
     /// The last event was a piece, and not what ends one.
@@ -238,6 +215,12 @@ impl Decoder {
             let response: Response<'_> = serde_json::from_slice(body)?;
             if is_something(response.error) {
                 return Err(failed_with(response.error).into());
+            }
+            if let Some(status @ ("queued" | "in_progress")) = response.status.as_deref()
+                && response.output.is_empty()
+            {
+                let message = format!("an answer that is not there yet, but '{status}'");
+                return Err(ModelError::Malformed(message).into());
             }
             decoder.start(Some(&response), &mut out);
             decoder.rest(body, &response, &mut out)?;
@@ -403,7 +386,14 @@ impl Decoder {
             item_id: item.id.as_deref().unwrap_or_default(),
             call_id,
         })?;
-        let input = arguments_of(data, item.arguments).filter(|input| !is_blank(input));
+        let input = match item.input {
+            // Free text is the one argument of a function, as such tools are told to models.
+            Some(text) if item.kind.as_deref() == Some("custom_tool_call") => {
+                let text: Value = aside(Some(text)).unwrap_or_default();
+                Some(Escaped::escape(&json!({ "input": text }).to_string()))
+            }
+            _ => arguments_of(data, item.arguments).filter(|input| !is_blank(input)),
+        };
         let call = &mut self.calls[at];
         if input.is_some() {
             // The whole counts more than pieces that could not be said yet.
@@ -426,7 +416,7 @@ impl Decoder {
         out: &mut Vec<Frame>,
     ) -> Result<(), ModelError> {
         match item.kind.as_deref().unwrap_or("message") {
-            "function_call" => {
+            "function_call" | "custom_tool_call" => {
                 let call = self.call_item(data, at, item, out)?;
                 if self.calls[call].begun.is_none() {
                     return Err(nameless());
@@ -448,7 +438,29 @@ impl Decoder {
                     self.cite_all(data, (at, part), content, out);
                 }
             }
+            "image_generation_call" => self.image(at, item, out)?,
             other => self.speech.pass_over(other),
+        }
+        Ok(())
+    }
+
+    /// An image as a link, which every client can carry, once.
+    fn image(
+        &mut self,
+        at: Option<u32>,
+        item: &Item<'_>,
+        out: &mut Vec<Frame>,
+    ) -> Result<(), ModelError> {
+        let Some(data) = item.result.as_deref().filter(|data| !data.is_empty()) else {
+            self.speech.pass_over("image_generation_call");
+            return Ok(());
+        };
+        if !self.images.contains(&at) {
+            check_count(self.images.len() + 1)?;
+            self.images.push(at);
+            let kind = format!("image/{}", item.output_format.as_deref().unwrap_or("png"));
+            let image = link(&kind, &format!("data:{kind};base64,{data}"));
+            self.speech.say_text(&image, Voice::Text, out);
         }
         Ok(())
     }
@@ -518,7 +530,7 @@ impl Decoder {
     }
 
     fn ended(&mut self, response: Option<&Response<'_>>) -> Result<(), ModelError> {
-        let usage: Option<ResponsesUsage> = response.and_then(|response| aside(response.usage));
+        let usage: Option<WireUsage> = response.and_then(|response| aside(response.usage));
         if let Some(usage) = usage {
             self.usage = Some(usage.into());
         }
@@ -527,7 +539,10 @@ impl Decoder {
             response.and_then(|response| aside(response.incomplete_details));
         let reason = details.and_then(|details| details.reason);
         self.stop = Some(match status {
-            Some("failed" | "cancelled") => {
+            Some("cancelled") => {
+                return Err(ModelError::told("", "the model provider cancelled the response"));
+            }
+            Some("failed") => {
                 return Err(failed_with(response.and_then(|response| response.error)));
             }
             Some("incomplete") if reason.as_deref() == Some("content_filter") => {
