@@ -9,7 +9,7 @@ import { parseSmithgateSSE, pipeSmithgateRun } from "@smithgate/ai-sdk/native";
 import { approvalsSettled, smithgateTransport } from "@smithgate/ai-sdk/react";
 import { smithgateModel } from "@smithgate/eve";
 import { smithgateProvider } from "@smithgate/flue";
-import { agentsCreate, agentsList, API_VERSION, createSmithgateClient, followRun, LAST, smithsGet, SmithgateError, streamRun } from "@smithgate/sdk";
+import { agentsCreate, agentsList, API_VERSION, createSmithgateClient, followRun, framesOf, LAST, smithsCreate, smithsGet, SmithgateError, streamRun } from "@smithgate/sdk";
 import { zAgentOut } from "@smithgate/sdk/zod";
 import { createModels } from "@earendil-works/pi-ai";
 import { generateText, readUIMessageStream, streamText } from "ai";
@@ -51,6 +51,23 @@ test("sdk: a run is streamed, and followed from where it was left", async () => 
     assert.deepEqual([error.status, error.code], [403, "smith_mismatch"]);
     return true;
   });
+});
+
+test("sdk: citations are frames, and line ends may be cut apart", async () => {
+  const client = createSmithgateClient({ baseUrl: GATEWAY, apiKey: TOKEN });
+  const made = await smithsCreate({ client, body: { external_id: "cites", model: "openai-chat/quirk-chat-annotations" } });
+  const own = { ...run, apiKey: TOKEN, smithId: made.data.id };
+  const frames = await collect(streamRun(own, { input, stream_options: { include: ["citations"] } }));
+  const cited = frames.filter((frame) => frame.event === "message.citation").map((frame) => frame.data.citation);
+  assert.ok(cited.length > 0 && cited.every((citation) => citation.url.startsWith("https://")), JSON.stringify(frames));
+  const pieces = ["event: message.delta\r\nid: 0\r\ndata: {\"v\":1,\"run_id\":\"r\",\"delta\":\"a\"}\r\n\r", "\n: end\r\n\r\n"];
+  const body = new Response(new ReadableStream({
+    start(controller) {
+      pieces.forEach((piece) => controller.enqueue(new TextEncoder().encode(piece)));
+      controller.close();
+    },
+  })).body;
+  assert.deepEqual((await collect(framesOf(body))).map((frame) => frame.data.delta), ["a"]);
 });
 
 test("ai-sdk: the smith's own model, another one, and a thread", async () => {

@@ -288,10 +288,16 @@ pub fn router(gateway: AppState, listed: &[Route]) -> Router {
 }
 
 async fn not_found(request: Request) -> ApiError {
+    let path = request.uri().path();
+    // Of clients whose base URL ends too early.
+    let hint = match path.starts_with("/v1/") {
+        true => "",
+        false => ": the API is under /v1, which belongs to the base URL",
+    };
     ApiError::new(
         StatusCode::NOT_FOUND,
         "not_found",
-        format!("no route {} {}", request.method(), request.uri().path()),
+        format!("no route {} {path}{hint}", request.method()),
     )
 }
 

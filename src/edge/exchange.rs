@@ -49,8 +49,29 @@ pub fn bad_coding(error: &CodingError) -> ApiError {
     }
 }
 
+/// JSON in UTF-16, as some shells write it, in UTF-8; `None` for what is none.
+fn from_utf16(body: &[u8]) -> Option<Bytes> {
+    let (of, body): (fn([u8; 2]) -> u16, _) = match body {
+        [0xff, 0xfe, rest @ ..] => (u16::from_le_bytes, rest),
+        [0xfe, 0xff, rest @ ..] => (u16::from_be_bytes, rest),
+        [b'{' | b'[', 0, ..] => (u16::from_le_bytes, body),
+        [0, b'{' | b'[', ..] => (u16::from_be_bytes, body),
+        _ => return None,
+    };
+    let units = body.chunks_exact(2).map(|pair| of([pair[0], pair[1]]));
+    let text: String = char::decode_utf16(units)
+        .map(|unit| unit.unwrap_or(char::REPLACEMENT_CHARACTER))
+        .collect();
+    text.trim_start()
+        .starts_with(['{', '['])
+        .then(|| Bytes::from(text))
+}
+
 /// Without the byte order mark that some shells put before JSON.
 fn without_mark(body: Bytes) -> Bytes {
+    if let Some(text) = from_utf16(&body) {
+        return text;
+    }
     match body.strip_prefix(b"\xef\xbb\xbf") {
         Some(rest) if matches!(rest.trim_ascii_start().first(), Some(b'{' | b'[')) => {
             body.slice(body.len() - rest.len()..)
@@ -718,6 +739,34 @@ impl Exchange {
         match self.is_chunked && !rest.is_empty() {
             true => None,
             false => Some((stream, rest)),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn json_in_utf16_is_read() {
+        let text = "{\"a\":\"\u{e9}\u{1f600}\"}";
+        let little = |unit: u16| unit.to_le_bytes();
+        let big = |unit: u16| unit.to_be_bytes();
+        let coded = |mark: &[u8], of: fn(u16) -> [u8; 2]| {
+            let units = text.encode_utf16().flat_map(of);
+            Bytes::from_iter(mark.iter().copied().chain(units))
+        };
+        for body in [
+            coded(b"\xff\xfe", little),
+            coded(b"\xfe\xff", big),
+            coded(b"", little),
+            coded(b"", big),
+            Bytes::from([b"\xef\xbb\xbf", text.as_bytes()].concat()),
+        ] {
+            assert_eq!(without_mark(body), text);
+        }
+        for other in [&b"\xff\xfePK"[..], b"PK\x03\x04", b"{}", b""] {
+            assert_eq!(without_mark(Bytes::copy_from_slice(other)), other);
         }
     }
 }

@@ -96,7 +96,59 @@ pub fn data_url(url: &str) -> Option<Source> {
         true => data.to_owned(),
         false => STANDARD.encode(percent_decoded(data)),
     };
-    Some(Source::Data { media_type, data })
+    Some(self::data(&media_type, data))
+}
+
+/// The media types of images, and of what is often taken for them, by their first bytes.
+fn type_by_bytes(data: &str) -> Option<&'static str> {
+    const LOOKED_AT: usize = 16;
+    let begun = data.as_bytes().get(..LOOKED_AT)?;
+    let begun = STANDARD.decode(begun).ok()?;
+    Some(match &begun[..] {
+        [0x89, b'P', b'N', b'G', ..] => "image/png",
+        [0xff, 0xd8, 0xff, ..] => "image/jpeg",
+        [b'G', b'I', b'F', b'8', ..] => "image/gif",
+        [b'R', b'I', b'F', b'F', _, _, _, _, b'W', b'E', b'B', b'P'] => "image/webp",
+        [b'%', b'P', b'D', b'F', ..] => "application/pdf",
+        _ => return None,
+    })
+}
+
+/// Base64 as its standard has it: in one line, and without the letters of URLs.
+fn plain_base64(data: String) -> String {
+    let is_odd = |byte: &u8| byte.is_ascii_whitespace() || matches!(byte, b'-' | b'_');
+    if !data.as_bytes().iter().any(is_odd) {
+        return data;
+    }
+    let letters = data.chars().filter(|c| !c.is_ascii_whitespace());
+    letters
+        .map(|c| match c {
+            '-' => '+',
+            '_' => '/',
+            other => other,
+        })
+        .collect()
+}
+
+/// Bytes in base64 that are said to be `media_type`.
+pub fn data(media_type: &str, data: String) -> Source {
+    let data = plain_base64(data);
+    let said = plain_type(media_type);
+    let may_be_wrong =
+        said.starts_with("image/") || matches!(&*said, "application/octet-stream" | "text/plain");
+    let found = type_by_bytes(&data).filter(|_| may_be_wrong);
+    Source::Data {
+        media_type: found.map_or(said, str::to_owned),
+        data,
+    }
+}
+
+/// An image that stands where its URL should, as bare base64.
+pub fn bare_image(url: &str) -> Option<Source> {
+    let is_image = |kind: &str| kind.starts_with("image/");
+    type_by_bytes(url)
+        .filter(|kind| is_image(kind))
+        .map(|kind| data(kind, url.to_owned()))
 }
 
 /// The bytes of a text whose escapes by percent signs are undone.

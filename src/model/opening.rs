@@ -153,9 +153,13 @@ impl Whole {
                 match outline_of(&mended) {
                     Ok(outline) => (mended, outline),
                     Err(_) => {
-                        let listed = listed(&body).ok_or_else(|| ModelError::Malformed(no_json()))?;
+                        let listed =
+                            listed(&body).ok_or_else(|| ModelError::Malformed(no_json()))?;
                         let outline = outline_of(&listed);
-                        (listed, outline.map_err(|_| ModelError::Malformed(no_json()))?)
+                        (
+                            listed,
+                            outline.map_err(|_| ModelError::Malformed(no_json()))?,
+                        )
                     }
                 }
             }

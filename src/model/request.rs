@@ -182,23 +182,29 @@ impl Source {
         if (url.starts_with("file-") || url.starts_with("file_")) && !url.contains(':') {
             return Self::FileId { id: url.to_owned() };
         }
-        media::data_url(url).unwrap_or_else(|| Self::Url {
-            url: url.to_owned(),
-        })
+        let bare = || media::bare_image(url);
+        media::data_url(url)
+            .or_else(bare)
+            .unwrap_or_else(|| Self::Url {
+                url: url.to_owned(),
+            })
     }
 
     /// From what should be a `data:` URL and is often bare base64 of a file of this name.
     pub fn from_file_data(data: &str, name: Option<&str>) -> Self {
         match data.contains(':') {
             true => Self::from_url(data),
-            false => Self::Data {
-                media_type: name
-                    .and_then(media::type_of)
-                    .unwrap_or("application/octet-stream")
-                    .to_owned(),
-                data: data.to_owned(),
-            },
+            false => {
+                let named = name.and_then(media::type_of);
+                Self::from_data(named.unwrap_or("application/octet-stream"), data.to_owned())
+            }
         }
+    }
+
+    /// From base64 and what it is said to be; of images their first bytes tell what they are, as
+    /// labels are often wrong, and providers refuse what does not match.
+    pub fn from_data(media_type: &str, data: String) -> Self {
+        media::data(media_type, data)
     }
 
     /// What it is, as far as that is told.
@@ -364,6 +370,13 @@ pub fn arguments_object(arguments: &str) -> Value {
     }
     match serde_json::from_str::<Value>(arguments) {
         Ok(value @ Value::Object(_)) => value,
+        // An object whose text was put into a text once more.
+        Ok(Value::String(text)) if text.trim_start().starts_with('{') => {
+            match serde_json::from_str::<Value>(&text) {
+                Ok(value @ Value::Object(_)) => value,
+                _ => serde_json::json!({ "_raw": text }),
+            }
+        }
         Ok(other) => serde_json::json!({ "_raw": other }),
         Err(_) => serde_json::json!({ "_raw": arguments }),
     }

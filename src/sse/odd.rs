@@ -59,11 +59,10 @@ mod tests {
                 .collect(),
             _ => Vec::new(),
         };
-        assert_eq!(events("{\"a\":1}\n{\"b\":2}\n[DONE]"), [
-            "{\"a\":1}",
-            "{\"b\":2}",
-            "[DONE]"
-        ]);
+        assert_eq!(
+            events("{\"a\":1}\n{\"b\":2}\n[DONE]"),
+            ["{\"a\":1}", "{\"b\":2}", "[DONE]"]
+        );
         assert_eq!(events("data: {}"), ["{}"]);
         assert_eq!(events("data: data:[DONE]"), ["[DONE]"]);
         for done in ["DONE", "\"[DONE]\"", "[done]"] {

@@ -117,7 +117,9 @@ impl Passage {
                 let pieces = StreamPieces::begin(response, gate, models.patience()).await?;
                 Ok(Attempt::Passing(Passing::Stream(Box::new(pieces))))
             }
-            (Answered::Whole(whole), false) if !whole.is_in_pieces() => Ok(Attempt::Passing(Passing::Whole(whole.body))),
+            (Answered::Whole(whole), false) if !whole.is_in_pieces() => {
+                Ok(Attempt::Passing(Passing::Whole(whole.body)))
+            }
             (answered, _) => {
                 let api = provider::api(self.provider_wire);
                 let mut call = models.call(route, api, answered)?;

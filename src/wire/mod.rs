@@ -3,10 +3,11 @@
 //!
 //! Lives here beside them: how a turn is begun and followed, whatever the wire (`turn`), how an
 //! answer of a provider that speaks the client's wire is passed on (`forward`), keys of turns that
-//! are sent again (`keyed`), decisions on runs that wait (`decision`), and files that a request
-//! names (`files`).
+//! are sent again (`keyed`), decisions on runs that wait (`decision`), files that a request names
+//! (`files`), and what it says of tools and of the answer's form (`choice`).
 
 pub mod chat;
+mod choice;
 mod decision;
 mod files;
 mod forward;
@@ -146,14 +147,38 @@ fn name_of_type(expected: &str) -> &str {
     }
 }
 
+/// The member that is missing, or there twice, which the path does not name.
+fn member_in(words: &str) -> Option<&str> {
+    let rest = ["missing field `", "duplicate field `"]
+        .iter()
+        .find_map(|before| words.strip_prefix(before))?;
+    rest.strip_suffix('`')
+}
+
 /// Parses a JSON body, which is an object; the error names the field at fault.
 pub fn parse<T: DeserializeOwned>(body: &[u8]) -> Result<T, ApiError> {
     check_shape(body)?;
     let mut deserializer = serde_json::Deserializer::from_slice(body);
     let value = serde_path_to_error::deserialize(&mut deserializer).map_err(|error| {
-        let path = error.path().to_string();
-        let bad = ApiError::bad_request("invalid_request", in_words(error.inner()));
-        if path == "." { bad } else { bad.param(path) }
+        let path = match error.path().to_string() {
+            nowhere if matches!(nowhere.as_str(), "." | "?") => String::new(),
+            path => path,
+        };
+        let words = match body.trim_ascii().is_empty() {
+            true => "the body is empty".to_owned(),
+            false => in_words(error.inner()),
+        };
+        let param = match (path.as_str(), member_in(&words)) {
+            ("", None) => None,
+            ("", Some(member)) => Some(member.to_owned()),
+            (_, None) => Some(path),
+            (path, Some(member)) => Some(format!("{path}.{member}")),
+        };
+        let bad = ApiError::bad_request("invalid_request", words);
+        match param {
+            Some(param) => bad.param(param),
+            None => bad,
+        }
     })?;
     deserializer
         .end()
@@ -206,6 +231,44 @@ mod tests {
             let error = parse::<Things>(body.as_bytes()).expect_err(body);
             assert_eq!(error.message, message, "{body}");
             assert_eq!(error.param.as_deref(), param, "{body}");
+        }
+    }
+
+    #[derive(Debug, serde::Deserialize)]
+    #[allow(dead_code, reason = "only read")]
+    struct Inner {
+        kind: String,
+    }
+
+    #[derive(Debug, serde::Deserialize)]
+    #[allow(dead_code, reason = "only read")]
+    struct Outer {
+        name: String,
+        #[serde(default)]
+        inner: Option<Inner>,
+    }
+
+    #[test]
+    fn members_that_are_missing_or_there_twice_are_named() {
+        for (body, param, words) in [
+            ("", None, "the body is empty"),
+            ("{", None, "EOF"),
+            ("{\"name\":\"x\",}", None, "trailing comma"),
+            ("{}", Some("name"), "missing field"),
+            (
+                "{\"name\":\"a\",\"name\":\"b\"}",
+                Some("name"),
+                "duplicate field",
+            ),
+            (
+                "{\"name\":\"x\",\"inner\":{}}",
+                Some("inner.kind"),
+                "missing field",
+            ),
+        ] {
+            let error = parse::<Outer>(body.as_bytes()).expect_err(body);
+            assert_eq!(error.param.as_deref(), param, "{body}: {}", error.message);
+            assert!(error.message.contains(words), "{body}: {}", error.message);
         }
     }
 }

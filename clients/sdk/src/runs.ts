@@ -3,6 +3,8 @@ import { z } from "zod";
 
 const frame = { v: z.literal(1), run_id: z.string() };
 const usage = z.looseObject({ input_tokens: z.number(), output_tokens: z.number(), total_tokens: z.number() });
+/** What the text so far rests on: an annotation in the form of OpenAI's Responses, with what else the provider told. */
+const citation = z.looseObject({ type: z.string(), url: z.string().optional(), title: z.string().optional(), file_id: z.string().optional(), filename: z.string().optional(), start_index: z.number().optional(), end_index: z.number().optional() });
 const warnings = z.array(z.looseObject({ code: z.string(), message: z.string() }));
 
 /** The data of each frame, by its name. */
@@ -10,14 +12,15 @@ export const frames = {
   "run.started": z.looseObject({ ...frame, smith_id: z.string(), thread_id: z.string() }),
   "message.delta": z.looseObject({ ...frame, delta: z.string() }),
   "message.completed": z.looseObject({ ...frame, content: z.string() }),
+  "message.citation": z.looseObject({ ...frame, citation }),
   "reasoning.delta": z.looseObject({ ...frame, delta: z.string() }),
   "tool.args.delta": z.looseObject({ ...frame, tool_call_id: z.string(), delta: z.string() }),
   "tool.executing": z.looseObject({ ...frame, tool: z.string().nullable(), tool_call_id: z.string().optional() }),
   "tool.completed": z.looseObject({ ...frame, tool: z.string().nullable(), tool_call_id: z.string().optional() }),
-  "approval.required": z.looseObject({ ...frame, approval_id: z.string(), tool: z.string(), tool_call_id: z.string(), args: z.record(z.string(), z.unknown()) }),
-  "run.paused": z.looseObject({ ...frame }),
+  "approval.required": z.looseObject({ ...frame, approval_id: z.string(), tool: z.string(), tool_call_id: z.string(), args: z.record(z.string(), z.unknown()), elicitation: z.looseObject({}).optional() }),
+  "run.paused": z.looseObject({ ...frame, status: z.string().optional() }),
   "run.completed": z.looseObject({ ...frame, stop_reason: z.string(), usage, warnings: warnings.optional() }),
-  "run.failed": z.looseObject({ ...frame, error: z.string(), code: z.string().optional() }),
+  "run.failed": z.looseObject({ ...frame, error: z.string(), code: z.string().optional(), param: z.string().optional() }),
   "run.cancelled": z.looseObject({ ...frame, reason: z.string().optional() }),
   "run.duplicate": z.looseObject({ ...frame }),
 } as const;
@@ -36,7 +39,7 @@ export async function* events(body: ReadableStream<Uint8Array>): AsyncGenerator<
   try {
     for (;;) {
       const { value, done } = await reader.read();
-      held += (value ?? "").replaceAll("\r\n", "\n");
+      held = (held + (value ?? "")).replaceAll("\r\n", "\n");
       for (let end = held.indexOf("\n\n"); end >= 0; end = held.indexOf("\n\n")) {
         const lines = held.slice(0, end).split("\n");
         held = held.slice(end + 2);

@@ -227,7 +227,13 @@ fn status_of(word: &str) -> Option<u16> {
 
 fn is_rate(word: &str) -> bool {
     let word = word.to_ascii_lowercase();
-    let words = ["rate_limit", "ratelimit", "ratequota", "throttl", "too_many_requests"];
+    let words = [
+        "rate_limit",
+        "ratelimit",
+        "ratequota",
+        "throttl",
+        "too_many_requests",
+    ];
     words.iter().any(|known| word.contains(known)) || word == "toomanyrequests"
 }
 
@@ -358,7 +364,14 @@ pub(super) fn is_failure(value: &Value) -> bool {
     let is_of_failure = || {
         let kind = members.get("type").and_then(Value::as_str);
         let kind = kind.unwrap_or_default().to_ascii_lowercase();
-        let words = ["error", "limit", "exceeded", "failed", "invalid", "exception"];
+        let words = [
+            "error",
+            "limit",
+            "exceeded",
+            "failed",
+            "invalid",
+            "exception",
+        ];
         !kind.contains('.')
             && words.iter().any(|word| kind.contains(word))
             && members.get("message").is_some_and(Value::is_string)

@@ -114,7 +114,10 @@ mod tests {
             assert!(!is_end(word), "{word}");
         }
         let stop = |word: &str, is_empty| ended(word).map(|e| e.stop(word, "no image", is_empty));
-        assert!(matches!(stop("OTHER", false), Some(Ok(StopReason::EndTurn))));
+        assert!(matches!(
+            stop("OTHER", false),
+            Some(Ok(StopReason::EndTurn))
+        ));
         let Some(Err(error)) = stop("OTHER", true) else {
             panic!("an empty answer");
         };

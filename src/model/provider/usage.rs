@@ -65,10 +65,7 @@ fn first<const N: usize>(counts: [Option<u64>; N]) -> u64 {
 impl From<WireUsage> for Usage {
     fn from(wire: WireUsage) -> Self {
         let (asked, asked_too) = (&wire.prompt_tokens_details, &wire.input_tokens_details);
-        let (said, said_too) = (
-            &wire.completion_tokens_details,
-            &wire.output_tokens_details,
-        );
+        let (said, said_too) = (&wire.completion_tokens_details, &wire.output_tokens_details);
         let cache_read = first([
             asked.cached_tokens,
             asked_too.cached_tokens,
@@ -162,15 +159,18 @@ mod tests {
         ] {
             assert_eq!(with(cached.clone()), [100, 5, 80, 0, 0], "{cached}");
         }
-        let written = json!({ "prompt_tokens_details": { "cached_tokens": 50, "cache_write_tokens": 30 } });
+        let written =
+            json!({ "prompt_tokens_details": { "cached_tokens": 50, "cache_write_tokens": 30 } });
         assert_eq!(with(written), [100, 5, 50, 30, 0]);
         assert_eq!(
             counts(json!({ "input_tokens": 7, "output_tokens": 3, "prompt_tokens": 0 })),
             [7, 3, 0, 0, 0]
         );
         assert_eq!(
-            counts(json!({ "prompt_tokens": 10, "completion_tokens": 5, "total_tokens": 115,
-                "cache_read_input_tokens": 80, "cache_creation_input_tokens": 20 })),
+            counts(
+                json!({ "prompt_tokens": 10, "completion_tokens": 5, "total_tokens": 115,
+                "cache_read_input_tokens": 80, "cache_creation_input_tokens": 20 })
+            ),
             [110, 5, 80, 20, 0]
         );
     }
@@ -201,6 +201,9 @@ mod tests {
             let found = usage_in_chunk(&chunk).map(|usage| (usage.input, usage.output));
             assert_eq!(found, Some((7, 3)), "{chunk}");
         }
-        assert_eq!(usage_in_chunk(&json!({ "usage": "none", "x_groq": 7 })), None);
+        assert_eq!(
+            usage_in_chunk(&json!({ "usage": "none", "x_groq": 7 })),
+            None
+        );
     }
 }

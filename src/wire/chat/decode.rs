@@ -4,14 +4,16 @@
 use serde::Deserialize;
 use serde_json::{Map, Value};
 
+use super::blocks::with_blocks;
+use super::tools::{FunctionDef, Tool, decode_functions, decode_tools};
 use super::unnamed::OpenCalls;
 use crate::error::ApiError;
 use crate::lenient::given;
 use crate::model::{
-    Caching, Effort, ModelRequest, Params, Part, ResponseFormat, Role, Source, ToolChoice, ToolDef,
-    Turn, reasoning_of,
+    Caching, ModelRequest, Params, Part, ResponseFormat, Role, Source, ToolChoice, ToolDef, Turn,
+    reasoning_of,
 };
-use crate::wire::responses::tools::custom;
+use crate::wire::choice::{decode_choice, decode_effort, decode_format, effort_beside};
 
 /// `POST /v1/chat/completions`, as sent.
 #[derive(Debug, Deserialize)]
@@ -55,6 +57,11 @@ pub struct ChatRequest {
     frequency_penalty: Option<f64>,
     #[serde(default, deserialize_with = "given::text")]
     reasoning_effort: Option<String>,
+    /// OpenRouter's and Anthropic's ways to ask for thinking.
+    #[serde(default)]
+    reasoning: Value,
+    #[serde(default)]
+    thinking: Value,
     #[serde(default, deserialize_with = "given::text")]
     user: Option<String>,
     #[serde(default, deserialize_with = "given::whole")]
@@ -140,32 +147,6 @@ struct Function {
     arguments: Value,
 }
 
-#[derive(Debug, Deserialize)]
-struct Tool {
-    #[serde(default, rename = "type", deserialize_with = "given::text")]
-    kind: Option<String>,
-    #[serde(default)]
-    function: Option<FunctionDef>,
-    #[serde(default)]
-    cache_control: Value,
-    #[serde(default)]
-    custom: Value,
-}
-
-#[derive(Debug, Deserialize)]
-struct FunctionDef {
-    #[serde(default, deserialize_with = "given::text")]
-    name: Option<String>,
-    #[serde(default, deserialize_with = "given::text")]
-    description: Option<String>,
-    #[serde(default)]
-    parameters: Option<Value>,
-    #[serde(default, deserialize_with = "given::flag")]
-    strict: Option<bool>,
-    #[serde(default)]
-    cache_control: Value,
-}
-
 /// What the request means.
 #[derive(Debug)]
 pub struct Decoded {
@@ -219,15 +200,12 @@ pub fn decode(request: ChatRequest) -> Result<Decoded, ApiError> {
     }
     let mut caching = system.caching;
     caching.is_automatic = request.cache_control.is_object();
-    let effort = match request.reasoning_effort.as_deref() {
-        None | Some("") => None,
-        Some(text) => Some(text.parse::<Effort>().map_err(|()| {
-            ApiError::bad_request("invalid_reasoning_effort", format!("no effort '{text}'"))
-                .param("reasoning_effort")
-        })?),
+    let effort = match decode_effort(request.reasoning_effort.as_deref(), "reasoning_effort")? {
+        None => effort_beside(&request.reasoning, &request.thinking)?,
+        effort => effort,
     };
     let has_functions = request.tools.is_empty() && !request.functions.is_empty();
-    let (tools, choice) = match has_functions {
+    let (mut tools, choice) = match has_functions {
         true => (
             decode_functions(request.functions)?,
             request.function_call.map(choice_of_function),
@@ -238,8 +216,8 @@ pub fn decode(request: ChatRequest) -> Result<Decoded, ApiError> {
         ),
     };
     let tool_choice = match &choice {
-        None | Some(Value::Null) => None,
-        Some(choice) => Some(decode_choice(choice, &tools)?),
+        None => None,
+        Some(choice) => decode_choice(choice, &mut tools)?,
     };
     Ok(Decoded {
         model: request.model.filter(|m| !m.is_empty()),
@@ -252,7 +230,10 @@ pub fn decode(request: ChatRequest) -> Result<Decoded, ApiError> {
             true => Some(false),
             false => request.parallel_tool_calls,
         },
-        response_format: decode_format(request.response_format.as_ref())?,
+        response_format: match &request.response_format {
+            None => None,
+            Some(format) => decode_format(format, "response_format")?,
+        },
         params: Params {
             temperature: request.temperature,
             top_p: request.top_p,
@@ -318,10 +299,18 @@ fn decode_message(
     open: &mut OpenCalls,
 ) -> Result<(), ApiError> {
     let field = |name: &str| format!("messages[{at}].{name}");
-    let mut parts = content_parts(&message.content, &field("content"))?;
+    let role = message.role.as_deref().unwrap_or_default();
+    let mut parts = match role {
+        "tool" | "function" => result_parts(&message.content, &field("content"))?,
+        "user" | "assistant" => match with_blocks(&message.content, &field("content")) {
+            Some(parts) => parts?,
+            None => content_parts(&message.content, &field("content"))?,
+        },
+        _ => content_parts(&message.content, &field("content"))?,
+    };
     let mark = Caching::mark(&message.cache_control).map(|ttl| Part::CacheHere { ttl });
     let speaker = message.name.filter(|name| !name.is_empty());
-    match message.role.as_deref().unwrap_or_default() {
+    match role {
         "system" | "developer" => {
             parts.extend(mark);
             let added = system.add(&parts);
@@ -331,8 +320,16 @@ fn decode_message(
             if parts.is_empty() {
                 return Err(ApiError::invalid(field("content"), "is missing"));
             }
+            let is_result = |part: &Part| matches!(part, Part::ToolResult { .. });
+            let (results, said): (Vec<Part>, Vec<Part>) = parts.into_iter().partition(is_result);
+            if !results.is_empty() {
+                push_results(turns, results);
+                if said.is_empty() {
+                    return Ok(());
+                }
+            }
             let speaker = speaker.map(|name| Part::Name { name });
-            let parts = speaker.into_iter().chain(parts).chain(mark).collect();
+            let parts = speaker.into_iter().chain(said).chain(mark).collect();
             turns.push(Turn {
                 role: Role::User,
                 parts,
@@ -378,13 +375,7 @@ fn decode_message(
                 content: parts,
                 is_error: false,
             };
-            match turns.last_mut() {
-                Some(last) if last.role == Role::Tool => last.parts.push(result),
-                _ => turns.push(Turn {
-                    role: Role::Tool,
-                    parts: vec![result],
-                }),
-            }
+            push_results(turns, vec![result]);
         }
         "" => return Err(ApiError::invalid(field("role"), "is missing")),
         other => {
@@ -395,6 +386,29 @@ fn decode_message(
         }
     }
     Ok(())
+}
+
+/// Appends results; those of one answer's calls are one turn.
+fn push_results(turns: &mut Vec<Turn>, results: Vec<Part>) {
+    match turns.last_mut() {
+        Some(last) if last.role == Role::Tool => last.parts.extend(results),
+        _ => turns.push(Turn {
+            role: Role::Tool,
+            parts: results,
+        }),
+    }
+}
+
+/// A result: its parts, or the JSON text of another value, as clients give back what a tool returned.
+fn result_parts(content: &Value, field: &str) -> Result<Vec<Part>, ApiError> {
+    let is_part = content["type"].is_string() || content["text"].is_string();
+    match content {
+        Value::Object(_) if is_part => content_parts(content, field),
+        Value::Object(_) | Value::Number(_) | Value::Bool(_) => Ok(vec![Part::Text {
+            text: content.to_string(),
+        }]),
+        _ => content_parts(content, field),
+    }
 }
 
 fn decode_call(call: ToolCall, field: &dyn Fn(&str) -> String) -> Result<Part, ApiError> {
@@ -478,7 +492,7 @@ pub(crate) fn cache_mark(item: &Value) -> Option<Part> {
     Caching::mark(&item["cache_control"]).map(|ttl| Part::CacheHere { ttl })
 }
 
-fn content_part(item: &Value, field: &str) -> Result<Part, ApiError> {
+pub(super) fn content_part(item: &Value, field: &str) -> Result<Part, ApiError> {
     let text_at = |value: &Value, name: &str| {
         value
             .as_str()
@@ -574,62 +588,12 @@ fn source_block(source: &Value) -> Option<Source> {
     let text = |name: &str| source[name].as_str().map(str::to_owned);
     match source["type"].as_str()? {
         "url" => Some(Source::from_url(source["url"].as_str()?)),
-        "base64" => Some(Source::Data {
-            media_type: text("media_type")?,
-            data: text("data")?,
-        }),
+        "base64" => Some(Source::from_data(&text("media_type")?, text("data")?)),
         "file" => Some(Source::FileId {
             id: text("file_id")?,
         }),
         _ => None,
     }
-}
-
-fn decode_tools(tools: Vec<Tool>, caching: &mut Caching) -> Result<Vec<ToolDef>, ApiError> {
-    tools
-        .into_iter()
-        .enumerate()
-        // What only a provider could run is not used, as the wire's other members are not.
-        .filter(|(_, tool)| matches!(tool.kind.as_deref(), None | Some("function" | "custom")))
-        .map(|(at, tool)| {
-            if tool.kind.as_deref() == Some("custom") {
-                let name = tool.custom["name"].as_str().filter(|name| !name.is_empty());
-                let missing =
-                    || ApiError::invalid(format!("tools[{at}].custom.name"), "is missing");
-                return Ok(custom(name.ok_or_else(missing)?, &tool.custom));
-            }
-            let function = tool
-                .function
-                .ok_or_else(|| ApiError::invalid(format!("tools[{at}].function"), "is missing"))?;
-            let mark = Caching::mark(&tool.cache_control);
-            let mark = mark.or_else(|| Caching::mark(&function.cache_control));
-            let tool = decode_function(function, &format!("tools[{at}].function"))?;
-            caching
-                .tools
-                .extend(mark.map(|ttl| (tool.name.clone(), ttl)));
-            Ok(tool)
-        })
-        .collect()
-}
-
-fn decode_functions(functions: Vec<FunctionDef>) -> Result<Vec<ToolDef>, ApiError> {
-    let functions = functions.into_iter().enumerate();
-    functions
-        .map(|(at, function)| decode_function(function, &format!("functions[{at}]")))
-        .collect()
-}
-
-fn decode_function(function: FunctionDef, field: &str) -> Result<ToolDef, ApiError> {
-    let name = function.name.filter(|name| !name.is_empty());
-    Ok(ToolDef {
-        name: name.ok_or_else(|| ApiError::invalid(format!("{field}.name"), "is missing"))?,
-        description: function.description,
-        parameters: function
-            .parameters
-            .filter(|parameters| !parameters.is_null())
-            .unwrap_or_else(|| serde_json::json!({ "type": "object", "properties": {} })),
-        strict: function.strict,
-    })
 }
 
 /// `function_call` of the older API as a `tool_choice`.
@@ -640,59 +604,16 @@ fn choice_of_function(choice: Value) -> Value {
     }
 }
 
-fn decode_choice(choice: &Value, tools: &[ToolDef]) -> Result<ToolChoice, ApiError> {
-    let bad = |why: String| ApiError::bad_request("invalid_tool_choice", why).param("tool_choice");
-    match choice.as_str() {
-        Some("auto") => return Ok(ToolChoice::Auto),
-        Some("none") => return Ok(ToolChoice::None),
-        Some("required") => return Ok(ToolChoice::Required),
-        Some(other) => return Err(bad(format!("no tool choice '{other}'"))),
-        None => {}
-    }
-    let name = choice["function"]["name"]
-        .as_str()
-        .or(choice["custom"]["name"].as_str())
-        .ok_or_else(|| bad("must be a string or name a function".to_owned()))?;
-    if !tools.iter().any(|t| t.name == name) {
-        return Err(bad(format!("'{name}' is none of the tools")));
-    }
-    Ok(ToolChoice::Named(name.to_owned()))
-}
-
-/// `response_format` of Chat Completions and of native runs.
-pub(crate) fn decode_format(format: Option<&Value>) -> Result<Option<ResponseFormat>, ApiError> {
-    let bad = |why: &str| {
-        ApiError::bad_request("invalid_response_format", why.to_owned()).param("response_format")
-    };
-    let Some(format) = format.filter(|f| !f.is_null()) else {
-        return Ok(None);
-    };
-    match format["type"].as_str() {
-        Some("text") => Ok(None),
-        Some("json_object") => Ok(Some(ResponseFormat::JsonObject)),
-        Some("json_schema") => {
-            let inner = &format["json_schema"];
-            if !inner["schema"].is_object() {
-                return Err(bad("json_schema.schema must be an object"));
-            }
-            Ok(Some(ResponseFormat::JsonSchema {
-                name: inner["name"].as_str().unwrap_or("answer").to_owned(),
-                description: inner["description"].as_str().map(str::to_owned),
-                schema: inner["schema"].clone(),
-                strict: inner["strict"].as_bool().unwrap_or(false),
-            }))
-        }
-        _ => Err(bad("type must be text, json_object or json_schema")),
-    }
-}
-
 fn decode_stop(stop: Option<&Value>) -> Result<Vec<String>, ApiError> {
     let bad = || ApiError::invalid("stop", "must be a string or an array of strings");
     match stop {
         None | Some(Value::Null) => Ok(Vec::new()),
+        // An empty one ends nothing, and is refused by providers.
+        Some(Value::String(text)) if text.is_empty() => Ok(Vec::new()),
         Some(Value::String(text)) => Ok(vec![text.clone()]),
         Some(Value::Array(items)) => items
             .iter()
+            .filter(|item| item.as_str() != Some(""))
             .map(|item| item.as_str().map(str::to_owned).ok_or_else(bad))
             .collect(),
         Some(_) => Err(bad()),

@@ -1,15 +1,18 @@
 //! OpenAI Chat Completions as a client wire (`wires.md`; `observed.md` 5 and 8.1).
 //!
 //! Lives here: `decode` (request to neutral request), `encode` (frames to chunks or to one
-//! answer), `approval` (decisions on approvals), `unnamed` (results that name no call), `forward` (a
+//! answer), `approval` (decisions on approvals), `unnamed` (results that name no call), `tools`
+//! and `blocks` (of this wire's form and of others'), `forward` (a
 //! body that is passed on to a provider of the same wire).
 
 pub mod approval;
+mod blocks;
 pub mod custom;
 pub mod decode;
 pub mod encode;
 pub mod forward;
 mod serve;
+mod tools;
 mod unnamed;
 
 pub use approval::{approval_of, decisions, without_decisions};

@@ -22,7 +22,7 @@ use crate::wire::files;
 use crate::wire::forward::{Begun, Forward, Passage, Prepared};
 use crate::wire::keyed::Key;
 use crate::wire::turn::{Answer, Routed, RunTurn, check_thread_id, translate_stream, whole_answer};
-use crate::wire::{Plain, PlainEncoder, parse, readable};
+use crate::wire::{Plain, PlainEncoder, check_shape, parse, readable};
 
 /// The wire's name in metrics.
 const WIRE: &str = "chat_completions";
@@ -151,6 +151,9 @@ async fn begin(exchange: &mut Exchange) -> Result<Plan, ApiError> {
 }
 
 fn parse_peek(body: &[u8]) -> Result<Peek<'_>, ApiError> {
+    if matches!(body.trim_ascii_start().first(), Some(b'[')) {
+        check_shape(body)?;
+    }
     serde_json::from_slice(body).map_err(|e| {
         // The full parser names the field at fault.
         match parse::<ChatRequest>(body) {

@@ -9,7 +9,7 @@ use crate::json::Object;
 use crate::lenient::given;
 use crate::model::{Part, ResponseFormat, Role, Source, Turn};
 use crate::run::{INCLUDE_CITATIONS, INCLUDE_REASONING, INCLUDE_TOOL_ARGS};
-use crate::wire::chat::decode::decode_format;
+use crate::wire::choice::decode_format;
 
 /// The body, as sent.
 #[derive(Debug, Deserialize)]
@@ -138,7 +138,10 @@ pub fn decode(body: RunIn) -> Result<RunInput, ApiError> {
             .filter(|c| !c.is_empty())
             .unwrap_or_else(|| "api".to_owned()),
         metadata: body.metadata,
-        response_format: decode_format(body.response_format.as_ref())?,
+        response_format: match &body.response_format {
+            None => None,
+            Some(format) => decode_format(format, "response_format")?,
+        },
         include_mask,
     })
 }

@@ -6,17 +6,16 @@ use serde_json::{Map, Value, json};
 
 use super::items::{push_turn, turn_of};
 use super::mounts::without_secrets;
-use super::tools::{decode_tools, joined_name};
+use super::tools::decode_tools;
 use crate::error::ApiError;
 use crate::json::{Json, Object};
 use crate::lenient::given;
-use crate::model::{
-    Caching, Effort, ModelRequest, Params, ResponseFormat, ToolChoice, ToolDef, Turn,
-};
+use crate::model::{Caching, ModelRequest, Params, ResponseFormat, ToolChoice, ToolDef, Turn};
 use crate::run::Word;
 use crate::tools::Mounts;
 use crate::wire::chat::approval_of;
 use crate::wire::chat::decode::System;
+use crate::wire::choice::{decode_choice, decode_effort, decode_format};
 
 const MAX_METADATA: usize = 16;
 const MAX_METADATA_KEY: usize = 64;
@@ -199,23 +198,14 @@ pub fn decode(request: ResponsesRequest) -> Result<Decoded, ApiError> {
     caching.is_automatic = request.cache_control.is_object();
     let text = request.text.unwrap_or_default();
     let reasoning = request.reasoning.unwrap_or_default();
-    let effort = match reasoning.effort.as_deref() {
-        None | Some("") => None,
-        Some(text) => Some(text.parse::<Effort>().map_err(|()| {
-            ApiError::bad_request("invalid_reasoning_effort", format!("no effort '{text}'"))
-                .param("reasoning.effort")
-        })?),
-    };
+    let effort = decode_effort(reasoning.effort.as_deref(), "reasoning.effort")?;
     let given = request.tools.unwrap_or_default();
-    let tools = decode_tools(&given)?;
+    let mut tools = decode_tools(&given)?;
     caching.tools.extend(given.iter().filter_map(|tool| {
         let ttl = Caching::mark(&tool["cache_control"])?;
         Some((tool["name"].as_str()?.to_owned(), ttl))
     }));
-    let tool_choice = match &request.tool_choice {
-        Value::Null => None,
-        choice => decode_choice(choice, &tools.defs)?,
-    };
+    let tool_choice = decode_choice(&request.tool_choice, &mut tools.defs)?;
 
     check_metadata(request.metadata.as_ref())?;
     let conversation = conversation_of(&request.conversation)?;
@@ -276,7 +266,7 @@ pub fn decode(request: ResponsesRequest) -> Result<Decoded, ApiError> {
         mounts: tools.mounts,
         tool_choice,
         parallel_tool_calls: request.parallel_tool_calls,
-        response_format: decode_format(&text.format)?,
+        response_format: decode_format(&text.format, "text.format")?,
         params: Params {
             temperature: request.temperature,
             top_p: request.top_p,
@@ -372,63 +362,6 @@ fn decode_input(input: &Value, system: &mut System) -> Result<Vec<Input>, ApiErr
         }
     }
     Ok(decoded)
-}
-
-/// `None` when the choice is of what is not there to be chosen.
-fn decode_choice(choice: &Value, tools: &[ToolDef]) -> Result<Option<ToolChoice>, ApiError> {
-    let bad = |why: String| ApiError::bad_request("invalid_tool_choice", why).param("tool_choice");
-    match choice.as_str() {
-        Some("auto") => return Ok(Some(ToolChoice::Auto)),
-        Some("none") => return Ok(Some(ToolChoice::None)),
-        Some("required") => return Ok(Some(ToolChoice::Required)),
-        Some(other) => return Err(bad(format!("no tool choice '{other}'"))),
-        None => {}
-    }
-    let is_there = |name: &str| tools.iter().any(|tool| tool.name == name);
-    match (choice["type"].as_str(), choice["name"].as_str()) {
-        (Some("function" | "custom"), Some(name)) => {
-            let name = match choice["namespace"].as_str() {
-                Some(namespace) => joined_name(namespace, name),
-                None => name.to_owned(),
-            };
-            match is_there(&name) {
-                true => Ok(Some(ToolChoice::Named(name))),
-                false => Err(bad(format!("'{name}' is none of the tools"))),
-            }
-        }
-        (Some("allowed_tools"), _) => Ok(Some(match choice["mode"].as_str() {
-            Some("required") => ToolChoice::Required,
-            _ => ToolChoice::Auto,
-        })),
-        (Some("local_shell"), _) if is_there("local_shell") => {
-            Ok(Some(ToolChoice::Named("local_shell".to_owned())))
-        }
-        // A hosted tool: which is not forced on a model that may not have it.
-        (Some(kind), _) if kind != "function" && kind != "custom" => Ok(None),
-        _ => Err(bad("must be a word or name a function".to_owned())),
-    }
-}
-
-/// `text.format`.
-fn decode_format(format: &Value) -> Result<Option<ResponseFormat>, ApiError> {
-    let bad = |why: &str| {
-        ApiError::bad_request("invalid_response_format", why.to_owned()).param("text.format")
-    };
-    match format["type"].as_str() {
-        None if format.is_null() => Ok(None),
-        Some("text") => Ok(None),
-        Some("json_object") => Ok(Some(ResponseFormat::JsonObject)),
-        Some("json_schema") if format["schema"].is_object() => {
-            Ok(Some(ResponseFormat::JsonSchema {
-                name: format["name"].as_str().unwrap_or("answer").to_owned(),
-                description: format["description"].as_str().map(str::to_owned),
-                schema: format["schema"].clone(),
-                strict: format["strict"].as_bool().unwrap_or(false),
-            }))
-        }
-        Some("json_schema") => Err(bad("schema must be an object")),
-        _ => Err(bad("type must be text, json_object or json_schema")),
-    }
 }
 
 fn conversation_of(conversation: &Value) -> Result<Option<String>, ApiError> {

@@ -56,13 +56,22 @@ fn named<'a>(tool: &'a Value, field: &str) -> Result<&'a str, ApiError> {
     name.ok_or_else(|| ApiError::invalid(format!("{field}.name"), "is missing"))
 }
 
+/// A function without the object that Chat Completions puts around it.
+fn bare(tool: &Value) -> &Value {
+    match &tool["function"] {
+        function @ Value::Object(_) => function,
+        _ => tool,
+    }
+}
+
 fn function(name: String, tool: &Value) -> ToolDef {
     ToolDef {
         name,
         description: tool["description"].as_str().map(str::to_owned),
-        parameters: match &tool["parameters"] {
-            Value::Null => json!({ "type": "object", "properties": {} }),
-            parameters => parameters.clone(),
+        parameters: match (&tool["parameters"], &tool["input_schema"]) {
+            (Value::Null, Value::Null) => json!({ "type": "object", "properties": {} }),
+            (Value::Null, schema) => schema.clone(),
+            (parameters, _) => parameters.clone(),
         },
         strict: tool["strict"].as_bool(),
     }
@@ -135,6 +144,12 @@ pub fn decode_tools(tools: &[Value]) -> Result<Tools, ApiError> {
         let field = format!("tools[{at}]");
         match tool["type"].as_str().unwrap_or_default() {
             "function" => {
+                let tool = bare(tool);
+                let name = named(tool, &field)?.to_owned();
+                decoded.defs.push(function(name, tool));
+            }
+            // Anthropic's, which has no type, or calls what has a schema custom.
+            "" | "custom" if tool["input_schema"].is_object() => {
                 let name = named(tool, &field)?.to_owned();
                 decoded.defs.push(function(name, tool));
             }
@@ -179,7 +194,7 @@ impl Shapes {
         for tool in tools.and_then(Value::as_array).into_iter().flatten() {
             let name = tool["name"].as_str().unwrap_or_default();
             match tool["type"].as_str() {
-                Some("custom") => {
+                Some("custom") if !tool["input_schema"].is_object() => {
                     shapes.insert(name.to_owned(), Shape::Custom);
                 }
                 Some(LOCAL_SHELL) => {

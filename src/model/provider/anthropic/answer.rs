@@ -252,7 +252,10 @@ impl Decoder {
             self.usage.output = output;
         }
         let kept = &wire.cache_creation;
-        let kept = [kept.ephemeral_5m_input_tokens, kept.ephemeral_1h_input_tokens];
+        let kept = [
+            kept.ephemeral_5m_input_tokens,
+            kept.ephemeral_1h_input_tokens,
+        ];
         let kept = kept.into_iter().flatten().sum();
         let written = counted(wire.cache_creation_input_tokens);
         if let Some(written) = written.or(counted(Some(kept))) {

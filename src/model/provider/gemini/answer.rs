@@ -38,7 +38,11 @@ struct Chunk<'a> {
 #[derive(Default, Deserialize)]
 #[serde(rename_all = "camelCase")]
 struct PromptFeedback {
-    #[serde(alias = "block_reason", default, deserialize_with = "lenient::given::text")]
+    #[serde(
+        alias = "block_reason",
+        default,
+        deserialize_with = "lenient::given::text"
+    )]
     block_reason: Option<String>,
     #[serde(
         alias = "block_reason_message",
@@ -79,7 +83,12 @@ struct WirePart<'a> {
     text: Option<&'a RawValue>,
     #[serde(default, deserialize_with = "flag")]
     thought: bool,
-    #[serde(alias = "thought_signature", borrow, default, deserialize_with = "word")]
+    #[serde(
+        alias = "thought_signature",
+        borrow,
+        default,
+        deserialize_with = "word"
+    )]
     thought_signature: Option<Cow<'a, str>>,
     #[serde(alias = "function_call", borrow, default)]
     function_call: Option<FunctionCall<'a>>,
@@ -108,17 +117,41 @@ struct FunctionCall<'a> {
 #[derive(Default, Deserialize)]
 #[serde(rename_all = "camelCase")]
 struct WireUsage {
-    #[serde(alias = "prompt_token_count", default, deserialize_with = "lenient::count")]
+    #[serde(
+        alias = "prompt_token_count",
+        default,
+        deserialize_with = "lenient::count"
+    )]
     prompt_token_count: Option<u64>,
-    #[serde(alias = "candidates_token_count", default, deserialize_with = "lenient::count")]
+    #[serde(
+        alias = "candidates_token_count",
+        default,
+        deserialize_with = "lenient::count"
+    )]
     candidates_token_count: Option<u64>,
-    #[serde(alias = "thoughts_token_count", default, deserialize_with = "lenient::count")]
+    #[serde(
+        alias = "thoughts_token_count",
+        default,
+        deserialize_with = "lenient::count"
+    )]
     thoughts_token_count: Option<u64>,
-    #[serde(alias = "cached_content_token_count", default, deserialize_with = "lenient::count")]
+    #[serde(
+        alias = "cached_content_token_count",
+        default,
+        deserialize_with = "lenient::count"
+    )]
     cached_content_token_count: Option<u64>,
-    #[serde(alias = "tool_use_prompt_token_count", default, deserialize_with = "lenient::count")]
+    #[serde(
+        alias = "tool_use_prompt_token_count",
+        default,
+        deserialize_with = "lenient::count"
+    )]
     tool_use_prompt_token_count: Option<u64>,
-    #[serde(alias = "total_token_count", default, deserialize_with = "lenient::count")]
+    #[serde(
+        alias = "total_token_count",
+        default,
+        deserialize_with = "lenient::count"
+    )]
     total_token_count: Option<u64>,
 }
 
@@ -130,7 +163,9 @@ impl From<WireUsage> for Usage {
         let output = match wire.candidates_token_count {
             Some(said) => said + thoughts,
             // Some tell the total alone.
-            None => count(wire.total_token_count).saturating_sub(input).max(thoughts),
+            None => count(wire.total_token_count)
+                .saturating_sub(input)
+                .max(thoughts),
         };
         Self {
             input,
@@ -261,12 +296,7 @@ impl Decoder {
         Ok(())
     }
 
-    fn stopped(
-        &mut self,
-        reason: &str,
-        why: &str,
-        out: &mut Vec<Frame>,
-    ) -> Result<(), ModelError> {
+    fn stopped(&mut self, reason: &str, why: &str, out: &mut Vec<Frame>) -> Result<(), ModelError> {
         // The numbers of the wire's own enumeration, as some servers write it.
         let reason = match reason {
             "1" => "STOP",

@@ -13,8 +13,8 @@ use crate::lenient::{Few, aside, few, place, word};
 use crate::model::error::ModelError;
 use crate::model::fault::Fault;
 use crate::model::provider::cited::Told;
-use crate::model::provider::said::{Speech, Voice, arguments_of, is_something};
 use crate::model::provider::finish::ended;
+use crate::model::provider::said::{Speech, Voice, arguments_of, is_something};
 use crate::model::provider::{
     StreamDecoder, Unread, WireUsage, failed_with, leniently, reasoning, shared,
 };

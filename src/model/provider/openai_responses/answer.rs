@@ -540,7 +540,10 @@ impl Decoder {
         let reason = details.and_then(|details| details.reason);
         self.stop = Some(match status {
             Some("cancelled") => {
-                return Err(ModelError::told("", "the model provider cancelled the response"));
+                return Err(ModelError::told(
+                    "",
+                    "the model provider cancelled the response",
+                ));
             }
             Some("failed") => {
                 return Err(failed_with(response.and_then(|response| response.error)));
