@@ -190,6 +190,10 @@ impl Decoder {
         if is_something(message.error) {
             return Err(failed_with(message.error).into());
         }
+        if message.content.is_empty() && message.stop_reason.is_none() {
+            let message = "the answer holds no content".to_owned();
+            return Err(ModelError::Malformed(message).into());
+        }
         self.start(Some(&message), out);
         self.blocks_of(body, &message, out)?;
         let reason = message.stop_reason.as_deref().unwrap_or_default();

@@ -216,6 +216,13 @@ impl Decoder {
             if is_something(response.error) {
                 return Err(failed_with(response.error).into());
             }
+            if response.status.is_none()
+                && response.output.is_empty()
+                && !is_something(response.output_text)
+            {
+                let message = "the answer holds no output".to_owned();
+                return Err(ModelError::Malformed(message).into());
+            }
             if let Some(status @ ("queued" | "in_progress")) = response.status.as_deref()
                 && response.output.is_empty()
             {
