@@ -22,15 +22,16 @@ use crate::metrics::Metrics;
 use crate::model::{Models, Routing};
 use crate::overload::Overload;
 use crate::retention::Retention;
-use crate::retrieval::Retrieval;
-use crate::run::{Accounting, Budgets, RunParts, Runs, Smiths, Spender};
+use crate::retrieval::{Ingestion, Retrieval};
+use crate::run::{Accounting, Budgets, LapsedRuns, RunParts, Runs, Smiths, Spender};
 use crate::secrets::{Vault, VaultError};
 use crate::store::{self, Journal, OrganizationRow, Store, StoreError, Tenant, now_micros};
 use crate::tended;
 use crate::tools::{self, Toolbox};
 use crate::untrusted::Sandbox;
 use crate::upstream::{AddressGuard, Upstream};
-use crate::webhook::{Sender, Webhooks};
+use crate::webhook::{Deliveries, Sender, Webhooks};
+use crate::work::{Room, Tell, Worker};
 
 /// Why a gateway cannot start.
 #[derive(Debug, thiserror::Error)]
@@ -75,6 +76,7 @@ pub struct Gateway {
     pub connections: Arc<Connections>,
     pub tools: Arc<Toolbox>,
     pub retrieval: Arc<Retrieval>,
+    pub ingestion: Arc<Worker<Ingestion>>,
     pub sandbox: Arc<Sandbox>,
     pub gate: Arc<Gate>,
     pub metrics: Metrics,
@@ -87,7 +89,8 @@ pub struct Gateway {
     /// Held while this process serves an embedded store.
     data_dir_lock: parking_lot::Mutex<Option<std::fs::File>>,
     tasks: parking_lot::Mutex<Vec<tokio::task::JoinHandle<()>>>,
-    /// Those that take up work, which end before what they hold is given back.
+    lapsed_runs: Arc<Worker<LapsedRuns>>,
+    /// Those that end before the store is closed.
     workers: parking_lot::Mutex<Vec<tokio::task::JoinHandle<()>>>,
 }
 
@@ -154,7 +157,15 @@ impl Gateway {
         let budgets = Arc::new(Budgets::new(store.clone()));
         let (journal, writer) = Journal::start(store.clone(), metrics.clone());
         let sender = Sender::new(store.clone(), vault.clone(), upstream.clone());
-        let webhooks = Webhooks::new(sender);
+        let others = bus.clone();
+        let tell: Tell = Arc::new(move |name| {
+            others.change(Notice::Work {
+                name: name.to_owned(),
+            });
+        });
+        let hold = Duration::from_millis(config.limits.lease_ms);
+        let deliveries = Deliveries { sender, hold };
+        let webhooks = Worker::new(deliveries, metrics.clone(), tell.clone());
         let gate = Arc::new(Gate::new(&config.limits.rate, &config.limits.concurrency));
         let connections = Connections::new(store.clone(), vault.clone(), upstream.clone());
         let connections = Arc::new(connections);
@@ -167,6 +178,8 @@ impl Gateway {
             budgets.clone(),
             sandbox.clone(),
         );
+        let ingestion = Ingestion::new(retrieval.clone(), hold);
+        let ingestion = Worker::new(ingestion, metrics.clone(), tell.clone());
         let parts = tools::hosted::Parts {
             store: store.clone(),
             upstream,
@@ -190,6 +203,8 @@ impl Gateway {
             metrics: metrics.clone(),
         };
         let runs = Runs::new(parts, config.limits.clone());
+        let lapsed_runs = LapsedRuns::new(runs.clone());
+        let lapsed_runs = Worker::new(lapsed_runs, metrics.clone(), tell);
         let tasks = vec![
             writer,
             tended::spawn("revocations", {
@@ -226,6 +241,7 @@ impl Gateway {
             connections,
             tools,
             retrieval,
+            ingestion,
             sandbox,
             gate,
             metrics,
@@ -236,6 +252,7 @@ impl Gateway {
             request_ended: Notify::new(),
             data_dir_lock: parking_lot::Mutex::new(None),
             tasks: parking_lot::Mutex::new(tasks),
+            lapsed_runs,
             workers: parking_lot::Mutex::default(),
         });
         let follow = follow_changes(Arc::downgrade(&gateway), changes);
@@ -261,6 +278,12 @@ impl Gateway {
             Notice::McpServer { tenant_id, name } => self.tools.forget(tenant_id, name),
             Notice::ModelKeys => self.models.routing.forget_keys(),
             Notice::Budgets => self.budgets.forget_all(),
+            Notice::Work { name } => {
+                let rooms = self.rooms().into_iter();
+                rooms
+                    .filter(|room| room.name() == name)
+                    .for_each(|room| room.wake_here());
+            }
         }
     }
 
@@ -278,29 +301,29 @@ impl Gateway {
                 tracing::warn!(%error, "cannot give back what a dead process held");
             }
         }
-        loop {
-            // An embedded store has one node: whatever is marked as running there is not.
-            match self.runs.take_lapsed(alone).await {
-                Ok(0) => break,
-                Ok(taken) => tracing::warn!(taken, "took the runs that a dead process left"),
-                Err(error) => {
-                    tracing::warn!(%error, "cannot look for lapsed runs");
-                    break;
-                }
-            }
-        }
+        // An embedded store has one node: whatever is marked as running there is not.
+        self.lapsed_runs.begin(alone).await;
         let (runs, cancels) = (self.runs.clone(), self.runs.clone());
-        let (webhooks, retrieval) = (self.webhooks.clone(), self.retrieval.clone());
         let (retention, gate) = (self.retention(), self.gate.clone());
         self.workers.lock().extend([
             tended::spawn("leases", move || runs.clone().keep_leases()),
             tended::spawn("cancels", move || cancels.clone().follow_cancels()),
-            tended::spawn("webhooks", move || webhooks.clone().work()),
-            tended::spawn("retrieval", move || retrieval.clone().work()),
             tended::spawn("retention", move || retention.clone().work()),
             tended::spawn("limits", move || tidy_regularly(gate.clone())),
         ]);
+        let rooms = self.rooms().into_iter();
+        let rooms = rooms.map(|room| tended::spawn(room.name(), move || room.clone().run()));
+        self.workers.lock().extend(rooms);
         Ok(())
+    }
+
+    /// All work that is shared with other nodes. The list is here alone.
+    fn rooms(&self) -> [Arc<dyn Room>; 3] {
+        [
+            self.lapsed_runs.clone(),
+            self.webhooks.clone(),
+            self.ingestion.clone(),
+        ]
     }
 
     /// What prunes what is old.
@@ -356,10 +379,12 @@ impl Gateway {
         let limit = Duration::from_secs(self.config.server.drain_timeout_s);
         // For the ends of what is cancelled, and for the store.
         let rest = (limit / 4).min(Duration::from_secs(5));
-        if tokio::time::timeout(limit - rest, self.idle())
-            .await
-            .is_err()
-        {
+        let rooms = self.rooms();
+        let rooms = rooms.iter().map(|room| room.drain(limit - rest, rest / 2));
+        let rooms = futures_util::future::join_all(rooms);
+        let idle = tokio::time::timeout(limit - rest, self.idle());
+        let (ended, _) = tokio::join!(idle, rooms);
+        if ended.is_err() {
             tracing::warn!("cancelling what has not ended in time");
             self.runs.cancel_all();
             let _ = tokio::time::timeout(rest / 2, self.idle()).await;
@@ -368,8 +393,6 @@ impl Gateway {
         for task in self.workers.lock().drain(..) {
             task.abort();
         }
-        self.webhooks.release().await;
-        self.retrieval.release().await;
         if let Err(error) = self.runs.settle().await {
             tracing::error!(%error, "runs that were not kept could not be settled");
         }

@@ -39,3 +39,4 @@ pub mod untrusted;
 pub mod upstream;
 pub mod webhook;
 pub mod wire;
+pub mod work;

@@ -77,6 +77,8 @@ pub struct Metrics {
     pub journal_commit: Histogram,
     /// Entries that those commits held.
     pub journal_entries: IntCounter,
+    /// Pieces of work that nodes share, by kind and what became of them.
+    pub work: IntCounterVec,
 }
 
 fn counters(registry: &Registry, name: &str, help: &str, labels: &[&str]) -> IntCounterVec {
@@ -174,6 +176,11 @@ impl Metrics {
             ),
             journal_commit,
             journal_entries,
+            work: make(
+                "smithgate_work_total",
+                "Pieces of shared work by kind and what became of them",
+                &["work", "what"],
+            ),
             registry,
         }
     }

@@ -363,7 +363,7 @@ pub async fn create(
     let wishes = vec![FileWish::from(input)];
     let mut rows = wanted_files(&gateway, &caller, &store, None, wishes, (None, None)).await?;
     gateway.store.attach_vector_files(None, &rows).await?;
-    gateway.retrieval.wake();
+    gateway.ingestion.wake();
     let row = rows
         .pop()
         .ok_or_else(|| ApiError::internal("no row of the file"))?;
@@ -526,7 +526,7 @@ pub async fn create_batch(
         .store
         .attach_vector_files(Some(&batch), &rows)
         .await?;
-    gateway.retrieval.wake();
+    gateway.ingestion.wake();
     let counts = VectorFileCounts {
         in_progress: rows.len() as i64,
         ..VectorFileCounts::default()

@@ -361,7 +361,7 @@ pub async fn create(
     let shared = (None, input.chunking_strategy);
     let files = wanted_files(&gateway, &caller, &row, None, wishes, shared).await?;
     gateway.store.insert_vector_store(&row, &files).await?;
-    gateway.retrieval.wake();
+    gateway.ingestion.wake();
     let counts = VectorFileCounts {
         in_progress: files.len() as i64,
         ..VectorFileCounts::default()

@@ -14,7 +14,7 @@ use super::time::Time;
 use crate::error::ApiError;
 use crate::ids;
 use crate::store::{DeliveryRow, EventRow, WebhookRow, now_micros};
-use crate::webhook::{Webhooks, new_secret};
+use crate::webhook::{Deliveries, new_secret};
 
 const MAX_URL: usize = 2048;
 const MAX_EVENTS: usize = 64;
@@ -164,7 +164,7 @@ async fn checked_url(gateway: &AppState, url: &str) -> Result<String, ApiError> 
         return Err(ApiError::bad_request("url_required", "the url is empty").param("url"));
     }
     check_text("url", url, MAX_URL)?;
-    gateway.webhooks.sender.check_url(url).await?;
+    gateway.webhooks.work.sender.check_url(url).await?;
     Ok(url.to_owned())
 }
 
@@ -216,7 +216,7 @@ pub async fn create(
         previous_until: None,
         created_at: now_micros(),
     };
-    webhook.sealed = gateway.webhooks.sender.seal(&webhook, &secret)?;
+    webhook.sealed = gateway.webhooks.work.sender.seal(&webhook, &secret)?;
     gateway.store.insert_webhook(&webhook, &events).await?;
     let out = WebhookMade {
         webhook: webhook_out(webhook),
@@ -296,7 +296,7 @@ pub async fn rotate_secret(
     }
     let mut webhook = found(&gateway, &caller.tenant_id, &id).await?;
     let secret = new_secret().map_err(ApiError::internal)?;
-    let fresh = gateway.webhooks.sender.seal(&webhook, &secret)?;
+    let fresh = gateway.webhooks.work.sender.seal(&webhook, &secret)?;
     let previous = std::mem::replace(&mut webhook.sealed, fresh);
     let until = (grace > 0).then(|| now_micros() + grace * 1_000_000);
     webhook.previous_sealed = until.map(|_| previous);
@@ -325,9 +325,14 @@ pub async fn test(
     let event = EventRow::new(&caller.tenant_id, "webhook.test", None, &data, Some(&actor));
     let delivery = gateway
         .store
-        .append_event_for(&event, &id, Webhooks::hold_until())
+        .append_event_for(&event, &id, Deliveries::hold_until())
         .await?;
-    let attempt = gateway.webhooks.sender.attempt(&webhook, &delivery).await?;
+    let attempt = gateway
+        .webhooks
+        .work
+        .sender
+        .attempt(&webhook, &delivery)
+        .await?;
     Ok(Json(Tested {
         delivered: attempt.delivered,
     }))
@@ -373,7 +378,7 @@ pub async fn redeliver(
         .delivery(&caller.tenant_id, &id, &delivery)
         .await?
         .ok_or_else(|| ApiError::not_found("delivery", &delivery))?;
-    let attempt = gateway.webhooks.sender.attempt(&webhook, &row).await?;
+    let attempt = gateway.webhooks.work.sender.attempt(&webhook, &row).await?;
     Ok(Json(Redelivered {
         delivery_id: delivery,
         delivered: attempt.delivered,

@@ -11,12 +11,24 @@ use crate::frame::{self, Frame};
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(tag = "kind", rename_all = "snake_case")]
 pub enum Notice {
-    Revoked { tokens: Vec<String> },
-    Smith { tenant_id: String, smith_id: String },
+    Revoked {
+        tokens: Vec<String>,
+    },
+    Smith {
+        tenant_id: String,
+        smith_id: String,
+    },
     Smiths,
-    McpServer { tenant_id: String, name: String },
+    McpServer {
+        tenant_id: String,
+        name: String,
+    },
     ModelKeys,
     Budgets,
+    /// There is work that any node may take up.
+    Work {
+        name: String,
+    },
 }
 
 impl Notice {

@@ -257,7 +257,8 @@ pub struct Limits {
     /// New model calls and runs are answered 503 `service_overloaded` while what is ready waits
     /// longer than this for a worker, in milliseconds; 0: never.
     pub max_worker_lag_ms: u64,
-    /// A node that shows no life for this long loses its runs to others, in milliseconds.
+    /// A node that shows no life for this long loses its runs and other work to others, in
+    /// milliseconds.
     pub lease_ms: u64,
     pub rate: Rates,
     pub concurrency: Concurrency,

@@ -1,16 +1,16 @@
-//! The worker that takes files in. What it holds when a process dies is taken again by another one
-//! once the hold has passed.
+//! Taking files in, as work that nodes share.
 
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::task::JoinSet;
+use async_trait::async_trait;
 
 use super::{MAX_STORE_BYTES, Retrieval};
 use crate::error::ApiError;
 use crate::model::vector_bytes;
 use crate::store::{VectorChunkRow, VectorFileRow, VectorOutcome, now_micros};
 use crate::untrusted::{Cutting, ExtractError};
+use crate::work::{AtShutdown, Claim, Due, Held, Lane, Rules, Work};
 
 /// Tokens of a chunk, and of what it repeats of the one before it, when a client names none
 /// (<https://platform.openai.com/docs/api-reference/vector-stores/create>).
@@ -21,13 +21,13 @@ pub const DEFAULT_OVERLAP_TOKENS: i64 = 400;
 const LOOK_EVERY: Duration = Duration::from_secs(2);
 /// Files at once; the sandbox has its own bound on those whose text is being read.
 const AT_ONCE: usize = 4;
-/// A claimed file is nobody else's for so long.
-const HOLD: Duration = Duration::from_secs(600);
-/// Ends before the hold does.
+/// The last one is kept for another tenant.
+const PER_TENANT: usize = 3;
+/// Taking a file in may last so long.
 const LIMIT: Duration = Duration::from_secs(540);
 const MAX_ATTEMPTS: i64 = 5;
 /// A file is taken up so often without a word of what became of it; then it is taken for the cause.
-const MAX_TAKINGS: i64 = 2;
+const DEADLY: i64 = 2;
 const FIRST_PAUSE: Duration = Duration::from_secs(2);
 /// Larger files are not taken in, in bytes.
 const MAX_FILE: i64 = 64 * 1024 * 1024;
@@ -43,8 +43,6 @@ enum IngestError {
     Api(ApiError),
     #[error("it took too long")]
     Late,
-    #[error("its node ended {0} times while it was taken in")]
-    Deadly(i64),
     #[error("the store may hold {MAX_STORE_BYTES} bytes of text and vectors")]
     Full,
 }
@@ -69,7 +67,7 @@ impl IngestError {
                 (attempts >= MAX_ATTEMPTS).then_some(error.code())
             }
             Self::Extract(error) => Some(error.code()),
-            Self::Full | Self::Deadly(_) => Some("invalid_file"),
+            Self::Full => Some("invalid_file"),
             Self::Api(error) if error.status.is_client_error() && error.status != 429 => {
                 Some("server_error")
             }
@@ -78,114 +76,150 @@ impl IngestError {
     }
 }
 
-impl Retrieval {
-    /// Takes files in, for ever.
-    pub async fn work(self: Arc<Self>) {
-        let mut interval = tokio::time::interval(LOOK_EVERY);
-        interval.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
-        let mut under_way = JoinSet::new();
-        loop {
-            tokio::select! {
-                _ = interval.tick() => {}
-                () = self.attached.notified() => {}
-                Some(_) = under_way.join_next() => {}
-            }
-            let room = AT_ONCE - under_way.len();
-            if room == 0 {
-                continue;
-            }
-            for file in self.claim(room).await {
-                let worker = self.clone();
-                under_way.spawn(async move { worker.take_in(&file).await });
-            }
+/// Taking files in.
+pub struct Ingestion {
+    retrieval: Arc<Retrieval>,
+    hold: Duration,
+}
+
+/// What came of it.
+pub enum Outcome {
+    /// Its chunks were put, so many bytes.
+    Completed(i64),
+    Failed {
+        code: &'static str,
+        message: String,
+    },
+    /// Tried again after a while.
+    Later(Duration),
+}
+
+impl Ingestion {
+    /// For the stores of `retrieval`; so long after its node died, a file is another's.
+    pub fn new(retrieval: Arc<Retrieval>, hold: Duration) -> Self {
+        Self { retrieval, hold }
+    }
+}
+
+#[async_trait]
+impl Work for Ingestion {
+    type Item = VectorFileRow;
+    type Outcome = Outcome;
+
+    fn rules(&self) -> Rules {
+        Rules {
+            name: "ingestion",
+            hold: self.hold,
+            look_every: LOOK_EVERY,
+            at_once: AT_ONCE,
+            per_tenant: PER_TENANT,
+            per_lane: PER_TENANT,
+            give_up_after: DEADLY,
+            at_shutdown: AtShutdown::GiveBack,
         }
     }
 
-    /// Takes up to `room` files, first of tenants that have none under way here: who attaches
-    /// thousands is not waited for.
-    async fn claim(&self, room: usize) -> Vec<VectorFileRow> {
-        let now = now_micros();
-        let hold_until = now + HOLD.as_micros() as i64;
-        let mut claimed = Vec::new();
-        while claimed.len() < room {
-            let mut busy: Vec<String> = {
-                let held = self.held.lock();
-                held.values().map(|file| file.tenant_id.clone()).collect()
-            };
-            busy.sort_unstable();
-            busy.dedup();
-            let mut found = self.store.claim_vector_file(now, hold_until, &busy).await;
-            if matches!(found, Ok(None)) && !busy.is_empty() {
-                found = self.store.claim_vector_file(now, hold_until, &[]).await;
-            }
-            match found {
-                Ok(Some(file)) => {
-                    self.held.lock().insert(held_as(&file), file.clone());
-                    claimed.push(file);
-                }
-                Ok(None) => break,
-                Err(error) => {
-                    tracing::warn!(%error, "cannot look for files to take in");
-                    break;
-                }
-            }
-        }
-        claimed
+    async fn due(&self, now: i64, limit: i64) -> Result<Due, ApiError> {
+        let (tenants, next) = self.retrieval.store.due_vector_files(now, limit).await?;
+        Ok(Due {
+            lanes: tenants.iter().map(|id| Lane::tenant(id)).collect(),
+            next,
+        })
     }
 
-    async fn take_in(&self, file: &VectorFileRow) {
-        let taken = if file.takings > MAX_TAKINGS {
-            Err(IngestError::Deadly(file.takings - 1))
-        } else {
-            let taken = tokio::time::timeout(LIMIT, self.put_chunks(file)).await;
-            taken.unwrap_or(Err(IngestError::Late))
-        };
-        let message;
-        let outcome = match &taken {
-            Ok(usage_bytes) => VectorOutcome::Completed {
+    async fn claim(&self, lane: &Lane, claim: Claim) -> Result<Vec<VectorFileRow>, ApiError> {
+        let store = &self.retrieval.store;
+        let claimed =
+            store.claim_vector_files(&lane.tenant_id, claim.now, claim.until, claim.limit);
+        Ok(claimed.await?)
+    }
+
+    fn ended_nodes(&self, file: &VectorFileRow) -> i64 {
+        file.takings - 1
+    }
+
+    fn name(&self, file: &VectorFileRow) -> String {
+        format!("{} of {}", file.id, file.vector_store_id)
+    }
+
+    async fn renew(
+        &self,
+        held: &[Arc<Held<VectorFileRow>>],
+        until: i64,
+    ) -> Result<Vec<bool>, ApiError> {
+        let held: Vec<_> = held.iter().map(|held| (&held.item, held.until())).collect();
+        Ok(self
+            .retrieval
+            .store
+            .renew_vector_files(&held, until)
+            .await?)
+    }
+
+    async fn perform(&self, held: &Held<VectorFileRow>) -> Outcome {
+        let file = &held.item;
+        let taken = tokio::time::timeout(LIMIT, self.retrieval.put_chunks(held)).await;
+        match taken.unwrap_or(Err(IngestError::Late)) {
+            Ok(usage_bytes) => Outcome::Completed(usage_bytes),
+            Err(error) => match error.final_code(file.attempts) {
+                Some(code) => Outcome::Failed {
+                    code,
+                    message: error.to_string(),
+                },
+                None => {
+                    Outcome::Later(FIRST_PAUSE * 4_u32.pow(file.attempts.clamp(1, 5) as u32 - 1))
+                }
+            },
+        }
+    }
+
+    fn given_up(&self, _file: &VectorFileRow, times: i64) -> Outcome {
+        Outcome::Failed {
+            code: "invalid_file",
+            message: format!("its node ended {times} times while it was taken in"),
+        }
+    }
+
+    async fn settle(
+        &self,
+        file: &VectorFileRow,
+        until: i64,
+        outcome: &Outcome,
+    ) -> Result<bool, ApiError> {
+        let outcome = match outcome {
+            Outcome::Completed(usage_bytes) => VectorOutcome::Completed {
                 usage_bytes: *usage_bytes,
             },
-            Err(error) => {
-                message = error.to_string();
-                match error.final_code(file.attempts) {
-                    Some(code) => VectorOutcome::Failed {
-                        code,
-                        message: &message,
-                    },
-                    None => {
-                        let pause = FIRST_PAUSE * 4_u32.pow(file.attempts.clamp(1, 5) as u32 - 1);
-                        VectorOutcome::Later(now_micros() + pause.as_micros() as i64)
-                    }
-                }
-            }
+            Outcome::Failed { code, message } => VectorOutcome::Failed { code, message },
+            Outcome::Later(pause) => VectorOutcome::Later(now_micros() + pause.as_micros() as i64),
         };
-        if let Err(error) = self.store.finish_vector_file(file, outcome).await {
-            tracing::warn!(%error, file = file.id, "cannot record how a file was taken in");
-        }
-        self.held.lock().remove(&held_as(file));
+        let store = &self.retrieval.store;
+        Ok(store.finish_vector_file(file, until, outcome).await?)
     }
 
+    async fn release(&self, file: &VectorFileRow, until: i64, now: i64) -> Result<bool, ApiError> {
+        let store = &self.retrieval.store;
+        Ok(store.release_vector_file(file, until, now).await?)
+    }
+
+    async fn uncount(&self, file: &VectorFileRow) -> Result<(), ApiError> {
+        Ok(self.retrieval.store.uncount_vector_file(file).await?)
+    }
+}
+
+impl Retrieval {
     /// Puts a file's chunks, a few at a time: others write meanwhile. Answers their bytes.
-    async fn put_chunks(&self, file: &VectorFileRow) -> Result<i64, IngestError> {
+    async fn put_chunks(&self, held: &Held<VectorFileRow>) -> Result<i64, IngestError> {
+        let file = &held.item;
         let chunks = self.chunks(file).await?;
         for (at, part) in chunks.chunks(BATCH).enumerate() {
+            let fence = held.fence().await;
+            let put = self.store.put_vector_chunks(file, fence.until, part, at == 0);
             // What is another's by now is not recorded as completed either.
-            if !self.store.put_vector_chunks(file, part, at == 0).await? {
+            if !put.await? {
                 break;
             }
         }
         Ok(chunks.iter().map(bytes_of).sum())
-    }
-
-    /// Gives back what is under way when this node shuts down.
-    pub async fn release(&self) {
-        let held = std::mem::take(&mut *self.held.lock());
-        for file in held.into_values() {
-            let later = VectorOutcome::Later(now_micros());
-            if let Err(error) = self.store.finish_vector_file(&file, later).await {
-                tracing::warn!(%error, file = file.id, "cannot give a file back");
-            }
-        }
     }
 
     async fn chunks(&self, file: &VectorFileRow) -> Result<Vec<VectorChunkRow>, IngestError> {
@@ -246,11 +280,6 @@ impl Retrieval {
         }
         Ok((row.filename, content))
     }
-}
-
-/// What a file is held by: its store and its id.
-fn held_as(file: &VectorFileRow) -> (String, String) {
-    (file.vector_store_id.clone(), file.id.clone())
 }
 
 fn bytes_of(chunk: &VectorChunkRow) -> i64 {

@@ -1,7 +1,7 @@
 //! Vector stores at work: files become chunks of text with vectors, and searches find them.
 //!
-//! Lives here: the worker that takes files in, the filters and the index that searches use; text is
-//! taken out of files in the sandbox (`untrusted`). May import `store`, `model`, `run` (accounts and budgets),
+//! Lives here: the taking in of files, the filters and the index that searches use; text is
+//! taken out of files in the sandbox (`untrusted`). May import `work`, `store`, `model`, `run` (accounts and budgets),
 //! `tools` (whose `file_search` it serves), `untrusted`, `error`.
 
 mod filter;
@@ -10,20 +10,17 @@ mod ingest;
 
 pub use filter::{Filter, FilterError};
 pub use index::{Hit, Hybrid, Query};
-pub use ingest::{DEFAULT_CHUNK_TOKENS, DEFAULT_OVERLAP_TOKENS};
+pub use ingest::{DEFAULT_CHUNK_TOKENS, DEFAULT_OVERLAP_TOKENS, Ingestion};
 
-use std::collections::HashMap;
 use std::sync::Arc;
 
 use async_trait::async_trait;
-use parking_lot::Mutex;
-use tokio::sync::Notify;
 
 use crate::error::ApiError;
 use crate::frame::Usage;
 use crate::model::Models;
 use crate::run::{Accounting, Budgets, Smiths, Spender};
-use crate::store::{Store, VectorFileRow, VectorStoreRow};
+use crate::store::{Store, VectorStoreRow};
 use crate::tools::hosted::{Caller, Documents, Passage};
 use crate::untrusted::Sandbox;
 use index::Index;
@@ -43,9 +40,6 @@ pub struct Retrieval {
     sandbox: Arc<Sandbox>,
     /// By store and revision: a change makes another entry, and the old one falls out.
     indexes: moka::future::Cache<(String, i64), Arc<Index>>,
-    attached: Notify,
-    /// Files that this node takes in, by store and file.
-    held: Mutex<HashMap<(String, String), VectorFileRow>>,
 }
 
 impl Retrieval {
@@ -70,14 +64,7 @@ impl Retrieval {
                 .weigher(|_, index: &Arc<Index>| u32::try_from(index.bytes()).unwrap_or(u32::MAX))
                 .time_to_idle(std::time::Duration::from_secs(600))
                 .build(),
-            attached: Notify::new(),
-            held: Mutex::default(),
         })
-    }
-
-    /// Says that there are files to take in.
-    pub fn wake(&self) {
-        self.attached.notify_one();
     }
 
     /// On whose account a store's embeddings are.

@@ -1,17 +1,15 @@
-//! Leases: a node holds its runs for a while, and goes on with what a dead one left. Also what
+//! Leases: a node holds its runs for a while; what a dead one left is taken up in `lapsed`. Also what
 //! nobody asked for in time: approvals that expire, decisions that no node took up.
 
 use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::BytesMut;
-use http::StatusCode;
 
 use super::account;
 use super::engine::{Runs, failed_frame};
 use super::live::{Cancelled, LiveRun};
 use super::resume::Word;
-use super::state::Base;
 use crate::error::ApiError;
 use crate::frame::{self, StopReason};
 use crate::store::{Op, RunEnd, RunRow, now_micros};
@@ -21,63 +19,7 @@ const LOOK_EVERY: Duration = Duration::from_secs(1);
 /// A decision that its own node has not taken up after this is taken up by any.
 const LEFT_BEHIND_MICROS: i64 = 10 * 1_000_000;
 
-/// A run is gone on with so often after its node died with it; then it is taken for the cause.
-const MAX_TAKINGS: i64 = 2;
-
 impl Runs {
-    /// Takes the runs of nodes that are gone: those whose state is known go on here, the others
-    /// are marked as failed. With `all`, every run marked as live is one of these. Answers how
-    /// many there were.
-    pub async fn take_lapsed(self: &Arc<Self>, all: bool) -> Result<usize, ApiError> {
-        let before = if all { i64::MAX } else { now_micros() };
-        let lapsed = self.store.lapsed_runs(before).await?;
-        let mut taken = 0;
-        for (tenant, id) in &lapsed {
-            if self.live(tenant, id).is_some() {
-                continue;
-            }
-            let lease = self.lease();
-            if !self
-                .store
-                .take_lapsed_run(tenant, id, before, &lease)
-                .await?
-            {
-                continue;
-            }
-            taken += 1;
-            let Some(run) = self.store.run(tenant, id).await? else {
-                continue;
-            };
-            if run.takings > MAX_TAKINGS {
-                let error = ApiError::new(
-                    StatusCode::INTERNAL_SERVER_ERROR,
-                    "run_failed",
-                    format!("the run ended its node {} times", run.takings),
-                );
-                self.fail(&run, &error).await?;
-                continue;
-            }
-            if self.is_detached(&run).await? {
-                let approvals = self.store.run_approvals(tenant, id).await?;
-                let asked = run
-                    .cancel_reason
-                    .clone()
-                    .map(|why| Cancelled::Asked(Some(why)));
-                match self.revive(&run, &approvals, asked).await {
-                    Ok(_) => continue,
-                    Err(error) => tracing::warn!(%error, run_id = %id, "cannot go on with a run"),
-                }
-            }
-            let error = ApiError::new(
-                StatusCode::INTERNAL_SERVER_ERROR,
-                "run_failed",
-                "the node that ran this turn stopped before its end",
-            );
-            self.fail(&run, &error).await?;
-        }
-        Ok(taken)
-    }
-
     /// A run of this node was taken by another, although this one lives: it may only have been late.
     pub(super) async fn is_alive(&self, live: &LiveRun) {
         tracing::warn!(run_id = %live.run_id, "another node has taken a run of this one");
@@ -85,13 +27,6 @@ impl Runs {
         if let Err(error) = uncounted.await {
             tracing::warn!(%error, run_id = %live.run_id, "cannot say that this node lives");
         }
-    }
-
-    /// Whether anybody may still ask for the run's end.
-    async fn is_detached(&self, run: &RunRow) -> Result<bool, ApiError> {
-        let state = self.store.run_state(&run.tenant_id, &run.id).await?;
-        let base = state.and_then(|state| serde_json::from_str::<Base>(&state.base).ok());
-        Ok(base.is_some_and(|base| base.detached))
     }
 
     /// Ends a run that this node has taken and cannot go on with.
@@ -124,20 +59,19 @@ impl Runs {
         Ok(())
     }
 
-    /// Renews this node's leases and takes the runs of nodes that are gone, for ever.
+    /// How often leases are renewed, and looked at.
+    pub(super) fn renew_every(&self) -> Duration {
+        Duration::from_millis(self.limits.lease_ms / 3).max(LOOK_EVERY / 5)
+    }
+
+    /// Renews this node's leases, for ever.
     pub async fn keep_leases(self: Arc<Self>) {
-        let every = Duration::from_millis(self.limits.lease_ms / 3).max(LOOK_EVERY / 5);
-        let mut interval = tokio::time::interval(every);
+        let mut interval = tokio::time::interval(self.renew_every());
         loop {
             interval.tick().await;
             let until = self.lease().until;
             if let Err(error) = self.store.renew_leases(&self.node_id, until).await {
                 tracing::warn!(%error, "cannot renew the leases of runs");
-            }
-            match self.take_lapsed(false).await {
-                Ok(0) => {}
-                Ok(count) => tracing::warn!(count, "took runs whose node was gone"),
-                Err(error) => tracing::warn!(%error, "cannot look for lapsed runs"),
             }
             if let Err(error) = self.take_left_behind().await {
                 tracing::warn!(%error, "cannot look for approvals that are left behind");

@@ -2,8 +2,8 @@
 //!
 //! Lives here: what a run is asked ([`RunRequest`]), the smith's effective configuration, the loop
 //! that calls the model (`engine`) and the tools (`tools`), files in messages (`attachments`), how it pauses and goes on (`resume`,
-//! `leases`, `state`), the live frames that clients follow, the record. May import `bus`, `model`,
-//! `tools`, `store`, `frame`, `auth`'s types, `metrics`, `ids`, `error`.
+//! `leases`, `lapsed`, `state`), the live frames that clients follow, the record. May import `bus`, `model`,
+//! `tools`, `work`, `store`, `frame`, `auth`'s types, `metrics`, `ids`, `error`.
 
 mod account;
 mod accounting;
@@ -13,6 +13,7 @@ mod consolidation;
 mod engine;
 mod finish;
 mod frame_log;
+mod lapsed;
 mod leases;
 mod live;
 mod record;
@@ -29,6 +30,7 @@ pub use account::{root_span_id, trace_id};
 pub use accounting::{Accounting, NANOS, Spender, day_of, today};
 pub use budget::{Budgets, percent, this_period};
 pub use engine::{RunParts, Runs, Started};
+pub use lapsed::LapsedRuns;
 pub use live::{Cancelled, LiveRun, Reader};
 pub use record::{RunView, actor_out, rfc3339, run_out, run_status, usage_of};
 pub use request::{

@@ -204,9 +204,17 @@ pub trait RunStore: Send + Sync {
     async fn set_response(&self, tenant_id: &str, run_id: &str, response: &str) -> Result<bool>;
     /// Prolongs this node's leases.
     async fn renew_leases(&self, node_id: &str, lease_until: i64) -> Result<()>;
-    /// Runs still marked as live whose lease ended before `before` (`i64::MAX`: all of them): tenant
-    /// and run. Their rows may be large, and are read one by one.
-    async fn lapsed_runs(&self, before: i64) -> Result<Vec<(String, String)>>;
+    /// Tenants with runs still marked as live whose lease ended before `before` (`i64::MAX`: all of
+    /// them), but for those of `node_id`; those first that wait longest.
+    async fn lapsed_tenants(&self, before: i64, node_id: &str, limit: i64) -> Result<Vec<String>>;
+    /// These runs of a tenant. Their rows may be large, and are read one by one.
+    async fn lapsed_runs(
+        &self,
+        tenant_id: &str,
+        before: i64,
+        node_id: &str,
+        limit: i64,
+    ) -> Result<Vec<String>>;
     /// Takes a run that waits, to go on with it; `false` when another was first.
     async fn take_paused_run(&self, tenant_id: &str, id: &str, lease: &Lease<'_>) -> Result<bool>;
     /// Takes a run whose lease ended before `before`, and counts that; `false` when another was first.
@@ -217,6 +225,8 @@ pub trait RunStore: Send + Sync {
         before: i64,
         lease: &Lease<'_>,
     ) -> Result<bool>;
+    /// Lets go of a run's lease, its taking uncounted, while it is a node's; `false`: it is not.
+    async fn release_run(&self, tenant_id: &str, id: &str, node_id: &str) -> Result<bool>;
     /// The node that a run was taken from lives: that taking is not counted.
     async fn uncount_taking(&self, tenant_id: &str, id: &str) -> Result<()>;
     /// What it takes to go on with a run.

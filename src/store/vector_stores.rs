@@ -191,30 +191,52 @@ pub trait VectorStoreStore: Send + Sync {
     ) -> Result<Vec<VectorChunkRow>>;
     /// The files that are taken in.
     async fn vector_found(&self, tenant_id: &str, store_id: &str) -> Result<Vec<VectorFound>>;
-    /// Takes a file that is due, of all tenants but those of `not_of`; nobody else takes it before
-    /// `hold_until`.
-    async fn claim_vector_file(
+    /// Tenants with files that are due to be taken in, those first that wait longest; and when the
+    /// next file is due after `now`.
+    async fn due_vector_files(&self, now: i64, limit: i64) -> Result<(Vec<String>, Option<i64>)>;
+    /// Takes up to `limit` due files of a tenant; nobody else takes them before `hold_until`.
+    async fn claim_vector_files(
         &self,
+        tenant_id: &str,
         now: i64,
         hold_until: i64,
-        not_of: &[String],
-    ) -> Result<Option<VectorFileRow>>;
+        limit: i64,
+    ) -> Result<Vec<VectorFileRow>>;
+    /// Prolongs holds, of files and as their rows say until when they are held; answers of each
+    /// whether it is one still.
+    async fn renew_vector_files(
+        &self,
+        held: &[(&VectorFileRow, i64)],
+        until: i64,
+    ) -> Result<Vec<bool>>;
+    /// Gives a file back that is not taken in, and counts no attempt; `false`: it is held no more.
+    async fn release_vector_file(
+        &self,
+        file: &VectorFileRow,
+        held_until: i64,
+        now: i64,
+    ) -> Result<bool>;
+    /// The node that a file was taken from lives: that taking is not counted.
+    async fn uncount_vector_file(&self, file: &VectorFileRow) -> Result<()>;
     /// Puts some of the chunks of a file that is taken in, where they are not found before it is
     /// completed; the first come in place of what an attempt that broke off left. `false` when the file
-    /// was detached, cancelled or taken by another meanwhile.
+    /// was detached or cancelled meanwhile, or is held no more.
     async fn put_vector_chunks(
         &self,
         file: &VectorFileRow,
+        held_until: i64,
         chunks: &[VectorChunkRow],
         are_first: bool,
     ) -> Result<bool>;
     /// Makes all files due that nobody can be taking in any more: of a store that one process has for
     /// itself.
     async fn release_all_vector_files(&self, now: i64) -> Result<()>;
-    /// Records how it ended; `false` when the file was detached or cancelled meanwhile.
+    /// Records how it ended; `false` when the file was detached or cancelled meanwhile, or is held
+    /// no more.
     async fn finish_vector_file(
         &self,
         file: &VectorFileRow,
+        held_until: i64,
         outcome: VectorOutcome<'_>,
     ) -> Result<bool>;
 }

@@ -50,6 +50,15 @@ pub struct DeliveryOutcome {
     pub delivered_at: Option<i64>,
 }
 
+/// A delivery that a node makes an attempt for.
+#[derive(Debug, Clone, Copy)]
+pub struct HeldDelivery<'a> {
+    pub tenant_id: &'a str,
+    pub id: &'a str,
+    /// Until when its row says that it is held.
+    pub until: i64,
+}
+
 /// Webhooks and the outbox.
 #[async_trait]
 pub trait WebhookStore: Send + Sync {
@@ -85,8 +94,9 @@ pub trait WebhookStore: Send + Sync {
         webhook_id: &str,
         hold_until: i64,
     ) -> Result<DeliveryRow>;
-    /// Webhooks, over all tenants, to which something is due at `now`.
-    async fn due_webhooks(&self, now: i64) -> Result<Vec<(String, String)>>;
+    /// Webhooks, over all tenants, to which something is due at `now`: each tenant's first one before
+    /// anyone's second.
+    async fn due_webhooks(&self, now: i64, limit: i64) -> Result<Vec<(String, String)>>;
     /// Takes up to `limit` due deliveries of a webhook; nobody else takes them before `hold_until`.
     async fn claim_deliveries(
         &self,
@@ -96,12 +106,23 @@ pub trait WebhookStore: Send + Sync {
         hold_until: i64,
         limit: i64,
     ) -> Result<Vec<DeliveryRow>>;
-    /// Gives deliveries back, by tenant and id, whose attempts end with their node.
     /// Makes all deliveries due whose attempts nobody can be making any more: of a store that one
     /// process has for itself.
     async fn release_all_deliveries(&self, now: i64) -> Result<()>;
-    async fn release_deliveries(&self, held: &[(String, String)], now: i64) -> Result<()>;
-    /// Records an attempt.
+    /// Prolongs holds; answers of each whether it is one still.
+    async fn renew_deliveries(&self, held: &[HeldDelivery<'_>], until: i64) -> Result<Vec<bool>>;
+    /// Gives a delivery back that nothing was tried with, due at `due_at`; `false`: it is held no
+    /// more.
+    async fn release_delivery(&self, held: HeldDelivery<'_>, due_at: i64) -> Result<bool>;
+    /// The node that a delivery was taken from lives: that taking is not counted.
+    async fn uncount_delivery(&self, tenant_id: &str, id: &str) -> Result<()>;
+    /// Records an attempt of one that holds the delivery; `false`: it is held no more.
+    async fn settle_delivery(
+        &self,
+        held: HeldDelivery<'_>,
+        outcome: &DeliveryOutcome,
+    ) -> Result<bool>;
+    /// Records an attempt that someone made by hand.
     async fn record_attempt(
         &self,
         tenant_id: &str,

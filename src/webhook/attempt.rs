@@ -153,27 +153,26 @@ impl Sender {
         }
     }
 
-    /// Ends a delivery whose attempts were never heard of.
-    pub(super) async fn give_up(&self, delivery: &DeliveryRow) -> Result<(), ApiError> {
-        let times = delivery.takings - 1;
-        let outcome = DeliveryOutcome {
-            status: "dead",
-            last_status: None,
-            last_error: Some(format!("its node ended {times} times with an attempt")),
-            next_attempt_at: now_micros(),
-            delivered_at: None,
-        };
-        let (tenant, id) = (&delivery.tenant_id, &delivery.id);
-        self.store.record_attempt(tenant, id, &outcome).await?;
-        Ok(())
-    }
-
-    /// Tries once and records how it went. A dead delivery that fails again stays dead.
+    /// Tries once by hand and records how it went.
     pub async fn attempt(
         &self,
         webhook: &WebhookRow,
         delivery: &DeliveryRow,
     ) -> Result<Attempt, ApiError> {
+        let (attempt, outcome) = self.try_once(webhook, delivery).await?;
+        self.store
+            .record_attempt(&delivery.tenant_id, &delivery.id, &outcome)
+            .await?;
+        Ok(attempt)
+    }
+
+    /// Tries once; answers how it went, and what is to be recorded. A dead delivery that fails again
+    /// stays dead.
+    pub(super) async fn try_once(
+        &self,
+        webhook: &WebhookRow,
+        delivery: &DeliveryRow,
+    ) -> Result<(Attempt, DeliveryOutcome), ApiError> {
         let event = self
             .store
             .event(&delivery.tenant_id, &delivery.event_id)
@@ -209,10 +208,7 @@ impl Sender {
             next_attempt_at,
             delivered_at: attempt.delivered.then_some(now),
         };
-        self.store
-            .record_attempt(&delivery.tenant_id, &delivery.id, &outcome)
-            .await?;
-        Ok(attempt)
+        Ok((attempt, outcome))
     }
 }
 

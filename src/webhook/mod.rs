@@ -1,7 +1,7 @@
 //! Events that leave: signed deliveries to the tenants' webhooks, out of the outbox that the
 //! store's transactions fill.
 //!
-//! Lives here: signatures, one attempt, the schedule of repeats, the worker. May import `store`,
+//! Lives here: signatures, one attempt, the schedule of repeats, the work. May import `work`, `store`,
 //! `secrets`, `model`'s HTTP client (for its address guard), `run`'s times, `ids`, `error`.
 
 mod attempt;
@@ -10,4 +10,4 @@ mod worker;
 
 pub use attempt::{Attempt, Sender};
 pub use signature::{headers, new_secret};
-pub use worker::Webhooks;
+pub use worker::{Deliveries, Webhooks};

@@ -1,129 +1,176 @@
-//! Takes due deliveries out of the outbox. Each webhook has a lane of its own, so that a slow or
-//! dead endpoint delays no other.
+//! Deliveries as work: each webhook has a lane of its own, so that a slow or dead endpoint delays no
+//! other.
 
-use std::collections::HashSet;
 use std::sync::Arc;
 use std::time::Duration;
 
-use futures_util::future::join_all;
-use parking_lot::Mutex;
+use async_trait::async_trait;
 
 use super::attempt::Sender;
 use crate::error::ApiError;
-use crate::store::now_micros;
+use crate::store::{DeliveryOutcome, DeliveryRow, HeldDelivery, WebhookRow, now_micros};
+use crate::work::{AtShutdown, Claim, Due, Held, Lane, Rules, Work, Worker};
 
 /// How often the outbox is looked at.
 const LOOK_EVERY: Duration = Duration::from_millis(500);
 /// Deliveries to one webhook at once.
-const AT_ONCE: i64 = 8;
-/// A claimed delivery is nobody else's for so long; longer than an attempt takes.
-const HOLD_MICROS: i64 = 60 * 1_000_000;
+const PER_WEBHOOK: usize = 8;
+/// Deliveries of a node at once, and of these those of one tenant.
+const AT_ONCE: usize = 256;
+const PER_TENANT: usize = 192;
+/// A delivery that is tried by hand is nobody else's for so long; longer than an attempt takes.
+const HAND_MICROS: i64 = 60 * 1_000_000;
 /// A delivery is taken up so often without a word of what became of it; then it is given up.
-const MAX_TAKINGS: i64 = 2;
+const DEADLY: i64 = 2;
+/// What could not be tried for a reason of our own is tried again after this.
+const AGAIN_MICROS: i64 = 5 * 1_000_000;
 
 /// The worker.
-pub struct Webhooks {
+pub type Webhooks = Worker<Deliveries>;
+
+/// The outbox of all webhooks.
+pub struct Deliveries {
     pub sender: Sender,
-    /// Webhooks that a lane of this node works for.
-    busy: Mutex<HashSet<String>>,
-    /// Deliveries that this node makes an attempt for: tenant and id.
-    held: Mutex<HashSet<(String, String)>>,
+    /// So long after its node died, a delivery is another's.
+    pub hold: Duration,
 }
 
-/// A webhook's lane of this node. However it ends, another may begin.
-struct Lane(Arc<Webhooks>, String);
+/// A delivery, and where it goes.
+pub struct Taken {
+    webhook: Arc<WebhookRow>,
+    delivery: DeliveryRow,
+}
 
-impl Drop for Lane {
-    fn drop(&mut self) {
-        self.0.busy.lock().remove(&self.1);
+impl Taken {
+    fn held(&self, until: i64) -> HeldDelivery<'_> {
+        HeldDelivery {
+            tenant_id: &self.delivery.tenant_id,
+            id: &self.delivery.id,
+            until,
+        }
     }
 }
 
-impl Webhooks {
-    /// A worker that makes its attempts with `sender`.
-    pub fn new(sender: Sender) -> Arc<Self> {
-        Arc::new(Self {
-            sender,
-            busy: Mutex::default(),
-            held: Mutex::default(),
+impl Deliveries {
+    /// Until when an attempt by hand that begins now holds its delivery.
+    pub fn hold_until() -> i64 {
+        now_micros() + HAND_MICROS
+    }
+}
+
+#[async_trait]
+impl Work for Deliveries {
+    type Item = Taken;
+    /// `None`: nothing was tried.
+    type Outcome = Option<DeliveryOutcome>;
+
+    fn rules(&self) -> Rules {
+        Rules {
+            name: "webhook_deliveries",
+            hold: self.hold,
+            look_every: LOOK_EVERY,
+            at_once: AT_ONCE,
+            per_tenant: PER_TENANT,
+            per_lane: PER_WEBHOOK,
+            give_up_after: DEADLY,
+            at_shutdown: AtShutdown::Finish,
+        }
+    }
+
+    async fn due(&self, now: i64, limit: i64) -> Result<Due, ApiError> {
+        let webhooks = self.sender.store.due_webhooks(now, limit).await?;
+        let lanes = webhooks.iter().map(|(tenant, id)| Lane::new(tenant, id));
+        Ok(Due {
+            lanes: lanes.collect(),
+            next: None,
         })
     }
 
-    /// Until when an attempt that begins now holds its delivery.
-    pub fn hold_until() -> i64 {
-        now_micros() + HOLD_MICROS
-    }
-
-    /// Delivers, for ever.
-    pub async fn work(self: Arc<Self>) {
-        let mut interval = tokio::time::interval(LOOK_EVERY);
-        interval.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
-        loop {
-            interval.tick().await;
-            let due = match self.sender.store.due_webhooks(now_micros()).await {
-                Ok(due) => due,
-                Err(error) => {
-                    tracing::warn!(%error, "cannot look for deliveries");
-                    continue;
-                }
-            };
-            for (tenant_id, webhook_id) in due {
-                if !self.busy.lock().insert(webhook_id.clone()) {
-                    continue;
-                }
-                let lane = Lane(self.clone(), webhook_id);
-                tokio::spawn(async move {
-                    let Lane(worker, webhook_id) = &lane;
-                    if let Err(error) = worker.lane(&tenant_id, webhook_id).await {
-                        tracing::warn!(%error, webhook_id, "a webhook's lane stopped");
-                    }
-                });
-            }
-        }
-    }
-
-    /// Delivers to one webhook until nothing is due.
-    async fn lane(&self, tenant_id: &str, webhook_id: &str) -> Result<(), ApiError> {
+    async fn claim(&self, lane: &Lane, claim: Claim) -> Result<Vec<Taken>, ApiError> {
         let store = &self.sender.store;
-        loop {
-            let found = store.webhook(tenant_id, webhook_id).await?;
-            let Some(webhook) = found.filter(|webhook| webhook.active) else {
-                return Ok(());
-            };
-            let due = store
-                .claim_deliveries(
-                    tenant_id,
-                    webhook_id,
-                    now_micros(),
-                    Self::hold_until(),
-                    AT_ONCE,
-                )
-                .await?;
-            if due.is_empty() {
-                return Ok(());
-            }
-            let attempts = due.iter().map(async |delivery| {
-                if delivery.takings > MAX_TAKINGS {
-                    return self.sender.give_up(delivery).await;
-                }
-                let held = (delivery.tenant_id.clone(), delivery.id.clone());
-                self.held.lock().insert(held.clone());
-                let attempt = self.sender.attempt(&webhook, delivery).await;
-                self.held.lock().remove(&held);
-                attempt.map(drop)
-            });
-            for attempt in join_all(attempts).await {
-                attempt?;
+        let found = store.webhook(&lane.tenant_id, &lane.key).await?;
+        let Some(webhook) = found.filter(|webhook| webhook.active) else {
+            return Ok(Vec::new());
+        };
+        let webhook = Arc::new(webhook);
+        let claimed = store
+            .claim_deliveries(
+                &lane.tenant_id,
+                &lane.key,
+                claim.now,
+                claim.until,
+                claim.limit,
+            )
+            .await?;
+        let taken = |delivery| Taken {
+            webhook: webhook.clone(),
+            delivery,
+        };
+        Ok(claimed.into_iter().map(taken).collect())
+    }
+
+    fn ended_nodes(&self, taken: &Taken) -> i64 {
+        taken.delivery.takings - 1
+    }
+
+    fn name(&self, taken: &Taken) -> String {
+        taken.delivery.id.clone()
+    }
+
+    async fn renew(&self, held: &[Arc<Held<Taken>>], until: i64) -> Result<Vec<bool>, ApiError> {
+        let held: Vec<_> = held
+            .iter()
+            .map(|held| held.item.held(held.until()))
+            .collect();
+        Ok(self.sender.store.renew_deliveries(&held, until).await?)
+    }
+
+    async fn perform(&self, held: &Held<Taken>) -> Option<DeliveryOutcome> {
+        let Taken { webhook, delivery } = &held.item;
+        match self.sender.try_once(webhook, delivery).await {
+            Ok((_, outcome)) => Some(outcome),
+            Err(error) => {
+                tracing::warn!(%error, delivery = delivery.id, "cannot try a delivery");
+                None
             }
         }
     }
 
-    /// Gives back what is under way when this node shuts down.
-    pub async fn release(&self) {
-        let held: Vec<_> = self.held.lock().drain().collect();
-        let released = self.sender.store.release_deliveries(&held, now_micros());
-        if let Err(error) = released.await {
-            tracing::warn!(%error, "cannot give deliveries back");
-        }
+    fn given_up(&self, _taken: &Taken, times: i64) -> Option<DeliveryOutcome> {
+        Some(DeliveryOutcome {
+            status: "dead",
+            last_status: None,
+            last_error: Some(format!("its node ended {times} times with an attempt")),
+            next_attempt_at: now_micros(),
+            delivered_at: None,
+        })
+    }
+
+    async fn settle(
+        &self,
+        taken: &Taken,
+        until: i64,
+        outcome: &Option<DeliveryOutcome>,
+    ) -> Result<bool, ApiError> {
+        let (store, held) = (&self.sender.store, taken.held(until));
+        let settled = match outcome {
+            Some(outcome) => store.settle_delivery(held, outcome).await,
+            None => {
+                store
+                    .release_delivery(held, now_micros() + AGAIN_MICROS)
+                    .await
+            }
+        };
+        Ok(settled?)
+    }
+
+    async fn release(&self, taken: &Taken, until: i64, now: i64) -> Result<bool, ApiError> {
+        let store = &self.sender.store;
+        Ok(store.release_delivery(taken.held(until), now).await?)
+    }
+
+    async fn uncount(&self, taken: &Taken) -> Result<(), ApiError> {
+        let (tenant, id) = (&taken.delivery.tenant_id, &taken.delivery.id);
+        Ok(self.sender.store.uncount_delivery(tenant, id).await?)
     }
 }

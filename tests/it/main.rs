@@ -61,3 +61,4 @@ mod ui;
 mod webhooks;
 mod wide;
 mod wires;
+mod work;

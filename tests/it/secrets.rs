@@ -568,7 +568,7 @@ async fn no_secret_is_logged_or_shown() {
 }
 
 /// Sends the process a signal.
-fn signal(child: u32, name: &str) {
+pub fn signal(child: u32, name: &str) {
     let sent = std::process::Command::new("kill")
         .args([name, &child.to_string()])
         .status();

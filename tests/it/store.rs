@@ -92,7 +92,7 @@ on_both_engines!(
 );
 
 pub const HERE: &str = "proj_here";
-const THERE: &str = "proj_there";
+pub const THERE: &str = "proj_there";
 
 pub async fn two_tenants(store: &Arc<dyn Store>) {
     for (at, id) in [HERE, THERE].into_iter().enumerate() {
@@ -819,8 +819,17 @@ async fn leases_lapse(store: Arc<dyn Store>) {
         .await
         .expect("applied");
     let lapsed = async |before: i64| {
-        let rows = store.lapsed_runs(before).await.expect("read");
-        ids(&rows, |(_, id)| id)
+        let mut found = Vec::new();
+        for tenant in store
+            .lapsed_tenants(before, "node_c", 10)
+            .await
+            .expect("read")
+        {
+            let runs = store.lapsed_runs(&tenant, before, "node_c", 10);
+            found.extend(runs.await.expect("read"));
+        }
+        found.sort();
+        found
     };
     assert!(lapsed(100).await.is_empty());
     assert_eq!(lapsed(101).await, ["run_1", "run_2", "run_3"]);

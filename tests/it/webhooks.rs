@@ -4,6 +4,7 @@ use std::collections::VecDeque;
 use std::net::SocketAddr;
 use std::process::Command;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use axum::Router;
@@ -33,6 +34,7 @@ struct Inbox {
     /// Statuses and bodies to answer with, in turn; then 200.
     answers: Mutex<VecDeque<(u16, String)>>,
     delay: Mutex<Duration>,
+    begun: AtomicUsize,
 }
 
 /// A server that keeps what it is sent.
@@ -48,6 +50,7 @@ async fn receive(
     body: Bytes,
 ) -> (StatusCode, String) {
     let delay = *inbox.delay.lock();
+    inbox.begun.fetch_add(1, Ordering::Relaxed);
     tokio::time::sleep(delay).await;
     inbox.arrived.lock().push(Arrived {
         path: uri.to_string(),
@@ -92,6 +95,27 @@ impl Receiver {
             tokio::time::sleep(Duration::from_millis(50)).await;
         }
         panic!("{} of {count} requests arrived", self.arrived().len());
+    }
+
+    /// Requests that arrived, answered or not.
+    pub fn begun(&self) -> usize {
+        self.inbox.begun.load(Ordering::Relaxed)
+    }
+
+    /// Waits until `count` requests have arrived, answered or not.
+    pub async fn wait_for_begun(&self, count: usize) {
+        for _ in 0..200 {
+            if self.begun() >= count {
+                return;
+            }
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+        panic!("{} of {count} requests arrived", self.begun());
+    }
+
+    /// Answers come so late from now on.
+    pub fn delay(&self, delay: Duration) {
+        *self.inbox.delay.lock() = delay;
     }
 
     pub fn answer(&self, status: u16, body: &str) {
@@ -307,6 +331,7 @@ async fn failures_are_repeated_redelivered_and_delay_nobody() {
     harness
         .gateway
         .webhooks
+        .work
         .sender
         .attempt(&hook, &row)
         .await

@@ -294,13 +294,17 @@ macro_rules! impl_events {
                 Ok(delivery)
             }
 
-            async fn due_webhooks(&self, now: i64) -> Result<Vec<(String, String)>> {
+            async fn due_webhooks(&self, now: i64, limit: i64) -> Result<Vec<(String, String)>> {
                 Ok(sqlx::query_as(
-                    "SELECT w.tenant_id, w.id FROM webhooks w WHERE w.active AND EXISTS \
+                    "SELECT due.tenant_id, due.id FROM (SELECT w.tenant_id, w.id, ROW_NUMBER() \
+                     OVER (PARTITION BY w.tenant_id ORDER BY w.id) AS place \
+                     FROM webhooks w WHERE w.active AND EXISTS \
                      (SELECT 1 FROM webhook_deliveries d WHERE d.webhook_id = w.id \
-                     AND d.status = 'pending' AND d.next_attempt_at <= $1)",
+                     AND d.status = 'pending' AND d.next_attempt_at <= $1)) due \
+                     ORDER BY due.place, due.tenant_id LIMIT $2",
                 )
                 .bind(now)
+                .bind(limit)
                 .fetch_all(&self.read)
                 .await?)
             }
@@ -341,19 +345,79 @@ macro_rules! impl_events {
                 Ok(())
             }
 
-            async fn release_deliveries(&self, held: &[(String, String)], now: i64) -> Result<()> {
-                for (tenant_id, id) in held {
-                    sqlx::query(
-                        "UPDATE webhook_deliveries SET next_attempt_at = $3, takings = 0 \
-                         WHERE tenant_id = $1 AND id = $2 AND status = 'pending'",
+            async fn renew_deliveries(
+                &self,
+                held: &[HeldDelivery<'_>],
+                until: i64,
+            ) -> Result<Vec<bool>> {
+                let mut tx = self.write.begin().await?;
+                let mut still = Vec::with_capacity(held.len());
+                for held in held {
+                    let done = sqlx::query(
+                        "UPDATE webhook_deliveries SET next_attempt_at = $4 WHERE tenant_id = $1 \
+                         AND id = $2 AND status = 'pending' AND next_attempt_at = $3",
                     )
-                    .bind(tenant_id)
-                    .bind(id)
-                    .bind(now)
-                    .execute(&self.write)
+                    .bind(held.tenant_id)
+                    .bind(held.id)
+                    .bind(held.until)
+                    .bind(until)
+                    .execute(&mut *tx)
                     .await?;
+                    still.push(done.rows_affected() > 0);
                 }
+                tx.commit().await?;
+                Ok(still)
+            }
+
+            async fn release_delivery(&self, held: HeldDelivery<'_>, due_at: i64) -> Result<bool> {
+                let done = sqlx::query(
+                    "UPDATE webhook_deliveries SET next_attempt_at = $4, takings = 0 \
+                     WHERE tenant_id = $1 AND id = $2 AND status = 'pending' \
+                     AND next_attempt_at = $3",
+                )
+                .bind(held.tenant_id)
+                .bind(held.id)
+                .bind(held.until)
+                .bind(due_at)
+                .execute(&self.write)
+                .await?;
+                Ok(done.rows_affected() > 0)
+            }
+
+            async fn uncount_delivery(&self, tenant_id: &str, id: &str) -> Result<()> {
+                sqlx::query(
+                    "UPDATE webhook_deliveries SET takings = takings - 1 WHERE tenant_id = $1 \
+                     AND id = $2 AND status = 'pending' AND takings > 1",
+                )
+                .bind(tenant_id)
+                .bind(id)
+                .execute(&self.write)
+                .await?;
                 Ok(())
+            }
+
+            async fn settle_delivery(
+                &self,
+                held: HeldDelivery<'_>,
+                outcome: &DeliveryOutcome,
+            ) -> Result<bool> {
+                let done = sqlx::query(
+                    "UPDATE webhook_deliveries SET status = $4, attempts = attempts + 1, \
+                     takings = 0, last_status = $5, last_error = $6, next_attempt_at = $7, \
+                     delivered_at = $8 WHERE tenant_id = $1 AND id = $2 AND status = 'pending' \
+                     AND next_attempt_at = $3",
+                )
+                .bind(held.tenant_id)
+                .bind(held.id)
+                .bind(held.until)
+                .bind(outcome.status)
+                .bind(outcome.last_status)
+                .bind(&outcome.last_error)
+                .bind(outcome.next_attempt_at)
+                .bind(outcome.delivered_at)
+                .execute(&self.write)
+                .await?;
+                Ok(done.rows_affected() > 0)
             }
 
             async fn record_attempt(

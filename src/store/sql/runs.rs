@@ -228,12 +228,40 @@ macro_rules! impl_runs {
                 Ok(())
             }
 
-            async fn lapsed_runs(&self, before: i64) -> Result<Vec<(String, String)>> {
-                Ok(sqlx::query_as(
-                    "SELECT tenant_id, id FROM runs WHERE status IN ('queued', 'running') \
-                     AND lease_until < $1 ORDER BY id LIMIT 1000",
+            async fn lapsed_tenants(
+                &self,
+                before: i64,
+                node_id: &str,
+                limit: i64,
+            ) -> Result<Vec<String>> {
+                Ok(sqlx::query_scalar(
+                    "SELECT tenant_id FROM runs WHERE status IN ('queued', 'running') \
+                     AND lease_until < $1 AND node_id <> $2 GROUP BY tenant_id \
+                     ORDER BY MIN(lease_until) LIMIT $3",
                 )
                 .bind(before)
+                .bind(node_id)
+                .bind(limit)
+                .fetch_all(&self.read)
+                .await?)
+            }
+
+            async fn lapsed_runs(
+                &self,
+                tenant_id: &str,
+                before: i64,
+                node_id: &str,
+                limit: i64,
+            ) -> Result<Vec<String>> {
+                Ok(sqlx::query_scalar(
+                    "SELECT id FROM runs WHERE tenant_id = $1 \
+                     AND status IN ('queued', 'running') AND lease_until < $2 \
+                     AND node_id <> $3 ORDER BY lease_until LIMIT $4",
+                )
+                .bind(tenant_id)
+                .bind(before)
+                .bind(node_id)
+                .bind(limit)
                 .fetch_all(&self.read)
                 .await?)
             }
@@ -293,6 +321,26 @@ macro_rules! impl_runs {
                 .bind(lease.node_id)
                 .bind(lease.until)
                 .bind(lease.now)
+                .execute(&self.write)
+                .await?;
+                Ok(done.rows_affected() > 0)
+            }
+
+            async fn release_run(
+                &self,
+                tenant_id: &str,
+                id: &str,
+                node_id: &str,
+            ) -> Result<bool> {
+                let done = sqlx::query(
+                    "UPDATE runs SET lease_until = 0, takings = \
+                     CASE WHEN takings > 0 THEN takings - 1 ELSE 0 END \
+                     WHERE tenant_id = $1 AND id = $2 AND node_id = $3 \
+                     AND status IN ('queued', 'running')",
+                )
+                .bind(tenant_id)
+                .bind(id)
+                .bind(node_id)
                 .execute(&self.write)
                 .await?;
                 Ok(done.rows_affected() > 0)

@@ -395,52 +395,118 @@ macro_rules! impl_vector_stores {
                 .await?)
             }
 
-            async fn claim_vector_file(
+            async fn due_vector_files(
                 &self,
                 now: i64,
+                limit: i64,
+            ) -> Result<(Vec<String>, Option<i64>)> {
+                let tenants = sqlx::query_scalar(
+                    "SELECT tenant_id FROM vector_store_files WHERE status = 'in_progress' \
+                     AND due_at <= $1 GROUP BY tenant_id ORDER BY MIN(due_at) LIMIT $2",
+                )
+                .bind(now)
+                .bind(limit)
+                .fetch_all(&self.read)
+                .await?;
+                let next = sqlx::query_scalar(
+                    "SELECT due_at FROM vector_store_files WHERE status = 'in_progress' \
+                     AND due_at > $1 ORDER BY due_at LIMIT 1",
+                )
+                .bind(now)
+                .fetch_optional(&self.read)
+                .await?;
+                Ok((tenants, next))
+            }
+
+            async fn claim_vector_files(
+                &self,
+                tenant_id: &str,
+                now: i64,
                 hold_until: i64,
-                not_of: &[String],
-            ) -> Result<Option<VectorFileRow>> {
-                // They are looked for with a reader: the rows of a busy tenant may be many.
-                let mut query = sqlx::QueryBuilder::new(
-                    "SELECT vector_store_id, id FROM vector_store_files \
-                     WHERE status = 'in_progress' AND due_at <= ",
-                );
-                query.push_bind(now);
-                if !not_of.is_empty() {
-                    query.push(" AND tenant_id NOT IN (");
-                    let mut list = query.separated(", ");
-                    for tenant in not_of {
-                        list.push_bind(tenant);
-                    }
-                    query.push(")");
-                }
-                query.push(" ORDER BY due_at LIMIT 8");
-                let due: Vec<(String, String)> =
-                    query.build_query_as().fetch_all(&self.read).await?;
-                for (store, id) in due {
-                    // The last condition holds against another node that claims the same row.
-                    let claimed: Option<VectorFileRow> = sqlx::query_as(
-                        "UPDATE vector_store_files SET due_at = $2, attempts = attempts + 1, \
-                         takings = takings + 1 WHERE vector_store_id = $3 AND id = $4 \
-                         AND status = 'in_progress' AND due_at <= $1 RETURNING *",
+                limit: i64,
+            ) -> Result<Vec<VectorFileRow>> {
+                // The second condition holds against another node that claims the same rows.
+                Ok(sqlx::query_as(
+                    "UPDATE vector_store_files SET due_at = $3, attempts = attempts + 1, \
+                     takings = takings + 1 \
+                     WHERE (vector_store_id, id) IN (SELECT vector_store_id, id \
+                     FROM vector_store_files WHERE tenant_id = $1 AND status = 'in_progress' \
+                     AND due_at <= $2 ORDER BY due_at LIMIT $4) \
+                     AND status = 'in_progress' AND due_at <= $2 RETURNING *",
+                )
+                .bind(tenant_id)
+                .bind(now)
+                .bind(hold_until)
+                .bind(limit)
+                .fetch_all(&self.write)
+                .await?)
+            }
+
+            async fn renew_vector_files(
+                &self,
+                held: &[(&VectorFileRow, i64)],
+                until: i64,
+            ) -> Result<Vec<bool>> {
+                let mut tx = self.write.begin().await?;
+                let mut still = Vec::with_capacity(held.len());
+                for (file, held_until) in held {
+                    let done = sqlx::query(
+                        "UPDATE vector_store_files SET due_at = $5 WHERE tenant_id = $1 \
+                         AND vector_store_id = $2 AND id = $3 AND status = 'in_progress' \
+                         AND due_at = $4",
                     )
-                    .bind(now)
-                    .bind(hold_until)
-                    .bind(store)
-                    .bind(id)
-                    .fetch_optional(&self.write)
+                    .bind(&file.tenant_id)
+                    .bind(&file.vector_store_id)
+                    .bind(&file.id)
+                    .bind(held_until)
+                    .bind(until)
+                    .execute(&mut *tx)
                     .await?;
-                    if claimed.is_some() {
-                        return Ok(claimed);
-                    }
+                    still.push(done.rows_affected() > 0);
                 }
-                Ok(None)
+                tx.commit().await?;
+                Ok(still)
+            }
+
+            async fn release_vector_file(
+                &self,
+                file: &VectorFileRow,
+                held_until: i64,
+                now: i64,
+            ) -> Result<bool> {
+                let done = sqlx::query(
+                    "UPDATE vector_store_files SET due_at = $5, takings = 0, \
+                     attempts = attempts - 1 WHERE tenant_id = $1 AND vector_store_id = $2 \
+                     AND id = $3 AND status = 'in_progress' AND due_at = $4",
+                )
+                .bind(&file.tenant_id)
+                .bind(&file.vector_store_id)
+                .bind(&file.id)
+                .bind(held_until)
+                .bind(now)
+                .execute(&self.write)
+                .await?;
+                Ok(done.rows_affected() > 0)
+            }
+
+            async fn uncount_vector_file(&self, file: &VectorFileRow) -> Result<()> {
+                sqlx::query(
+                    "UPDATE vector_store_files SET takings = takings - 1 WHERE tenant_id = $1 \
+                     AND vector_store_id = $2 AND id = $3 AND status = 'in_progress' \
+                     AND takings > 1",
+                )
+                .bind(&file.tenant_id)
+                .bind(&file.vector_store_id)
+                .bind(&file.id)
+                .execute(&self.write)
+                .await?;
+                Ok(())
             }
 
             async fn put_vector_chunks(
                 &self,
                 file: &VectorFileRow,
+                held_until: i64,
                 chunks: &[VectorChunkRow],
                 are_first: bool,
             ) -> Result<bool> {
@@ -454,7 +520,7 @@ macro_rules! impl_vector_stores {
                 .bind(&file.tenant_id)
                 .bind(&file.vector_store_id)
                 .bind(&file.id)
-                .bind(file.due_at)
+                .bind(held_until)
                 .execute(&mut *tx)
                 .await?;
                 if held.rows_affected() == 0 {
@@ -503,15 +569,16 @@ macro_rules! impl_vector_stores {
             async fn finish_vector_file(
                 &self,
                 file: &VectorFileRow,
+                held_until: i64,
                 outcome: VectorOutcome<'_>,
             ) -> Result<bool> {
                 let mut tx = self.write.begin().await?;
                 let (status, code, message, usage, due_at) = match &outcome {
                     VectorOutcome::Completed { usage_bytes } => {
-                        ("completed", None, None, *usage_bytes, file.due_at)
+                        ("completed", None, None, *usage_bytes, held_until)
                     }
                     VectorOutcome::Failed { code, message } => {
-                        ("failed", Some(*code), Some(*message), 0, file.due_at)
+                        ("failed", Some(*code), Some(*message), 0, held_until)
                     }
                     VectorOutcome::Later(at) => ("in_progress", None, None, 0, *at),
                 };
@@ -525,7 +592,7 @@ macro_rules! impl_vector_stores {
                 .bind(&file.tenant_id)
                 .bind(&file.vector_store_id)
                 .bind(&file.id)
-                .bind(file.due_at)
+                .bind(held_until)
                 .bind(status)
                 .bind(code)
                 .bind(message)
