@@ -12,9 +12,7 @@ use super::page::{Page, PageParams, PageQuery};
 use super::time::Time;
 use crate::auth::Scope;
 use crate::error::ApiError;
-use crate::store::ApprovalRow;
-
-const STATUSES: [&str; 4] = ["pending", "approved", "rejected", "cancelled"];
+use crate::store::{ApprovalRow, ApprovalStatus};
 
 #[derive(Debug, Serialize, ToSchema)]
 pub struct ApprovalOut {
@@ -53,7 +51,7 @@ fn approval_out(row: ApprovalRow) -> ApprovalOut {
         tool: row.tool,
         args: object(&row.args).unwrap_or_default(),
         elicitation: row.elicitation.as_deref().and_then(object),
-        status: row.status,
+        status: row.status.into(),
         actor: row.actor.as_deref().and_then(name_of),
         reason: row.reason,
         created_at: Time(row.created_at),
@@ -71,7 +69,7 @@ pub async fn list(
     page: PageQuery,
 ) -> Result<Json<Page<ApprovalOut>>, ApiError> {
     caller.require(Scope::ApprovalsRead)?;
-    let status = page.filters.one_of("status", &STATUSES)?;
+    let status = page.filters.one_of("status", ApprovalStatus::WORDS)?;
     let named = page.filter("smith_id");
     if let Some(named) = &named {
         caller.require_smith(named)?;

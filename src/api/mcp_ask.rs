@@ -26,7 +26,7 @@ use crate::model::{Params, Role, Turn};
 use crate::run::{
     Cancelled, Collected, Collector, LiveRun, Reader, RunRequest, Thread, Word, that_count,
 };
-use crate::store::RunRow;
+use crate::store::{ApprovalStatus, RunRow};
 
 /// A host hears of progress no more often.
 const PROGRESS_EVERY: Duration = Duration::from_millis(250);
@@ -396,7 +396,9 @@ impl Ask<'_> {
     async fn pending(&self, run: &RunRow) -> Result<Vec<Waits>, ApiError> {
         let store = &self.gateway.store;
         let approvals = store.run_approvals(&run.tenant_id, &run.id).await?;
-        let pending = approvals.into_iter().filter(|row| row.status == "pending");
+        let pending = approvals
+            .into_iter()
+            .filter(|row| row.status == ApprovalStatus::Pending);
         let waits = pending.map(|row| Waits {
             approval_id: row.id,
             tool: row.tool.unwrap_or_default(),

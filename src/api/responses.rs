@@ -19,7 +19,7 @@ use crate::frame::StopReason;
 use crate::gateway::Gateway;
 use crate::model::{Part, Role, Turn};
 use crate::run::{ResponseRecord, usage_of};
-use crate::store::RunRow;
+use crate::store::{RunRow, RunStatus};
 use crate::wire::responses::items::{Item, Numbering, approval_request, push_turn, turn_of};
 use crate::wire::responses::tools::decode_tools;
 use crate::wire::responses::{Head, Status, body_of};
@@ -134,7 +134,7 @@ impl Stored {
         let output = self.run.output.as_deref().unwrap_or_default();
         let output: Value = serde_json::from_str(output).unwrap_or_default();
         let waiting = output["tool_calls"].as_array();
-        let waiting = waiting.filter(|_| self.run.status == "paused_for_approval");
+        let waiting = waiting.filter(|_| self.run.status == RunStatus::PausedForApproval);
         let request = |call: &Value| {
             let text = |name: &str| call[name].as_str().unwrap_or_default();
             let id = format!("{}::{}", self.run.id, text("tool_call_id"));
@@ -148,10 +148,10 @@ impl Stored {
     pub fn response(&self) -> Value {
         let run = &self.run;
         let message = || run.error.clone().unwrap_or_default();
-        let status = match run.status.as_str() {
-            "queued" => Status::Queued,
-            "running" => Status::InProgress,
-            "failed" => {
+        let status = match run.status {
+            RunStatus::Queued => Status::Queued,
+            RunStatus::Running => Status::InProgress,
+            RunStatus::Failed => {
                 let code = run.error_code.clone().unwrap_or_default();
                 Status::Failed(ApiError::new(
                     http::StatusCode::BAD_GATEWAY,
@@ -159,7 +159,7 @@ impl Stored {
                     message(),
                 ))
             }
-            "cancelled" => Status::Cancelled("the response was cancelled".to_owned()),
+            RunStatus::Cancelled => Status::Cancelled("the response was cancelled".to_owned()),
             _ => {
                 let stop = json!(run.stop_reason);
                 let stop = serde_json::from_value(stop).unwrap_or(StopReason::EndTurn);

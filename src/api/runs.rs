@@ -19,17 +19,7 @@ use crate::auth::Scope;
 use crate::error::ApiError;
 use crate::gateway::Gateway;
 use crate::run::{Cancelled, LiveRun, RunView, Word, not_paused, run_out};
-use crate::store::{RunFilter, RunRow};
-
-const STATUSES: [&str; 7] = [
-    "queued",
-    "running",
-    "completed",
-    "failed",
-    "cancelled",
-    "paused_for_approval",
-    "paused_for_tool",
-];
+use crate::store::{RunFilter, RunRow, RunStatus};
 
 /// An answer to a run that waits, or its cancellation.
 #[derive(Debug, Deserialize, ToSchema)]
@@ -131,7 +121,7 @@ async fn listed(
     page: &PageQuery,
 ) -> Result<Json<Page<RunView>>, ApiError> {
     if let Some(status) = &filter.status
-        && !STATUSES.contains(&status.as_str())
+        && RunStatus::of(status).is_none()
     {
         return Err(ApiError::invalid("status", format!("no status '{status}'")));
     }
@@ -321,7 +311,7 @@ pub(super) async fn cancel_run(
         return rested(gateway, run).await;
     }
     let store = &gateway.store;
-    if run.status.starts_with("paused") {
+    if run.status.is_paused() {
         gateway
             .runs
             .go_on(run, Some(Cancelled::Asked(reason)))
@@ -349,7 +339,7 @@ async fn cancel(
     reason: Option<String>,
 ) -> Result<Response, ApiError> {
     let now = cancel_run(gateway, run, reason).await?;
-    if now.status != "cancelled" {
+    if now.status != RunStatus::Cancelled {
         return Err(not_paused(&now));
     }
     Ok(Json(json!({ "id": now.id, "status": now.status })).into_response())

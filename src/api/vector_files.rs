@@ -19,7 +19,8 @@ use crate::ids;
 use crate::json::{Entries, Object};
 use crate::retrieval::{DEFAULT_CHUNK_TOKENS, DEFAULT_OVERLAP_TOKENS};
 use crate::store::{
-    VectorBatchRow, VectorFileCounts, VectorFileFilter, VectorFileRow, VectorStoreRow, now_micros,
+    VectorBatchRow, VectorFileCounts, VectorFileFilter, VectorFileRow, VectorFileStatus,
+    VectorStoreRow, now_micros,
 };
 
 /// Files of one batch (<https://platform.openai.com/docs/api-reference/vector-stores-file-batches>).
@@ -280,7 +281,7 @@ pub(super) async fn wanted_files(
             tenant_id: store.tenant_id.clone(),
             vector_store_id: store.id.clone(),
             batch_id: batch_id.map(str::to_owned),
-            status: "in_progress".to_owned(),
+            status: VectorFileStatus::InProgress,
             error_code: None,
             error: None,
             usage_bytes: 0,
@@ -303,7 +304,7 @@ fn file_out(row: VectorFileRow) -> VectorFileOut {
         usage_bytes: row.usage_bytes,
         created_at: row.created_at / 1_000_000,
         vector_store_id: row.vector_store_id,
-        status: row.status,
+        status: row.status.into(),
         last_error: row.error_code.map(|code| LastError {
             code,
             message: row.error.unwrap_or_default(),
@@ -391,10 +392,9 @@ async fn files_of(
     batch_id: Option<String>,
     query: &SliceQuery,
 ) -> Result<Json<OaiList<VectorFileOut>>, ApiError> {
-    const STATUSES: [&str; 4] = ["in_progress", "completed", "failed", "cancelled"];
     let filter = VectorFileFilter {
         batch_id,
-        status: query.filters.one_of("filter", &STATUSES)?,
+        status: query.filters.one_of("filter", VectorFileStatus::WORDS)?,
     };
     let rows = gateway
         .store

@@ -13,7 +13,7 @@ use super::page::{Page, PageParams, PageQuery};
 use super::time::Time;
 use crate::error::ApiError;
 use crate::ids;
-use crate::store::{DeliveryRow, EventRow, WebhookRow, now_micros};
+use crate::store::{DeliveryRow, DeliveryStatus, EventRow, WebhookRow, now_micros};
 use crate::webhook::{Deliveries, new_secret};
 
 const MAX_URL: usize = 2048;
@@ -125,12 +125,13 @@ fn webhook_out(row: WebhookRow) -> WebhookOut {
 
 fn delivery_out(row: DeliveryRow, url: &str) -> DeliveryOut {
     DeliveryOut {
-        next_attempt_at: (row.status == "pending").then_some(Time(row.next_attempt_at)),
+        next_attempt_at: (row.status == DeliveryStatus::Pending)
+            .then_some(Time(row.next_attempt_at)),
         id: row.id,
         event_id: row.event_id,
         event_type: row.event_type,
         url: url.to_owned(),
-        status: row.status,
+        status: row.status.into(),
         attempts: row.attempts,
         last_status: row.last_status,
         last_error: row.last_error.unwrap_or_default(),

@@ -8,7 +8,9 @@ use super::accounting::Spender;
 use super::record::usage_out;
 use crate::frame::Usage;
 use crate::ids;
-use crate::store::{EventRow, RunEnd, RunRow, SpanRow, TraceRecord, TraceRow, UsageEventRow};
+use crate::store::{
+    EventRow, RunEnd, RunRow, RunStatus, SpanRow, TraceRecord, TraceRow, UsageEventRow,
+};
 
 /// One model call of a run.
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -56,7 +58,7 @@ pub fn event(run: &RunRow, end: &RunEnd, usage: Option<&Usage>) -> Option<EventR
         .as_deref()
         .and_then(|text| serde_json::from_str(text).ok());
     let (kind, data) = match end.status {
-        "completed" => (
+        RunStatus::Completed => (
             "run.completed",
             json!({
                 "run_id": run.id,
@@ -64,7 +66,7 @@ pub fn event(run: &RunRow, end: &RunEnd, usage: Option<&Usage>) -> Option<EventR
                 "usage": usage.map(usage_out),
             }),
         ),
-        "failed" => (
+        RunStatus::Failed => (
             "run.failed",
             json!({ "run_id": run.id, "error": end.error, "code": end.error_code }),
         ),
@@ -93,9 +95,9 @@ pub fn trace(run: &RunRow, end: &RunEnd, calls: &[ModelSpan], tools: &[ToolSpan]
     };
     let cost = total_cost(calls);
     let status = match end.status {
-        "completed" => "ok",
-        "failed" => "error",
-        other => other,
+        RunStatus::Completed => "ok",
+        RunStatus::Failed => "error",
+        other => other.as_str(),
     };
     let last = calls.last();
     let model = last.map(|call| call.model.clone());

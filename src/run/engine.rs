@@ -37,7 +37,7 @@ use crate::ids;
 use crate::limit::Permit;
 use crate::metrics::Metrics;
 use crate::model::{Caching, ModelRequest, Models, ResponseFormat, Role, Route, Turn, unmark};
-use crate::store::{Journal, Op, RunEnd, RunRow, Store, now_micros};
+use crate::store::{Journal, Op, RunEnd, RunRow, RunStatus, Store, now_micros};
 use crate::tools::{ToolSet, Toolbox};
 use crate::untrusted::Sandbox;
 
@@ -559,7 +559,7 @@ impl Runs {
             agent_id: effective.smith.agent_id.clone(),
             thread_id,
             channel: request.channel,
-            status: "running".to_owned(),
+            status: RunStatus::Running,
             exclusive,
             include_mask: request.include_mask,
             input: request.input_record,

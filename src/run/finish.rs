@@ -18,7 +18,7 @@ use super::transcript::Collector;
 use crate::error::ApiError;
 use crate::frame::{self, Escaped, Frame, StopReason, Usage};
 use crate::model::{Turn, joined_text};
-use crate::store::{JournalError, Op, RunEnd, RunRow, now_micros};
+use crate::store::{JournalError, Op, RunEnd, RunRow, RunStatus, now_micros};
 
 impl Runs {
     async fn finish(
@@ -56,7 +56,7 @@ impl Runs {
             id: job.row.id.clone(),
             node_id: self.node_id.clone(),
             has_state: job.has_state,
-            status: "completed",
+            status: RunStatus::Completed,
             transcript: None,
             output: None,
             stop_reason: None,
@@ -127,7 +127,7 @@ impl Runs {
                     "run failed");
                 last.push(failed_frame(&error));
                 let _ = live.failure.set(error.clone());
-                row.status = "failed";
+                row.status = RunStatus::Failed;
                 row.stop_reason = Some(StopReason::Error.as_str());
                 row.output = partial_output(collector, &mut used);
                 row.error_code = Some(error.code.into_owned());
@@ -142,14 +142,14 @@ impl Runs {
                 last.push(Frame::RunCancelled {
                     reason: Bytes::from(reason),
                 });
-                row.status = "cancelled";
+                row.status = RunStatus::Cancelled;
                 row.stop_reason = Some(StopReason::Cancelled.as_str());
                 row.output = partial_output(collector, &mut used);
             }
         }
         log.add_last(&last);
         row.frames = Some(log.take());
-        let used = (used != Usage::default() || row.status == "completed").then_some(used);
+        let used = (used != Usage::default() || row.status == RunStatus::Completed).then_some(used);
         row.token_usage = used.as_ref().map(|usage| job.used(usage));
         row.event = account::event(&job.row, &row, used.as_ref());
         let Progress {
@@ -214,7 +214,7 @@ impl Runs {
     /// Remembers, for when the store takes writes again, that a run's client was told of a failure:
     /// of `end`, its `last` frames were not shown.
     fn settle_later(&self, mut end: Box<RunEnd>, run: &RunRow, error: &ApiError, last: usize) {
-        end.status = "failed";
+        end.status = RunStatus::Failed;
         end.stop_reason = Some(StopReason::Error.as_str());
         end.transcript = None;
         end.error_code = Some(error.code.to_string());

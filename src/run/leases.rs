@@ -12,7 +12,7 @@ use super::live::{Cancelled, LiveRun};
 use super::resume::Word;
 use crate::error::ApiError;
 use crate::frame::{self, StopReason};
-use crate::store::{Op, RunEnd, RunRow, now_micros};
+use crate::store::{ApprovalStatus, Op, RunEnd, RunRow, RunStatus, now_micros};
 
 /// How soon another node's wish to cancel is seen.
 const LOOK_EVERY: Duration = Duration::from_secs(1);
@@ -39,7 +39,7 @@ impl Runs {
             id: run.id.clone(),
             node_id: self.node_id.clone(),
             has_state: true,
-            status: "failed",
+            status: RunStatus::Failed,
             transcript: None,
             output: None,
             stop_reason: Some(StopReason::Error.as_str()),
@@ -128,7 +128,7 @@ impl Runs {
             let run_id = approval.as_ref().and_then(|row| row.run_id.clone());
             let is_live = run_id.is_some_and(|run| self.live(&tenant, &run).is_some());
             // A call is held a moment before its approval is written.
-            let is_over = approval.is_some_and(|row| row.status != "pending");
+            let is_over = approval.is_some_and(|row| row.status != ApprovalStatus::Pending);
             if is_over && !is_live {
                 self.held.lock().remove(&id);
             }

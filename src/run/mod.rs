@@ -32,7 +32,7 @@ pub use budget::{Budgets, percent, this_period};
 pub use engine::{RunParts, Runs, Started};
 pub use lapsed::LapsedRuns;
 pub use live::{Cancelled, LiveRun, Reader};
-pub use record::{RunView, actor_out, rfc3339, run_out, run_status, usage_of};
+pub use record::{RunView, actor_out, rfc3339, run_out, usage_of};
 pub use request::{
     INCLUDE_CITATIONS, INCLUDE_REASONING, INCLUDE_TOOL_ARGS, Link, ResponseRecord, RunRequest,
     Thread,

@@ -6,10 +6,10 @@ use time::OffsetDateTime;
 use time::format_description::well_known::Rfc3339;
 
 use super::accounting::NANOS;
-use crate::frame::{StopReason, Usage};
+use crate::frame::Usage;
 use crate::json::{Json, Object};
 use crate::model::{Turn, joined_text};
-use crate::store::RunRow;
+use crate::store::{RunRow, RunStatus};
 
 /// Microseconds since the epoch as RFC 3339 UTC.
 pub fn rfc3339(micros: i64) -> String {
@@ -17,15 +17,6 @@ pub fn rfc3339(micros: i64) -> String {
         .ok()
         .and_then(|at| at.format(&Rfc3339).ok())
         .unwrap_or_default()
-}
-
-/// The status of a run that stopped for `stop`.
-pub fn run_status(stop: StopReason) -> &'static str {
-    match stop {
-        StopReason::Cancelled => "cancelled",
-        StopReason::Error => "failed",
-        _ => "completed",
-    }
 }
 
 fn document(text: Option<&str>) -> Value {
@@ -177,7 +168,7 @@ pub struct RunView {
     smith_id: String,
     agent_id: String,
     thread_id: String,
-    status: String,
+    status: RunStatus,
     channel: String,
     input: Json,
     output: Value,
@@ -207,7 +198,7 @@ pub fn run_out(run: &RunRow) -> RunView {
         smith_id: run.smith_id.clone(),
         agent_id: run.agent_id.clone(),
         thread_id: run.thread_id.clone(),
-        status: run.status.clone(),
+        status: run.status,
         channel: run.channel.clone(),
         input: shown_input(&run.input),
         output: output(run),

@@ -13,7 +13,9 @@ use super::state::{Base, CallState, Progress};
 use crate::error::ApiError;
 use crate::frame::{self, Frame};
 use crate::limit::Permit;
-use crate::store::{ApprovalRow, Decision, EventRow, Lease, Op, RunRow, now_micros};
+use crate::store::{
+    ApprovalRow, ApprovalStatus, Decision, EventRow, Lease, Op, RunRow, RunStatus, now_micros,
+};
 use crate::untrusted::{Fault, Schema};
 
 /// A human's word on one approval.
@@ -73,7 +75,7 @@ impl Runs {
         run: &RunRow,
         words: &[Word],
     ) -> Result<Option<Arc<LiveRun>>, ApiError> {
-        if run.status != "paused_for_approval" {
+        if run.status != RunStatus::PausedForApproval {
             return Err(not_paused(run));
         }
         let approvals = self.store.run_approvals(&run.tenant_id, &run.id).await?;
@@ -96,7 +98,7 @@ impl Runs {
         word: &Word,
     ) -> Result<Decision, ApiError> {
         let approval = find(approvals, word)?;
-        if approval.status != "pending" {
+        if approval.status != ApprovalStatus::Pending {
             return Err(ApiError::conflict(
                 "run_not_paused",
                 format!("the approval is {} already", approval.status),
@@ -105,7 +107,10 @@ impl Runs {
         if word.approve {
             self.check_content(approval, word.content.as_ref()).await?;
         }
-        let status = if word.approve { "approved" } else { "rejected" };
+        let status = match word.approve {
+            true => ApprovalStatus::Approved,
+            false => ApprovalStatus::Rejected,
+        };
         let data = json!({ "run_id": run.id, "approval_id": approval.id, "status": status,
             "tool": approval.tool, "tool_call_id": approval.tool_call_id,
             "decision": if word.approve { "approve" } else { "reject" }, "reason": word.reason });
@@ -130,8 +135,12 @@ impl Runs {
         cancel: Option<Cancelled>,
     ) -> Result<Option<Arc<LiveRun>>, ApiError> {
         let approvals = self.store.run_approvals(&run.tenant_id, &run.id).await?;
-        let pending = approvals.iter().any(|a| a.status == "pending");
-        let rejected = approvals.iter().any(|a| a.status == "rejected");
+        let pending = approvals
+            .iter()
+            .any(|a| a.status == ApprovalStatus::Pending);
+        let rejected = approvals
+            .iter()
+            .any(|a| a.status == ApprovalStatus::Rejected);
         if pending && !rejected && cancel.is_none() {
             return Ok(None);
         }
@@ -153,7 +162,7 @@ impl Runs {
 
     /// Refuses to show the frames of a run that has ended when they are no longer kept.
     pub async fn check_frames(&self, run: &RunRow) -> Result<(), ApiError> {
-        let has_ended = matches!(run.status.as_str(), "completed" | "failed" | "cancelled");
+        let has_ended = run.status.has_ended();
         if has_ended && !self.store.has_frames(&run.tenant_id, &run.id).await? {
             return Err(ApiError::new(
                 StatusCode::GONE,
@@ -227,8 +236,8 @@ impl Runs {
             let Some(row) = row.filter(|_| call.state == CallState::Waiting) else {
                 continue;
             };
-            match row.status.as_str() {
-                "approved" => {
+            match row.status {
+                ApprovalStatus::Approved => {
                     call.approved = true;
                     let answer = row.answer.as_deref().map(serde_json::from_str);
                     call.answer = answer.transpose().map_err(ApiError::internal)?;
@@ -237,8 +246,8 @@ impl Runs {
                         Some(_) => CallState::Begun,
                     };
                 }
-                "rejected" => call.state = CallState::Rejected,
-                _ => {}
+                ApprovalStatus::Rejected => call.state = CallState::Rejected,
+                ApprovalStatus::Pending | ApprovalStatus::Cancelled => {}
             }
         }
         let frames = self.frames_so_far(run).await?;
@@ -282,7 +291,7 @@ fn find<'a>(approvals: &'a [ApprovalRow], word: &Word) -> Result<&'a ApprovalRow
     }
     let is_it = |row: &&ApprovalRow| match &word.tool_call_id {
         Some(call) => row.tool_call_id.as_ref() == Some(call),
-        None => row.status == "pending",
+        None => row.status == ApprovalStatus::Pending,
     };
     let mut found = approvals.iter().rev().filter(is_it);
     let first = found.next();

@@ -14,7 +14,7 @@ use crate::error::ApiError;
 use crate::frame::{ApprovalRequired, Escaped, Frame, ToolCompleted, ToolExecuting};
 use crate::ids;
 use crate::model::{Part, arguments_object, joined_text, shown_text};
-use crate::store::{Checkpoint, EventRow, Op, Pause, now_micros};
+use crate::store::{ApprovalStatus, Checkpoint, EventRow, Op, Pause, RunStatus, now_micros};
 use crate::tools::{Calling, Next, Output, Tool, ToolCall, ToolSet, hosted::Caller};
 use crate::untrusted::{MAX_JSON_DEPTH, is_too_deep};
 
@@ -435,7 +435,7 @@ impl Runs {
                 tool: Some(tool),
                 args: arguments.to_string(),
                 elicitation,
-                status: "pending".to_owned(),
+                status: ApprovalStatus::Pending,
                 actor: None,
                 reason: None,
                 created_at: now,
@@ -444,12 +444,12 @@ impl Runs {
                 expires_at: Some(now.saturating_add(expires)),
             });
         }
-        let status = "paused_for_approval";
+        let status = RunStatus::PausedForApproval;
         let data = json!({ "run_id": run.id, "status": status });
         let (tenant, smith) = (&run.tenant_id, Some(run.smith_id.as_str()));
         events.push(EventRow::new(tenant, "run.paused", smith, &data, None));
         frames.push(Frame::RunPaused {
-            status: Bytes::from_static(status.as_bytes()),
+            status: Bytes::from_static(status.as_str().as_bytes()),
             usage: job.progress.usage,
         });
         let mut turns = job.new_turns.clone();

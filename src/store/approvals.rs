@@ -2,7 +2,7 @@
 
 use async_trait::async_trait;
 
-use super::{EventRow, Result, Rows};
+use super::{ApprovalStatus, EventRow, Result, Rows};
 
 /// A decision that a human must take.
 #[derive(Debug, Clone, PartialEq, sqlx::FromRow)]
@@ -15,7 +15,7 @@ pub struct ApprovalRow {
     pub tool: Option<String>,
     pub args: String,
     pub elicitation: Option<String>,
-    pub status: String,
+    pub status: ApprovalStatus,
     pub actor: Option<String>,
     pub reason: Option<String>,
     pub created_at: i64,
@@ -31,8 +31,8 @@ pub struct ApprovalRow {
 pub struct Decision {
     pub tenant_id: String,
     pub approval_id: String,
-    /// `approved` or `rejected`.
-    pub status: &'static str,
+    /// Approved or rejected.
+    pub status: ApprovalStatus,
     pub actor: Option<String>,
     pub reason: Option<String>,
     /// JSON: what answers an elicitation.

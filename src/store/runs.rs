@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 
-use super::{EventRow, Op, Result, Rows, TraceRecord, UsageEventRow, UsageRow};
+use super::{EventRow, Op, Result, Rows, RunStatus, TraceRecord, UsageEventRow, UsageRow};
 
 #[derive(Debug, Clone, PartialEq, sqlx::FromRow)]
 pub struct RunRow {
@@ -14,7 +14,7 @@ pub struct RunRow {
     pub agent_id: String,
     pub thread_id: String,
     pub channel: String,
-    pub status: String,
+    pub status: RunStatus,
     /// Whether it holds its thread (`conversation_locked`).
     pub exclusive: bool,
     /// Which optional frames are numbered on the native stream.
@@ -53,7 +53,7 @@ pub struct RunRow {
 impl RunRow {
     /// Whether its end is still to come, and no human is waited for.
     pub fn is_under_way(&self) -> bool {
-        matches!(self.status.as_str(), "queued" | "running")
+        self.status.is_under_way()
     }
 }
 
@@ -95,8 +95,7 @@ pub struct Checkpoint {
 /// Why and with what a run waits.
 #[derive(Debug, Clone)]
 pub struct Pause {
-    /// `paused_for_approval` or `paused_for_tool`.
-    pub status: &'static str,
+    pub status: RunStatus,
     pub transcript: Option<String>,
     pub output: String,
     pub warnings: String,
@@ -122,7 +121,7 @@ pub struct RunEnd {
     pub node_id: Arc<str>,
     /// Whether a state was kept of it, and maybe approvals wait.
     pub has_state: bool,
-    pub status: &'static str,
+    pub status: RunStatus,
     pub transcript: Option<String>,
     pub output: Option<String>,
     pub stop_reason: Option<&'static str>,

@@ -3,7 +3,7 @@
 
 use async_trait::async_trait;
 
-use super::{Result, Rows, Slice};
+use super::{Result, Rows, Slice, VectorFileStatus};
 
 #[derive(Debug, Clone, PartialEq, sqlx::FromRow)]
 pub struct VectorStoreRow {
@@ -30,8 +30,7 @@ pub struct VectorFileRow {
     pub tenant_id: String,
     pub vector_store_id: String,
     pub batch_id: Option<String>,
-    /// `in_progress`, `completed`, `cancelled` or `failed`.
-    pub status: String,
+    pub status: VectorFileStatus,
     pub error_code: Option<String>,
     pub error: Option<String>,
     pub usage_bytes: i64,

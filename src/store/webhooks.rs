@@ -2,7 +2,7 @@
 
 use async_trait::async_trait;
 
-use super::{EventRow, Result};
+use super::{DeliveryStatus, EventRow, Result};
 
 /// Where events are delivered to.
 #[derive(Clone, sqlx::FromRow)]
@@ -28,8 +28,7 @@ pub struct DeliveryRow {
     pub webhook_id: String,
     pub event_id: String,
     pub event_type: String,
-    /// `pending`, `succeeded` or `dead`.
-    pub status: String,
+    pub status: DeliveryStatus,
     pub attempts: i64,
     pub last_status: Option<i64>,
     pub last_error: Option<String>,
@@ -43,7 +42,7 @@ pub struct DeliveryRow {
 /// What became of an attempt to deliver.
 #[derive(Debug, Clone)]
 pub struct DeliveryOutcome {
-    pub status: &'static str,
+    pub status: DeliveryStatus,
     pub last_status: Option<i64>,
     pub last_error: Option<String>,
     pub next_attempt_at: i64,

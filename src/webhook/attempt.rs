@@ -11,7 +11,9 @@ use super::signature::headers;
 use crate::error::ApiError;
 use crate::run::rfc3339;
 use crate::secrets::Vault;
-use crate::store::{DeliveryOutcome, DeliveryRow, EventRow, Store, WebhookRow, now_micros};
+use crate::store::{
+    DeliveryOutcome, DeliveryRow, DeliveryStatus, EventRow, Store, WebhookRow, now_micros,
+};
 use crate::upstream::{Endpoint, Timeouts, Upstream, UpstreamError, UpstreamRequest};
 
 /// A 2xx within this time counts.
@@ -195,11 +197,16 @@ impl Sender {
             },
         };
         let tried = usize::try_from(delivery.attempts).unwrap_or(usize::MAX);
-        let pause = PAUSES_S.get(tried).filter(|_| delivery.status != "dead");
+        let pause = PAUSES_S
+            .get(tried)
+            .filter(|_| delivery.status != DeliveryStatus::Dead);
         let (status, next_attempt_at) = match (attempt.delivered, pause) {
-            (true, _) => ("succeeded", now),
-            (false, Some(pause)) => ("pending", now + jittered(*pause * 1_000_000)),
-            (false, None) => ("dead", now),
+            (true, _) => (DeliveryStatus::Succeeded, now),
+            (false, Some(pause)) => {
+                let at = now + jittered(*pause * 1_000_000);
+                (DeliveryStatus::Pending, at)
+            }
+            (false, None) => (DeliveryStatus::Dead, now),
         };
         let outcome = DeliveryOutcome {
             status,

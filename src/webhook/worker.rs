@@ -8,7 +8,9 @@ use async_trait::async_trait;
 
 use super::attempt::Sender;
 use crate::error::ApiError;
-use crate::store::{DeliveryOutcome, DeliveryRow, HeldDelivery, WebhookRow, now_micros};
+use crate::store::{
+    DeliveryOutcome, DeliveryRow, DeliveryStatus, HeldDelivery, WebhookRow, now_micros,
+};
 use crate::work::{AtShutdown, Claim, Due, Held, Lane, Rules, Work, Worker};
 
 /// How often the outbox is looked at.
@@ -138,7 +140,7 @@ impl Work for Deliveries {
 
     fn given_up(&self, _taken: &Taken, times: i64) -> Option<DeliveryOutcome> {
         Some(DeliveryOutcome {
-            status: "dead",
+            status: DeliveryStatus::Dead,
             last_status: None,
             last_error: Some(format!("its node ended {times} times with an attempt")),
             next_attempt_at: now_micros(),

@@ -14,7 +14,7 @@ use crate::error::ApiError;
 use crate::frame::{Frame, Usage};
 use crate::gateway::Gateway;
 use crate::run::{LiveRun, Word, that_count};
-use crate::store::{RunRow, now_seconds};
+use crate::store::{ApprovalStatus, RunRow, RunStatus, now_seconds};
 use crate::wire::keyed::keyed;
 
 /// What a call decides.
@@ -106,7 +106,7 @@ async fn first(
         return Ok(Decided { turn, begun });
     }
     let approvals = gateway.store.run_approvals(&run.tenant_id, &run.id).await?;
-    let waiting = approvals.into_iter().filter(|row| row.status == "pending");
+    let waiting = approvals.into_iter().filter(|row| row.status == ApprovalStatus::Pending);
     begun.waiting = waiting.map(|row| row.id).collect();
     let frames = gateway.runs.logged_frames(&run.tenant_id, &run.id).await?;
     Ok(still_asked(run, frames, begun))
@@ -122,7 +122,7 @@ fn still_asked(run: &RunRow, mut frames: Vec<Frame>, begun: Begun) -> Decided {
         _ => false,
     });
     frames.push(Frame::RunPaused {
-        status: Bytes::from_static(b"paused_for_approval"),
+        status: Bytes::from_static(RunStatus::PausedForApproval.as_str().as_bytes()),
         usage: Usage::default(),
     });
     said(run, frames, begun)

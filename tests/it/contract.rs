@@ -189,7 +189,7 @@ pub async fn one_of_each(harness: &Harness, smith: &str) -> Owned {
         tool: Some("t".to_owned()),
         args: "{}".to_owned(),
         elicitation: None,
-        status: "pending".to_owned(),
+        status: smithgate::store::ApprovalStatus::Pending,
         actor: None,
         reason: None,
         created_at: now_micros(),

@@ -457,7 +457,7 @@ async fn draining_ends_streams_and_refuses_new_work() {
         .runs(&harness.tenant, &Default::default(), None, 5)
         .await
         .expect("runs");
-    assert_eq!(run[0].status, "failed");
+    assert_eq!(run[0].status, smithgate::store::RunStatus::Failed);
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -68,7 +68,7 @@ async fn heavy_rows_come_in_light_pages(url: Option<String>) {
             id: run,
             node_id: row.node_id.as_str().into(),
             has_state: false,
-            status: "completed",
+            status: smithgate::store::RunStatus::Completed,
             transcript: Some(turns.to_string()),
             output: Some(json!({ "content": "ok", "content_type": "text/plain" }).to_string()),
             stop_reason: Some("end_turn"),

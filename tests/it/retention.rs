@@ -86,7 +86,7 @@ fn past(harness: &Harness, smith: &str, days: i64, n: usize) -> (String, [Op; 2]
         id: id.clone(),
         node_id: row.node_id.as_str().into(),
         has_state: false,
-        status: "completed",
+        status: smithgate::store::RunStatus::Completed,
         transcript: Some(turns.to_string()),
         output: None,
         stop_reason: Some("end_turn"),
@@ -242,7 +242,7 @@ async fn no_frames_are_passed_over(url: Option<String>) {
         panic!("no new run");
     };
     let mut row = Arc::unwrap_or_clone(row);
-    row.status = "paused_for_approval".to_owned();
+    row.status = smithgate::store::RunStatus::PausedForApproval;
     let node: Arc<str> = row.node_id.as_str().into();
     let part = |first: i64, bytes: usize| Op::Frames {
         tenant_id: tenant.into(),

@@ -211,7 +211,7 @@ async fn a_run_that_another_node_took_is_told_as_that_one_wrote_it() {
         id: run.clone(),
         node_id: "other".into(),
         has_state: true,
-        status: "cancelled",
+        status: smithgate::store::RunStatus::Cancelled,
         transcript: None,
         output: None,
         stop_reason: Some("cancelled"),

@@ -400,7 +400,7 @@ pub fn run(id: &str) -> RunRow {
         agent_id: "agt_1".to_owned(),
         thread_id: format!("thr_{id}"),
         channel: "api".to_owned(),
-        status: "running".to_owned(),
+        status: smithgate::store::RunStatus::Running,
         exclusive: true,
         include_mask: 0,
         input: "[]".to_owned(),

@@ -154,7 +154,7 @@ fn run(tenant_id: &str, id: &str, smith_id: &str, thread_id: &str) -> RunRow {
         agent_id: "agt_1".into(),
         thread_id: thread_id.into(),
         channel: "api".into(),
-        status: "running".into(),
+        status: RunStatus::Running,
         exclusive: true,
         include_mask: 1,
         input: r#"[{"role":"user","content":"hi"}]"#.into(),
@@ -185,7 +185,7 @@ fn end(tenant_id: &str, id: &str, status: &'static str, transcript: Option<&str>
         id: id.into(),
         node_id: "node_a".into(),
         has_state: false,
-        status,
+        status: RunStatus::of(status).expect("a status"),
         transcript: transcript.map(str::to_owned),
         output: Some(r#"{"content":"hello"}"#.into()),
         stop_reason: Some("end_turn"),
@@ -603,7 +603,7 @@ async fn runs_and_their_frames(store: Arc<dyn Store>) {
     assert_eq!(taken, [true; 5]);
     let stored = store.run(HERE, "run_1").await.expect("read").expect("kept");
     let expected = RunRow {
-        status: "completed".into(),
+        status: RunStatus::Completed,
         transcript: Some(r#"[{"turn":1}]"#.into()),
         output: Some(r#"{"content":"hello"}"#.into()),
         stop_reason: Some("end_turn".into()),

@@ -341,7 +341,7 @@ async fn failures_are_repeated_redelivered_and_delay_nobody() {
         .await
         .expect("read")
         .expect("it");
-    assert_eq!(dead.status, "dead");
+    assert_eq!(dead.status, smithgate::store::DeliveryStatus::Dead);
     let gone = harness
         .request(Method::DELETE, &format!("/v1/tenant/webhooks/{id}"))
         .send()

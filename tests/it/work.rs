@@ -6,8 +6,8 @@ use std::time::Duration;
 use reqwest::Method;
 use serde_json::{Value, json};
 use smithgate::store::{
-    DeliveryOutcome, EventRow, FileRow, HeldDelivery, Store, VectorFileRow, VectorOutcome,
-    VectorStoreRow, WebhookRow,
+    DeliveryOutcome, DeliveryStatus, EventRow, FileRow, HeldDelivery, Store, VectorFileRow,
+    VectorFileStatus, VectorOutcome, VectorStoreRow, WebhookRow,
 };
 
 use crate::cli::{Running, token_in};
@@ -45,7 +45,7 @@ async fn due(store: &Arc<dyn Store>, tenant: &str, webhook: &str) -> String {
     appended.expect("appended").id
 }
 
-fn outcome(status: &'static str, at: i64) -> DeliveryOutcome {
+fn outcome(status: DeliveryStatus, at: i64) -> DeliveryOutcome {
     DeliveryOutcome {
         status,
         last_status: None,
@@ -68,8 +68,9 @@ async fn deliveries_are_written_by_their_holder_alone(store: Arc<dyn Store>) {
         let claimed = store.claim_deliveries(HERE, "wh_1", now, until, 8).await;
         claimed.expect("claimed").first().map(|row| row.takings)
     };
-    let settle = async |until: i64, status: &'static str| {
-        let settled = store.settle_delivery(held(until), &outcome(status, 500));
+    let settle = async |until: i64, status: DeliveryStatus| {
+        let outcome = outcome(status, 500);
+        let settled = store.settle_delivery(held(until), &outcome);
         settled.await.expect("tried")
     };
     let renew = async |from: i64, until: i64| {
@@ -85,7 +86,7 @@ async fn deliveries_are_written_by_their_holder_alone(store: Arc<dyn Store>) {
     // Its node sleeps, another takes it, and the first one wakes.
     assert_eq!(claim(120, 220).await, Some(2));
     assert_eq!(renew(120, 300).await, [false]);
-    assert!(!settle(120, "succeeded").await);
+    assert!(!settle(120, DeliveryStatus::Succeeded).await);
     let released = store.release_delivery(held(120), 0).await;
     assert!(!released.expect("tried"));
     store.uncount_delivery(HERE, &id).await.expect("written");
@@ -95,26 +96,26 @@ async fn deliveries_are_written_by_their_holder_alone(store: Arc<dyn Store>) {
         ..held(220)
     };
     let settled = store
-        .settle_delivery(foreign, &outcome("succeeded", 1))
+        .settle_delivery(foreign, &outcome(DeliveryStatus::Succeeded, 1))
         .await;
     assert!(!settled.expect("tried"));
     let row = store.delivery(HERE, "wh_1", &id).await.expect("read");
     let row = row.expect("a row");
     assert_eq!(
-        (row.status.as_str(), row.attempts, row.takings),
-        ("pending", 0, 1)
+        (row.status, row.attempts, row.takings),
+        (DeliveryStatus::Pending, 0, 1)
     );
     // Given back, it is anybody's, and counted anew.
     let released = store.release_delivery(held(220), 130).await;
     assert!(released.expect("tried"));
     assert_eq!(claim(130, 230).await, Some(1));
-    assert!(settle(230, "succeeded").await);
-    assert!(!settle(230, "dead").await, "it is over");
+    assert!(settle(230, DeliveryStatus::Succeeded).await);
+    assert!(!settle(230, DeliveryStatus::Dead).await, "it is over");
     let row = store.delivery(HERE, "wh_1", &id).await.expect("read");
     let row = row.expect("a row");
     assert_eq!(
-        (row.status.as_str(), row.attempts, row.takings),
-        ("succeeded", 1, 0)
+        (row.status, row.attempts, row.takings),
+        (DeliveryStatus::Succeeded, 1, 0)
     );
 }
 
@@ -149,7 +150,7 @@ async fn file(store: &Arc<dyn Store>, tenant: &str, name: &str) {
         tenant_id: tenant.to_owned(),
         vector_store_id: row.id.clone(),
         batch_id: None,
-        status: "in_progress".to_owned(),
+        status: VectorFileStatus::InProgress,
         error_code: None,
         error: None,
         usage_bytes: 0,

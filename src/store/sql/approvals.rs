@@ -16,7 +16,7 @@ macro_rules! add_approval {
         .bind(&$approval.tool)
         .bind(&$approval.args)
         .bind(&$approval.elicitation)
-        .bind(&$approval.status)
+        .bind($approval.status)
         .bind(&$approval.actor)
         .bind(&$approval.reason)
         .bind($approval.created_at)

@@ -155,7 +155,7 @@ macro_rules! create_runs {
                     .push_bind(&run.agent_id)
                     .push_bind(&run.thread_id)
                     .push_bind(&run.channel)
-                    .push_bind(&run.status)
+                    .push_bind(run.status)
                     .push_bind(run.exclusive)
                     .push_bind(run.include_mask)
                     .push_bind(&run.input)

@@ -23,7 +23,7 @@ macro_rules! put_vector_files {
             .bind(&file.tenant_id)
             .bind(&file.vector_store_id)
             .bind(&file.batch_id)
-            .bind(&file.status)
+            .bind(file.status)
             .bind(file.usage_bytes)
             .bind(&file.attributes)
             .bind(file.chunk_tokens)
@@ -274,7 +274,7 @@ macro_rules! impl_vector_stores {
                 store_id: &str,
                 batch_id: Option<&str>,
             ) -> Result<VectorFileCounts> {
-                let rows: Vec<(String, i64, i64)> = sqlx::query_as(
+                let rows: Vec<(VectorFileStatus, i64, i64)> = sqlx::query_as(
                     "SELECT status, COUNT(*), CAST(SUM(usage_bytes) AS BIGINT) \
                      FROM vector_store_files WHERE tenant_id = $1 AND vector_store_id = $2 \
                      AND ($3 IS NULL OR batch_id = $3) GROUP BY status",
@@ -286,11 +286,11 @@ macro_rules! impl_vector_stores {
                 .await?;
                 let mut counts = VectorFileCounts::default();
                 for (status, files, bytes) in rows {
-                    match status.as_str() {
-                        "in_progress" => counts.in_progress = files,
-                        "completed" => counts.completed = files,
-                        "cancelled" => counts.cancelled = files,
-                        _ => counts.failed = files,
+                    match status {
+                        VectorFileStatus::InProgress => counts.in_progress = files,
+                        VectorFileStatus::Completed => counts.completed = files,
+                        VectorFileStatus::Cancelled => counts.cancelled = files,
+                        VectorFileStatus::Failed => counts.failed = files,
                     }
                     counts.usage_bytes += bytes;
                 }
@@ -575,12 +575,14 @@ macro_rules! impl_vector_stores {
                 let mut tx = self.write.begin().await?;
                 let (status, code, message, usage, due_at) = match &outcome {
                     VectorOutcome::Completed { usage_bytes } => {
-                        ("completed", None, None, *usage_bytes, held_until)
+                        let status = VectorFileStatus::Completed;
+                        (status, None, None, *usage_bytes, held_until)
                     }
                     VectorOutcome::Failed { code, message } => {
-                        ("failed", Some(*code), Some(*message), 0, held_until)
+                        let status = VectorFileStatus::Failed;
+                        (status, Some(*code), Some(*message), 0, held_until)
                     }
-                    VectorOutcome::Later(at) => ("in_progress", None, None, 0, *at),
+                    VectorOutcome::Later(at) => (VectorFileStatus::InProgress, None, None, 0, *at),
                 };
                 // Whoever attached the file again, or holds it now, has the last word.
                 let done = sqlx::query(
