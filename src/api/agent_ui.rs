@@ -11,7 +11,7 @@ use utoipa::ToSchema;
 
 use super::AppState;
 use super::agents::found;
-use super::extract::{Caller, bad_form, check_text};
+use super::extract::{Admin, bad_form, check_text};
 use super::page::List;
 use crate::error::ApiError;
 use crate::json::{Json as Tree, Object};
@@ -145,10 +145,9 @@ fn as_written(text: &[u8]) -> Result<Object, ApiError> {
     responses((status = 200, body = List<UiResource>)))]
 pub async fn list(
     State(gateway): State<AppState>,
-    Caller(caller): Caller,
+    Admin(caller): Admin,
     Path(id): Path<String>,
 ) -> Result<Json<List<Object>>, ApiError> {
-    caller.require_admin()?;
     let agent = found(&gateway, &caller.tenant_id, &id).await?;
     Ok(Json(List {
         data: agent.draft.ui_resources,
@@ -161,11 +160,10 @@ pub async fn list(
     responses((status = 201, body = UiResource)))]
 pub async fn put(
     State(gateway): State<AppState>,
-    Caller(caller): Caller,
+    Admin(caller): Admin,
     Path(id): Path<String>,
     form: Result<Multipart, MultipartRejection>,
 ) -> Result<(StatusCode, Json<Object>), ApiError> {
-    caller.require_admin()?;
     let mut agent = found(&gateway, &caller.tenant_id, &id).await?;
     let mut form = form.map_err(|e| ApiError::bad_request("invalid_request", e.body_text()))?;
     let (mut html, mut metadata) = (None, None);
@@ -226,10 +224,9 @@ pub async fn put(
     responses((status = 200, body = UiResource)))]
 pub async fn one(
     State(gateway): State<AppState>,
-    Caller(caller): Caller,
+    Admin(caller): Admin,
     Path((id, name)): Path<(String, String)>,
 ) -> Result<Json<Object>, ApiError> {
-    caller.require_admin()?;
     let agent = found(&gateway, &caller.tenant_id, &id).await?;
     let resource = named(&agent.draft.ui_resources, &name)?;
     Ok(Json(resource.clone()))
@@ -241,10 +238,9 @@ pub async fn one(
     responses((status = 200, content_type = "text/html", body = String)))]
 pub async fn content(
     State(gateway): State<AppState>,
-    Caller(caller): Caller,
+    Admin(caller): Admin,
     Path((id, name)): Path<(String, String)>,
 ) -> Result<Response, ApiError> {
-    caller.require_admin()?;
     found(&gateway, &caller.tenant_id, &id).await?;
     let html = gateway
         .store
@@ -274,10 +270,9 @@ pub async fn content(
     params(("id" = String, Path), ("name" = String, Path)), responses((status = 204)))]
 pub async fn remove(
     State(gateway): State<AppState>,
-    Caller(caller): Caller,
+    Admin(caller): Admin,
     Path((id, name)): Path<(String, String)>,
 ) -> Result<StatusCode, ApiError> {
-    caller.require_admin()?;
     let mut agent = found(&gateway, &caller.tenant_id, &id).await?;
     named(&agent.draft.ui_resources, &name)?;
     agent

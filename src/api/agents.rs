@@ -10,7 +10,7 @@ use super::AppState;
 use super::configuration::{
     AgentDraft, Variable, check_hosted_tools, checked_variables, with_configuration,
 };
-use super::extract::{Caller, Input, check_text, name, sent};
+use super::extract::{Admin, Input, check_text, name, sent};
 use super::page::{Page, PageParams, PageQuery};
 use super::time::Time;
 use crate::bus::Notice;
@@ -179,10 +179,9 @@ pub(super) async fn found(
     responses((status = 200, body = Page<AgentOut>)))]
 pub async fn list(
     State(gateway): State<AppState>,
-    Caller(caller): Caller,
+    Admin(caller): Admin,
     page: PageQuery,
 ) -> Result<Json<Page<AgentOut>>, ApiError> {
-    caller.require_admin()?;
     let rows = gateway
         .store
         .agents(&caller.tenant_id, page.before.as_deref(), page.fetch())
@@ -206,10 +205,9 @@ pub async fn list(
     responses((status = 201, body = AgentOut)))]
 pub async fn create(
     State(gateway): State<AppState>,
-    Caller(caller): Caller,
+    Admin(caller): Admin,
     Input(input): Input<AgentIn>,
 ) -> Result<(StatusCode, Json<AgentOut>), ApiError> {
-    caller.require_admin()?;
     let mut draft = input.common()?.applied(&AgentConfig::default())?;
     set_variables(&mut draft, input.variables)?;
     let slug = input.slug.filter(|slug| !slug.is_empty());
@@ -299,10 +297,9 @@ async fn free_slug(gateway: &AppState, tenant_id: &str, wanted: &str) -> Result<
     responses((status = 200, body = AgentOut)))]
 pub async fn one(
     State(gateway): State<AppState>,
-    Caller(caller): Caller,
+    Admin(caller): Admin,
     Path(id): Path<String>,
 ) -> Result<Json<AgentOut>, ApiError> {
-    caller.require_admin()?;
     let agent = found(&gateway, &caller.tenant_id, &id).await?;
     Ok(Json(counted(&gateway, &agent).await?))
 }
@@ -312,11 +309,10 @@ pub async fn one(
     request_body = AgentPatch, responses((status = 200, body = AgentOut)))]
 pub async fn update(
     State(gateway): State<AppState>,
-    Caller(caller): Caller,
+    Admin(caller): Admin,
     Path(id): Path<String>,
     Input(input): Input<AgentPatch>,
 ) -> Result<Json<AgentOut>, ApiError> {
-    caller.require_admin()?;
     let patch = input.common()?;
     let mut agent = found(&gateway, &caller.tenant_id, &id).await?;
     if let Some(given) = &input.name {
@@ -336,10 +332,9 @@ pub async fn update(
     responses((status = 204)))]
 pub async fn remove(
     State(gateway): State<AppState>,
-    Caller(caller): Caller,
+    Admin(caller): Admin,
     Path(id): Path<String>,
 ) -> Result<StatusCode, ApiError> {
-    caller.require_admin()?;
     let agent = found(&gateway, &caller.tenant_id, &id).await?;
     if agent.is_default {
         return Err(ApiError::conflict(
@@ -370,11 +365,10 @@ pub async fn remove(
     responses((status = 200, body = Page<AgentVersionOut>)))]
 pub async fn versions(
     State(gateway): State<AppState>,
-    Caller(caller): Caller,
+    Admin(caller): Admin,
     Path(id): Path<String>,
     page: PageQuery,
 ) -> Result<Json<Page<AgentVersionOut>>, ApiError> {
-    caller.require_admin()?;
     found(&gateway, &caller.tenant_id, &id).await?;
     let rows = gateway
         .store
@@ -393,11 +387,10 @@ pub async fn versions(
     responses((status = 201, body = AgentVersionOut)))]
 pub async fn publish(
     State(gateway): State<AppState>,
-    Caller(caller): Caller,
+    Admin(caller): Admin,
     Path(id): Path<String>,
     Input(input): Input<PublishIn>,
 ) -> Result<(StatusCode, Json<AgentVersionOut>), ApiError> {
-    caller.require_admin()?;
     check_text("note", input.note.as_deref().unwrap_or_default(), MAX_NOTE)?;
     let agent = found(&gateway, &caller.tenant_id, &id).await?;
     let tools = agent.draft.enabled_hosted_tools.iter();
@@ -432,11 +425,10 @@ pub async fn publish(
     responses((status = 200, body = AgentOut)))]
 pub async fn rollout(
     State(gateway): State<AppState>,
-    Caller(caller): Caller,
+    Admin(caller): Admin,
     Path(id): Path<String>,
     Input(input): Input<RolloutIn>,
 ) -> Result<Json<AgentOut>, ApiError> {
-    caller.require_admin()?;
     let percent = input.percent.unwrap_or(100);
     if !(0..=100).contains(&percent) {
         return Err(ApiError::bad_request("invalid_percent", "must be 0 to 100").param("percent"));

@@ -7,10 +7,10 @@ use serde_json::{Map, Value};
 use utoipa::ToSchema;
 
 use super::AppState;
-use super::extract::Caller;
+use super::extract::May;
 use super::page::{Page, PageParams, PageQuery};
 use super::time::Time;
-use crate::auth::Scope;
+use crate::auth::scope;
 use crate::error::ApiError;
 use crate::store::{ApprovalRow, ApprovalStatus};
 
@@ -65,10 +65,9 @@ fn approval_out(row: ApprovalRow) -> ApprovalOut {
     responses((status = 200, body = Page<ApprovalOut>)))]
 pub async fn list(
     State(gateway): State<AppState>,
-    Caller(caller): Caller,
+    May(caller, _): May<scope::ApprovalsRead>,
     page: PageQuery,
 ) -> Result<Json<Page<ApprovalOut>>, ApiError> {
-    caller.require(Scope::ApprovalsRead)?;
     let status = page.filters.one_of("status", ApprovalStatus::WORDS)?;
     let named = page.filter("smith_id");
     if let Some(named) = &named {
@@ -93,10 +92,9 @@ pub async fn list(
     params(("id" = String, Path)), responses((status = 200, body = ApprovalOut)))]
 pub async fn one(
     State(gateway): State<AppState>,
-    Caller(caller): Caller,
+    May(caller, _): May<scope::ApprovalsRead>,
     Path(id): Path<String>,
 ) -> Result<Json<ApprovalOut>, ApiError> {
-    caller.require(Scope::ApprovalsRead)?;
     let found = gateway.store.approval(&caller.tenant_id, &id).await?;
     let row = found.ok_or_else(|| ApiError::not_found("approval", &id))?;
     if caller.smith_id().is_some() {

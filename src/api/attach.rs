@@ -9,7 +9,7 @@ use utoipa::ToSchema;
 use super::AppState;
 use super::agents::{AgentOut, counted, found, insert, new_agent};
 use super::configuration::differing;
-use super::extract::{Caller, Input, name};
+use super::extract::{Admin, Input, name};
 use crate::bus::Notice;
 use crate::error::ApiError;
 use crate::store::{
@@ -53,10 +53,9 @@ pub struct AttachOut {
     responses((status = 201, body = AgentOut)))]
 pub async fn import(
     State(gateway): State<AppState>,
-    Caller(caller): Caller,
+    Admin(caller): Admin,
     Input(input): Input<ImportIn>,
 ) -> Result<(StatusCode, Json<AgentOut>), ApiError> {
-    caller.require_admin()?;
     let name = name(&input.name)?;
     let smith = gateway
         .store
@@ -74,11 +73,10 @@ pub async fn import(
     responses((status = 200, body = AttachOut)))]
 pub async fn attach(
     State(gateway): State<AppState>,
-    Caller(caller): Caller,
+    Admin(caller): Admin,
     Path(id): Path<String>,
     Input(input): Input<AttachIn>,
 ) -> Result<Json<AttachOut>, ApiError> {
-    caller.require_admin()?;
     let agent = found(&gateway, &caller.tenant_id, &id).await?;
     let named = input.smith_ids.unwrap_or_default();
     let all = input.all.unwrap_or(false);

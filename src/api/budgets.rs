@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
 use super::AppState;
-use super::extract::{Caller, Input};
+use super::extract::{Admin, Input};
 use super::page::{Page, PageParams, PageQuery};
 use super::time::Time;
 use crate::bus::Notice;
@@ -136,10 +136,9 @@ async fn found(gateway: &AppState, tenant: &str, id: &str) -> Result<BudgetRow, 
     responses((status = 200, body = Page<BudgetOut>)))]
 pub async fn list(
     State(gateway): State<AppState>,
-    Caller(caller): Caller,
+    Admin(caller): Admin,
     page: PageQuery,
 ) -> Result<Json<Page<BudgetOut>>, ApiError> {
-    caller.require_admin()?;
     let before = page.before.as_deref();
     let rows = gateway
         .store
@@ -153,10 +152,9 @@ pub async fn list(
     responses((status = 201, body = BudgetOut)))]
 pub async fn create(
     State(gateway): State<AppState>,
-    Caller(caller): Caller,
+    Admin(caller): Admin,
     Input(input): Input<BudgetIn>,
 ) -> Result<(StatusCode, Json<BudgetOut>), ApiError> {
-    caller.require_admin()?;
     if input.period.as_deref().is_some_and(|p| p != "monthly") {
         return Err(ApiError::bad_request("invalid_period", "must be monthly").param("period"));
     }
@@ -212,10 +210,9 @@ pub async fn create(
     responses((status = 200, body = BudgetOut)))]
 pub async fn one(
     State(gateway): State<AppState>,
-    Caller(caller): Caller,
+    Admin(caller): Admin,
     Path(id): Path<String>,
 ) -> Result<Json<BudgetOut>, ApiError> {
-    caller.require_admin()?;
     Ok(Json(budget_out(
         found(&gateway, &caller.tenant_id, &id).await?,
     )))
@@ -226,11 +223,10 @@ pub async fn one(
     request_body = BudgetPatch, responses((status = 200, body = BudgetOut)))]
 pub async fn update(
     State(gateway): State<AppState>,
-    Caller(caller): Caller,
+    Admin(caller): Admin,
     Path(id): Path<String>,
     Input(input): Input<BudgetPatch>,
 ) -> Result<Json<BudgetOut>, ApiError> {
-    caller.require_admin()?;
     let mut budget = found(&gateway, &caller.tenant_id, &id).await?;
     if let Some(limit) = input.limit {
         budget.amount = amount(limit)?;
@@ -253,10 +249,9 @@ pub async fn update(
     params(("id" = String, Path)), responses((status = 204)))]
 pub async fn remove(
     State(gateway): State<AppState>,
-    Caller(caller): Caller,
+    Admin(caller): Admin,
     Path(id): Path<String>,
 ) -> Result<StatusCode, ApiError> {
-    caller.require_admin()?;
     if !gateway.store.delete_budget(&caller.tenant_id, &id).await? {
         return Err(ApiError::not_found("budget", &id));
     }
@@ -269,10 +264,9 @@ pub async fn remove(
     params(("id" = String, Path)), responses((status = 200, body = BudgetStatus)))]
 pub async fn status(
     State(gateway): State<AppState>,
-    Caller(caller): Caller,
+    Admin(caller): Admin,
     Path(id): Path<String>,
 ) -> Result<Json<BudgetStatus>, ApiError> {
-    caller.require_admin()?;
     let budget = found(&gateway, &caller.tenant_id, &id).await?;
     let period = this_period();
     let spent = gateway

@@ -6,7 +6,7 @@ use axum::extract::Path;
 use serde::Serialize;
 use utoipa::ToSchema;
 
-use super::extract::Caller;
+use super::extract::Admin;
 use super::mcp_servers::PolicyRule;
 use super::page::List;
 use crate::error::ApiError;
@@ -71,8 +71,7 @@ fn catalog_out(entry: &CatalogEntry) -> CatalogOut {
 /// Lists the presets of known MCP servers.
 #[utoipa::path(get, path = "/v1/catalog", tag = "mcp servers",
     responses((status = 200, body = List<CatalogOut>)))]
-pub async fn list(Caller(caller): Caller) -> Result<Json<List<CatalogOut>>, ApiError> {
-    caller.require_admin()?;
+pub async fn list(Admin(_): Admin) -> Result<Json<List<CatalogOut>>, ApiError> {
     let data = CATALOG.iter().map(catalog_out).collect();
     Ok(Json(List { data }))
 }
@@ -80,11 +79,7 @@ pub async fn list(Caller(caller): Caller) -> Result<Json<List<CatalogOut>>, ApiE
 /// Reads a preset.
 #[utoipa::path(get, path = "/v1/catalog/{slug}", tag = "mcp servers",
     params(("slug" = String, Path)), responses((status = 200, body = CatalogOut)))]
-pub async fn one(
-    Caller(caller): Caller,
-    Path(slug): Path<String>,
-) -> Result<Json<CatalogOut>, ApiError> {
-    caller.require_admin()?;
+pub async fn one(Admin(_): Admin, Path(slug): Path<String>) -> Result<Json<CatalogOut>, ApiError> {
     let entry = entry(&slug).ok_or_else(|| ApiError::not_found("catalog entry", &slug))?;
     Ok(Json(catalog_out(entry)))
 }
@@ -92,8 +87,7 @@ pub async fn one(
 /// Lists the tools that an agent can enable by name.
 #[utoipa::path(get, path = "/v1/tenant/hosted_tools", tag = "mcp servers",
     responses((status = 200, body = List<HostedToolOut>)))]
-pub async fn hosted_tools(Caller(caller): Caller) -> Result<Json<List<HostedToolOut>>, ApiError> {
-    caller.require_admin()?;
+pub async fn hosted_tools(Admin(_): Admin) -> Result<Json<List<HostedToolOut>>, ApiError> {
     let listed = HOSTED.iter().filter(|tool| tool.is_listed());
     let shown = listed.map(|tool| HostedToolOut {
         name: tool.name(),

@@ -8,7 +8,7 @@ use serde_json::json;
 use utoipa::ToSchema;
 
 use super::AppState;
-use super::extract::{Caller, Input, check_text};
+use super::extract::{Anyone, Input, check_text};
 use super::page::{Page, PageParams, PageQuery};
 use super::smiths::{check_metadata, permitted};
 use super::time::{Time, parse_micros};
@@ -164,7 +164,7 @@ async fn credential_of(
     responses((status = 200, body = Page<ConnectionOut>)))]
 pub async fn list(
     State(gateway): State<AppState>,
-    Caller(caller): Caller,
+    Anyone(caller): Anyone,
     Path(id): Path<String>,
     page: PageQuery,
 ) -> Result<Json<Page<ConnectionOut>>, ApiError> {
@@ -189,7 +189,7 @@ pub async fn list(
     responses((status = 201, body = ConnectionOut)))]
 pub async fn create(
     State(gateway): State<AppState>,
-    Caller(caller): Caller,
+    Anyone(caller): Anyone,
     Path(id): Path<String>,
     Input(input): Input<ConnectionIn>,
 ) -> Result<(StatusCode, Json<ConnectionOut>), ApiError> {
@@ -245,7 +245,7 @@ async fn found(
     responses((status = 200, body = ConnectionOut)))]
 pub async fn one(
     State(gateway): State<AppState>,
-    Caller(caller): Caller,
+    Anyone(caller): Anyone,
     Path((id, connection)): Path<(String, String)>,
 ) -> Result<Json<ConnectionOut>, ApiError> {
     permitted(&gateway, &caller, &id, Scope::ConnectionsRead).await?;
@@ -259,7 +259,7 @@ pub async fn one(
     request_body = ConnectionPatch, responses((status = 200, body = ConnectionOut)))]
 pub async fn update(
     State(gateway): State<AppState>,
-    Caller(caller): Caller,
+    Anyone(caller): Anyone,
     Path((id, connection)): Path<(String, String)>,
     Input(input): Input<ConnectionPatch>,
 ) -> Result<Json<ConnectionOut>, ApiError> {
@@ -301,7 +301,7 @@ pub async fn update(
     params(("id" = String, Path), ("connection" = String, Path)), responses((status = 204)))]
 pub async fn remove(
     State(gateway): State<AppState>,
-    Caller(caller): Caller,
+    Anyone(caller): Anyone,
     Path((id, connection)): Path<(String, String)>,
 ) -> Result<StatusCode, ApiError> {
     permitted(&gateway, &caller, &id, Scope::ConnectionsWrite).await?;
@@ -320,7 +320,7 @@ pub async fn remove(
     responses((status = 200, body = ConnectionOut)))]
 pub async fn refresh(
     State(gateway): State<AppState>,
-    Caller(caller): Caller,
+    Anyone(caller): Anyone,
     Path((id, connection)): Path<(String, String)>,
 ) -> Result<Json<ConnectionOut>, ApiError> {
     permitted(&gateway, &caller, &id, Scope::ConnectionsWrite).await?;

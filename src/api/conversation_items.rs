@@ -7,9 +7,9 @@ use serde_json::{Map, Value};
 
 use super::AppState;
 use super::conversations::{Acting, found};
-use super::extract::Caller;
+use super::extract::May;
 use super::page::{OaiList, SliceParams, SliceQuery};
-use crate::auth::Scope;
+use crate::auth::scope;
 use crate::error::ApiError;
 use crate::ids;
 use crate::model::Turn;
@@ -51,12 +51,11 @@ pub fn turns_of(items: Vec<Map<String, Value>>) -> Result<Vec<Turn>, ApiError> {
     responses((status = 200, body = OaiList<Item>)))]
 pub async fn list(
     State(gateway): State<AppState>,
-    Caller(caller): Caller,
+    May(caller, _): May<scope::ConversationsRead>,
     Acting(smith): Acting,
     Path(id): Path<String>,
     query: SliceQuery,
 ) -> Result<Json<OaiList<Item>>, ApiError> {
-    caller.require(Scope::ConversationsRead)?;
     let conversation = found(&gateway, &caller, &smith, &id).await?;
     let items = gather(&gateway, &conversation, &query.slice).await?;
     Ok(Json(query.list(items, |item| item.id.clone(), |item| item)))

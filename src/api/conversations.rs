@@ -11,10 +11,10 @@ use utoipa::ToSchema;
 
 use super::AppState;
 use super::conversation_items::turns_of;
-use super::extract::{Caller, Input, check_text};
+use super::extract::{Anyone, Input, May, check_text};
 use super::page::{OaiList, SliceParams, SliceQuery};
 use super::smiths::check_metadata;
-use crate::auth::{Principal, Scope};
+use crate::auth::{Principal, scope};
 use crate::error::ApiError;
 use crate::ids;
 use crate::json::Object;
@@ -72,7 +72,7 @@ impl<S: Send + Sync> FromRequestParts<S> for Acting {
     type Rejection = ApiError;
 
     async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, ApiError> {
-        let Caller(caller) = Caller::from_request_parts(parts, state).await?;
+        let Anyone(caller) = Anyone::from_request_parts(parts, state).await?;
         let header = parts.headers.get("ic-smith-id");
         let header = header.and_then(|value| value.to_str().ok());
         caller
@@ -119,11 +119,10 @@ pub(super) async fn found(
     responses((status = 200, body = ConversationOut)))]
 pub async fn create(
     State(gateway): State<AppState>,
-    Caller(caller): Caller,
+    May(caller, _): May<scope::ConversationsWrite>,
     Acting(smith): Acting,
     Input(input): Input<ConversationIn>,
 ) -> Result<Json<ConversationOut>, ApiError> {
-    caller.require(Scope::ConversationsWrite)?;
     let found = gateway.store.smith(&caller.tenant_id, &smith).await?;
     found.ok_or_else(|| ApiError::not_found("smith", &smith))?;
     let title = input.title.filter(|title| !title.is_empty());
@@ -152,11 +151,10 @@ pub async fn create(
     responses((status = 200, body = OaiList<ConversationOut>)))]
 pub async fn list(
     State(gateway): State<AppState>,
-    Caller(caller): Caller,
+    May(caller, _): May<scope::ConversationsRead>,
     Acting(smith): Acting,
     query: SliceQuery,
 ) -> Result<Json<OaiList<ConversationOut>>, ApiError> {
-    caller.require(Scope::ConversationsRead)?;
     let rows = gateway
         .store
         .conversations(&caller.tenant_id, &smith, &query.slice)
@@ -174,11 +172,10 @@ pub async fn list(
     responses((status = 200, body = ConversationOut)))]
 pub async fn one(
     State(gateway): State<AppState>,
-    Caller(caller): Caller,
+    May(caller, _): May<scope::ConversationsRead>,
     Acting(smith): Acting,
     Path(id): Path<String>,
 ) -> Result<Json<ConversationOut>, ApiError> {
-    caller.require(Scope::ConversationsRead)?;
     let row = found(&gateway, &caller, &smith, &id).await?;
     Ok(Json(conversation_out(row)))
 }
@@ -189,12 +186,11 @@ pub async fn one(
     request_body = ConversationPatch, responses((status = 200, body = ConversationOut)))]
 pub async fn update(
     State(gateway): State<AppState>,
-    Caller(caller): Caller,
+    May(caller, _): May<scope::ConversationsWrite>,
     Acting(smith): Acting,
     Path(id): Path<String>,
     Input(input): Input<ConversationPatch>,
 ) -> Result<Json<ConversationOut>, ApiError> {
-    caller.require(Scope::ConversationsWrite)?;
     let mut row = found(&gateway, &caller, &smith, &id).await?;
     if let Some(title) = input.title {
         check_text("title", &title, MAX_TITLE)?;
@@ -219,11 +215,10 @@ pub async fn update(
     responses((status = 200, body = Deleted)))]
 pub async fn remove(
     State(gateway): State<AppState>,
-    Caller(caller): Caller,
+    May(caller, _): May<scope::ConversationsWrite>,
     Acting(smith): Acting,
     Path(id): Path<String>,
 ) -> Result<Json<Deleted>, ApiError> {
-    caller.require(Scope::ConversationsWrite)?;
     found(&gateway, &caller, &smith, &id).await?;
     if !gateway
         .store

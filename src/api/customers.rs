@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
 use super::AppState;
-use super::extract::{Caller, Input, check_text, name};
+use super::extract::{Admin, Input, check_text, name};
 use super::page::{Page, PageParams, PageQuery};
 use super::smiths::check_metadata;
 use super::time::Time;
@@ -105,10 +105,9 @@ async fn found(gateway: &AppState, tenant: &str, id: &str) -> Result<CustomerRow
     responses((status = 200, body = Page<CustomerOut>)))]
 pub async fn list(
     State(gateway): State<AppState>,
-    Caller(caller): Caller,
+    Admin(caller): Admin,
     page: PageQuery,
 ) -> Result<Json<Page<CustomerOut>>, ApiError> {
-    caller.require_admin()?;
     let before = page.before.as_deref();
     let rows = gateway
         .store
@@ -122,10 +121,9 @@ pub async fn list(
     responses((status = 201, body = CustomerOut)))]
 pub async fn create(
     State(gateway): State<AppState>,
-    Caller(caller): Caller,
+    Admin(caller): Admin,
     Input(input): Input<CustomerIn>,
 ) -> Result<(StatusCode, Json<CustomerOut>), ApiError> {
-    caller.require_admin()?;
     let metadata = input.metadata.unwrap_or_default();
     check_metadata(&metadata)?;
     let customer = CustomerRow {
@@ -146,10 +144,9 @@ pub async fn create(
     params(("id" = String, Path)), responses((status = 200, body = CustomerOut)))]
 pub async fn one(
     State(gateway): State<AppState>,
-    Caller(caller): Caller,
+    Admin(caller): Admin,
     Path(id): Path<String>,
 ) -> Result<Json<CustomerOut>, ApiError> {
-    caller.require_admin()?;
     let customer = found(&gateway, &caller.tenant_id, &id).await?;
     Ok(Json(counted(&gateway, customer).await?))
 }
@@ -160,11 +157,10 @@ pub async fn one(
     responses((status = 200, body = CustomerOut)))]
 pub async fn update(
     State(gateway): State<AppState>,
-    Caller(caller): Caller,
+    Admin(caller): Admin,
     Path(id): Path<String>,
     Input(input): Input<CustomerPatch>,
 ) -> Result<Json<CustomerOut>, ApiError> {
-    caller.require_admin()?;
     let mut customer = found(&gateway, &caller.tenant_id, &id).await?;
     if let Some(given) = &input.name {
         customer.name = name(given)?;
@@ -187,10 +183,9 @@ pub async fn update(
     params(("id" = String, Path)), responses((status = 204)))]
 pub async fn remove(
     State(gateway): State<AppState>,
-    Caller(caller): Caller,
+    Admin(caller): Admin,
     Path(id): Path<String>,
 ) -> Result<StatusCode, ApiError> {
-    caller.require_admin()?;
     if !gateway
         .store
         .delete_customer(&caller.tenant_id, &id)

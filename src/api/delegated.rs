@@ -15,7 +15,7 @@ use utoipa::ToSchema;
 use super::AppState;
 use super::connector::CONNECTOR_SCOPES;
 use super::consent::{Fit, LetIn, back_url, found_at, issue_code};
-use super::extract::{Caller, Input};
+use super::extract::{Admin, Input};
 use super::mcp::answers_for;
 use crate::connection::random_text;
 use crate::error::ApiError;
@@ -120,10 +120,9 @@ async fn target_name(gateway: &Gateway, deployment: &DeploymentRow) -> Result<St
     params(("id" = String, Path)), responses((status = 200, body = AuthorizeRequestOut)))]
 pub async fn one(
     State(gateway): State<AppState>,
-    Caller(caller): Caller,
+    Admin(caller): Admin,
     Path(id): Path<String>,
 ) -> Result<Json<AuthorizeRequestOut>, ApiError> {
-    caller.require_admin()?;
     let (store, tenant) = (&gateway.store, &caller.tenant_id);
     let request = store.authorize_request(tenant, &id).await?;
     let request = request
@@ -170,11 +169,10 @@ fn sent_back(
     responses((status = 200, body = RedirectOut)))]
 pub async fn complete(
     State(gateway): State<AppState>,
-    Caller(caller): Caller,
+    Admin(caller): Admin,
     Path(id): Path<String>,
     Input(input): Input<CompleteIn>,
 ) -> Result<Json<RedirectOut>, ApiError> {
-    caller.require_admin()?;
     let (store, tenant) = (&gateway.store, &caller.tenant_id);
     // What is refused for its smith can be completed with another one.
     let waiting = store.authorize_request(tenant, &id).await?;
@@ -208,10 +206,9 @@ pub async fn complete(
     params(("id" = String, Path)), responses((status = 200, body = RedirectOut)))]
 pub async fn decline(
     State(gateway): State<AppState>,
-    Caller(caller): Caller,
+    Admin(caller): Admin,
     Path(id): Path<String>,
 ) -> Result<Json<RedirectOut>, ApiError> {
-    caller.require_admin()?;
     let request = taken(&gateway, &caller.tenant_id, &id).await?;
     sent_back(&request, &[("error", "access_denied")])
 }

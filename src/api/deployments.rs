@@ -7,10 +7,10 @@ use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
 use super::AppState;
-use super::extract::{Caller, Input, check_text, name, sent};
+use super::extract::{Input, May, check_text, name, sent};
 use super::page::{Page, PageParams, PageQuery};
 use super::time::Time;
-use crate::auth::{Principal, Scope};
+use crate::auth::{Principal, scope};
 use crate::error::ApiError;
 use crate::gateway::Gateway;
 use crate::ids;
@@ -145,10 +145,9 @@ fn checked_email(email: Option<String>) -> Result<Option<String>, ApiError> {
     responses((status = 201, body = DeploymentOut)))]
 pub async fn create(
     State(gateway): State<AppState>,
-    Caller(caller): Caller,
+    May(caller, _): May<scope::DeploymentsWrite>,
     Input(input): Input<DeploymentIn>,
 ) -> Result<(StatusCode, Json<DeploymentOut>), ApiError> {
-    caller.require(Scope::DeploymentsWrite)?;
     if input.kind != "mcp" {
         let message = format!("deployments of kind '{}' are not built yet", input.kind);
         return Err(ApiError::bad_request("invalid_kind", message).param("kind"));
@@ -211,10 +210,9 @@ pub async fn create(
     responses((status = 200, body = Page<DeploymentOut>)))]
 pub async fn list(
     State(gateway): State<AppState>,
-    Caller(caller): Caller,
+    May(caller, _): May<scope::DeploymentsRead>,
     page: PageQuery,
 ) -> Result<Json<Page<DeploymentOut>>, ApiError> {
-    caller.require(Scope::DeploymentsRead)?;
     let mut filter = DeploymentFilter {
         target_type: page.filters.one_of("target_type", &["smith", "agent"])?,
         target_id: page.filter("target_id"),
@@ -246,10 +244,9 @@ pub async fn list(
     params(("id" = String, Path)), responses((status = 200, body = DeploymentOut)))]
 pub async fn one(
     State(gateway): State<AppState>,
-    Caller(caller): Caller,
+    May(caller, _): May<scope::DeploymentsRead>,
     Path(id): Path<String>,
 ) -> Result<Json<DeploymentOut>, ApiError> {
-    caller.require(Scope::DeploymentsRead)?;
     let row = found(&gateway, &caller, &id).await?;
     Ok(Json(deployment_out(&gateway, row)))
 }
@@ -260,11 +257,10 @@ pub async fn one(
     responses((status = 200, body = DeploymentOut)))]
 pub async fn update(
     State(gateway): State<AppState>,
-    Caller(caller): Caller,
+    May(caller, _): May<scope::DeploymentsWrite>,
     Path(id): Path<String>,
     Input(input): Input<DeploymentPatch>,
 ) -> Result<Json<DeploymentOut>, ApiError> {
-    caller.require(Scope::DeploymentsWrite)?;
     let mut row = found(&gateway, &caller, &id).await?;
     if let Some(text) = input.display_name {
         row.display_name = checked_name(text)?;
@@ -283,10 +279,9 @@ pub async fn update(
     params(("id" = String, Path)), responses((status = 204)))]
 pub async fn remove(
     State(gateway): State<AppState>,
-    Caller(caller): Caller,
+    May(caller, _): May<scope::DeploymentsWrite>,
     Path(id): Path<String>,
 ) -> Result<StatusCode, ApiError> {
-    caller.require(Scope::DeploymentsWrite)?;
     found(&gateway, &caller, &id).await?;
     match gateway
         .store

@@ -13,8 +13,8 @@ use serde_json::{Value, json};
 use utoipa::ToSchema;
 
 use super::AppState;
-use super::extract::{Caller, object, sent};
-use crate::auth::Scope;
+use super::extract::{May, object, sent};
+use crate::auth::scope;
 use crate::error::ApiError;
 use crate::frame::Usage;
 use crate::model::{ModelError, Route, answer_in_form, tokens_of_answer, vector_bytes};
@@ -142,11 +142,10 @@ fn body_for(body: &Bytes, route: &Route, names_model: bool) -> Result<Bytes, Api
     responses((status = 200, body = EmbeddingsOut)))]
 pub async fn create(
     State(gateway): State<AppState>,
-    Caller(caller): Caller,
+    May(caller, _): May<scope::EmbeddingsWrite>,
     headers: HeaderMap,
     body: Bytes,
 ) -> Result<Response, ApiError> {
-    caller.require(Scope::EmbeddingsWrite)?;
     let named = headers.get("ic-smith-id").and_then(|v| v.to_str().ok());
     let smith = caller.acting_smith(named)?;
     let input: EmbeddingsIn = object(&body)?;

@@ -7,7 +7,7 @@ use serde_json::{Map, Value};
 use utoipa::ToSchema;
 
 use super::AppState;
-use super::extract::Caller;
+use super::extract::Admin;
 use super::page::{Page, PageParams, PageQuery};
 use super::time::Time;
 use crate::error::ApiError;
@@ -61,10 +61,9 @@ fn event_out(event: EventRow) -> EventOut {
     responses((status = 200, body = Page<EventOut>)))]
 pub async fn list(
     State(gateway): State<AppState>,
-    Caller(caller): Caller,
+    Admin(caller): Admin,
     page: PageQuery,
 ) -> Result<Json<Page<EventOut>>, ApiError> {
-    caller.require_admin()?;
     let since = page.filters.time("since")?;
     let filter = EventFilter {
         kind: page.filter("type"),

@@ -1,5 +1,6 @@
-//! What handlers take out of a request: the caller, a JSON body.
+//! What handlers take out of a request: who calls, a JSON body.
 
+use std::marker::PhantomData;
 use std::sync::Arc;
 
 use axum::body::Bytes;
@@ -8,23 +9,65 @@ use axum::extract::{FromRequest, FromRequestParts, Request};
 use http::request::Parts;
 use serde::de::{Deserialize, DeserializeOwned, Deserializer};
 
-use crate::auth::Principal;
+use crate::auth::{AsScope, Principal};
 use crate::error::ApiError;
 use crate::wire::parse;
 
-/// The verified caller.
-pub struct Caller(pub Arc<Principal>);
+// Who may call stands in a handler's signature: the verified caller comes out of a request as one of
+// these four, and as nothing else. They stand before the body, so that it is not read for others.
 
-impl<S: Send + Sync> FromRequestParts<S> for Caller {
+/// Whoever has a token of any kind: what each of them may see is for the handler to say.
+pub struct Anyone(pub Arc<Principal>);
+
+/// The tenant's admin.
+pub struct Admin(pub Arc<Principal>);
+
+/// An organization's key; its `tenant_id` is the organization's.
+pub struct Organization(pub Arc<Principal>);
+
+/// The tenant's admin, or a smith whose token has the scope.
+pub struct May<S>(pub Arc<Principal>, pub PhantomData<S>);
+
+fn caller(parts: &Parts) -> Result<Arc<Principal>, ApiError> {
+    let caller = parts.extensions.get::<Arc<Principal>>().cloned();
+    caller.ok_or_else(|| ApiError::unauthenticated("no token was verified"))
+}
+
+impl<S: Send + Sync> FromRequestParts<S> for Anyone {
     type Rejection = ApiError;
 
     async fn from_request_parts(parts: &mut Parts, _state: &S) -> Result<Self, ApiError> {
-        parts
-            .extensions
-            .get::<Arc<Principal>>()
-            .cloned()
-            .map(Self)
-            .ok_or_else(|| ApiError::unauthenticated("no token was verified"))
+        caller(parts).map(Self)
+    }
+}
+
+impl<S: Send + Sync> FromRequestParts<S> for Admin {
+    type Rejection = ApiError;
+
+    async fn from_request_parts(parts: &mut Parts, _state: &S) -> Result<Self, ApiError> {
+        let caller = caller(parts)?;
+        caller.require_admin()?;
+        Ok(Self(caller))
+    }
+}
+
+impl<S: Send + Sync> FromRequestParts<S> for Organization {
+    type Rejection = ApiError;
+
+    async fn from_request_parts(parts: &mut Parts, _state: &S) -> Result<Self, ApiError> {
+        let caller = caller(parts)?;
+        caller.require_organization()?;
+        Ok(Self(caller))
+    }
+}
+
+impl<S: Send + Sync, P: AsScope> FromRequestParts<S> for May<P> {
+    type Rejection = ApiError;
+
+    async fn from_request_parts(parts: &mut Parts, _state: &S) -> Result<Self, ApiError> {
+        let caller = caller(parts)?;
+        caller.require(P::SCOPE)?;
+        Ok(Self(caller, PhantomData))
     }
 }
 

@@ -15,9 +15,9 @@ use utoipa::{IntoParams, ToSchema};
 
 use super::AppState;
 use super::conversations::Deleted;
-use super::extract::{Caller, bad_form, check_text};
+use super::extract::{May, bad_form, check_text};
 use super::page::{OaiList, SliceQuery};
-use crate::auth::{Principal, Scope};
+use crate::auth::{Principal, scope};
 use crate::error::ApiError;
 use crate::ids;
 use crate::store::{FileFilter, FileRow, Store, now_micros};
@@ -123,10 +123,9 @@ async fn found(gateway: &AppState, caller: &Principal, id: &str) -> Result<FileR
     responses((status = 200, body = FileOut)))]
 pub async fn create(
     State(gateway): State<AppState>,
-    Caller(caller): Caller,
+    May(caller, _): May<scope::FilesWrite>,
     form: Result<Multipart, axum::extract::multipart::MultipartRejection>,
 ) -> Result<Json<FileOut>, ApiError> {
-    caller.require(Scope::FilesWrite)?;
     let mut form = form.map_err(|e| ApiError::bad_request("invalid_request", e.body_text()))?;
     let mut file = FileRow {
         id: ids::mint(ids::Kind::File),
@@ -209,10 +208,9 @@ async fn keep(store: &dyn Store, file: &mut FileRow, mut field: Field<'_>) -> Re
     responses((status = 200, body = OaiList<FileOut>)))]
 pub async fn list(
     State(gateway): State<AppState>,
-    Caller(caller): Caller,
+    May(caller, _): May<scope::FilesRead>,
     FileQuery(query): FileQuery,
 ) -> Result<Json<OaiList<FileOut>>, ApiError> {
-    caller.require(Scope::FilesRead)?;
     let filter = FileFilter {
         smith_id: caller.smith_id().map(|id| id.to_string()),
         purpose: query.filters.one_of("purpose", &PURPOSES)?,
@@ -229,10 +227,9 @@ pub async fn list(
     responses((status = 200, body = FileOut)))]
 pub async fn one(
     State(gateway): State<AppState>,
-    Caller(caller): Caller,
+    May(caller, _): May<scope::FilesRead>,
     Path(id): Path<String>,
 ) -> Result<Json<FileOut>, ApiError> {
-    caller.require(Scope::FilesRead)?;
     Ok(Json(file_out(found(&gateway, &caller, &id).await?)))
 }
 
@@ -297,10 +294,9 @@ fn disposition(filename: &str) -> String {
     responses((status = 200, content_type = "application/octet-stream", body = Vec<u8>)))]
 pub async fn content(
     State(gateway): State<AppState>,
-    Caller(caller): Caller,
+    May(caller, _): May<scope::FilesRead>,
     Path(id): Path<String>,
 ) -> Result<Response, ApiError> {
-    caller.require(Scope::FilesRead)?;
     let file = found(&gateway, &caller, &id).await?;
     let (length, filename) = (file.bytes, file.filename.clone());
     let pieces = (length as u64).div_ceil(PIECE as u64) as i64;
@@ -329,10 +325,9 @@ pub async fn content(
     responses((status = 200, body = Deleted)))]
 pub async fn remove(
     State(gateway): State<AppState>,
-    Caller(caller): Caller,
+    May(caller, _): May<scope::FilesWrite>,
     Path(id): Path<String>,
 ) -> Result<Json<Deleted>, ApiError> {
-    caller.require(Scope::FilesWrite)?;
     let file = found(&gateway, &caller, &id).await?;
     if !gateway.store.delete_file(&file.tenant_id, &file.id).await? {
         return Err(ApiError::not_found("file", &id));

@@ -8,7 +8,7 @@ use serde::Serialize;
 use utoipa::ToSchema;
 
 use super::AppState;
-use super::extract::Caller;
+use super::extract::{Admin, Anyone};
 use super::page::{Page, PageParams, PageQuery};
 use super::smiths::permitted;
 use super::time::Time;
@@ -81,10 +81,9 @@ async fn ended(gateway: &AppState, tenant: &str, id: &str) -> Result<StatusCode,
     responses((status = 200, body = Page<GrantOut>)))]
 pub async fn list(
     State(gateway): State<AppState>,
-    Caller(caller): Caller,
+    Admin(caller): Admin,
     page: PageQuery,
 ) -> Result<Json<Page<GrantOut>>, ApiError> {
-    caller.require_admin()?;
     let smith = page.filter("smith_id");
     listed(&gateway, &caller.tenant_id, smith.as_deref(), &page).await
 }
@@ -94,10 +93,9 @@ pub async fn list(
     params(("id" = String, Path)), responses((status = 204)))]
 pub async fn remove(
     State(gateway): State<AppState>,
-    Caller(caller): Caller,
+    Admin(caller): Admin,
     Path(id): Path<String>,
 ) -> Result<StatusCode, ApiError> {
-    caller.require_admin()?;
     ended(&gateway, &caller.tenant_id, &id).await
 }
 
@@ -106,7 +104,7 @@ pub async fn remove(
     params(("id" = String, Path), PageParams), responses((status = 200, body = Page<GrantOut>)))]
 pub async fn list_of_smith(
     State(gateway): State<AppState>,
-    Caller(caller): Caller,
+    Anyone(caller): Anyone,
     Path(smith): Path<String>,
     page: PageQuery,
 ) -> Result<Json<Page<GrantOut>>, ApiError> {
@@ -119,7 +117,7 @@ pub async fn list_of_smith(
     params(("id" = String, Path), ("grant" = String, Path)), responses((status = 204)))]
 pub async fn remove_of_smith(
     State(gateway): State<AppState>,
-    Caller(caller): Caller,
+    Anyone(caller): Anyone,
     Path((smith, grant)): Path<(String, String)>,
 ) -> Result<StatusCode, ApiError> {
     permitted(&gateway, &caller, &smith, Scope::ConnectionsWrite).await?;

@@ -16,10 +16,10 @@ use rmcp::transport::streamable_http_server::{StreamableHttpServerConfig, Stream
 use tower::Service;
 
 use super::AppState;
-use super::extract::Caller;
+use super::extract::May;
 use super::files::Streamed;
 use super::mcp_tools::SmithServer;
-use crate::auth::{Principal, Scope};
+use crate::auth::{Principal, scope};
 use crate::error::ApiError;
 use crate::gateway::Gateway;
 use crate::store::DeploymentRow;
@@ -143,12 +143,11 @@ async fn smith_of(
 /// Serves the endpoint, whatever the method.
 pub async fn serve(
     State(gateway): State<AppState>,
-    Caller(caller): Caller,
+    May(caller, _): May<scope::RunsWrite>,
     Extension(host): Extension<Arc<McpHost>>,
     Path(id): Path<String>,
     mut request: Request,
 ) -> Result<Response, ApiError> {
-    caller.require(Scope::RunsWrite)?;
     let deployment = deployment(&gateway, &caller.tenant_id, &id).await?;
     let smith_id = smith_of(&gateway, &caller, &deployment, request.headers()).await?;
     let owner: Arc<str> = format!("{id}/{smith_id}").into();

@@ -10,7 +10,7 @@ use utoipa::ToSchema;
 
 use super::AppState;
 use super::agent_ui::is_name;
-use super::extract::{Caller, Input, check_text};
+use super::extract::{Admin, Input, check_text};
 use super::page::{Page, PageParams, PageQuery};
 use super::time::Time;
 use crate::bus::Notice;
@@ -327,10 +327,9 @@ async fn discover(gateway: &AppState, server: &mut McpServerRow, secret: Option<
     responses((status = 200, body = Page<McpServerOut>)))]
 pub async fn list(
     State(gateway): State<AppState>,
-    Caller(caller): Caller,
+    Admin(caller): Admin,
     page: PageQuery,
 ) -> Result<Json<Page<McpServerOut>>, ApiError> {
-    caller.require_admin()?;
     let before = page.before.as_deref();
     let rows = gateway
         .store
@@ -344,10 +343,9 @@ pub async fn list(
     params(("name" = String, Path)), responses((status = 200, body = McpServerOut)))]
 pub async fn one(
     State(gateway): State<AppState>,
-    Caller(caller): Caller,
+    Admin(caller): Admin,
     Path(name): Path<String>,
 ) -> Result<Json<McpServerOut>, ApiError> {
-    caller.require_admin()?;
     Ok(Json(server_out(
         found(&gateway, &caller.tenant_id, &name).await?,
     )))
@@ -360,11 +358,10 @@ pub async fn one(
     responses((status = 200, body = McpServerOut)))]
 pub async fn put(
     State(gateway): State<AppState>,
-    Caller(caller): Caller,
+    Admin(caller): Admin,
     Path(name): Path<String>,
     Input(input): Input<McpServerIn>,
 ) -> Result<Json<McpServerOut>, ApiError> {
-    caller.require_admin()?;
     if !is_name(&name) {
         return Err(ApiError::bad_request(
             "invalid_name",
@@ -428,10 +425,9 @@ pub async fn put(
     params(("name" = String, Path)), responses((status = 200, body = McpServerOut)))]
 pub async fn refresh(
     State(gateway): State<AppState>,
-    Caller(caller): Caller,
+    Admin(caller): Admin,
     Path(name): Path<String>,
 ) -> Result<Json<McpServerOut>, ApiError> {
-    caller.require_admin()?;
     let mut server = found(&gateway, &caller.tenant_id, &name).await?;
     let secret = gateway.tools.secret(&server)?;
     discover(&gateway, &mut server, secret).await;
@@ -456,10 +452,9 @@ pub async fn refresh(
     params(("name" = String, Path)), responses((status = 204)))]
 pub async fn remove(
     State(gateway): State<AppState>,
-    Caller(caller): Caller,
+    Admin(caller): Admin,
     Path(name): Path<String>,
 ) -> Result<StatusCode, ApiError> {
-    caller.require_admin()?;
     match gateway
         .store
         .delete_mcp_server(&caller.tenant_id, &name)

@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
 use super::AppState;
-use super::extract::{Caller, Input};
+use super::extract::{Admin, Anyone, Input};
 use super::page::List;
 use super::smiths::permitted;
 use super::time::Time;
@@ -153,9 +153,8 @@ async fn removed(
     responses((status = 200, body = List<ModelKeyOut>)))]
 pub async fn list(
     State(gateway): State<AppState>,
-    Caller(caller): Caller,
+    Admin(caller): Admin,
 ) -> Result<Json<List<ModelKeyOut>>, ApiError> {
-    caller.require_admin()?;
     listed(&gateway, &caller.tenant_id, "").await
 }
 
@@ -165,11 +164,10 @@ pub async fn list(
     responses((status = 200, body = ModelKeyStored)))]
 pub async fn put(
     State(gateway): State<AppState>,
-    Caller(caller): Caller,
+    Admin(caller): Admin,
     Path(provider): Path<String>,
     Input(input): Input<ModelKeyIn>,
 ) -> Result<Json<ModelKeyStored>, ApiError> {
-    caller.require_admin()?;
     stored(&gateway, &caller.tenant_id, "", &provider, input).await
 }
 
@@ -178,10 +176,9 @@ pub async fn put(
     params(("provider" = String, Path)), responses((status = 204)))]
 pub async fn remove(
     State(gateway): State<AppState>,
-    Caller(caller): Caller,
+    Admin(caller): Admin,
     Path(provider): Path<String>,
 ) -> Result<StatusCode, ApiError> {
-    caller.require_admin()?;
     removed(&gateway, &caller.tenant_id, "", &provider).await
 }
 
@@ -190,7 +187,7 @@ pub async fn remove(
     params(("id" = String, Path)), responses((status = 200, body = List<ModelKeyOut>)))]
 pub async fn list_of_smith(
     State(gateway): State<AppState>,
-    Caller(caller): Caller,
+    Anyone(caller): Anyone,
     Path(smith): Path<String>,
 ) -> Result<Json<List<ModelKeyOut>>, ApiError> {
     permitted(&gateway, &caller, &smith, Scope::ModelKeysRead).await?;
@@ -203,7 +200,7 @@ pub async fn list_of_smith(
     responses((status = 200, body = ModelKeyStored)))]
 pub async fn put_of_smith(
     State(gateway): State<AppState>,
-    Caller(caller): Caller,
+    Anyone(caller): Anyone,
     Path((smith, provider)): Path<(String, String)>,
     Input(input): Input<ModelKeyIn>,
 ) -> Result<Json<ModelKeyStored>, ApiError> {
@@ -216,7 +213,7 @@ pub async fn put_of_smith(
     params(("id" = String, Path), ("provider" = String, Path)), responses((status = 204)))]
 pub async fn remove_of_smith(
     State(gateway): State<AppState>,
-    Caller(caller): Caller,
+    Anyone(caller): Anyone,
     Path((smith, provider)): Path<(String, String)>,
 ) -> Result<StatusCode, ApiError> {
     permitted(&gateway, &caller, &smith, Scope::ModelKeysWrite).await?;

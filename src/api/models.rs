@@ -6,8 +6,8 @@ use serde::Serialize;
 use utoipa::ToSchema;
 
 use super::AppState;
-use super::extract::Caller;
-use crate::auth::Scope;
+use super::extract::May;
+use crate::auth::scope;
 use crate::error::ApiError;
 
 /// The catalogue holds no dates; OpenAI's clients only need a number.
@@ -79,9 +79,8 @@ fn model_out(id: &str, owned_by: &str) -> ModelOut {
     responses((status = 200, body = ModelList)))]
 pub async fn list(
     State(gateway): State<AppState>,
-    Caller(caller): Caller,
+    May(caller, _): May<scope::RunsRead>,
 ) -> Result<Json<ModelList>, ApiError> {
-    caller.require(Scope::RunsRead)?;
     let models = gateway
         .models
         .routing
@@ -102,10 +101,9 @@ pub async fn list(
     responses((status = 200, body = ModelOut)))]
 pub async fn one(
     State(gateway): State<AppState>,
-    Caller(caller): Caller,
+    May(caller, _): May<scope::RunsRead>,
     Path(id): Path<String>,
 ) -> Result<Json<ModelOut>, ApiError> {
-    caller.require(Scope::RunsRead)?;
     let models = gateway
         .models
         .routing
@@ -123,9 +121,8 @@ pub async fn one(
     responses((status = 200, body = Catalogue)))]
 pub async fn catalogue(
     State(gateway): State<AppState>,
-    Caller(caller): Caller,
+    May(caller, _): May<scope::RunsRead>,
 ) -> Result<Json<Catalogue>, ApiError> {
-    caller.require(Scope::RunsRead)?;
     let routing = &gateway.models.routing;
     let keys = gateway.store.model_keys(&caller.tenant_id, "").await?;
     let mut out = Catalogue {

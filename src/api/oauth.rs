@@ -12,7 +12,7 @@ use utoipa::ToSchema;
 
 use super::AppState;
 use super::connector::no_store;
-use super::extract::{Caller, Input, check_text, sent};
+use super::extract::{Admin, Anyone, Input, check_text, sent};
 use super::html::document;
 use super::page::{Filters, List};
 use super::smiths::permitted;
@@ -95,9 +95,8 @@ fn provider_out(row: OauthProviderRow) -> ProviderOut {
     responses((status = 200, body = List<ProviderOut>)))]
 pub async fn list(
     State(gateway): State<AppState>,
-    Caller(caller): Caller,
+    Admin(caller): Admin,
 ) -> Result<Json<List<ProviderOut>>, ApiError> {
-    caller.require_admin()?;
     let rows = gateway.store.oauth_providers(&caller.tenant_id).await?;
     let data = rows.into_iter().map(provider_out).collect();
     Ok(Json(List { data }))
@@ -108,10 +107,9 @@ pub async fn list(
     params(("provider" = String, Path)), responses((status = 200, body = ProviderOut)))]
 pub async fn one(
     State(gateway): State<AppState>,
-    Caller(caller): Caller,
+    Admin(caller): Admin,
     Path(provider): Path<String>,
 ) -> Result<Json<ProviderOut>, ApiError> {
-    caller.require_admin()?;
     let row = gateway
         .store
         .oauth_provider(&caller.tenant_id, &provider)
@@ -126,11 +124,10 @@ pub async fn one(
     responses((status = 200, body = ProviderOut)))]
 pub async fn put(
     State(gateway): State<AppState>,
-    Caller(caller): Caller,
+    Admin(caller): Admin,
     Path(provider): Path<String>,
     Input(input): Input<ProviderIn>,
 ) -> Result<Json<ProviderOut>, ApiError> {
-    caller.require_admin()?;
     if !crate::config::is_provider_name(&provider) {
         return Err(ApiError::bad_request(
             "unknown_provider",
@@ -194,10 +191,9 @@ pub async fn put(
     params(("provider" = String, Path)), responses((status = 204)))]
 pub async fn remove(
     State(gateway): State<AppState>,
-    Caller(caller): Caller,
+    Admin(caller): Admin,
     Path(provider): Path<String>,
 ) -> Result<StatusCode, ApiError> {
-    caller.require_admin()?;
     let gone = gateway
         .store
         .delete_oauth_provider(&caller.tenant_id, &provider);
@@ -231,7 +227,7 @@ fn callback_url(gateway: &AppState) -> Option<String> {
     responses((status = 200, body = AuthorizeOut)))]
 pub async fn authorize(
     State(gateway): State<AppState>,
-    Caller(caller): Caller,
+    Anyone(caller): Anyone,
     Path(id): Path<String>,
     Input(input): Input<AuthorizeIn>,
 ) -> Result<Json<AuthorizeOut>, ApiError> {

@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
 use super::AppState;
-use super::extract::{Caller, Input, check_text, name};
+use super::extract::{Input, Organization, check_text, name};
 use super::page::{Page, PageParams, PageQuery};
 use super::smiths::check_metadata;
 use super::time::Time;
@@ -109,10 +109,10 @@ fn check_key(input: &KeyIn) -> Result<(), ApiError> {
     responses((status = 200, body = Page<ProjectOut>)))]
 pub async fn projects(
     State(gateway): State<AppState>,
-    Caller(caller): Caller,
+    Organization(caller): Organization,
     page: PageQuery,
 ) -> Result<Json<Page<ProjectOut>>, ApiError> {
-    let organization = caller.require_organization()?;
+    let organization: &str = &caller.tenant_id;
     let wanted = page.filter("name");
     let rows = gateway
         .store
@@ -135,10 +135,10 @@ pub async fn projects(
     request_body = ProjectIn, responses((status = 201, body = ProjectOut)))]
 pub async fn create_project(
     State(gateway): State<AppState>,
-    Caller(caller): Caller,
+    Organization(caller): Organization,
     Input(input): Input<ProjectIn>,
 ) -> Result<(StatusCode, Json<ProjectOut>), ApiError> {
-    let organization = caller.require_organization()?;
+    let organization: &str = &caller.tenant_id;
     let metadata = input.metadata.unwrap_or_default();
     check_metadata(&metadata)?;
     let project = ProjectRow {
@@ -162,10 +162,10 @@ async fn found(gateway: &AppState, organization: &str, id: &str) -> Result<Proje
     params(("id" = String, Path)), responses((status = 200, body = ProjectOut)))]
 pub async fn project(
     State(gateway): State<AppState>,
-    Caller(caller): Caller,
+    Organization(caller): Organization,
     Path(id): Path<String>,
 ) -> Result<Json<ProjectOut>, ApiError> {
-    let organization = caller.require_organization()?;
+    let organization: &str = &caller.tenant_id;
     let project = found(&gateway, organization, &id).await?;
     Ok(Json(project_out(project, organization)))
 }
@@ -175,10 +175,10 @@ pub async fn project(
     params(("id" = String, Path)), responses((status = 204)))]
 pub async fn remove_project(
     State(gateway): State<AppState>,
-    Caller(caller): Caller,
+    Organization(caller): Organization,
     Path(id): Path<String>,
 ) -> Result<StatusCode, ApiError> {
-    let organization = caller.require_organization()?;
+    let organization: &str = &caller.tenant_id;
     let revoked = gateway
         .store
         .delete_project(organization, &id, now_micros())
@@ -194,11 +194,11 @@ pub async fn remove_project(
     responses((status = 201, body = MintedOut)))]
 pub async fn mint_project_token(
     State(gateway): State<AppState>,
-    Caller(caller): Caller,
+    Organization(caller): Organization,
     Path(id): Path<String>,
     Input(input): Input<KeyIn>,
 ) -> Result<(StatusCode, Json<MintedOut>), ApiError> {
-    let organization = caller.require_organization()?;
+    let organization: &str = &caller.tenant_id;
     check_key(&input)?;
     let project = found(&gateway, organization, &id).await?;
     let minted = gateway
@@ -219,10 +219,10 @@ pub async fn mint_project_token(
     responses((status = 204)))]
 pub async fn revoke_project_token(
     State(gateway): State<AppState>,
-    Caller(caller): Caller,
+    Organization(caller): Organization,
     Path((id, token)): Path<(String, String)>,
 ) -> Result<StatusCode, ApiError> {
-    let organization = caller.require_organization()?;
+    let organization: &str = &caller.tenant_id;
     let project = found(&gateway, organization, &id).await?;
     match gateway.auth.revoke_with_grants(&project.id, &token).await? {
         true => Ok(StatusCode::NO_CONTENT),
@@ -235,10 +235,10 @@ pub async fn revoke_project_token(
     responses((status = 200, body = Page<OrganizationKeyOut>)))]
 pub async fn keys(
     State(gateway): State<AppState>,
-    Caller(caller): Caller,
+    Organization(caller): Organization,
     page: PageQuery,
 ) -> Result<Json<Page<OrganizationKeyOut>>, ApiError> {
-    let organization = caller.require_organization()?;
+    let organization: &str = &caller.tenant_id;
     let before = page.before.as_deref();
     let rows = gateway
         .store
@@ -252,10 +252,10 @@ pub async fn keys(
     responses((status = 201, body = OrganizationKeyMade)))]
 pub async fn mint_key(
     State(gateway): State<AppState>,
-    Caller(caller): Caller,
+    Organization(caller): Organization,
     Input(input): Input<KeyIn>,
 ) -> Result<(StatusCode, Json<OrganizationKeyMade>), ApiError> {
-    let organization = caller.require_organization()?;
+    let organization: &str = &caller.tenant_id;
     check_key(&input)?;
     let (row, token) = gateway
         .auth
@@ -273,10 +273,10 @@ pub async fn mint_key(
     params(("id" = String, Path)), responses((status = 204)))]
 pub async fn revoke_key(
     State(gateway): State<AppState>,
-    Caller(caller): Caller,
+    Organization(caller): Organization,
     Path(id): Path<String>,
 ) -> Result<StatusCode, ApiError> {
-    let organization = caller.require_organization()?;
+    let organization: &str = &caller.tenant_id;
     let found = gateway
         .store
         .revoke_organization_key(organization, &id, now_micros())

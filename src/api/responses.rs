@@ -10,10 +10,10 @@ use serde_json::{Map, Value, json};
 
 use super::AppState;
 use super::conversations::Deleted;
-use super::extract::Caller;
+use super::extract::May;
 use super::page::{OaiList, SliceParams, SliceQuery};
 use super::runs::cancel_run;
-use crate::auth::{Principal, Scope};
+use crate::auth::{Principal, scope};
 use crate::error::ApiError;
 use crate::frame::StopReason;
 use crate::gateway::Gateway;
@@ -242,11 +242,10 @@ fn named(headers: &HeaderMap) -> Option<&str> {
         (Object = "application/json"), (String = "text/event-stream")))))]
 pub async fn one(
     State(gateway): State<AppState>,
-    Caller(caller): Caller,
+    May(caller, _): May<scope::RunsRead>,
     headers: HeaderMap,
     Path(id): Path<String>,
 ) -> Result<Json<Value>, ApiError> {
-    caller.require(Scope::RunsRead)?;
     let stored = Stored::find(&gateway, &caller, named(&headers), &id).await?;
     Ok(Json(stored.response()))
 }
@@ -257,11 +256,10 @@ pub async fn one(
     responses((status = 200, body = Deleted)))]
 pub async fn remove(
     State(gateway): State<AppState>,
-    Caller(caller): Caller,
+    May(caller, _): May<scope::RunsWrite>,
     headers: HeaderMap,
     Path(id): Path<String>,
 ) -> Result<Json<Deleted>, ApiError> {
-    caller.require(Scope::RunsWrite)?;
     let mut stored = Stored::find(&gateway, &caller, named(&headers), &id).await?;
     stored.record.store = false;
     let record = serde_json::to_string(&stored.record).map_err(ApiError::internal)?;
@@ -283,11 +281,10 @@ pub async fn remove(
     responses((status = 200, body = Object)))]
 pub async fn cancel(
     State(gateway): State<AppState>,
-    Caller(caller): Caller,
+    May(caller, _): May<scope::RunsWrite>,
     headers: HeaderMap,
     Path(id): Path<String>,
 ) -> Result<Json<Value>, ApiError> {
-    caller.require(Scope::RunsWrite)?;
     let stored = Stored::find(&gateway, &caller, named(&headers), &id).await?;
     if !stored.run.is_under_way() {
         return Ok(Json(stored.response()));
@@ -303,12 +300,11 @@ pub async fn cancel(
     responses((status = 200, body = OaiList<Item>)))]
 pub async fn input_items(
     State(gateway): State<AppState>,
-    Caller(caller): Caller,
+    May(caller, _): May<scope::RunsRead>,
     headers: HeaderMap,
     Path(id): Path<String>,
     query: SliceQuery,
 ) -> Result<Json<OaiList<Item>>, ApiError> {
-    caller.require(Scope::RunsRead)?;
     let stored = Stored::find(&gateway, &caller, named(&headers), &id).await?;
     let mut items = stored.input_items();
     if !query.slice.ascending {

@@ -4,7 +4,7 @@ use axum::Json;
 use axum::extract::State;
 
 use super::AppState;
-use super::extract::{Caller, Input};
+use super::extract::{Admin, Input};
 use crate::error::ApiError;
 use crate::retention::Days;
 
@@ -13,9 +13,8 @@ use crate::retention::Days;
     responses((status = 200, body = Days)))]
 pub async fn one(
     State(gateway): State<AppState>,
-    Caller(caller): Caller,
+    Admin(caller): Admin,
 ) -> Result<Json<Days>, ApiError> {
-    caller.require_admin()?;
     let own = gateway.store.retention(&caller.tenant_id).await?;
     let own = own.as_deref().map(serde_json::from_str::<Days>);
     let own = own.transpose().map_err(ApiError::internal)?;
@@ -29,10 +28,9 @@ pub async fn one(
     responses((status = 200, body = Days)))]
 pub async fn put(
     State(gateway): State<AppState>,
-    Caller(caller): Caller,
+    Admin(caller): Admin,
     Input(own): Input<Days>,
 ) -> Result<Json<Days>, ApiError> {
-    caller.require_admin()?;
     let operator = Days::of(&gateway.config.retention);
     for ((name, days), (_, most)) in own.named().into_iter().zip(operator.named()) {
         let Some(days) = days else {

@@ -12,10 +12,10 @@ use utoipa::ToSchema;
 
 use super::AppState;
 use super::events::Actor;
-use super::extract::{Caller, Input, check_text};
+use super::extract::{Anyone, Input, May, check_text};
 use super::page::{Page, PageParams, PageQuery};
 use super::time::Time;
-use crate::auth::Scope;
+use crate::auth::{Scope, scope};
 use crate::error::ApiError;
 use crate::gateway::Gateway;
 use crate::run::{Cancelled, LiveRun, RunView, Word, not_paused, run_out};
@@ -148,10 +148,9 @@ async fn listed(
     responses((status = 200, body = Page<RunOut>)))]
 pub async fn list(
     State(gateway): State<AppState>,
-    Caller(caller): Caller,
+    May(caller, _): May<scope::RunsRead>,
     page: PageQuery,
 ) -> Result<Json<Page<RunView>>, ApiError> {
-    caller.require(Scope::RunsRead)?;
     let mut filter = RunFilter {
         smith_id: page.filter("smith_id"),
         agent_id: page.filter("agent_id"),
@@ -173,12 +172,11 @@ pub async fn list(
     responses((status = 200, body = Page<RunOut>)))]
 pub async fn list_of_smith(
     State(gateway): State<AppState>,
-    Caller(caller): Caller,
+    May(caller, _): May<scope::RunsRead>,
     Path(smith): Path<String>,
     page: PageQuery,
 ) -> Result<Json<Page<RunView>>, ApiError> {
     caller.require_smith(&smith)?;
-    caller.require(Scope::RunsRead)?;
     if gateway
         .store
         .smith(&caller.tenant_id, &smith)
@@ -218,7 +216,7 @@ async fn run_of(
     responses((status = 200, body = RunOut)))]
 pub async fn one(
     State(gateway): State<AppState>,
-    Caller(caller): Caller,
+    Anyone(caller): Anyone,
     Path((smith, run)): Path<(String, String)>,
 ) -> Result<Json<RunView>, ApiError> {
     let run = run_of(&gateway, &caller, &smith, &run, Scope::RunsRead).await?;
@@ -231,7 +229,7 @@ pub async fn one(
     responses((status = 200, body = SubmitOut)))]
 pub async fn submit(
     State(gateway): State<AppState>,
-    Caller(caller): Caller,
+    Anyone(caller): Anyone,
     Path((smith, run)): Path<(String, String)>,
     Input(input): Input<SubmitIn>,
 ) -> Result<Response, ApiError> {

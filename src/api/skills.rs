@@ -10,13 +10,13 @@ use serde_json::Value;
 use utoipa::ToSchema;
 
 use super::AppState;
-use super::extract::{Caller, Input};
+use super::extract::{Input, May};
 use super::files::download_headers;
 use super::page::{Filters, OaiList, SliceParams, SliceQuery};
 use super::skill_bundle::{self, Bundle};
 use super::skill_manifest::{Manifest, SkillFileOut};
 use super::time::Time;
-use crate::auth::{Principal, Scope};
+use crate::auth::{Principal, scope};
 use crate::error::ApiError;
 use crate::ids;
 use crate::json::{Json as Tree, Object};
@@ -243,10 +243,9 @@ fn refused(removal: SkillRemoval, what: &str, id: &str) -> Result<(), ApiError> 
     responses((status = 200, body = OaiList<SkillOut>)))]
 pub async fn list(
     State(gateway): State<AppState>,
-    Caller(caller): Caller,
+    May(caller, _): May<scope::SkillsRead>,
     query: SliceQuery,
 ) -> Result<Json<OaiList<SkillOut>>, ApiError> {
-    caller.require(Scope::SkillsRead)?;
     let smith = caller.smith_id().map(|id| id.to_string());
     let rows = gateway
         .store
@@ -265,10 +264,9 @@ pub async fn list(
     responses((status = 200, body = SkillOut)))]
 pub async fn create(
     State(gateway): State<AppState>,
-    Caller(caller): Caller,
+    May(caller, _): May<scope::SkillsWrite>,
     form: Result<Multipart, MultipartRejection>,
 ) -> Result<Json<SkillOut>, ApiError> {
-    caller.require(Scope::SkillsWrite)?;
     let bundle = bundle(&gateway, &caller, form).await?;
     let now = now_micros();
     let skill = SkillRow {
@@ -304,10 +302,9 @@ pub async fn create(
     responses((status = 200, body = SkillOut)))]
 pub async fn one(
     State(gateway): State<AppState>,
-    Caller(caller): Caller,
+    May(caller, _): May<scope::SkillsRead>,
     Path(id): Path<String>,
 ) -> Result<Json<SkillOut>, ApiError> {
-    caller.require(Scope::SkillsRead)?;
     let skill = found(&gateway, &caller, &id).await?;
     Ok(Json(skill_out(&gateway, skill).await?))
 }
@@ -317,11 +314,10 @@ pub async fn one(
     request_body = SkillUpdate, responses((status = 200, body = SkillOut)))]
 pub async fn update(
     State(gateway): State<AppState>,
-    Caller(caller): Caller,
+    May(caller, _): May<scope::SkillsWrite>,
     Path(id): Path<String>,
     Input(input): Input<SkillUpdate>,
 ) -> Result<Json<SkillOut>, ApiError> {
-    caller.require(Scope::SkillsWrite)?;
     let mut skill = found(&gateway, &caller, &id).await?;
     let missing = || ApiError::invalid("default_version", "is no version of this skill");
     let version = match WantedVersion::of(&input.default_version) {
@@ -346,10 +342,9 @@ pub async fn update(
     responses((status = 200, body = SkillDeleted)))]
 pub async fn remove(
     State(gateway): State<AppState>,
-    Caller(caller): Caller,
+    May(caller, _): May<scope::SkillsWrite>,
     Path(id): Path<String>,
 ) -> Result<Json<SkillDeleted>, ApiError> {
-    caller.require(Scope::SkillsWrite)?;
     let skill = found(&gateway, &caller, &id).await?;
     let removal = gateway.store.delete_skill(&skill.tenant_id, &id).await?;
     refused(removal, "skill", &id)?;
@@ -367,11 +362,10 @@ pub async fn remove(
     responses((status = 200, body = OaiList<SkillVersionOut>)))]
 pub async fn versions(
     State(gateway): State<AppState>,
-    Caller(caller): Caller,
+    May(caller, _): May<scope::SkillsRead>,
     Path(id): Path<String>,
     query: SliceQuery,
 ) -> Result<Json<OaiList<SkillVersionOut>>, ApiError> {
-    caller.require(Scope::SkillsRead)?;
     let skill = found(&gateway, &caller, &id).await?;
     // A version's id ends in its number; the number alone does too.
     let after = query.slice.after.as_deref().map(|after| {
@@ -406,11 +400,10 @@ pub async fn versions(
     responses((status = 200, body = SkillVersionOut)))]
 pub async fn add_version(
     State(gateway): State<AppState>,
-    Caller(caller): Caller,
+    May(caller, _): May<scope::SkillsWrite>,
     Path(id): Path<String>,
     form: Result<Multipart, MultipartRejection>,
 ) -> Result<Json<SkillVersionOut>, ApiError> {
-    caller.require(Scope::SkillsWrite)?;
     let skill = found(&gateway, &caller, &id).await?;
     let bundle = bundle(&gateway, &caller, form).await?;
     if bundle.name != skill.name {
@@ -444,10 +437,9 @@ pub async fn add_version(
     responses((status = 200, body = SkillVersionOut)))]
 pub async fn version(
     State(gateway): State<AppState>,
-    Caller(caller): Caller,
+    May(caller, _): May<scope::SkillsRead>,
     Path((id, version)): Path<(String, String)>,
 ) -> Result<Json<SkillVersionOut>, ApiError> {
-    caller.require(Scope::SkillsRead)?;
     let skill = found(&gateway, &caller, &id).await?;
     let row = gateway
         .store
@@ -463,10 +455,9 @@ pub async fn version(
     responses((status = 200, body = SkillDeleted)))]
 pub async fn remove_version(
     State(gateway): State<AppState>,
-    Caller(caller): Caller,
+    May(caller, _): May<scope::SkillsWrite>,
     Path((id, version)): Path<(String, String)>,
 ) -> Result<Json<SkillDeleted>, ApiError> {
-    caller.require(Scope::SkillsWrite)?;
     let skill = found(&gateway, &caller, &id).await?;
     let removal = gateway
         .store
@@ -536,10 +527,9 @@ async fn bytes_of(
     responses((status = 200, content_type = "application/zip", body = Vec<u8>)))]
 pub async fn content(
     State(gateway): State<AppState>,
-    Caller(caller): Caller,
+    May(caller, _): May<scope::SkillsRead>,
     Path(id): Path<String>,
 ) -> Result<Response, ApiError> {
-    caller.require(Scope::SkillsRead)?;
     let skill = found(&gateway, &caller, &id).await?;
     bytes_of(&gateway, &skill, skill.default_version, None).await
 }
@@ -552,11 +542,10 @@ pub async fn content(
         (Vec<u8> = "application/zip"), (Vec<u8> = "application/octet-stream")))))]
 pub async fn version_content(
     State(gateway): State<AppState>,
-    Caller(caller): Caller,
+    May(caller, _): May<scope::SkillsRead>,
     Path((id, version)): Path<(String, String)>,
     query: Filters,
 ) -> Result<Response, ApiError> {
-    caller.require(Scope::SkillsRead)?;
     let skill = found(&gateway, &caller, &id).await?;
     bytes_of(&gateway, &skill, number(&version)?, query.get("path")).await
 }

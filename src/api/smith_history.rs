@@ -10,7 +10,7 @@ use serde_json::Value;
 use utoipa::ToSchema;
 
 use super::AppState;
-use super::extract::{Caller, Input, check_text};
+use super::extract::{Admin, Anyone, Input, check_text};
 use super::page::{List, Page, PageParams, PageQuery};
 use super::smiths::{permitted, written};
 use super::time::Time;
@@ -101,11 +101,10 @@ fn revision_out(row: SmithRevisionRow) -> RevisionOut {
     params(("id" = String, Path), PageParams), responses((status = 200, body = Page<RevisionOut>)))]
 pub async fn revisions(
     State(gateway): State<AppState>,
-    Caller(caller): Caller,
+    Admin(caller): Admin,
     Path(id): Path<String>,
     page: PageQuery,
 ) -> Result<Json<Page<RevisionOut>>, ApiError> {
-    caller.require_admin()?;
     permitted(&gateway, &caller, &id, Scope::RunsRead).await?;
     let before = page.before_version()?;
     let rows = gateway
@@ -125,11 +124,10 @@ pub async fn revisions(
     responses((status = 200, body = RevisionOut)))]
 pub async fn restore(
     State(gateway): State<AppState>,
-    Caller(caller): Caller,
+    Admin(caller): Admin,
     Path((id, version)): Path<(String, String)>,
     Input(input): Input<RestoreIn>,
 ) -> Result<Json<RevisionOut>, ApiError> {
-    caller.require_admin()?;
     let missing = || ApiError::not_found("revision", &version);
     let number: i64 = version.parse().map_err(|_| missing())?;
     let note = input
@@ -179,7 +177,7 @@ pub async fn restore(
     params(("id" = String, Path)), responses((status = 200, body = Memory)))]
 pub async fn memory(
     State(gateway): State<AppState>,
-    Caller(caller): Caller,
+    Anyone(caller): Anyone,
     Path(id): Path<String>,
 ) -> Result<Json<Memory>, ApiError> {
     permitted(&gateway, &caller, &id, Scope::MemoriesRead).await?;
@@ -193,7 +191,7 @@ pub async fn memory(
     responses((status = 200, body = Memory)))]
 pub async fn put_memory(
     State(gateway): State<AppState>,
-    Caller(caller): Caller,
+    Anyone(caller): Anyone,
     Path(id): Path<String>,
     Input(input): Input<Memory>,
 ) -> Result<Json<Memory>, ApiError> {
@@ -212,7 +210,7 @@ pub async fn put_memory(
     responses((status = 200, body = List<Recalled>)))]
 pub async fn recall(
     State(gateway): State<AppState>,
-    Caller(caller): Caller,
+    Anyone(caller): Anyone,
     Path(id): Path<String>,
     Input(input): Input<RecallIn>,
 ) -> Result<(StatusCode, Json<List<Recalled>>), ApiError> {

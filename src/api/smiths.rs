@@ -10,7 +10,7 @@ use utoipa::ToSchema;
 use super::AppState;
 use super::agents::new_agent;
 use super::configuration::{ConfigPatch, Inherited, SkillRef, SmithInherited, with_configuration};
-use super::extract::{Caller, Input, check_text, sent};
+use super::extract::{Admin, Anyone, Input, check_text, sent};
 use super::page::{Page, PageParams, PageQuery};
 use super::time::Time;
 use crate::auth::{Principal, Scope};
@@ -286,10 +286,9 @@ fn override_with(overrides: &mut Overrides, patch: ConfigPatch) {
     responses((status = 200, body = Page<SmithOut>)))]
 pub async fn list(
     State(gateway): State<AppState>,
-    Caller(caller): Caller,
+    Admin(caller): Admin,
     page: PageQuery,
 ) -> Result<Json<Page<SmithOut>>, ApiError> {
-    caller.require_admin()?;
     let filter = SmithFilter {
         external_id: page.filter("external_id"),
         external_id_prefix: page.filter("external_id_prefix"),
@@ -316,10 +315,9 @@ pub async fn list(
     responses((status = 201, body = SmithOut), (status = 200, body = SmithOut)))]
 pub async fn create(
     State(gateway): State<AppState>,
-    Caller(caller): Caller,
+    Admin(caller): Admin,
     Input(input): Input<SmithCreate>,
 ) -> Result<(StatusCode, Json<SmithOut>), ApiError> {
-    caller.require_admin()?;
     let patch = input.common()?;
     let fields = fields!(input);
     let external_id = input.external_id.filter(|id| !id.is_empty());
@@ -367,7 +365,7 @@ async fn agent_of(
     responses((status = 200, body = SmithOut)))]
 pub async fn one(
     State(gateway): State<AppState>,
-    Caller(caller): Caller,
+    Anyone(caller): Anyone,
     Path(id): Path<String>,
 ) -> Result<Json<SmithOut>, ApiError> {
     let smith = permitted(&gateway, &caller, &id, Scope::RunsRead).await?;
@@ -379,11 +377,10 @@ pub async fn one(
     request_body = SmithPatch, responses((status = 200, body = SmithOut)))]
 pub async fn update(
     State(gateway): State<AppState>,
-    Caller(caller): Caller,
+    Admin(caller): Admin,
     Path(id): Path<String>,
     Input(input): Input<SmithPatch>,
 ) -> Result<Json<SmithOut>, ApiError> {
-    caller.require_admin()?;
     let patch = input.common()?;
     let fields = fields!(input);
     let agent_id = input.agent_id.filter(|id| !id.is_empty());
@@ -441,10 +438,9 @@ pub(super) async fn written(
     responses((status = 204)))]
 pub async fn remove(
     State(gateway): State<AppState>,
-    Caller(caller): Caller,
+    Admin(caller): Admin,
     Path(id): Path<String>,
 ) -> Result<StatusCode, ApiError> {
-    caller.require_admin()?;
     let store = &gateway.store;
     let found = store
         .delete_smith(&caller.tenant_id, &id, now_micros())

@@ -8,7 +8,7 @@ use serde_json::json;
 use utoipa::ToSchema;
 
 use super::AppState;
-use super::extract::{Caller, Input};
+use super::extract::{Admin, Input};
 use crate::config::{parse_origin, parse_page};
 use crate::error::ApiError;
 use crate::store::{ConsentRow, now_micros};
@@ -49,9 +49,8 @@ fn consent_out(row: Option<ConsentRow>) -> ConsentOut {
     responses((status = 200, body = ConsentOut)))]
 pub async fn one(
     State(gateway): State<AppState>,
-    Caller(caller): Caller,
+    Admin(caller): Admin,
 ) -> Result<Json<ConsentOut>, ApiError> {
-    caller.require_admin()?;
     let row = gateway.store.consent(&caller.tenant_id).await?;
     Ok(Json(consent_out(row)))
 }
@@ -61,10 +60,9 @@ pub async fn one(
     responses((status = 200, body = ConsentOut)))]
 pub async fn put(
     State(gateway): State<AppState>,
-    Caller(caller): Caller,
+    Admin(caller): Admin,
     Input(input): Input<ConsentIn>,
 ) -> Result<Json<ConsentOut>, ApiError> {
-    caller.require_admin()?;
     let authorize_url = input.authorize_url.filter(|url| !url.is_empty());
     if let Some(url) = &authorize_url {
         let page = parse_page(url);

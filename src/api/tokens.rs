@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
 use super::AppState;
-use super::extract::{Caller, Input, check_text};
+use super::extract::{Admin, Input, check_text};
 use super::page::{Page, PageParams, PageQuery};
 use super::time::Time;
 use crate::auth::{
@@ -103,10 +103,9 @@ pub(super) fn minted_out(minted: Minted) -> MintedOut {
     responses((status = 200, body = Page<TokenOut>)))]
 pub async fn list(
     State(gateway): State<AppState>,
-    Caller(caller): Caller,
+    Admin(caller): Admin,
     page: PageQuery,
 ) -> Result<Json<Page<TokenOut>>, ApiError> {
-    caller.require_admin()?;
     let before = page.before.as_deref();
     let rows = gateway
         .store
@@ -120,10 +119,9 @@ pub async fn list(
     responses((status = 201, body = MintedOut)))]
 pub async fn mint(
     State(gateway): State<AppState>,
-    Caller(caller): Caller,
+    Admin(caller): Admin,
     Input(input): Input<TokenIn>,
 ) -> Result<(StatusCode, Json<MintedOut>), ApiError> {
-    caller.require_admin()?;
     let mint = check(&gateway, &caller.tenant_id, input).await?;
     let minted = gateway.auth.mint(mint).await?;
     Ok((StatusCode::CREATED, Json(minted_out(minted))))
@@ -211,10 +209,9 @@ fn permissions(names: Vec<String>) -> Result<ScopeSet, ApiError> {
     params(("id" = String, Path)), responses((status = 204)))]
 pub async fn revoke(
     State(gateway): State<AppState>,
-    Caller(caller): Caller,
+    Admin(caller): Admin,
     Path(id): Path<String>,
 ) -> Result<StatusCode, ApiError> {
-    caller.require_admin()?;
     if gateway
         .auth
         .revoke_with_grants(&caller.tenant_id, &id)

@@ -10,10 +10,10 @@ use serde_json::{Map, Value};
 use utoipa::ToSchema;
 
 use super::AppState;
-use super::extract::{Caller, Input, check_text};
+use super::extract::{Input, May, check_text};
 use super::page::{Page, PageParams, PageQuery};
 use super::time::{Time, parse_micros};
-use crate::auth::{Principal, Scope};
+use crate::auth::{Principal, scope};
 use crate::error::ApiError;
 use crate::ids;
 use crate::json::Object;
@@ -277,10 +277,9 @@ fn under_way(run: &RunRow) -> TraceRow {
     responses((status = 200, body = Page<TraceOut>)))]
 pub async fn list(
     State(gateway): State<AppState>,
-    Caller(caller): Caller,
+    May(caller, _): May<scope::TracesRead>,
     page: PageQuery,
 ) -> Result<Json<Page<TraceOut>>, ApiError> {
-    caller.require(Scope::TracesRead)?;
     let named = page.filter("smith_id");
     if let Some(named) = &named {
         caller.require_smith(named)?;
@@ -306,10 +305,9 @@ pub async fn list(
     responses((status = 200, body = TraceDetailOut)))]
 pub async fn one(
     State(gateway): State<AppState>,
-    Caller(caller): Caller,
+    May(caller, _): May<scope::TracesRead>,
     Path(id): Path<String>,
 ) -> Result<Json<TraceDetailOut>, ApiError> {
-    caller.require(Scope::TracesRead)?;
     let found = gateway.store.trace(&caller.tenant_id, &id).await?;
     let trace = found.ok_or_else(|| ApiError::not_found("trace", &id))?;
     may_see(&caller, trace.smith_id.as_deref())?;
@@ -328,10 +326,9 @@ fn may_see(caller: &Principal, smith: Option<&str>) -> Result<(), ApiError> {
     responses((status = 200, body = TraceDetailOut)))]
 pub async fn of_run(
     State(gateway): State<AppState>,
-    Caller(caller): Caller,
+    May(caller, _): May<scope::TracesRead>,
     Path(id): Path<String>,
 ) -> Result<Json<TraceDetailOut>, ApiError> {
-    caller.require(Scope::TracesRead)?;
     let run = gateway.store.run(&caller.tenant_id, &id).await?;
     let run = run.ok_or_else(|| ApiError::not_found("run", &id))?;
     may_see(&caller, Some(&run.smith_id))?;
@@ -373,10 +370,9 @@ pub async fn of_run(
     responses((status = 202, body = IngestOut)))]
 pub async fn ingest(
     State(gateway): State<AppState>,
-    Caller(caller): Caller,
+    May(caller, _): May<scope::TracesWrite>,
     Input(input): Input<IngestIn>,
 ) -> Result<(StatusCode, Json<IngestOut>), ApiError> {
-    caller.require(Scope::TracesWrite)?;
     let given = input.spans.unwrap_or_default();
     if given.len() > MAX_SPANS {
         return Err(ApiError::invalid(

@@ -12,11 +12,11 @@ use time::{Date, Month, OffsetDateTime, Time as Clock};
 use utoipa::ToSchema;
 
 use super::AppState;
-use super::extract::{Caller, Input, check_text};
+use super::extract::{Admin, Input, May, check_text};
 use super::page::{Filters, Page, PageParams, PageQuery};
 use super::smiths::check_metadata;
 use super::time::{Time, parse_micros};
-use crate::auth::Scope;
+use crate::auth::scope;
 use crate::error::ApiError;
 use crate::ids;
 use crate::json::Object;
@@ -145,9 +145,8 @@ pub struct MeterIn {
     responses((status = 200, body = TenantUsage)))]
 pub async fn of_tenant(
     State(gateway): State<AppState>,
-    Caller(caller): Caller,
+    Admin(caller): Admin,
 ) -> Result<Json<TenantUsage>, ApiError> {
-    caller.require_admin()?;
     let rows = gateway.store.usage(&caller.tenant_id).await?;
     let mut days: BTreeMap<String, (i64, i64)> = BTreeMap::new();
     let (mut runs, mut input, mut output) = (0, 0, 0);
@@ -299,10 +298,9 @@ fn csv_field(text: &str) -> String {
         (UsageGroups = "application/json"), (String = "text/csv")))))]
 pub async fn groups(
     State(gateway): State<AppState>,
-    Caller(caller): Caller,
+    May(caller, _): May<scope::UsageRead>,
     filters: Filters,
 ) -> Result<Response, ApiError> {
-    caller.require(Scope::UsageRead)?;
     let named = filters
         .get("group_by")
         .unwrap_or_else(|| "model".to_owned());
@@ -433,10 +431,9 @@ fn event_out(row: UsageEventRow) -> UsageEventOut {
     responses((status = 200, body = Page<UsageEventOut>)))]
 pub async fn events(
     State(gateway): State<AppState>,
-    Caller(caller): Caller,
+    May(caller, _): May<scope::UsageRead>,
     page: PageQuery,
 ) -> Result<Json<Page<UsageEventOut>>, ApiError> {
-    caller.require(Scope::UsageRead)?;
     let named = page.filter("smith_id");
     if let Some(named) = &named {
         caller.require_smith(named)?;
@@ -462,10 +459,9 @@ pub async fn events(
     responses((status = 201, body = UsageEventOut)))]
 pub async fn meter(
     State(gateway): State<AppState>,
-    Caller(caller): Caller,
+    May(caller, _): May<scope::UsageWrite>,
     Input(input): Input<MeterIn>,
 ) -> Result<(StatusCode, Json<UsageEventOut>), ApiError> {
-    caller.require(Scope::UsageWrite)?;
     check_text("meter", &input.meter, MAX_METER)?;
     let mut bytes = input.meter.bytes();
     let word = |b: u8| b.is_ascii_lowercase() || b.is_ascii_digit();

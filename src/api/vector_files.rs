@@ -10,10 +10,10 @@ use utoipa::{IntoParams, ToSchema};
 
 use super::AppState;
 use super::conversations::Deleted;
-use super::extract::{Caller, Input};
+use super::extract::{Input, May};
 use super::page::{OaiList, SliceParams, SliceQuery};
 use super::vector_stores::{TextPart, check_pairs, found};
-use crate::auth::{Principal, Scope};
+use crate::auth::{Principal, scope};
 use crate::error::ApiError;
 use crate::ids;
 use crate::json::{Entries, Object};
@@ -355,11 +355,10 @@ async fn batch_of(
     responses((status = 200, body = VectorFileOut)))]
 pub async fn create(
     State(gateway): State<AppState>,
-    Caller(caller): Caller,
+    May(caller, _): May<scope::VectorStoresWrite>,
     Path(id): Path<String>,
     Input(input): Input<VectorFileIn>,
 ) -> Result<Json<VectorFileOut>, ApiError> {
-    caller.require(Scope::VectorStoresWrite)?;
     let store = found(&gateway, &caller, &id).await?;
     let wishes = vec![FileWish::from(input)];
     let mut rows = wanted_files(&gateway, &caller, &store, None, wishes, (None, None)).await?;
@@ -377,11 +376,10 @@ pub async fn create(
     responses((status = 200, body = OaiList<VectorFileOut>)))]
 pub async fn list(
     State(gateway): State<AppState>,
-    Caller(caller): Caller,
+    May(caller, _): May<scope::VectorStoresRead>,
     Path(id): Path<String>,
     query: SliceQuery,
 ) -> Result<Json<OaiList<VectorFileOut>>, ApiError> {
-    caller.require(Scope::VectorStoresRead)?;
     let store = found(&gateway, &caller, &id).await?;
     files_of(&gateway, &store, None, &query).await
 }
@@ -409,10 +407,9 @@ async fn files_of(
     responses((status = 200, body = VectorFileOut)))]
 pub async fn one(
     State(gateway): State<AppState>,
-    Caller(caller): Caller,
+    May(caller, _): May<scope::VectorStoresRead>,
     Path((id, file)): Path<(String, String)>,
 ) -> Result<Json<VectorFileOut>, ApiError> {
-    caller.require(Scope::VectorStoresRead)?;
     let store = found(&gateway, &caller, &id).await?;
     let row = gateway.store.vector_file(&store.tenant_id, &id, &file);
     let row = row.await?.ok_or_else(|| no_file(&file))?;
@@ -425,11 +422,10 @@ pub async fn one(
     responses((status = 200, body = VectorFileOut)))]
 pub async fn update(
     State(gateway): State<AppState>,
-    Caller(caller): Caller,
+    May(caller, _): May<scope::VectorStoresWrite>,
     Path((id, file)): Path<(String, String)>,
     Input(input): Input<VectorFilePatch>,
 ) -> Result<Json<VectorFileOut>, ApiError> {
-    caller.require(Scope::VectorStoresWrite)?;
     let store = found(&gateway, &caller, &id).await?;
     let attributes = attributes_text(input.attributes.as_ref())?;
     let kept = gateway
@@ -447,10 +443,9 @@ pub async fn update(
     responses((status = 200, body = Deleted)))]
 pub async fn remove(
     State(gateway): State<AppState>,
-    Caller(caller): Caller,
+    May(caller, _): May<scope::VectorStoresWrite>,
     Path((id, file)): Path<(String, String)>,
 ) -> Result<Json<Deleted>, ApiError> {
-    caller.require(Scope::VectorStoresWrite)?;
     let store = found(&gateway, &caller, &id).await?;
     let gone = gateway
         .store
@@ -471,10 +466,9 @@ pub async fn remove(
     responses((status = 200, body = VectorFileContent)))]
 pub async fn content(
     State(gateway): State<AppState>,
-    Caller(caller): Caller,
+    May(caller, _): May<scope::VectorStoresRead>,
     Path((id, file)): Path<(String, String)>,
 ) -> Result<Json<VectorFileContent>, ApiError> {
-    caller.require(Scope::VectorStoresRead)?;
     let store = found(&gateway, &caller, &id).await?;
     let row = gateway.store.vector_file(&store.tenant_id, &id, &file);
     row.await?.ok_or_else(|| no_file(&file))?;
@@ -494,11 +488,10 @@ pub async fn content(
     responses((status = 200, body = VectorBatchOut)))]
 pub async fn create_batch(
     State(gateway): State<AppState>,
-    Caller(caller): Caller,
+    May(caller, _): May<scope::VectorStoresWrite>,
     Path(id): Path<String>,
     Input(input): Input<VectorBatchIn>,
 ) -> Result<Json<VectorBatchOut>, ApiError> {
-    caller.require(Scope::VectorStoresWrite)?;
     let store = found(&gateway, &caller, &id).await?;
     let wishes: Vec<FileWish> = match (input.file_ids, input.files) {
         (Some(ids), None) => ids.into_iter().map(FileWish::of).collect(),
@@ -540,10 +533,9 @@ pub async fn create_batch(
     responses((status = 200, body = VectorBatchOut)))]
 pub async fn one_batch(
     State(gateway): State<AppState>,
-    Caller(caller): Caller,
+    May(caller, _): May<scope::VectorStoresRead>,
     Path((id, batch)): Path<(String, String)>,
 ) -> Result<Json<VectorBatchOut>, ApiError> {
-    caller.require(Scope::VectorStoresRead)?;
     let store = found(&gateway, &caller, &id).await?;
     let row = batch_of(&gateway, &store, &batch).await?;
     let counts = gateway
@@ -558,10 +550,9 @@ pub async fn one_batch(
     responses((status = 200, body = VectorBatchOut)))]
 pub async fn cancel_batch(
     State(gateway): State<AppState>,
-    Caller(caller): Caller,
+    May(caller, _): May<scope::VectorStoresWrite>,
     Path((id, batch)): Path<(String, String)>,
 ) -> Result<Json<VectorBatchOut>, ApiError> {
-    caller.require(Scope::VectorStoresWrite)?;
     let store = found(&gateway, &caller, &id).await?;
     batch_of(&gateway, &store, &batch).await?;
     let cancelled = gateway
@@ -582,11 +573,10 @@ pub async fn cancel_batch(
     responses((status = 200, body = OaiList<VectorFileOut>)))]
 pub async fn list_of_batch(
     State(gateway): State<AppState>,
-    Caller(caller): Caller,
+    May(caller, _): May<scope::VectorStoresRead>,
     Path((id, batch)): Path<(String, String)>,
     query: SliceQuery,
 ) -> Result<Json<OaiList<VectorFileOut>>, ApiError> {
-    caller.require(Scope::VectorStoresRead)?;
     let store = found(&gateway, &caller, &id).await?;
     batch_of(&gateway, &store, &batch).await?;
     files_of(&gateway, &store, Some(batch), &query).await

@@ -11,10 +11,10 @@ use utoipa::ToSchema;
 
 use super::AppState;
 use super::conversations::Deleted;
-use super::extract::{Caller, Input, check_text, sent};
+use super::extract::{Input, May, check_text, sent};
 use super::page::{OaiList, SliceParams, SliceQuery};
 use super::vector_files::{ChunkingStrategy, Counts, FileWish, wanted_files};
-use crate::auth::{Principal, Scope};
+use crate::auth::{Principal, scope};
 use crate::error::ApiError;
 use crate::ids;
 use crate::json::{Json as Tree, Object};
@@ -330,10 +330,9 @@ async fn embedding_model(
     request_body = VectorStoreIn, responses((status = 200, body = VectorStoreOut)))]
 pub async fn create(
     State(gateway): State<AppState>,
-    Caller(caller): Caller,
+    May(caller, _): May<scope::VectorStoresWrite>,
     Input(input): Input<VectorStoreIn>,
 ) -> Result<Json<VectorStoreOut>, ApiError> {
-    caller.require(Scope::VectorStoresWrite)?;
     refuse_expiry(input.expires_after.as_ref())?;
     let named = input.smith_id.filter(|id| !id.is_empty());
     let smith = caller.acting_smith(named.as_deref())?;
@@ -375,10 +374,9 @@ pub async fn create(
     responses((status = 200, body = OaiList<VectorStoreOut>)))]
 pub async fn list(
     State(gateway): State<AppState>,
-    Caller(caller): Caller,
+    May(caller, _): May<scope::VectorStoresRead>,
     query: SliceQuery,
 ) -> Result<Json<OaiList<VectorStoreOut>>, ApiError> {
-    caller.require(Scope::VectorStoresRead)?;
     let smith = caller.acting_smith(query.filters.get("smith_id").as_deref())?;
     let rows = gateway
         .store
@@ -402,10 +400,9 @@ pub async fn list(
     params(("id" = String, Path)), responses((status = 200, body = VectorStoreOut)))]
 pub async fn one(
     State(gateway): State<AppState>,
-    Caller(caller): Caller,
+    May(caller, _): May<scope::VectorStoresRead>,
     Path(id): Path<String>,
 ) -> Result<Json<VectorStoreOut>, ApiError> {
-    caller.require(Scope::VectorStoresRead)?;
     let row = found(&gateway, &caller, &id).await?;
     let counts = gateway.store.vector_file_counts(&row.tenant_id, &id, None);
     let counts = counts.await?;
@@ -418,11 +415,10 @@ pub async fn one(
     responses((status = 200, body = VectorStoreOut)))]
 pub async fn update(
     State(gateway): State<AppState>,
-    Caller(caller): Caller,
+    May(caller, _): May<scope::VectorStoresWrite>,
     Path(id): Path<String>,
     Input(input): Input<VectorStorePatch>,
 ) -> Result<Json<VectorStoreOut>, ApiError> {
-    caller.require(Scope::VectorStoresWrite)?;
     let mut row = found(&gateway, &caller, &id).await?;
     refuse_expiry(input.expires_after.as_ref())?;
     if input.name.is_some() {
@@ -448,10 +444,9 @@ pub async fn update(
     params(("id" = String, Path)), responses((status = 200, body = Deleted)))]
 pub async fn remove(
     State(gateway): State<AppState>,
-    Caller(caller): Caller,
+    May(caller, _): May<scope::VectorStoresWrite>,
     Path(id): Path<String>,
 ) -> Result<Json<Deleted>, ApiError> {
-    caller.require(Scope::VectorStoresWrite)?;
     found(&gateway, &caller, &id).await?;
     let store = &gateway.store;
     if !store.delete_vector_store(&caller.tenant_id, &id).await? {
@@ -530,11 +525,10 @@ fn hit_out(hit: Hit) -> VectorHit {
     responses((status = 200, body = VectorSearchOut)))]
 pub async fn search(
     State(gateway): State<AppState>,
-    Caller(caller): Caller,
+    May(caller, _): May<scope::VectorStoresRead>,
     Path(id): Path<String>,
     Input(input): Input<VectorSearchIn>,
 ) -> Result<Json<VectorSearchOut>, ApiError> {
-    caller.require(Scope::VectorStoresRead)?;
     let row = found(&gateway, &caller, &id).await?;
     let query = query_of(input)?;
     let now = now_micros();

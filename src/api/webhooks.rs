@@ -8,7 +8,7 @@ use serde_json::json;
 use utoipa::ToSchema;
 
 use super::AppState;
-use super::extract::{Caller, Input, check_text};
+use super::extract::{Admin, Input, check_text};
 use super::page::{Page, PageParams, PageQuery};
 use super::time::Time;
 use crate::error::ApiError;
@@ -183,10 +183,9 @@ async fn found(gateway: &AppState, tenant: &str, id: &str) -> Result<WebhookRow,
     responses((status = 200, body = Page<WebhookOut>)))]
 pub async fn list(
     State(gateway): State<AppState>,
-    Caller(caller): Caller,
+    Admin(caller): Admin,
     page: PageQuery,
 ) -> Result<Json<Page<WebhookOut>>, ApiError> {
-    caller.require_admin()?;
     let before = page.before.as_deref();
     let rows = gateway
         .store
@@ -200,10 +199,9 @@ pub async fn list(
     responses((status = 201, body = WebhookMade)))]
 pub async fn create(
     State(gateway): State<AppState>,
-    Caller(caller): Caller,
+    Admin(caller): Admin,
     Input(input): Input<WebhookIn>,
 ) -> Result<(StatusCode, Json<WebhookMade>), ApiError> {
-    caller.require_admin()?;
     let events = patterns(input.events.unwrap_or_default())?;
     let secret = new_secret().map_err(ApiError::internal)?;
     let mut webhook = WebhookRow {
@@ -232,11 +230,10 @@ pub async fn create(
     responses((status = 200, body = WebhookId)))]
 pub async fn update(
     State(gateway): State<AppState>,
-    Caller(caller): Caller,
+    Admin(caller): Admin,
     Path(id): Path<String>,
     Input(input): Input<WebhookPatch>,
 ) -> Result<Json<WebhookId>, ApiError> {
-    caller.require_admin()?;
     let mut webhook = found(&gateway, &caller.tenant_id, &id).await?;
     if let Some(url) = input.url {
         webhook.url = checked_url(&gateway, &url).await?;
@@ -267,10 +264,9 @@ async fn written(
     params(("id" = String, Path)), responses((status = 204)))]
 pub async fn remove(
     State(gateway): State<AppState>,
-    Caller(caller): Caller,
+    Admin(caller): Admin,
     Path(id): Path<String>,
 ) -> Result<StatusCode, ApiError> {
-    caller.require_admin()?;
     match gateway.store.delete_webhook(&caller.tenant_id, &id).await? {
         true => Ok(StatusCode::NO_CONTENT),
         false => Err(ApiError::not_found("webhook", &id)),
@@ -283,11 +279,10 @@ pub async fn remove(
     responses((status = 200, body = Rotated)))]
 pub async fn rotate_secret(
     State(gateway): State<AppState>,
-    Caller(caller): Caller,
+    Admin(caller): Admin,
     Path(id): Path<String>,
     Input(input): Input<RotateIn>,
 ) -> Result<Json<Rotated>, ApiError> {
-    caller.require_admin()?;
     let grace = input.grace_seconds.unwrap_or(GRACE);
     if !(0..=MAX_GRACE).contains(&grace) {
         return Err(ApiError::invalid(
@@ -316,10 +311,9 @@ pub async fn rotate_secret(
     params(("id" = String, Path)), responses((status = 200, body = Tested)))]
 pub async fn test(
     State(gateway): State<AppState>,
-    Caller(caller): Caller,
+    Admin(caller): Admin,
     Path(id): Path<String>,
 ) -> Result<Json<Tested>, ApiError> {
-    caller.require_admin()?;
     let webhook = found(&gateway, &caller.tenant_id, &id).await?;
     let data = json!({ "webhook_id": id });
     let actor = caller.actor();
@@ -345,11 +339,10 @@ pub async fn test(
     responses((status = 200, body = Page<DeliveryOut>)))]
 pub async fn deliveries(
     State(gateway): State<AppState>,
-    Caller(caller): Caller,
+    Admin(caller): Admin,
     Path(id): Path<String>,
     page: PageQuery,
 ) -> Result<Json<Page<DeliveryOut>>, ApiError> {
-    caller.require_admin()?;
     let webhook = found(&gateway, &caller.tenant_id, &id).await?;
     let before = page.before.as_deref();
     let rows = gateway
@@ -369,10 +362,9 @@ pub async fn deliveries(
     responses((status = 200, body = Redelivered)))]
 pub async fn redeliver(
     State(gateway): State<AppState>,
-    Caller(caller): Caller,
+    Admin(caller): Admin,
     Path((id, delivery)): Path<(String, String)>,
 ) -> Result<Json<Redelivered>, ApiError> {
-    caller.require_admin()?;
     let webhook = found(&gateway, &caller.tenant_id, &id).await?;
     let row = gateway
         .store

@@ -11,7 +11,7 @@ mod verify;
 
 pub use keys::{KeyError, SigningKeys};
 pub use principal::{Principal, Role};
-pub use scopes::{Scope, ScopeSet};
+pub use scopes::{AsScope, Scope, ScopeSet, scope};
 pub use verify::{Auth, Mint, Minted, MintedScope};
 
 /// The handle before a tenant-admin token's JWT.

@@ -20,7 +20,26 @@ macro_rules! scopes {
                 }
             }
         }
+
+        /// The scopes as types: a handler's signature says which one it takes.
+        pub mod scope {
+            use super::{AsScope, Scope};
+
+            $(
+                #[doc = concat!("`", $name, "`")]
+                pub struct $variant;
+
+                impl AsScope for $variant {
+                    const SCOPE: Scope = Scope::$variant;
+                }
+            )+
+        }
     };
+}
+
+/// A scope as a type.
+pub trait AsScope: Send + Sync + 'static {
+    const SCOPE: Scope;
 }
 
 scopes! {

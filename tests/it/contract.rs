@@ -340,6 +340,48 @@ pub fn filled(path: &str, owned: &Owned) -> Option<String> {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn no_route_answers_who_may_not_call_it() {
+    let harness = Harness::start().await;
+    let smith = harness.smith("openai-chat/text").await;
+    let owned = one_of_each(&harness, &smith).await;
+    // Nothing that is built asks for this scope.
+    let weak = harness.smith_token(&smith, &["schedules:read"]).await;
+    let document = ok(harness.get("/openapi.json").send().await).await;
+    let mut walked = 0;
+    for (path, item) in document["paths"].as_object().expect("paths") {
+        for (method, operation) in item.as_object().expect("operations") {
+            let is_open = operation["security"].as_array().is_some_and(|all| {
+                all.iter()
+                    .any(|one| one.as_object().is_some_and(|one| one.is_empty()))
+            });
+            if is_open {
+                continue;
+            }
+            let method: Method = method.to_uppercase().parse().expect("a method");
+            let url = filled(path, &owned).unwrap_or_else(|| path.clone());
+            for (token, expected) in [(None, 401), (Some(&weak), 403)] {
+                let mut request = harness
+                    .client
+                    .request(method.clone(), harness.url(&url))
+                    .timeout(Duration::from_secs(10));
+                if let Some(token) = token {
+                    request = request.bearer_auth(token);
+                }
+                if method != Method::GET && method != Method::DELETE {
+                    request = request.json(&body_of(path, &method));
+                }
+                let answer = request.send().await.expect("an answer");
+                let status = answer.status().as_u16();
+                let text = answer.text().await.expect("a body");
+                assert_eq!(status, expected, "{method} {path}: {text}");
+                walked += 1;
+            }
+        }
+    }
+    assert!(walked > 200, "{walked}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn no_route_gives_anything_of_anothers() {
     let harness = Harness::start().await;
     let smith = harness.smith("openai-chat/text").await;

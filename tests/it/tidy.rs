@@ -160,6 +160,39 @@ fn files_stay_short() {
     }
 }
 
+/// Extractors that say who may call.
+const CALLERS: [&str; 5] = [
+    ": Admin",
+    ": Organization",
+    ": May<",
+    ": Anyone",
+    ": Acting",
+];
+
+#[test]
+fn handlers_name_who_may_call() {
+    let mut handlers = 0;
+    for (file, text) in sources() {
+        for documented in text.split("#[utoipa::path(").skip(1) {
+            let Some((about, rest)) = documented.split_once("async fn ") else {
+                continue;
+            };
+            let (name, rest) = rest.split_once('(').expect("parameters");
+            let (parameters, _) = rest.split_once("{\n").expect("a body");
+            handlers += 1;
+            let is_open = about.contains("security(");
+            let names = CALLERS.iter().any(|caller| parameters.contains(caller));
+            assert!(is_open != names, "{file}: {name} says not who may call it");
+        }
+        let is_extractor = file.ends_with("api/extract.rs") || file.ends_with("api/need.rs");
+        assert!(
+            !file.starts_with("src/api/") || is_extractor || !text.contains("require_admin("),
+            "{file}: the extractor `Admin` says it in the signature"
+        );
+    }
+    assert!(handlers > 100, "{handlers} handlers");
+}
+
 type Schema = (BTreeMap<String, BTreeSet<String>>, BTreeSet<String>);
 
 #[tokio::test(flavor = "multi_thread")]
