@@ -14,7 +14,7 @@ use super::conversation_items::turns_of;
 use super::extract::{Anyone, Input, May, check_text};
 use super::page::{OaiList, SliceParams, SliceQuery};
 use super::smiths::check_metadata;
-use crate::auth::{Principal, scope};
+use crate::auth::{Principal, named_smith, scope};
 use crate::error::ApiError;
 use crate::ids;
 use crate::json::Object;
@@ -73,10 +73,8 @@ impl<S: Send + Sync> FromRequestParts<S> for Acting {
 
     async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, ApiError> {
         let Anyone(caller) = Anyone::from_request_parts(parts, state).await?;
-        let header = parts.headers.get("ic-smith-id");
-        let header = header.and_then(|value| value.to_str().ok());
         caller
-            .acting_smith(header)?
+            .acting_smith(named_smith(&parts.headers))?
             .map(Self)
             .ok_or_else(|| ApiError::bad_request("smith_required", "name a smith with IC-Smith-Id"))
     }

@@ -14,7 +14,7 @@ use utoipa::ToSchema;
 
 use super::AppState;
 use super::extract::{May, object, sent};
-use crate::auth::scope;
+use crate::auth::{named_smith, scope};
 use crate::error::ApiError;
 use crate::frame::Usage;
 use crate::model::{ModelError, Route, answer_in_form, tokens_of_answer, vector_bytes};
@@ -146,8 +146,7 @@ pub async fn create(
     headers: HeaderMap,
     body: Bytes,
 ) -> Result<Response, ApiError> {
-    let named = headers.get("ic-smith-id").and_then(|v| v.to_str().ok());
-    let smith = caller.acting_smith(named)?;
+    let smith = caller.acting_smith(named_smith(&headers))?;
     let input: EmbeddingsIn = object(&body)?;
     input.input.check()?;
     if input.dimensions == Some(0) {

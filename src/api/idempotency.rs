@@ -18,7 +18,7 @@ use http::{HeaderMap, Method, StatusCode, header};
 use parking_lot::Mutex;
 
 use super::Streamed;
-use crate::auth::{Principal, Role, Scope};
+use crate::auth::{Principal, Role, SMITH_HEADER, Scope, THREAD_HEADER};
 use crate::error::ApiError;
 use crate::gateway::Gateway;
 use crate::store::{Idempotency, now_micros};
@@ -160,7 +160,7 @@ fn place(principal: &Principal, headers: &HeaderMap, method: &Method, path: &str
             held.fold(&mut digest, |digest, scope| digest.text(scope.as_str()))
         }
     };
-    digest.text(&header(headers, "ic-smith-id"));
+    digest.text(&header(headers, SMITH_HEADER));
     digest.text(method.as_str()).text(path);
     digest.hex()
 }
@@ -174,7 +174,7 @@ fn header(headers: &HeaderMap, name: &str) -> String {
 fn fingerprint(headers: &HeaderMap, query: &str, body: &str) -> String {
     let mut digest = Digest::new();
     digest.text(query);
-    digest.text(&header(headers, "ic-thread-id"));
+    digest.text(&header(headers, THREAD_HEADER));
     digest.text(body);
     digest.hex()
 }

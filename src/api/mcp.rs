@@ -19,7 +19,7 @@ use super::AppState;
 use super::extract::May;
 use super::files::Streamed;
 use super::mcp_tools::SmithServer;
-use crate::auth::{Principal, scope};
+use crate::auth::{Principal, named_smith, scope};
 use crate::error::ApiError;
 use crate::gateway::Gateway;
 use crate::store::DeploymentRow;
@@ -127,8 +127,7 @@ async fn smith_of(
     deployment: &DeploymentRow,
     headers: &HeaderMap,
 ) -> Result<Arc<str>, ApiError> {
-    let named = headers.get("ic-smith-id").and_then(|v| v.to_str().ok());
-    let smith_id = match caller.acting_smith(named)? {
+    let smith_id = match caller.acting_smith(named_smith(headers))? {
         None if deployment.target_type == "smith" => {
             return Ok(deployment.target_id.as_str().into());
         }

@@ -22,7 +22,7 @@ use crate::error::ApiError;
 use crate::frame::Frame;
 use crate::gateway::Gateway;
 use crate::ids;
-use crate::model::{Params, Role, Turn};
+use crate::model::{Role, Turn};
 use crate::run::{
     Cancelled, Collected, Collector, LiveRun, Reader, RunRequest, Thread, Word, that_count,
 };
@@ -360,26 +360,12 @@ impl Ask<'_> {
             .runs
             .start(RunRequest {
                 run_id: run_id.clone(),
-                tenant_id: caller.principal.tenant_id.clone(),
-                smith_id: caller.smith_id.clone(),
-                channel: "mcp".to_owned(),
                 thread: Thread::Kept(thread.clone()),
                 input_record: json!([{ "role": "user", "content": input.message }]).to_string(),
                 input: vec![Turn::text(Role::User, input.message)],
-                extra_instructions: None,
-                model: None,
-                client_tools: Vec::new(),
-                tool_choice: None,
-                parallel_tool_calls: None,
-                response_format: None,
-                params: Params::default(),
-                include_mask: 0,
                 metadata: metadata.as_object().cloned().map(Into::into),
-                actor: caller.principal.actor(),
-                mounted: None,
-                response: None,
-                permit,
                 detached: true,
+                ..RunRequest::of(&caller.principal, caller.smith_id.clone(), "mcp", permit)
             })
             .await?;
         Ok((run_id, thread, started.reader))

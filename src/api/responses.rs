@@ -13,7 +13,7 @@ use super::conversations::Deleted;
 use super::extract::May;
 use super::page::{OaiList, SliceParams, SliceQuery};
 use super::runs::cancel_run;
-use crate::auth::{Principal, scope};
+use crate::auth::{Principal, named_smith, scope};
 use crate::error::ApiError;
 use crate::frame::StopReason;
 use crate::gateway::Gateway;
@@ -230,10 +230,6 @@ pub fn answer_items(items: Vec<Item>, encrypted: bool) -> Vec<Value> {
     items.into_iter().map(shown).collect()
 }
 
-fn named(headers: &HeaderMap) -> Option<&str> {
-    headers.get("ic-smith-id").and_then(|v| v.to_str().ok())
-}
-
 /// Reads a response. With `stream=true` its events are sent, those behind `starting_after`.
 #[utoipa::path(get, path = "/v1/responses/{id}", tag = "wires",
     params(("id" = String, Path), ("IC-Smith-Id" = Option<String>, Header),
@@ -246,7 +242,7 @@ pub async fn one(
     headers: HeaderMap,
     Path(id): Path<String>,
 ) -> Result<Json<Value>, ApiError> {
-    let stored = Stored::find(&gateway, &caller, named(&headers), &id).await?;
+    let stored = Stored::find(&gateway, &caller, named_smith(&headers), &id).await?;
     Ok(Json(stored.response()))
 }
 
@@ -260,7 +256,7 @@ pub async fn remove(
     headers: HeaderMap,
     Path(id): Path<String>,
 ) -> Result<Json<Deleted>, ApiError> {
-    let mut stored = Stored::find(&gateway, &caller, named(&headers), &id).await?;
+    let mut stored = Stored::find(&gateway, &caller, named_smith(&headers), &id).await?;
     stored.record.store = false;
     let record = serde_json::to_string(&stored.record).map_err(ApiError::internal)?;
     let run = &stored.run;
@@ -285,12 +281,12 @@ pub async fn cancel(
     headers: HeaderMap,
     Path(id): Path<String>,
 ) -> Result<Json<Value>, ApiError> {
-    let stored = Stored::find(&gateway, &caller, named(&headers), &id).await?;
+    let stored = Stored::find(&gateway, &caller, named_smith(&headers), &id).await?;
     if !stored.run.is_under_way() {
         return Ok(Json(stored.response()));
     }
     cancel_run(&gateway, &stored.run, None).await?;
-    let stored = Stored::find(&gateway, &caller, named(&headers), &id).await?;
+    let stored = Stored::find(&gateway, &caller, named_smith(&headers), &id).await?;
     Ok(Json(stored.response()))
 }
 
@@ -305,7 +301,7 @@ pub async fn input_items(
     Path(id): Path<String>,
     query: SliceQuery,
 ) -> Result<Json<OaiList<Item>>, ApiError> {
-    let stored = Stored::find(&gateway, &caller, named(&headers), &id).await?;
+    let stored = Stored::find(&gateway, &caller, named_smith(&headers), &id).await?;
     let mut items = stored.input_items();
     if !query.slice.ascending {
         items.reverse();

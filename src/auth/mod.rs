@@ -10,7 +10,7 @@ mod scopes;
 mod verify;
 
 pub use keys::{KeyError, SigningKeys};
-pub use principal::{Principal, Role};
+pub use principal::{Principal, Role, SMITH_HEADER, THREAD_HEADER, named_smith};
 pub use scopes::{AsScope, Scope, ScopeSet, scope};
 pub use verify::{Auth, Mint, Minted, MintedScope};
 

@@ -2,8 +2,21 @@
 
 use std::sync::Arc;
 
+use http::HeaderMap;
+
 use super::{Scope, ScopeSet};
 use crate::error::ApiError;
+
+/// Names the smith that a call acts as.
+pub const SMITH_HEADER: &str = "ic-smith-id";
+/// Names the thread of a turn.
+pub const THREAD_HEADER: &str = "ic-thread-id";
+
+/// The smith that a call names; what is no text names none.
+pub fn named_smith(headers: &HeaderMap) -> Option<&str> {
+    let named = headers.get(SMITH_HEADER)?;
+    named.to_str().ok()
+}
 
 /// What kind of caller it is.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -9,7 +9,7 @@ use pingora_core::protocols::Stream;
 use pingora_core::protocols::http::ServerSession;
 use pingora_http::{RequestHeader, ResponseHeader};
 
-use crate::auth::Principal;
+use crate::auth::{Principal, SMITH_HEADER};
 use crate::bodies::Held;
 use crate::coding::{self, CodingError, Unpacker};
 use crate::error::ApiError;
@@ -177,7 +177,7 @@ impl Exchange {
         match self
             .gateway
             .gate
-            .admit(&principal, self.header("ic-smith-id"))
+            .admit(&principal, self.header(SMITH_HEADER))
         {
             Ok(standing) => self.standing = standing,
             Err(refused) => {

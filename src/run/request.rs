@@ -5,6 +5,8 @@ use std::sync::Arc;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
+use crate::auth::Principal;
+use crate::ids;
 use crate::json::Object;
 use crate::limit::Permit;
 use crate::model::{Params, ResponseFormat, ToolChoice, ToolDef, Turn};
@@ -92,4 +94,39 @@ pub struct RunRequest {
     pub permit: Permit,
     /// Whether it goes on when its client leaves.
     pub detached: bool,
+}
+
+impl RunRequest {
+    /// A turn of a smith for `principal`, in a thread of its own that nobody goes on with, and with
+    /// nothing said yet: a surface says what it asks beyond that.
+    pub fn of(
+        principal: &Principal,
+        smith_id: Arc<str>,
+        channel: impl Into<String>,
+        permit: Permit,
+    ) -> Self {
+        Self {
+            run_id: ids::mint(ids::Kind::Run),
+            tenant_id: principal.tenant_id.clone(),
+            smith_id,
+            channel: channel.into(),
+            thread: Thread::Stateless(None),
+            input: Vec::new(),
+            input_record: "[]".to_owned(),
+            extra_instructions: None,
+            model: None,
+            client_tools: Vec::new(),
+            tool_choice: None,
+            parallel_tool_calls: None,
+            response_format: None,
+            params: Params::default(),
+            include_mask: 0,
+            metadata: None,
+            actor: principal.actor(),
+            mounted: None,
+            response: None,
+            permit,
+            detached: false,
+        }
+    }
 }

@@ -1,11 +1,12 @@
 //! The client wires: bytes to a run request, frames to bytes. One folder each, with what serves it
 //! and its routes.
 //!
-//! Lives here beside them: how a turn is begun and followed, whatever the wire (`turn`), how an
+//! Lives here beside them: who asks (`caller`), how a turn is begun and followed, whatever the wire (`turn`), how an
 //! answer of a provider that speaks the client's wire is passed on (`forward`), keys of turns that
 //! are sent again (`keyed`), decisions on runs that wait (`decision`), files that a request names
 //! (`files`), and what it says of tools and of the answer's form (`choice`).
 
+mod caller;
 pub mod chat;
 mod choice;
 mod decision;

@@ -14,6 +14,7 @@ use crate::ids;
 use crate::limit::Permit;
 use crate::run::{RunRequest, Thread, attachments};
 use crate::store::now_seconds;
+use crate::wire::caller::Caller;
 use crate::wire::chat::{
     self, ChatRequest, CustomTools, Decoded, EventGate, Peek, StreamEncoder, decode,
 };
@@ -69,10 +70,11 @@ enum Plan {
 }
 
 async fn begin(exchange: &mut Exchange) -> Result<Plan, ApiError> {
-    let principal = exchange.principal()?;
-    principal.require(Scope::RunsWrite)?;
-    let smith = principal.acting_smith(exchange.header("ic-smith-id"))?;
-    let thread = exchange.header("ic-thread-id").map(str::to_owned);
+    let Caller {
+        principal,
+        smith,
+        thread,
+    } = Caller::of(exchange, Scope::RunsWrite)?;
     let body = exchange.body().await?;
     if let Some(smith_id) = smith {
         let body = readable(&body);
@@ -271,9 +273,6 @@ async fn new_turn(
     let started = runs
         .start(RunRequest {
             run_id,
-            tenant_id: principal.tenant_id.clone(),
-            smith_id,
-            channel: WIRE.to_owned(),
             thread: thread.map_or(Thread::Stateless(None), Thread::Kept),
             input: chat::without_decisions(decoded.turns),
             input_record: record.messages.get().to_owned(),
@@ -284,13 +283,8 @@ async fn new_turn(
             parallel_tool_calls: decoded.parallel_tool_calls,
             response_format: decoded.response_format,
             params: decoded.params,
-            include_mask: 0,
-            metadata: None,
-            actor: principal.actor(),
-            mounted: None,
-            response: None,
-            permit,
             detached,
+            ..RunRequest::of(principal, smith_id, WIRE, permit)
         })
         .await?;
     let Some(turn) = RunTurn::new(started.reader)

@@ -167,9 +167,6 @@ async fn start(
     }
     let request = RunRequest {
         run_id: run_id.clone(),
-        tenant_id: principal.tenant_id.clone(),
-        smith_id: smith_id.into(),
-        channel: input.channel,
         thread: Thread::Kept(
             input
                 .thread_id
@@ -177,20 +174,11 @@ async fn start(
         ),
         input: input.turns,
         input_record: input.record.to_string(),
-        extra_instructions: None,
-        model: None,
-        client_tools: Vec::new(),
-        tool_choice: None,
-        parallel_tool_calls: None,
         response_format: input.response_format,
-        params: crate::model::Params::default(),
         include_mask: input.include_mask,
         metadata: input.metadata,
-        actor: principal.actor(),
-        mounted: None,
-        response: None,
-        permit,
         detached: true,
+        ..RunRequest::of(principal, smith_id.into(), input.channel, permit)
     };
     let started = gateway.runs.start(request).await;
     if let Some(claim) = claim {

@@ -10,7 +10,7 @@ use serde_json::{Map, Value, json};
 
 use super::referred::{REFERRED_BYTES, Said};
 use crate::api::responses::{Stored, answer_items};
-use crate::auth::{Principal, Scope};
+use crate::auth::{Principal, SMITH_HEADER, Scope};
 use crate::config::ProviderWire;
 use crate::edge::{Exchange, Gone, Route};
 use crate::error::ApiError;
@@ -21,6 +21,7 @@ use crate::model::Turn;
 use crate::run::{Link, ResponseRecord, RunRequest, Thread, Word, attachments};
 use crate::store::now_seconds;
 use crate::tools::Mounted;
+use crate::wire::caller::Caller;
 use crate::wire::chat::Peek;
 use crate::wire::chat::forward::rewrite;
 use crate::wire::decision;
@@ -100,10 +101,11 @@ enum Plan {
 }
 
 async fn begin(exchange: &mut Exchange) -> Result<Plan, ApiError> {
-    let principal = exchange.principal()?;
-    principal.require(Scope::RunsWrite)?;
-    let smith = principal.acting_smith(exchange.header("ic-smith-id"))?;
-    let thread = exchange.header("ic-thread-id").map(str::to_owned);
+    let Caller {
+        principal,
+        smith,
+        thread,
+    } = Caller::of(exchange, Scope::RunsWrite)?;
     let body = exchange.body().await?;
     match smith {
         Some(smith_id) => {
@@ -640,9 +642,6 @@ async fn new_turn(
         .runs
         .start(RunRequest {
             run_id,
-            tenant_id: principal.tenant_id.clone(),
-            smith_id,
-            channel: WIRE.to_owned(),
             thread,
             input: turns,
             input_record: input_record(body).to_string(),
@@ -653,13 +652,11 @@ async fn new_turn(
             parallel_tool_calls: decoded.parallel_tool_calls,
             response_format: decoded.response_format,
             params: decoded.params,
-            include_mask: 0,
             metadata: decoded.metadata,
-            actor: principal.actor(),
             mounted,
             response: Some(record),
-            permit,
             detached,
+            ..RunRequest::of(principal, smith_id, WIRE, permit)
         })
         .await?;
     let head = Head {
@@ -729,7 +726,7 @@ pub async fn resume(exchange: &mut Exchange, id: &str) -> Result<(), Gone> {
 async fn find(exchange: &mut Exchange, id: &str) -> Result<(Followed, StreamEncoder), ApiError> {
     let principal = exchange.principal()?;
     principal.require(Scope::RunsRead)?;
-    let named = exchange.header("ic-smith-id").map(str::to_owned);
+    let named = exchange.header(SMITH_HEADER).map(str::to_owned);
     let query = exchange.request().uri.query().unwrap_or_default();
     let mut after = None;
     for (name, value) in url::form_urlencoded::parse(query.as_bytes()) {

@@ -12,6 +12,7 @@ use crate::edge::{Exchange, Extra, Gone, Route};
 use crate::error::ApiError;
 use crate::ids;
 use crate::run::{RunRequest, Thread, Word};
+use crate::wire::caller::Caller;
 use crate::wire::decision;
 use crate::wire::keyed::Key;
 use crate::wire::turn::{Followed, RunTurn, check_thread_id};
@@ -41,10 +42,6 @@ fn input_record(body: &[u8]) -> Value {
     let messages = body["messages"].as_array_mut();
     let shown = |message: &mut Value| json!({ "role": message["role"].take(), "content": message["parts"].take() });
     messages.into_iter().flatten().map(shown).collect()
-}
-
-fn smith_required() -> ApiError {
-    ApiError::bad_request("smith_required", "name a smith with IC-Smith-Id")
 }
 
 /// What this wire answers.
@@ -83,11 +80,9 @@ pub async fn create(exchange: &mut Exchange) -> Result<(), Gone> {
 async fn begin(
     exchange: &mut Exchange,
 ) -> Result<Option<(RunTurn, Option<Vec<String>>)>, ApiError> {
-    let principal = exchange.principal()?;
-    principal.require(Scope::RunsWrite)?;
-    let smith = principal.acting_smith(exchange.header("ic-smith-id"))?;
-    let smith_id: Arc<str> = smith.ok_or_else(smith_required)?;
-    let kept = exchange.header("ic-thread-id").map(str::to_owned);
+    let caller = Caller::of(exchange, Scope::RunsWrite)?;
+    let smith_id = caller.smith_id()?;
+    let (principal, kept) = (caller.principal, caller.thread);
     if let Some(thread) = &kept {
         check_thread_id(thread)?;
     }
@@ -155,27 +150,14 @@ async fn new_turn(
         .runs
         .start(RunRequest {
             run_id,
-            tenant_id: principal.tenant_id.clone(),
-            smith_id,
-            channel: WIRE.to_owned(),
             thread,
             input: turns,
             input_record: input_record(body).to_string(),
             extra_instructions: decoded.system,
             model: decoded.model,
-            client_tools: Vec::new(),
-            tool_choice: None,
-            parallel_tool_calls: None,
-            response_format: None,
-            params: crate::model::Params::default(),
-            include_mask: 0,
-            metadata: None,
-            actor: principal.actor(),
-            mounted: None,
-            response: None,
-            permit,
             // A page that is loaded again comes back for the rest.
             detached: true,
+            ..RunRequest::of(principal, smith_id, WIRE, permit)
         })
         .await?;
     let turn = RunTurn::new(started.reader);
@@ -199,11 +181,9 @@ pub async fn resume(exchange: &mut Exchange, chat: &str) -> Result<(), Gone> {
 }
 
 async fn find(exchange: &mut Exchange, chat: &str) -> Result<Option<(String, Followed)>, ApiError> {
-    let principal = exchange.principal()?;
-    principal.require(Scope::RunsRead)?;
-    let smith = principal.acting_smith(exchange.header("ic-smith-id"))?;
-    let smith_id = smith.ok_or_else(smith_required)?;
-    let kept = exchange.header("ic-thread-id").map(str::to_owned);
+    let caller = Caller::of(exchange, Scope::RunsRead)?;
+    let smith_id = caller.smith_id()?;
+    let (principal, kept) = (caller.principal, caller.thread);
     let chat = url::form_urlencoded::parse(format!("id={}", chat.replace('+', "%2B")).as_bytes())
         .next()
         .map(|(_, chat)| chat.into_owned());
