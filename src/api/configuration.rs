@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use utoipa::ToSchema;
 
-use super::extract::check_text;
+use super::extract::{MAX_WORD, check_text};
 use crate::error::ApiError;
 use crate::json::{Json, Object};
 use crate::store::{AgentConfig, AgentVariable};
@@ -17,7 +17,6 @@ use crate::tools::hosted;
 const MAX_INSTRUCTIONS: usize = 512 * 1024;
 /// The most entries that a list of names has.
 const MAX_LIST: usize = 1000;
-const MAX_WORD: usize = 512;
 
 /// The members that a smith may override.
 pub const OVERRIDABLE: [&str; 8] = [

@@ -8,7 +8,7 @@ use serde_json::json;
 use utoipa::ToSchema;
 
 use super::AppState;
-use super::extract::{Anyone, Input, check_text};
+use super::extract::{Anyone, Input, MAX_WORD, check_text};
 use super::page::{Page, PageParams, PageQuery};
 use super::smiths::{check_metadata, permitted};
 use super::time::{Time, parse_micros};
@@ -20,7 +20,6 @@ use crate::json::Object;
 use crate::store::{ConnectionRow, now_micros};
 
 const MAX_TOKEN: usize = 16 * 1024;
-const MAX_WORD: usize = 512;
 const MAX_SCOPES: usize = 200;
 
 /// The tokens of a grant.

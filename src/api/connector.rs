@@ -17,6 +17,7 @@ use url::{Host, Url};
 use utoipa::ToSchema;
 
 use super::AppState;
+use super::extract::{MAX_NAME, MAX_URL};
 use super::mcp::answers_for;
 use crate::auth::{Mint, Minted, MintedScope, Scope, ScopeSet};
 use crate::connection::{challenge, random_text};
@@ -26,8 +27,6 @@ use crate::ids;
 use crate::store::{ConnectorClientRow, ConnectorGrantRow, GrantsOf, now_micros};
 
 const MAX_REDIRECTS: usize = 20;
-const MAX_URL: usize = 2048;
-const MAX_NAME: usize = 200;
 const SECOND: i64 = 1_000_000;
 /// How long an access token lives, in seconds.
 const ACCESS_SECONDS: i64 = 3600;

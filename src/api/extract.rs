@@ -129,17 +129,23 @@ pub fn bad_form(error: &MultipartError) -> ApiError {
     ApiError::bad_request("invalid_request", error.body_text())
 }
 
+/// Longest name, in characters, where no standard says less or more.
+pub const MAX_NAME: usize = 200;
+/// Longest URL, in bytes.
+pub const MAX_URL: usize = 2048;
+/// Longest word of a caller's own (a key, a kind, a reference), in bytes.
+pub const MAX_WORD: usize = 512;
+
 /// A name: trimmed, 1 to 200 characters.
 pub fn name(text: &str) -> Result<String, ApiError> {
-    const MAX: usize = 200;
     let name = text.trim();
     if name.is_empty() {
         return Err(ApiError::bad_request("name_required", "the name is empty").param("name"));
     }
-    if name.chars().count() > MAX || name.chars().any(char::is_control) {
+    if name.chars().count() > MAX_NAME || name.chars().any(char::is_control) {
         return Err(ApiError::bad_request(
             "invalid_name",
-            format!("a name has at most {MAX} characters, none of them a control character"),
+            format!("a name has at most {MAX_NAME} characters, none of them a control character"),
         )
         .param("name"));
     }

@@ -10,7 +10,7 @@ use utoipa::ToSchema;
 
 use super::AppState;
 use super::agent_ui::is_name;
-use super::extract::{Admin, Input, check_text};
+use super::extract::{Admin, Input, MAX_URL, check_text};
 use super::page::{Page, PageParams, PageQuery};
 use super::time::Time;
 use crate::bus::Notice;
@@ -20,7 +20,6 @@ use crate::ids;
 use crate::store::{ApprovalRule, McpAuth, McpServerRow, McpSettings, McpTools, now_micros};
 use crate::tools::{catalog, is_allowed, requires_approval, secret_owner};
 
-const MAX_URL: usize = 2048;
 const MAX_SECRET: usize = 8192;
 const MAX_RULES: usize = 200;
 const MAX_NAME: usize = 256;

@@ -12,7 +12,7 @@ use utoipa::ToSchema;
 
 use super::AppState;
 use super::connector::no_store;
-use super::extract::{Admin, Anyone, Input, check_text, sent};
+use super::extract::{Admin, Anyone, Input, MAX_URL, MAX_WORD, check_text, sent};
 use super::html::document;
 use super::page::{Filters, List};
 use super::smiths::permitted;
@@ -22,8 +22,6 @@ use crate::error::ApiError;
 use crate::ids;
 use crate::store::{ConnectionRow, OauthProviderRow, OauthStateRow, now_micros};
 
-const MAX_WORD: usize = 512;
-const MAX_URL: usize = 2048;
 const MAX_SECRET: usize = 16 * 1024;
 /// How long an authorization may take, in microseconds.
 const PATIENCE: i64 = 15 * 60 * 1_000_000;

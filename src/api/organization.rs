@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
 use super::AppState;
-use super::extract::{Input, Organization, check_text, name};
+use super::extract::{Input, MAX_NAME, Organization, check_text, name};
 use super::page::{Page, PageParams, PageQuery};
 use super::smiths::check_metadata;
 use super::time::Time;
@@ -17,8 +17,6 @@ use crate::error::ApiError;
 use crate::ids;
 use crate::json::Object;
 use crate::store::{OrganizationKeyRow, ProjectRow, now_micros};
-
-const MAX_NAME: usize = 200;
 
 #[derive(Debug, Deserialize, ToSchema)]
 pub struct ProjectIn {

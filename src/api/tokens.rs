@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
 use super::AppState;
-use super::extract::{Admin, Input, check_text};
+use super::extract::{Admin, Input, MAX_NAME, check_text};
 use super::page::{Page, PageParams, PageQuery};
 use super::time::Time;
 use crate::auth::{
@@ -15,8 +15,6 @@ use crate::auth::{
 };
 use crate::error::ApiError;
 use crate::store::TokenRow;
-
-const MAX_NAME: usize = 200;
 
 /// What a token may reach.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, ToSchema)]

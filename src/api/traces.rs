@@ -10,7 +10,7 @@ use serde_json::{Map, Value};
 use utoipa::ToSchema;
 
 use super::AppState;
-use super::extract::{Input, May, check_text};
+use super::extract::{Input, MAX_WORD, May, check_text};
 use super::page::{Page, PageParams, PageQuery};
 use super::time::{Time, parse_micros};
 use crate::auth::{Principal, scope};
@@ -34,7 +34,6 @@ const MAX_TRACE_SPANS: i64 = 10_000;
 const MAX_TRACE_BYTES: i64 = 8 * 1024 * 1024;
 /// The attributes of one span, in bytes.
 const MAX_ATTRIBUTES: usize = 64 * 1024;
-const MAX_WORD: usize = 512;
 /// Deeper trees are shown flat below this depth.
 const MAX_DEPTH: usize = 48;
 

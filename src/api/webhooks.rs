@@ -8,7 +8,7 @@ use serde_json::json;
 use utoipa::ToSchema;
 
 use super::AppState;
-use super::extract::{Admin, Input, check_text};
+use super::extract::{Admin, Input, MAX_URL, check_text};
 use super::page::{Page, PageParams, PageQuery};
 use super::time::Time;
 use crate::error::ApiError;
@@ -16,7 +16,6 @@ use crate::ids;
 use crate::store::{DeliveryRow, DeliveryStatus, EventRow, WebhookRow, now_micros};
 use crate::webhook::{Deliveries, new_secret};
 
-const MAX_URL: usize = 2048;
 const MAX_EVENTS: usize = 64;
 const MAX_GRACE: i64 = 604_800;
 const GRACE: i64 = 86_400;

@@ -213,7 +213,9 @@ impl Retrieval {
         let chunks = self.chunks(file).await?;
         for (at, part) in chunks.chunks(BATCH).enumerate() {
             let fence = held.fence().await;
-            let put = self.store.put_vector_chunks(file, fence.until, part, at == 0);
+            let put = self
+                .store
+                .put_vector_chunks(file, fence.until, part, at == 0);
             // What is another's by now is not recorded as completed either.
             if !put.await? {
                 break;

@@ -106,7 +106,9 @@ async fn first(
         return Ok(Decided { turn, begun });
     }
     let approvals = gateway.store.run_approvals(&run.tenant_id, &run.id).await?;
-    let waiting = approvals.into_iter().filter(|row| row.status == ApprovalStatus::Pending);
+    let waiting = approvals
+        .into_iter()
+        .filter(|row| row.status == ApprovalStatus::Pending);
     begun.waiting = waiting.map(|row| row.id).collect();
     let frames = gateway.runs.logged_frames(&run.tenant_id, &run.id).await?;
     Ok(still_asked(run, frames, begun))
