@@ -67,6 +67,11 @@ impl Bodies {
         [Box::new(self.shown.clone()), Box::new(self.refused.clone())]
     }
 
+    /// Bytes that are held.
+    pub fn in_flight(&self) -> usize {
+        self.used.load(Ordering::Acquire)
+    }
+
     /// Nothing yet, for a body of `owner`.
     pub fn begin(self: &Arc<Self>, owner: Arc<str>) -> Held {
         Held {
@@ -173,9 +178,16 @@ impl Held {
         self.bodies.freed.notify_waiters();
     }
 
-    /// What its owner may still hold beside it, if that is all that they hold.
-    pub fn room(&self) -> usize {
-        self.bodies.share.saturating_sub(self.bytes)
+    /// Takes `bytes` more, or what its owner may hold if that is less: alone there is always room.
+    pub async fn grow_within_share(&mut self, bytes: usize) -> Result<(), ApiError> {
+        let room = self.bodies.share.saturating_sub(self.bytes);
+        self.grow(bytes.min(room)).await
+    }
+
+    /// The same beside a body that the owner holds meanwhile: half a share is for that.
+    pub async fn grow_beside_body(&mut self, bytes: usize) -> Result<(), ApiError> {
+        let room = (self.bodies.share / 2).saturating_sub(self.bytes);
+        self.grow(bytes.min(room)).await
     }
 
     /// How much it is.
@@ -221,6 +233,19 @@ mod tests {
         drop((second, third));
         assert_eq!(bodies.used.load(Ordering::Relaxed), 0);
         assert!(bodies.owners.lock().is_empty());
+    }
+
+    #[tokio::test]
+    async fn what_is_alone_always_has_room() {
+        let bodies = Bodies::new(8 * MIB, MIB);
+        let mut body = bodies.begin("a".into());
+        body.grow(MIB).await.expect("room");
+        let mut beside = bodies.begin("a".into());
+        beside.grow_beside_body(64 * MIB).await.expect("room");
+        assert_eq!(beside.bytes(), 2 * MIB);
+        drop(beside);
+        body.grow_within_share(64 * MIB).await.expect("room");
+        assert_eq!(body.bytes(), 4 * MIB);
     }
 
     #[tokio::test]

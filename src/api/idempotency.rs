@@ -24,6 +24,12 @@ use crate::gateway::Gateway;
 use crate::store::{Idempotency, now_micros};
 
 const MAX_KEY: usize = 255;
+/// What a replayed answer is marked with.
+pub const REPLAYED: http::HeaderName = http::HeaderName::from_static("idempotent-replayed");
+/// The longest answer that is kept, in bytes, where asking again costs no more than the asking.
+const MAX_KEPT: usize = 1024 * 1024;
+/// A route of the router that changes nothing here.
+const ASKS_ONLY: &str = "/v1/embeddings";
 /// The route whose body is not held in memory.
 const UPLOADS: &str = "/v1/files";
 /// How often a claim is renewed while its request is in flight; it lapses after a minute.
@@ -46,26 +52,47 @@ pub enum Claim {
     Earlier(Mine, String),
 }
 
-/// A key that stands for an answer of the caller's own form.
+/// What a key stands for whose request has no run.
 pub enum OnceMore {
     Mine(Mine),
     /// What the first request kept.
-    Done(Vec<u8>),
+    Done(StatusCode, Bytes),
 }
 
 impl Mine {
-    /// Keeps the first answer.
-    pub async fn finish(self, status: u16, body: &[u8]) {
+    /// First answers may hold secrets that are shown once, and what a model was asked.
+    fn owner(&self) -> String {
+        format!("idempotency/{}/{}", self.tenant_id, self.key)
+    }
+
+    /// Keeps the first answer, sealed.
+    pub async fn finish(&self, status: StatusCode, body: &[u8]) -> Result<(), ApiError> {
+        let sealed = self.gateway.vault.seal(&self.owner(), body);
+        let sealed = sealed.map_err(ApiError::internal)?;
         let store = &self.gateway.store;
-        let finished = store.finish_idempotent(&self.tenant_id, &self.key, status, body);
+        let finished =
+            store.finish_idempotent(&self.tenant_id, &self.key, status.as_u16(), &sealed);
         // What it stands for is done, and is answered.
         if let Err(error) = finished.await {
             tracing::warn!(%error, "cannot keep the answer of an idempotency key");
         }
+        Ok(())
+    }
+
+    /// Keeps the answer of a call that changed nothing here; gives the key back where there is none,
+    /// or one that is too long to be kept.
+    pub async fn settle(&self, status: StatusCode, body: &[u8]) {
+        if status.is_success() && body.len() <= MAX_KEPT {
+            match self.finish(status, body).await {
+                Ok(()) => return,
+                Err(error) => tracing::warn!(%error, "cannot seal an answer"),
+            }
+        }
+        self.abandon().await;
     }
 
     /// Gives the key back: the request had no effect.
-    pub async fn abandon(self) {
+    pub async fn abandon(&self) {
         let store = &self.gateway.store;
         let abandoned =
             store.abandon_idempotent(&self.tenant_id, &self.key, self.run_id.as_deref());
@@ -88,7 +115,7 @@ impl Mine {
     }
 
     /// Renews the claim for as long as it is polled.
-    async fn renew(&self) {
+    pub async fn renew(&self) {
         loop {
             tokio::time::sleep(RENEW_EVERY).await;
             let store = &self.gateway.store;
@@ -266,15 +293,19 @@ impl Keyed<'_> {
         Ok((mine, state))
     }
 
-    /// Claims the key for what keeps an answer of its own form; one that does not soon loses it.
+    /// Claims the key for what keeps an answer; one that does not soon loses it.
     pub async fn claim(&self, body: &[u8]) -> Result<OnceMore, ApiError> {
-        let body = print_of(self.headers, body);
-        let (mine, state) = self.begin(&body, None).await?;
+        let (mine, state) = self.begin(&print_of(self.headers, body), None).await?;
         match state {
             Idempotency::New => Ok(OnceMore::Mine(mine)),
             Idempotency::Mismatch => Err(reused()),
             Idempotency::InProgress { .. } => Err(in_progress()),
-            Idempotency::Done { body, .. } => Ok(OnceMore::Done(body)),
+            Idempotency::Done { status, body, .. } => {
+                let opened = self.gateway.vault.open(&mine.owner(), &body);
+                let opened = opened.map_err(ApiError::internal)?;
+                let status = StatusCode::from_u16(status).unwrap_or(StatusCode::OK);
+                Ok(OnceMore::Done(status, opened.to_vec().into()))
+            }
         }
     }
 
@@ -338,15 +369,13 @@ async fn once(
         }
     };
     let (mine, state) = keyed.begin(&print, None).await?;
-    // First answers may hold secrets that are shown once.
-    let owner = format!("idempotency/{}/{}", principal.tenant_id, mine.key);
     match state {
         Idempotency::Mismatch => Err(reused()),
         Idempotency::InProgress { .. } => Err(in_progress()),
         Idempotency::Done {
             status, body: kept, ..
         } => {
-            let opened = gateway.vault.open(&owner, &kept);
+            let opened = gateway.vault.open(&mine.owner(), &kept);
             let opened = opened.map_err(ApiError::internal)?;
             let mut answer = &opened[..];
             if passing {
@@ -361,10 +390,14 @@ async fn once(
                 }
             }
             let status = StatusCode::from_u16(status).unwrap_or(StatusCode::OK);
-            let json = [(header::CONTENT_TYPE, "application/json")];
-            Ok((status, json, answer.to_vec()).into_response())
+            let heads = [
+                (header::CONTENT_TYPE, "application/json"),
+                (REPLAYED, "true"),
+            ];
+            Ok((status, heads, answer.to_vec()).into_response())
         }
         Idempotency::New => {
+            let asks_only = keyed.path == ASKS_ONLY;
             let print = Arc::new(Mutex::new(Some(Print::new(&parts.headers))));
             let body = match passing {
                 true => watched(body, print.clone()),
@@ -382,14 +415,16 @@ async fn once(
             }
             let (parts, body) = response.into_parts();
             let body = whole(body).await?;
+            if asks_only {
+                mine.settle(parts.status, &body).await;
+                return Ok(Response::from_parts(parts, Body::from(body)));
+            }
             let mut kept = match print.lock().take() {
                 Some(print) if passing => print.finish(),
                 _ => Vec::new(),
             };
             kept.extend_from_slice(&body);
-            let sealed = gateway.vault.seal(&owner, &kept);
-            let sealed = sealed.map_err(ApiError::internal)?;
-            mine.finish(parts.status.as_u16(), &sealed).await;
+            mine.finish(parts.status, &kept).await?;
             Ok(Response::from_parts(parts, Body::from(body)))
         }
     }

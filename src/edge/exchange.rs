@@ -9,6 +9,8 @@ use pingora_core::protocols::Stream;
 use pingora_core::protocols::http::ServerSession;
 use pingora_http::{RequestHeader, ResponseHeader};
 
+use super::once::Once;
+use crate::api::idempotency::{Mine, REPLAYED};
 use crate::auth::{Principal, SMITH_HEADER};
 use crate::bodies::Held;
 use crate::coding::{self, CodingError, Unpacker};
@@ -22,7 +24,7 @@ use crate::untrusted;
 pub const API_VERSION: &str = "2026-05-01";
 
 /// Response headers that scripts of other origins may read.
-const EXPOSED: &str = "X-Request-Id, Retry-After, X-RateLimit-Limit-Requests, \
+const EXPOSED: &str = "X-Request-Id, Retry-After, Idempotent-Replayed, X-RateLimit-Limit-Requests, \
     X-RateLimit-Remaining-Requests, X-RateLimit-Reset-Requests";
 
 /// The largest body of a route that needs no token, or whose requests are small.
@@ -111,7 +113,11 @@ pub struct Exchange {
     /// The tenant that calls, when it is known.
     tenant: Option<Arc<str>>,
     /// What the body takes of the node's budget, until the answer begins.
-    held: Option<Held>,
+    held: Option<Box<Held>>,
+    /// The call's key, while it has no answer.
+    once: Option<Box<Once>>,
+    /// The answer is one that was given before.
+    pub is_replay: bool,
 }
 
 /// An additional response header.
@@ -145,7 +151,14 @@ impl Exchange {
             standing: None,
             tenant: None,
             held: None,
+            once: None,
+            is_replay: false,
         }
+    }
+
+    /// Holds the call's key until it is answered: a whole answer is kept for it.
+    pub fn hold_key(&mut self, key: Mine) {
+        self.once = Some(Box::new(Once::new(key)));
     }
 
     /// The request's header.
@@ -300,11 +313,7 @@ impl Exchange {
         }
         match untrusted::unusual_bytes(body) {
             0 => Ok(()),
-            bytes => {
-                // Alone it always has room.
-                let room = self.held.as_ref().map_or(0, Held::room);
-                self.hold(bytes.min(room)).await
-            }
+            bytes => self.budget().grow_within_share(bytes).await,
         }
     }
 
@@ -421,13 +430,17 @@ impl Exchange {
         }
     }
 
+    /// What the request takes of the node's budget, until the answer begins.
+    pub fn budget(&mut self) -> &mut Held {
+        self.held.get_or_insert_with(|| {
+            let owner = self.tenant.clone().unwrap_or_else(|| Arc::from(""));
+            Box::new(self.gateway.bodies.begin(owner))
+        })
+    }
+
     /// Takes `bytes` of the node's budget for the body, until the answer begins.
     pub async fn hold(&mut self, bytes: usize) -> Result<(), ApiError> {
-        let held = self.held.get_or_insert_with(|| {
-            let owner = self.tenant.clone().unwrap_or_else(|| Arc::from(""));
-            self.gateway.bodies.begin(owner)
-        });
-        let grown = held.grow(bytes).await;
+        let grown = self.budget().grow(bytes).await;
         if grown.is_err() {
             self.reusable = false;
         }
@@ -500,6 +513,9 @@ impl Exchange {
                 set(HeaderName::from_static("x-ratelimit-reset-requests"), reset);
             }
         }
+        if self.is_replay {
+            set(REPLAYED, HeaderValue::from_static("true"));
+        }
         for (name, value) in extra {
             set(name.clone(), value.clone());
         }
@@ -561,6 +577,10 @@ impl Exchange {
         extra: &[Extra],
         body: Bytes,
     ) -> Result<(), Gone> {
+        if let Some(once) = self.once.take() {
+            // Before the client has its answer, so that it gets no other one from then on.
+            Box::pin(once.settle(status, &body)).await;
+        }
         let mut head = self.head(status, extra);
         let bodiless = status == StatusCode::NO_CONTENT || status == StatusCode::NOT_MODIFIED;
         if !bodiless {
@@ -707,6 +727,9 @@ impl Exchange {
 
     /// Ends the answer; the connection may serve another request.
     pub async fn finish(mut self) -> Option<GoesOn> {
+        if let Some(once) = self.once.take() {
+            Box::pin(once.give_back()).await;
+        }
         let status = self.status.map_or(499, |s| s.as_u16());
         self.gateway
             .metrics

@@ -11,6 +11,7 @@ mod connection;
 mod exchange;
 mod head;
 mod metrics;
+mod once;
 mod route;
 pub(crate) mod stream;
 

@@ -4,6 +4,7 @@
 use std::sync::Arc;
 
 use bytes::Bytes;
+use http::StatusCode;
 use serde::{Deserialize, Serialize};
 
 use super::turn::RunTurn;
@@ -66,7 +67,7 @@ pub async fn decide(
     let claimed = keyed(exchange, principal, key).claim(asked.body).await?;
     let mine = match claimed {
         OnceMore::Mine(mine) => mine,
-        OnceMore::Done(begun) => {
+        OnceMore::Done(_, begun) => {
             let begun: Begun = serde_json::from_slice(&begun).map_err(ApiError::internal)?;
             return again(gateway, &run, begun).await;
         }
@@ -74,7 +75,7 @@ pub async fn decide(
     match first(gateway, principal, &run, asked).await {
         Ok(decided) => {
             let begun = serde_json::to_vec(&decided.begun).map_err(ApiError::internal)?;
-            mine.finish(200, &begun).await;
+            mine.finish(StatusCode::OK, &begun).await?;
             Ok(decided)
         }
         Err(error) => {

@@ -3,13 +3,18 @@
 //!
 //! A run from which no answer came (it failed, or was cancelled when its client left) gives its key
 //! to the next request. A call that decides on a run that waits is `decision`'s.
+//!
+//! Without a smith, the key stands for the provider's answer: a whole one is kept, up to a bound, and
+//! given again as it was. What is not kept gives its key back: an error, an answer that is too long,
+//! and a stream, when it ends. Until then, a replay is 409.
 
 use std::sync::Arc;
 
 use bytes::Bytes;
+use http::StatusCode;
 
 use super::turn::RunTurn;
-use crate::api::idempotency::{Claim, Keyed, Mine, in_progress, key_of};
+use crate::api::idempotency::{Claim, Keyed, Mine, OnceMore, in_progress, key_of};
 use crate::auth::Principal;
 use crate::edge::Exchange;
 use crate::error::ApiError;
@@ -46,11 +51,36 @@ pub fn keyed<'a>(exchange: &'a Exchange, principal: &'a Arc<Principal>, key: &'a
     }
 }
 
+/// The first answer to a call without a smith that is sent again. For one that is not, the exchange
+/// holds its key, if it has one, until it is answered.
+pub async fn first_answer(
+    exchange: &mut Exchange,
+    principal: &Arc<Principal>,
+    body: &Bytes,
+) -> Result<Option<(StatusCode, Bytes)>, ApiError> {
+    let Some(key) = key_of(&exchange.request().headers)? else {
+        return Ok(None);
+    };
+    let keyed = keyed(exchange, principal, key);
+    // Boxed: most calls have no key.
+    let claimed = Box::pin(keyed.claim(body)).await?;
+    match claimed {
+        OnceMore::Mine(mine) => {
+            exchange.hold_key(mine);
+            Ok(None)
+        }
+        OnceMore::Done(status, body) => {
+            exchange.is_replay = true;
+            Ok(Some((status, body)))
+        }
+    }
+}
+
 impl Key {
     /// Looks whether the call has a key, and claims it for the run `run_id`. For a call that only
     /// begins its run (`in_background`), that is the answer; else it is what the run said.
     pub async fn claim(
-        exchange: &Exchange,
+        exchange: &mut Exchange,
         principal: &Arc<Principal>,
         body: &Bytes,
         run_id: &str,
@@ -77,6 +107,7 @@ impl Key {
                 return Ok(Self::New(Some(mine.instead_of(&first).await?)));
             }
         }
+        exchange.is_replay = true;
         Ok(Self::Again(Box::new(Again { run, frames })))
     }
 

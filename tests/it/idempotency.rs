@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use futures_util::StreamExt;
 use serde_json::{Value, json};
+use sqlx::Connection;
 
 use crate::support::{Harness, ok, refused, text};
 
@@ -293,4 +294,210 @@ async fn a_background_response_is_begun_once() {
     }
     assert_eq!(ok(call().await).await["status"], "completed");
     assert_eq!(harness.mock.got().len(), 1);
+}
+
+/// Calls of a model without a smith: where, with what, and how often the provider is asked for it.
+fn routed(model: &str) -> [(&'static str, Value); 2] {
+    let chat = json!({ "model": model, "messages": [{ "role": "user", "content": "hi" }] });
+    let responses = json!({ "model": model, "input": "hi" });
+    [("/v1/chat/completions", chat), ("/v1/responses", responses)]
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_call_without_a_smith_is_answered_once_for_each_key() {
+    let harness = Harness::start_with(|config, _| {
+        let responses = config.providers.get_mut("openai-responses");
+        responses.expect("a provider").responses = true;
+    })
+    .await;
+    let smith = harness.smith("openai-chat/text").await;
+    let theirs = harness.smith_token(&smith, &["runs:write"]).await;
+    let call = |token: &str, path: &str, body: &Value| {
+        let call = harness.client.post(harness.url(path)).json(body);
+        call.bearer_auth(token)
+            .header("Idempotency-Key", "k")
+            .send()
+    };
+    // Passed on, and translated.
+    for provider in ["openai-chat", "openai-responses", "anthropic", "gemini"] {
+        for (path, body) in routed(&format!("{provider}/text")) {
+            let about = format!("{path} to {provider}");
+            let asked = harness.mock.got().len();
+            let call = |body: &Value| {
+                let call = harness.post(path, body);
+                call.header("Idempotency-Key", format!("k {provider}"))
+                    .send()
+            };
+            let first = call(&body).await.expect("an answer");
+            assert_eq!(first.status(), 200, "{about}");
+            assert!(!first.headers().contains_key("idempotent-replayed"));
+            let kind = first.headers()["content-type"].clone();
+            let first = first.bytes().await.expect("bytes");
+            for _ in 0..2 {
+                let again = call(&body).await.expect("an answer");
+                assert_eq!(again.status(), 200, "{about}");
+                assert_eq!(again.headers()["idempotent-replayed"], "true", "{about}");
+                assert_eq!(again.headers()["content-type"], kind, "{about}");
+                assert_eq!(again.bytes().await.expect("bytes"), first, "{about}");
+            }
+            let mut changed = body.clone();
+            changed["temperature"] = json!(0.5);
+            let (status, error) = refused(call(&changed).await).await;
+            let told = (status, error["code"].as_str());
+            assert_eq!(told, (409, Some("idempotency_key_reused")), "{about}");
+            assert_eq!(harness.mock.got().len(), asked + 1, "{about}");
+        }
+    }
+    // Another caller's key is another, and what is kept is sealed.
+    let (path, body) = routed("openai-chat/text")[0].clone();
+    let first = text(call(&harness.token, path, &body).await).await;
+    let asked = harness.mock.got().len();
+    ok(harness
+        .client
+        .post(harness.url(path))
+        .bearer_auth(&theirs)
+        .header("Idempotency-Key", "k")
+        .header("IC-Smith-Id", &smith)
+        .json(&body)
+        .send()
+        .await)
+    .await;
+    assert_eq!(harness.mock.got().len(), asked + 1);
+    let said: Value = serde_json::from_str(&first).expect("JSON");
+    let said = said["choices"][0]["message"]["content"].as_str();
+    let said = said.expect("a text").as_bytes().to_vec();
+    let store = format!(
+        "sqlite://{}/smithgate.db",
+        harness.config.data_dir.display()
+    );
+    let mut store = sqlx::SqliteConnection::connect(&store)
+        .await
+        .expect("opened");
+    let kept = sqlx::query_scalar("SELECT body FROM idempotency WHERE status IS NOT NULL");
+    let kept: Vec<Vec<u8>> = kept.fetch_all(&mut store).await.expect("rows");
+    assert!(kept.len() > 8, "{}", kept.len());
+    for kept in kept {
+        assert!(memchr::memmem::find(&kept, &said).is_none());
+    }
+    drop(store);
+    // A restart forgets nothing.
+    let harness = harness.restart().await;
+    let asked = harness.mock.got().len();
+    let again = harness
+        .post(path, &body)
+        .header("Idempotency-Key", "k")
+        .send();
+    assert_eq!(text(again.await).await, first);
+    assert_eq!(harness.mock.got().len(), asked);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_was_not_answered_whole_gives_its_key_back() {
+    let harness = Harness::start_with(|config, _| {
+        config.limits.idle_timeout_ms = 20_000;
+        config.limits.first_byte_timeout_ms = 20_000;
+        config.limits.whole_answer_timeout_ms = 20_000;
+    })
+    .await;
+    let call = |path: &str, body: &Value, key: &str| {
+        let call = harness.post(path, body);
+        call.header("Idempotency-Key", key).send()
+    };
+    for provider in ["openai-chat", "anthropic"] {
+        // An error.
+        for (path, body) in routed(&format!("{provider}/status-400")) {
+            for _ in 0..2 {
+                let asked = harness.mock.got().len();
+                refused(call(path, &body, "e").await).await;
+                assert_eq!(harness.mock.got().len(), asked + 1, "{path} {provider}");
+            }
+        }
+        for (path, mut body) in routed(&format!("{provider}/text")) {
+            // A stream that has ended.
+            body["stream"] = json!(true);
+            for _ in 0..2 {
+                let asked = harness.mock.got().len();
+                let mut streamed = call(path, &body, provider).await.expect("an answer");
+                for _ in 0..100 {
+                    if streamed.status() == 200 {
+                        break;
+                    }
+                    tokio::time::sleep(Duration::from_millis(10)).await;
+                    streamed = call(path, &body, provider).await.expect("an answer");
+                }
+                assert!(!text(Ok(streamed)).await.is_empty());
+                assert_eq!(harness.mock.got().len(), asked + 1, "{path} {provider}");
+            }
+        }
+        if provider != "openai-chat" {
+            continue;
+        }
+        for (path, mut body) in routed(&format!("{provider}/fault-endless")) {
+            // One that has not, until its client leaves.
+            body["stream"] = json!(true);
+            let first = call(path, &body, "s").await.expect("an answer");
+            assert_eq!(first.status(), 200);
+            let mut first = first.bytes_stream();
+            first.next().await.expect("a piece").expect("bytes");
+            let (status, error) = refused(call(path, &body, "s").await).await;
+            let told = (status, error["code"].as_str());
+            assert_eq!(told, (409, Some("idempotency_in_progress")), "{path}");
+            drop(first);
+            let mut again = call(path, &body, "s").await.expect("an answer");
+            for _ in 0..100 {
+                if again.status() == 200 {
+                    break;
+                }
+                tokio::time::sleep(Duration::from_millis(50)).await;
+                again = call(path, &body, "s").await.expect("an answer");
+            }
+            assert_eq!(again.status(), 200, "{path}");
+        }
+    }
+    // Of several at once, one asks the provider.
+    let (path, body) = routed("openai-chat/text")[0].clone();
+    let asked = harness.mock.got().len();
+    let calls = (0..8).map(|_| call(path, &body, "at once"));
+    for answer in futures_util::future::join_all(calls).await {
+        let answer = answer.expect("an answer");
+        let status = answer.status();
+        let body: Value = answer.json().await.expect("JSON");
+        match status.is_success() {
+            true => assert!(body["choices"].is_array()),
+            false => assert_eq!(body["error"]["code"], "idempotency_in_progress"),
+        }
+    }
+    assert_eq!(harness.mock.got().len(), asked + 1);
+    // A call that no model was named for, and one without the scope, have no key.
+    let (status, _) = refused(call(path, &json!({ "messages": [] }), "n").await).await;
+    assert_eq!(status, 400);
+    let (status, _) = refused(call(path, &json!({ "messages": [] }), "n").await).await;
+    assert_eq!(status, 400);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn embeddings_are_made_once_for_each_key() {
+    let harness = Harness::start().await;
+    let call = |body: &Value| {
+        let call = harness.post("/v1/embeddings", body);
+        call.header("Idempotency-Key", "k").send()
+    };
+    let body = json!({ "model": "openai-chat/embed", "input": "the anvil" });
+    let first = text(call(&body).await).await;
+    let asked = harness.mock.got().len();
+    let again = call(&body).await.expect("an answer");
+    assert_eq!(again.headers()["idempotent-replayed"], "true");
+    assert_eq!(again.text().await.expect("text"), first);
+    assert_eq!(harness.mock.got().len(), asked);
+    // An answer that is too long to be kept is asked for again.
+    let long = json!({ "model": "openai-chat/embed-wide", "input": vec!["the anvil"; 2000] });
+    let call = |body: &Value| {
+        let call = harness.post("/v1/embeddings", body);
+        call.header("Idempotency-Key", "long").send()
+    };
+    let asked = harness.mock.got().len();
+    let length = text(call(&long).await).await.len();
+    assert!(length > 1024 * 1024, "{length}");
+    assert_eq!(text(call(&long).await).await.len(), length);
+    assert_eq!(harness.mock.got().len(), asked + 2);
 }

@@ -318,8 +318,11 @@ fn openai_embeddings(body: &Value) -> Value {
         Value::Array(inputs) if inputs.iter().all(Value::is_string) => inputs.clone(),
         one => vec![one.clone()],
     };
+    // `embed-wide` has vectors of four times the length.
+    let times = if body["model"] == "embed-wide" { 4 } else { 1 };
+    let vector_of = |text: &str| words_vector(text).repeat(times);
     let encoded = |text: &str| {
-        let bytes: Vec<u8> = words_vector(text)
+        let bytes: Vec<u8> = vector_of(text)
             .iter()
             .flat_map(|n| n.to_le_bytes())
             .collect();
@@ -334,7 +337,7 @@ fn openai_embeddings(body: &Value) -> Value {
             Some("base64") => {
                 json!({ "object": "embedding", "index": index, "embedding": encoded(text) })
             }
-            _ => json!({ "object": "embedding", "index": index, "embedding": words_vector(text) }),
+            _ => json!({ "object": "embedding", "index": index, "embedding": vector_of(text) }),
         })
         .collect();
     let tokens = inputs.len() * 3;

@@ -21,7 +21,7 @@ use crate::wire::chat::{
 use crate::wire::decision;
 use crate::wire::files;
 use crate::wire::forward::{Begun, Forward, Passage, Prepared};
-use crate::wire::keyed::Key;
+use crate::wire::keyed::{Key, first_answer};
 use crate::wire::turn::{Answer, Routed, RunTurn, check_thread_id, translate_stream, whole_answer};
 use crate::wire::{Plain, PlainEncoder, check_shape, parse, readable};
 
@@ -56,6 +56,7 @@ pub async fn serve(exchange: &mut Exchange) -> Result<(), Gone> {
         Ok(Plan::Run(run)) => Box::pin(run.whole(exchange)).await,
         Ok(Plan::Forward(forward)) => Box::pin(forward.answer(exchange)).await,
         Ok(Plan::Translate(translate)) => Box::pin(translate.answer(exchange)).await,
+        Ok(Plan::Again(first)) => Box::pin(exchange.respond_json(first.0, first.1)).await,
         Ok(Plan::ClientLeft) => Err(Gone),
         Err(error) => exchange.fail(&error, chat::encode::write_error).await,
     }
@@ -66,6 +67,8 @@ enum Plan {
     Run(Box<SmithTurn>),
     Forward(Box<Forward>),
     Translate(Box<Translate>),
+    /// The answer to the first call with its key.
+    Again(Box<(StatusCode, Bytes)>),
     ClientLeft,
 }
 
@@ -81,6 +84,9 @@ async fn begin(exchange: &mut Exchange) -> Result<Plan, ApiError> {
         return Box::pin(smith_turn(exchange, &principal, smith_id, thread, &body)).await;
     }
     let peek: Peek<'_> = parse_peek(&body)?;
+    if let Some(first) = first_answer(exchange, &principal, &body).await? {
+        return Ok(Plan::Again(Box::new(first)));
+    }
     let model = peek.model.as_deref().unwrap_or_default();
     let gateway = exchange.gateway.clone();
     let routed = Routed::begin(&gateway, &principal, model, thread.is_some()).await?;

@@ -161,8 +161,13 @@ async fn start(
         };
         match keyed.claim_run(body, &run_id).await? {
             Claim::Mine(mine) => claim = Some(mine),
-            Claim::Earlier(_, first) if stream => return Ok(Begun::Duplicate(first)),
-            Claim::Earlier(_, first) => return earlier(exchange, principal, &first).await,
+            Claim::Earlier(_, first) => {
+                exchange.is_replay = true;
+                return match stream {
+                    true => Ok(Begun::Duplicate(first)),
+                    false => earlier(exchange, principal, &first).await,
+                };
+            }
         }
     }
     let request = RunRequest {
@@ -184,7 +189,7 @@ async fn start(
     if let Some(claim) = claim {
         match &started {
             // The key now stands for the run, whose record is the answer to give again.
-            Ok(_) => claim.finish(200, b"").await,
+            Ok(_) => claim.finish(StatusCode::OK, b"").await?,
             Err(_) => claim.abandon().await,
         }
     }

@@ -27,7 +27,7 @@ use crate::wire::chat::forward::rewrite;
 use crate::wire::decision;
 use crate::wire::files;
 use crate::wire::forward::{Begun, Forward, Passage, Prepared};
-use crate::wire::keyed::{Again, Key};
+use crate::wire::keyed::{Again, Key, first_answer};
 use crate::wire::responses::decode::unknown_item;
 use crate::wire::responses::gate::{usage_in, write_error};
 use crate::wire::responses::items::{Numbering, place_of, push_turn};
@@ -83,6 +83,7 @@ pub async fn create(exchange: &mut Exchange) -> Result<(), Gone> {
         }
         Ok(Plan::Forward(forward)) => Box::pin(forward.answer(exchange)).await,
         Ok(Plan::Translate(translate)) => Box::pin(translate.answer(exchange)).await,
+        Ok(Plan::Again(first)) => Box::pin(exchange.respond_json(first.0, first.1)).await,
         Ok(Plan::ClientLeft) => Err(Gone),
         Err(error) => {
             let write = |error: &ApiError, buf: &mut BytesMut| write_error(error, 0, buf);
@@ -97,6 +98,8 @@ enum Plan {
     Background(Value),
     Forward(Box<Forward>),
     Translate(Box<Translate>),
+    /// The answer to the first call with its key.
+    Again(Box<(StatusCode, Bytes)>),
     ClientLeft,
 }
 
@@ -134,6 +137,9 @@ async fn routed(
     };
     let model = peek.model.as_deref().unwrap_or_default().to_owned();
     let stream = peek.stream.unwrap_or(false);
+    if let Some(first) = first_answer(exchange, principal, &body).await? {
+        return Ok(Plan::Again(Box::new(first)));
+    }
     let gateway = exchange.gateway.clone();
     let routed = Routed::begin(&gateway, principal, &model, thread.is_some()).await?;
     let Routed {
