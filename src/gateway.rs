@@ -193,6 +193,7 @@ impl Gateway {
             bus: bus.clone(),
             tools: tools.clone(),
             sandbox: sandbox.clone(),
+            bodies: bodies.clone(),
             approval_timeout: Duration::from_secs(config.tools.approval_timeout_s),
             store: store.clone(),
             journal: journal.clone(),

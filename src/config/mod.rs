@@ -7,8 +7,8 @@ mod model_rules;
 mod origin;
 
 pub use model_rules::{
-    Allowed, CallIds, Dialect, Effort, Efforts, LimitName, ModelRule, Patch, Replay, Rules,
-    Structured, SystemRole, Thinking,
+    Allowed, CallIds, Dialect, Effort, Efforts, LimitName, MediaKind, MediaKinds, ModelRule, Patch,
+    Replay, Rules, Structured, SystemRole, Thinking,
 };
 
 use std::collections::BTreeMap;

@@ -121,6 +121,169 @@ impl<'de> Deserialize<'de> for Efforts {
     }
 }
 
+/// What an image, a file or a sound is, as far as models tell them apart.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum MediaKind {
+    Png,
+    Jpeg,
+    Gif,
+    Webp,
+    Heic,
+    OtherImage,
+    Pdf,
+    /// What is read as text: sources, data, markup.
+    Text,
+    /// Documents, sheets and slides of office suites.
+    Office,
+    Wav,
+    Mp3,
+    OtherAudio,
+    Video,
+    Other,
+}
+
+/// With their names in the configuration and to people.
+const KINDS: [(MediaKind, &str, &str); 14] = [
+    (MediaKind::Png, "png", "PNG"),
+    (MediaKind::Jpeg, "jpeg", "JPEG"),
+    (MediaKind::Gif, "gif", "GIF"),
+    (MediaKind::Webp, "webp", "WebP"),
+    (MediaKind::Heic, "heic", "HEIC"),
+    (MediaKind::OtherImage, "image", "other images"),
+    (MediaKind::Pdf, "pdf", "PDF"),
+    (MediaKind::Text, "text", "files of text"),
+    (MediaKind::Office, "office", "office documents"),
+    (MediaKind::Wav, "wav", "WAV"),
+    (MediaKind::Mp3, "mp3", "MP3"),
+    (MediaKind::OtherAudio, "audio", "other sounds"),
+    (MediaKind::Video, "video", "videos"),
+    (MediaKind::Other, "file", "other files"),
+];
+
+/// Types that are text, though their name does not begin with it.
+const TEXTS: [&str; 14] = [
+    "application/json",
+    "application/xml",
+    "application/yaml",
+    "application/x-yaml",
+    "application/toml",
+    "application/javascript",
+    "application/x-javascript",
+    "application/typescript",
+    "application/x-python",
+    "application/x-sh",
+    "application/sql",
+    "application/graphql",
+    "application/x-ndjson",
+    "application/x-httpd-php",
+];
+
+impl MediaKind {
+    /// Of a media type without parameters, in lower case.
+    pub fn of(media_type: &str) -> Self {
+        match media_type {
+            "image/png" => Self::Png,
+            "image/jpeg" | "image/jpg" => Self::Jpeg,
+            "image/gif" => Self::Gif,
+            "image/webp" => Self::Webp,
+            "image/heic" | "image/heif" => Self::Heic,
+            "application/pdf" | "application/x-pdf" => Self::Pdf,
+            "audio/wav" | "audio/x-wav" | "audio/wave" | "audio/vnd.wave" => Self::Wav,
+            "audio/mp3" | "audio/mpeg" | "audio/mpeg3" => Self::Mp3,
+            other if other.starts_with("image/") => Self::OtherImage,
+            other if other.starts_with("audio/") => Self::OtherAudio,
+            other if other.starts_with("video/") => Self::Video,
+            other if other.starts_with("text/") || TEXTS.contains(&other) => Self::Text,
+            other if other.ends_with("+json") || other.ends_with("+xml") => Self::Text,
+            other
+                if other.starts_with("application/vnd.openxmlformats-")
+                    || other.starts_with("application/vnd.oasis.opendocument")
+                    || other.starts_with("application/vnd.ms-")
+                    || other == "application/msword"
+                    || other == "application/rtf" =>
+            {
+                Self::Office
+            }
+            _ => Self::Other,
+        }
+    }
+
+    /// Whether it is an image.
+    pub fn is_image(self) -> bool {
+        self as u8 <= Self::OtherImage as u8
+    }
+
+    /// The format's name on OpenAI's Chat Completions, where it has one.
+    pub fn audio_format(self) -> Option<&'static str> {
+        match self {
+            Self::Wav => Some("wav"),
+            Self::Mp3 => Some("mp3"),
+            _ => None,
+        }
+    }
+}
+
+/// Some of the kinds.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct MediaKinds(u16);
+
+impl MediaKinds {
+    /// All of them.
+    pub const ALL: Self = Self(u16::MAX);
+
+    /// These.
+    pub const fn of(kinds: &[MediaKind]) -> Self {
+        let (mut bits, mut at) = (0, 0);
+        while at < kinds.len() {
+            bits |= 1 << kinds[at] as u16;
+            at += 1;
+        }
+        Self(bits)
+    }
+
+    /// All others.
+    pub const fn all_but(kinds: &[MediaKind]) -> Self {
+        Self(!Self::of(kinds).0)
+    }
+
+    /// Whether `kind` is one of them.
+    pub fn has(self, kind: MediaKind) -> bool {
+        self.0 & (1 << kind as u16) != 0
+    }
+
+    fn each(self) -> impl Iterator<Item = &'static (MediaKind, &'static str, &'static str)> {
+        KINDS.iter().filter(move |(kind, ..)| self.has(*kind))
+    }
+
+    /// As people are told.
+    pub fn in_words(self) -> String {
+        let words: Vec<&str> = self.each().map(|(_, _, words)| *words).collect();
+        match words.is_empty() {
+            true => "text alone".to_owned(),
+            false => words.join(", "),
+        }
+    }
+}
+
+impl Serialize for MediaKinds {
+    fn serialize<S: Serializer>(&self, to: S) -> Result<S::Ok, S::Error> {
+        to.collect_seq(self.each().map(|(_, name, _)| *name))
+    }
+}
+
+impl<'de> Deserialize<'de> for MediaKinds {
+    fn deserialize<D: Deserializer<'de>>(from: D) -> Result<Self, D::Error> {
+        let mut bits = 0;
+        for name in Vec::<String>::deserialize(from)? {
+            let known = KINDS.iter().find(|(_, known, _)| *known == name);
+            let (kind, ..) = known
+                .ok_or_else(|| serde::de::Error::custom(format!("no kind of media '{name}'")))?;
+            bits |= Self::of(&[*kind]).0;
+        }
+        Ok(Self(bits))
+    }
+}
+
 /// When a parameter may be sent.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
@@ -335,6 +498,18 @@ rules! {
     /// Whether what only OpenAI knows may be sent: `user`, `verbosity`, `service_tier`,
     /// `prompt_cache_key`, `reasoning_effort` for models without one.
     extras: bool = true,
+    /// Whether its reasoning and calls may be in the text, between tags, where the server before it
+    /// does not take them apart (OpenAI's Chat Completions).
+    tags: bool = true,
+    /// What it takes beside text: images, files, sounds.
+    media: MediaKinds = MediaKinds::ALL,
+    /// The most characters of an image in base64.
+    max_image_base64: u32 = u32::MAX,
+    /// Whether it fetches files from URLs, and those of text.
+    file_urls: bool = true,
+    text_urls: bool = true,
+    /// Whether an image may be named by its id at the provider.
+    image_ids: bool = true,
     /// The dialect of tools' schemas.
     tool_schema: Dialect = Dialect::Openai,
     /// The dialect of an answer's schema.

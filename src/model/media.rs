@@ -3,6 +3,7 @@
 //! are from.
 
 use std::borrow::Cow;
+use std::collections::HashMap;
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
@@ -60,6 +61,34 @@ const TYPES: &[(&str, &str)] = &[
     ),
 ];
 
+/// What bytes that begin so are, where that can be told.
+pub fn kind_of_bytes(bytes: &[u8]) -> Option<&'static str> {
+    Some(match bytes {
+        [0x89, b'P', b'N', b'G', ..] => "image/png",
+        [0xff, 0xd8, 0xff, ..] => "image/jpeg",
+        [b'G', b'I', b'F', b'8', ..] => "image/gif",
+        [b'I', b'I', b'*', 0, ..] | [b'M', b'M', 0, b'*', ..] => "image/tiff",
+        [b'%', b'P', b'D', b'F', ..] => "application/pdf",
+        [b'f', b'L', b'a', b'C', ..] => "audio/flac",
+        [b'O', b'g', b'g', b'S', ..] => "audio/ogg",
+        [b'I', b'D', b'3', ..] => "audio/mpeg",
+        [b'R', b'I', b'F', b'F', _, _, _, _, rest @ ..] => match rest.get(..4)? {
+            b"WEBP" => "image/webp",
+            b"WAVE" => "audio/wav",
+            b"AVI " => "video/x-msvideo",
+            _ => return None,
+        },
+        // The box that says of what brand a file of boxes is (ISO 14496-12).
+        [_, _, _, _, b'f', b't', b'y', b'p', rest @ ..] => match rest.get(..4)? {
+            b"heic" | b"heix" | b"hevc" | b"heim" | b"heis" => "image/heic",
+            b"mif1" | b"msf1" => "image/heif",
+            b"avif" | b"avis" => "image/avif",
+            _ => return None,
+        },
+        _ => return None,
+    })
+}
+
 /// The media type that a URL's or a file's name tells by its extension.
 pub fn type_of(name: &str) -> Option<&'static str> {
     let path = name.split(['?', '#']).next().unwrap_or_default();
@@ -99,19 +128,12 @@ pub fn data_url(url: &str) -> Option<Source> {
     Some(self::data(&media_type, data))
 }
 
-/// The media types of images, and of what is often taken for them, by their first bytes.
+/// What base64 is by its first bytes.
 fn type_by_bytes(data: &str) -> Option<&'static str> {
     const LOOKED_AT: usize = 16;
     let begun = data.as_bytes().get(..LOOKED_AT)?;
     let begun = STANDARD.decode(begun).ok()?;
-    Some(match &begun[..] {
-        [0x89, b'P', b'N', b'G', ..] => "image/png",
-        [0xff, 0xd8, 0xff, ..] => "image/jpeg",
-        [b'G', b'I', b'F', b'8', ..] => "image/gif",
-        [b'R', b'I', b'F', b'F', _, _, _, _, b'W', b'E', b'B', b'P'] => "image/webp",
-        [b'%', b'P', b'D', b'F', ..] => "application/pdf",
-        _ => return None,
-    })
+    kind_of_bytes(&begun)
 }
 
 /// Base64 as its standard has it: in one line, and without the letters of URLs.
@@ -182,6 +204,12 @@ pub fn moved(turns: &[Turn]) -> Cow<'_, [Turn]> {
     if !turns.iter().any(|turn| turn.parts.iter().any(has_media)) {
         return Cow::Borrowed(turns);
     }
+    let mut names: HashMap<&str, &str> = HashMap::new();
+    for part in turns.iter().flat_map(|turn| &turn.parts) {
+        if let Part::ToolCall { id, name, .. } = part {
+            names.entry(id).or_insert(name);
+        }
+    }
     let mut out: Vec<Turn> = Vec::with_capacity(turns.len() + 1);
     let mut homeless = Vec::new();
     for turn in turns {
@@ -191,7 +219,7 @@ pub fn moved(turns: &[Turn]) -> Cow<'_, [Turn]> {
         }
         let mut turn = turn.clone();
         for part in &mut turn.parts {
-            take_from_result(part, turns, &mut homeless);
+            take_from_result(part, &names, &mut homeless);
         }
         // What is the user's turn anyway is not cut in two.
         match out.last_mut() {
@@ -213,7 +241,7 @@ fn text(text: String) -> Part {
     Part::Text { text }
 }
 
-fn take_from_result(part: &mut Part, turns: &[Turn], homeless: &mut Vec<Part>) {
+fn take_from_result(part: &mut Part, names: &HashMap<&str, &str>, homeless: &mut Vec<Part>) {
     let Part::ToolResult {
         tool_call_id,
         content,
@@ -229,12 +257,7 @@ fn take_from_result(part: &mut Part, turns: &[Turn], homeless: &mut Vec<Part>) {
     if media.is_empty() {
         return;
     }
-    let mut calls = turns.iter().flat_map(|turn| &turn.parts);
-    let name = calls.find_map(|part| match part {
-        Part::ToolCall { id, name, .. } if id == tool_call_id => Some(name.as_str()),
-        _ => None,
-    });
-    homeless.push(text(match name {
+    homeless.push(text(match names.get(tool_call_id.as_str()) {
         Some(name) => format!("From the result of the call {tool_call_id} of {name}:"),
         None => format!("From the result of the call {tool_call_id}:"),
     }));

@@ -5,9 +5,11 @@ use std::collections::HashMap;
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
+use serde_json::Value;
 
+use super::engine::{Job, Runs};
 use crate::error::ApiError;
-use crate::model::{Part, Source, Turn};
+use crate::model::{Part, Refused, Source, Turn, kind_of_bytes, that_take};
 use crate::store::{FileRow, Store};
 
 /// The largest file that goes into a message, in bytes, and all files of a request together.
@@ -88,28 +90,7 @@ impl Attachment {
 
 /// What a file is: by its first bytes, else by what its uploader said, else by its name.
 fn media_type(name: &str, said: Option<&str>, content: &[u8]) -> String {
-    let by_bytes = match content {
-        [0x89, b'P', b'N', b'G', ..] => Some("image/png"),
-        [0xff, 0xd8, 0xff, ..] => Some("image/jpeg"),
-        [b'G', b'I', b'F', b'8', ..] => Some("image/gif"),
-        [
-            b'R',
-            b'I',
-            b'F',
-            b'F',
-            _,
-            _,
-            _,
-            _,
-            b'W',
-            b'E',
-            b'B',
-            b'P',
-            ..,
-        ] => Some("image/webp"),
-        [b'%', b'P', b'D', b'F', b'-', ..] => Some("application/pdf"),
-        _ => None,
-    };
+    let by_bytes = kind_of_bytes(content);
     if let Some(known) = by_bytes {
         return known.to_owned();
     }
@@ -165,17 +146,17 @@ pub fn each_named<'a>(turns: impl IntoIterator<Item = &'a Turn>, take: &mut impl
     }
 }
 
-/// A file that is named in turns.
-struct Named {
+/// A file that goes into turns.
+struct Loaded {
     /// `None` for one that was deleted since, or that is too large.
     file: Option<Attachment>,
     is_deleted: bool,
-    /// How often it goes with the turns: each time it is named, as long as there is room.
+    /// How often it is still to be put there.
     times: usize,
 }
 
 /// From the newest on, as the times were counted.
-fn replace(parts: &mut [Part], found: &mut HashMap<String, Named>) {
+fn replace(parts: &mut [Part], found: &mut HashMap<String, Loaded>) {
     for part in parts.iter_mut().rev() {
         let id = match part {
             Part::Image {
@@ -208,49 +189,175 @@ fn replace(parts: &mut [Part], found: &mut HashMap<String, Named>) {
     }
 }
 
-/// Puts the files that `turns` name into them, as often as they are named: all together are bounded.
-/// One that was deleted since is told as such: what was said with it can still be gone on with.
-pub async fn inline(
-    store: &dyn Store,
-    tenant_id: &str,
-    turns: &mut [Turn],
-) -> Result<(), ApiError> {
-    let mut ids = Vec::new();
-    each_named(turns.iter(), &mut |id| ids.push(id.to_owned()));
-    if ids.is_empty() {
-        return Ok(());
+/// Files that turns name, and what they take of memory when they are put there.
+#[derive(Default)]
+pub struct Named {
+    /// `None` for one that was deleted since; how often each goes with the turns: each time that it
+    /// is named, as long as there is room.
+    files: HashMap<String, (Option<FileRow>, usize)>,
+    bytes: i64,
+}
+
+impl Named {
+    /// Looks for what `turns` name. All together are bounded, the newest first: those are asked about.
+    pub async fn find(
+        store: &dyn Store,
+        tenant_id: &str,
+        turns: &[Turn],
+    ) -> Result<Self, ApiError> {
+        let mut ids = Vec::new();
+        each_named(turns, &mut |id| ids.push(id));
+        let mut named = Self::default();
+        for id in ids.into_iter().rev() {
+            if !named.files.contains_key(id) {
+                let row = store.file(tenant_id, id).await?;
+                named.files.insert(id.to_owned(), (row, 0));
+            }
+            if let Some((Some(file), times)) = named.files.get_mut(id)
+                && file.bytes <= MAX_FILE
+                && named.bytes + file.bytes <= MAX_FILES
+            {
+                named.bytes += file.bytes;
+                *times += 1;
+            }
+        }
+        Ok(named)
     }
-    let mut found: HashMap<String, Named> = HashMap::new();
-    let mut left = MAX_FILES;
-    // The newest first: those are asked about.
-    for id in ids.into_iter().rev() {
-        if !found.contains_key(&id) {
-            let row = store.file(tenant_id, &id).await?;
-            let is_deleted = row.is_none();
-            let file = match row.filter(|row| row.bytes <= MAX_FILE.min(left)) {
-                Some(row) => Some(Attachment::load(store, &row).await?),
-                None => None,
+
+    /// Whether there are any.
+    pub fn is_some(&self) -> bool {
+        !self.files.is_empty()
+    }
+
+    /// What they take of memory in a request, in bytes.
+    pub fn weight(&self) -> usize {
+        in_base64(self.bytes)
+    }
+
+    /// Puts them into `turns`. One that was deleted since is told as such: what was said with it can
+    /// still be gone on with.
+    pub async fn put(self, store: &dyn Store, turns: &mut [Turn]) -> Result<(), ApiError> {
+        if !self.is_some() {
+            return Ok(());
+        }
+        let mut found = HashMap::with_capacity(self.files.len());
+        for (id, (row, times)) in self.files {
+            let file = match &row {
+                Some(row) if times > 0 => Some(Attachment::load(store, row).await?),
+                _ => None,
             };
-            let times = 0;
-            let named = Named {
+            let is_deleted = row.is_none();
+            let loaded = Loaded {
                 file,
                 is_deleted,
                 times,
             };
-            found.insert(id.clone(), named);
+            found.insert(id, loaded);
         }
-        if let Some(named) = found.get_mut(&id)
-            && let Some(file) = &named.file
-            && file.content.len() as i64 <= left
-        {
-            left -= file.content.len() as i64;
-            named.times += 1;
+        for turn in turns.iter_mut().rev() {
+            replace(&mut turn.parts, &mut found);
+        }
+        Ok(())
+    }
+}
+
+impl Runs {
+    /// Puts the files that the conversation names into what the model is asked, counted in the node's
+    /// budget, and leaves the routes that take what the last `given` turns hold. 400 when none does:
+    /// `member` is where in the caller's request those are.
+    pub(super) async fn attach(
+        &self,
+        job: &mut Job,
+        given: usize,
+        member: &str,
+    ) -> Result<(), ApiError> {
+        let tenant_id = job.live.tenant_id.clone();
+        let turns = &job.request().turns;
+        let from = turns.len().saturating_sub(given);
+        let named = Named::find(self.store.as_ref(), &tenant_id, turns).await?;
+        let as_named = named.is_some().then(|| turns[from..].to_vec());
+        if named.weight() > 0 {
+            let mut held = self.bodies.begin(tenant_id);
+            held.grow_beside_body(named.weight()).await?;
+            job.files = Some(Box::new(held));
+        }
+        named
+            .put(self.store.as_ref(), &mut job.request().turns)
+            .await?;
+        let routes = std::mem::take(&mut job.routes);
+        let record = job.row.clone();
+        let given = &job.request().turns[from..];
+        let taking = that_take(routes, given).map_err(|why| {
+            let as_named = as_named.as_deref().unwrap_or(given);
+            refusal(why, as_named, record.input.as_bytes(), member)
+        });
+        job.routes = taking?;
+        Ok(())
+    }
+}
+
+/// What says in JSON which file, image or sound a part is.
+fn mark_of(part: &Part) -> Option<&str> {
+    match part {
+        Part::Image { source, .. } | Part::File { source, .. } => Some(match source {
+            Source::FileId { id } => id,
+            Source::Url { url } => url,
+            Source::Data { data, .. } => data,
+        }),
+        Part::Audio { data, .. } => Some(data),
+        _ => None,
+    }
+}
+
+/// What `turns` say of a part that is refused.
+fn mark_at<'a>(turns: &'a [Turn], refused: &Refused) -> Option<&'a str> {
+    let (turn, part, inner) = refused.place;
+    let part = turns.get(turn)?.parts.get(part)?;
+    match (part, inner) {
+        (Part::ToolResult { content, .. }, Some(inner)) => mark_of(content.get(inner)?),
+        (part, _) => mark_of(part),
+    }
+}
+
+/// 400 that names the part in `json`, where `named` are the turns as they were there; `member` is
+/// where in the request that is.
+pub fn refusal(refused: Refused, named: &[Turn], json: &[u8], member: &str) -> ApiError {
+    let place = mark_at(named, &refused).and_then(|mark| {
+        // Data may have been behind the head of a `data:` URL.
+        place_of(json, &|text| text.ends_with(mark))
+    });
+    let error = ApiError::bad_request("unsupported", refused.message);
+    match place {
+        Some(place) => {
+            let part = place.rfind(']').map_or(&*place, |end| &place[..=end]);
+            error.param(format!("{member}{part}"))
+        }
+        None => error,
+    }
+}
+
+/// Where in JSON the first text that `is_it` is, such as `messages[0].content[1].file.file_id`.
+pub fn place_of(json: &[u8], is_it: &dyn Fn(&str) -> bool) -> Option<String> {
+    fn walk(value: &Value, at: &str, is_it: &dyn Fn(&str) -> bool) -> Option<String> {
+        match value {
+            Value::String(text) => is_it(text).then(|| at.to_owned()),
+            Value::Array(items) => items
+                .iter()
+                .enumerate()
+                .find_map(|(place, item)| walk(item, &format!("{at}[{place}]"), is_it)),
+            Value::Object(members) => members.iter().find_map(|(name, member)| {
+                let dot = if at.is_empty() { "" } else { "." };
+                walk(member, &format!("{at}{dot}{name}"), is_it)
+            }),
+            _ => None,
         }
     }
-    for turn in turns.iter_mut().rev() {
-        replace(&mut turn.parts, &mut found);
-    }
-    Ok(())
+    walk(&serde_json::from_slice(json).ok()?, "", is_it)
+}
+
+/// What `bytes` of files are in JSON.
+pub fn in_base64(bytes: i64) -> usize {
+    usize::try_from(bytes).unwrap_or(0).div_ceil(3) * 4
 }
 
 #[cfg(test)]

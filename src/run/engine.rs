@@ -16,7 +16,6 @@ use serde_json::{Value, json};
 
 use super::account::ModelSpan;
 use super::accounting::Accounting;
-use super::attachments;
 use super::budget::Budgets;
 use super::consolidation::Consolidation;
 use super::finish::unbroken;
@@ -29,6 +28,7 @@ use super::state::{Base, Progress};
 use super::tools::{Called, Held, calls_of, lost, mark, mark_approved};
 use super::transcript::{Collected, Collector};
 use super::turnstile::Turnstile;
+use crate::bodies::{self, Bodies};
 use crate::bus::Bus;
 use crate::config::Limits;
 use crate::error::ApiError;
@@ -58,6 +58,7 @@ pub struct Runs {
     pub bus: Bus,
     pub(super) tools: Arc<Toolbox>,
     pub(super) sandbox: Arc<Sandbox>,
+    pub(super) bodies: Arc<Bodies>,
     /// Calls whose tools asked something, by the approval that waits.
     pub(super) held: Mutex<HashMap<String, Held>>,
     /// Ends of runs that the store did not take, for when it does.
@@ -75,6 +76,7 @@ pub struct RunParts {
     pub bus: Bus,
     pub tools: Arc<Toolbox>,
     pub sandbox: Arc<Sandbox>,
+    pub bodies: Arc<Bodies>,
     /// How long a human may take for an approval.
     pub approval_timeout: Duration,
     pub store: Arc<dyn Store>,
@@ -125,6 +127,8 @@ pub(super) struct Job {
     pub has_state: bool,
     /// How many frames there were before the model call that is under way.
     speaks_from: Option<usize>,
+    /// What the files in the request take of the node's memory.
+    pub files: Option<Box<bodies::Held>>,
     _permit: Permit,
 }
 
@@ -184,6 +188,7 @@ impl Job {
             model: base.model,
             has_state: true,
             speaks_from: None,
+            files: None,
             _permit: permit,
         }
     }
@@ -215,7 +220,7 @@ impl Job {
     }
 
     /// What the model is asked.
-    fn request(&mut self) -> &mut ModelRequest {
+    pub fn request(&mut self) -> &mut ModelRequest {
         self.request.get_or_insert_default()
     }
 
@@ -230,6 +235,7 @@ impl Job {
             return;
         }
         self.routes = Vec::new();
+        self.files = None;
         let format = self.request.take().and_then(|asked| asked.response_format);
         if format.is_some() {
             self.request().response_format = format;
@@ -269,6 +275,7 @@ impl Runs {
             bus: parts.bus,
             tools: parts.tools,
             sandbox: parts.sandbox,
+            bodies: parts.bodies,
             held: Mutex::default(),
             unsettled: Mutex::default(),
             turnstile: Turnstile::default(),
@@ -344,11 +351,10 @@ impl Runs {
             }
             None => (tools, None),
         };
+        let (given, member) = (request.input.len(), request.input_member);
         let mut job = self.job(request, effective, routes, history, tools, &model, turn)?;
         job.mounts = mounts;
-        let tenant_id = job.live.tenant_id.clone();
-        let asked = job.request();
-        attachments::inline(self.store.as_ref(), &tenant_id, &mut asked.turns).await?;
+        self.attach(&mut job, given, member).await?;
         let started = Started {
             reader: job.live.first_reader(),
             model,
@@ -616,6 +622,7 @@ impl Runs {
             model: model.to_owned(),
             has_state: false,
             speaks_from: None,
+            files: None,
             _permit: request.permit,
         }))
     }

@@ -72,6 +72,8 @@ pub struct RunRequest {
     pub input: Vec<Turn>,
     /// The input as the caller wrote it, as JSON text: `[{role, content}]`.
     pub input_record: String,
+    /// Where in the caller's request that was.
+    pub input_member: &'static str,
     /// Added after the smith's instructions.
     pub extra_instructions: Option<String>,
     /// Overrides the smith's model for this run.
@@ -113,6 +115,7 @@ impl RunRequest {
             thread: Thread::Stateless(None),
             input: Vec::new(),
             input_record: "[]".to_owned(),
+            input_member: "input",
             extra_instructions: None,
             model: None,
             client_tools: Vec::new(),

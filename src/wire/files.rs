@@ -7,10 +7,13 @@ use bytes::Bytes;
 use serde_json::{Value, json};
 
 use crate::auth::{Principal, Scope};
+use crate::edge::Exchange;
 use crate::error::ApiError;
 use crate::gateway::Gateway;
-use crate::model::Turn;
-use crate::run::attachments::{Attachment, MAX_FILE, MAX_FILES, each_named};
+use crate::model::{ModelRequest, Route, Turn, that_take};
+use crate::run::attachments::{
+    Attachment, MAX_FILE, MAX_FILES, Named, each_named, in_base64, place_of, refusal,
+};
 use crate::store::FileRow;
 
 /// The file, when the caller may read it.
@@ -47,6 +50,33 @@ fn check_size(file: &FileRow, times: usize, all: &mut i64) -> Result<(), ApiErro
     Ok(())
 }
 
+/// Counts files with the body that names them.
+async fn hold(exchange: &mut Exchange, bytes: usize) -> Result<(), ApiError> {
+    match bytes {
+        0 => Ok(()),
+        bytes => exchange.budget().grow_within_share(bytes).await,
+    }
+}
+
+/// Puts the files that the request names into it; gives those of `routes` that take them, and all
+/// else that is there. 400 when none does, which names the part in `body`.
+pub async fn inline(
+    exchange: &mut Exchange,
+    tenant_id: &str,
+    routes: Vec<Route>,
+    request: &mut ModelRequest,
+    body: &[u8],
+) -> Result<Vec<Route>, ApiError> {
+    let store = exchange.gateway.store.clone();
+    let turns = &mut request.turns;
+    let named = Named::find(store.as_ref(), tenant_id, turns).await?;
+    hold(exchange, named.weight()).await?;
+    let as_named = named.is_some().then(|| turns.clone());
+    named.put(store.as_ref(), turns).await?;
+    that_take(routes, turns)
+        .map_err(|why| refusal(why, as_named.as_deref().unwrap_or(turns), body, ""))
+}
+
 /// Each id once, with how often it is there.
 fn counted<T: Ord>(ids: Vec<T>) -> BTreeMap<T, usize> {
     let mut counted = BTreeMap::new();
@@ -75,7 +105,7 @@ pub async fn check<'a>(
         let file = found(gateway, caller, id).await?;
         let checked = file.ok_or_else(|| unknown(id));
         let checked = checked.and_then(|file| check_size(&file, times, &mut all));
-        checked.map_err(|error| match place_of(body, id) {
+        checked.map_err(|error| match place_of(body, &|text| text == id) {
             Some(place) => error.param(place),
             None => error,
         })?;
@@ -83,29 +113,10 @@ pub async fn check<'a>(
     Ok(())
 }
 
-/// Where in a request an id is, such as `messages[0].content[1].file.file_id`.
-fn place_of(body: &[u8], id: &str) -> Option<String> {
-    fn walk(value: &Value, at: &str, id: &str) -> Option<String> {
-        match value {
-            Value::String(text) => (text == id).then(|| at.to_owned()),
-            Value::Array(items) => items
-                .iter()
-                .enumerate()
-                .find_map(|(place, item)| walk(item, &format!("{at}[{place}]"), id)),
-            Value::Object(members) => members.iter().find_map(|(name, member)| {
-                let dot = if at.is_empty() { "" } else { "." };
-                walk(member, &format!("{at}{dot}{name}"), id)
-            }),
-            _ => None,
-        }
-    }
-    walk(&serde_json::from_slice(body).ok()?, "", id)
-}
-
 /// A request for a provider of the client's own wire, with the bytes of files that are kept here in
 /// place of their ids. Ids that are the provider's own stay.
 pub async fn forwarded(
-    gateway: &Gateway,
+    exchange: &mut Exchange,
     caller: &Principal,
     body: Bytes,
 ) -> Result<Bytes, ApiError> {
@@ -120,25 +131,31 @@ pub async fn forwarded(
     for list in ["messages", "input"] {
         named_in(&request[list], &mut ids);
     }
-    let mut files = HashMap::new();
+    let gateway = exchange.gateway.clone();
+    let mut rows = Vec::new();
     let mut all = 0;
     for (id, times) in counted(ids) {
-        match found(gateway, caller, &id).await? {
+        match found(&gateway, caller, &id).await? {
             Some(file) => {
                 caller.require(Scope::FilesRead)?;
                 check_size(&file, times, &mut all)?;
-                let file = Attachment::load(gateway.store.as_ref(), &file).await?;
-                files.insert(id, file);
+                rows.push((id, file));
             }
             None if crate::ids::is_minted_here(crate::ids::Kind::File, &id) => {
                 let error = unknown(&id);
-                return Err(match place_of(&body, &id) {
+                return Err(match place_of(&body, &|text| text == id) {
                     Some(place) => error.param(place),
                     None => error,
                 });
             }
             None => {}
         }
+    }
+    hold(exchange, in_base64(all)).await?;
+    let mut files = HashMap::new();
+    for (id, file) in rows {
+        let file = Attachment::load(gateway.store.as_ref(), &file).await?;
+        files.insert(id, file);
     }
     if files.is_empty() {
         return Ok(body);

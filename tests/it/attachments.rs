@@ -220,3 +220,82 @@ async fn files_of_others_are_not_there(store: Option<String>) {
             .contains("file-6F2ksmvXxt4VdoqmHRw6kL")
     );
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn named_files_count_in_the_nodes_budget() {
+    const MIB: usize = 1024 * 1024;
+    let harness = Harness::start_with(|config, _| {
+        config.server.max_body_bytes = MIB;
+        config.server.max_bytes_in_flight = 8 * MIB;
+        config.limits.first_byte_timeout_ms = 4_000;
+        config.limits.whole_answer_timeout_ms = 4_000;
+        let responses = config.providers.get_mut("openai-responses");
+        responses.expect("a provider").responses = true;
+    })
+    .await;
+    let mut image = PNG.to_vec();
+    image.resize(2 * MIB, 7);
+    let file = upload(&harness, &harness.token, "a.png", "image/png", &image).await;
+    let chat_parts = json!([{ "type": "file", "file": { "file_id": file } }]);
+    let response_parts = json!([{ "type": "input_image", "file_id": file }]);
+    let smith = harness.smith("anthropic/fault-silent").await;
+    let silent = |provider: &str| format!("{provider}/fault-silent");
+    // Passed on, translated, and of a smith whose run goes on without its client's head.
+    let calls = [
+        (
+            "/v1/chat/completions",
+            chat(&silent("openai-chat"), chat_parts.clone()),
+            false,
+        ),
+        (
+            "/v1/chat/completions",
+            chat(&silent("gemini"), chat_parts.clone()),
+            false,
+        ),
+        (
+            "/v1/responses",
+            responses(&silent("openai-responses"), response_parts.clone()),
+            false,
+        ),
+        (
+            "/v1/responses",
+            responses(&silent("anthropic"), response_parts.clone()),
+            false,
+        ),
+        ("/v1/chat/completions", chat("", chat_parts), true),
+        ("/v1/responses", responses("", response_parts), true),
+    ];
+    for (path, body, is_smiths) in &calls {
+        let send = || {
+            let call = harness.post(path, body);
+            match is_smiths {
+                true => call.header("ic-smith-id", &smith).send(),
+                false => call.send(),
+            }
+        };
+        // A tenant may hold 4 MiB, and the file is 2.7 MiB in a request; of a smith, 2 MiB are
+        // counted at most.
+        let answers = futures_util::future::join_all((0..6).map(|_| send())).await;
+        let mut refusals = 0;
+        for answer in answers {
+            let (status, error) = refused(answer).await;
+            match error["code"].as_str() {
+                Some("service_overloaded") => refusals += 1,
+                _ => assert_eq!(status, 504, "{path}: {error}"),
+            }
+        }
+        let expected = if *is_smiths { 4..=5 } else { 5..=5 };
+        assert!(expected.contains(&refusals), "{path}: {refusals}");
+        // All is given back.
+        let held = harness.gateway.bodies.in_flight();
+        assert_eq!(held, 0, "{path}");
+    }
+    // Alone, what is larger than the share has room, too.
+    let parts: Vec<Value> = (0..6)
+        .map(|_| json!({ "type": "file", "file": { "file_id": file } }))
+        .collect();
+    for model in ["openai-chat/text", "anthropic/text"] {
+        let call = harness.post("/v1/chat/completions", &chat(model, json!(parts)));
+        ok(call.send().await).await;
+    }
+}

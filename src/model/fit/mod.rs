@@ -1,15 +1,17 @@
 //! A request made to fit the target that it goes to.
 //!
 //! Lives here: [`fit`], called where a request is encoded for a route; the pass over its turns
-//! ([`history`]), ids and names that the target takes ([`names`]), its tools and schemas
+//! ([`history`]), images, files and sounds ([`media`]), ids and names that the target takes ([`names`]), its tools and schemas
 //! ([`tools`]), and [`Undo`], which turns the answer back into what the caller asked for.
 
 mod fence;
 mod history;
+mod media;
 mod names;
 mod tools;
 mod undo;
 
+pub use media::{Refused, that_take};
 pub use undo::Undo;
 
 use super::error::ModelError;
@@ -34,6 +36,7 @@ fn fit_to(
     fit_params(request, rules);
     tools::fit_format(request, rules, undo)?;
     tools::fit_tools(request, rules, undo);
+    media::fit_media(&mut request.turns, wire, rules);
     history::fit_turns(request, wire, undo.provider(), rules);
     tools::declare_past(request, rules);
     Ok(())

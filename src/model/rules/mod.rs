@@ -7,8 +7,8 @@
 mod table;
 
 pub use crate::config::{
-    Allowed, CallIds, Dialect, Efforts, LimitName, ModelRule, Patch, Replay, Rules, Structured,
-    SystemRole, Thinking,
+    Allowed, CallIds, Dialect, Efforts, LimitName, MediaKinds, ModelRule, Patch, Replay, Rules,
+    Structured, SystemRole, Thinking,
 };
 
 use super::request::{Effort, ModelRequest, ToolChoice};

@@ -2,8 +2,11 @@
 //! as read in November 2026; what is not known here is what the wire's first entry says.
 
 use super::{
-    Allowed, CallIds, Dialect, Efforts, Entry, LimitName, Patch, Replay, Structured, SystemRole,
-    Thinking,
+    Allowed, CallIds, Dialect, Efforts, Entry, LimitName, MediaKinds, Patch, Replay, Structured,
+    SystemRole, Thinking,
+};
+use crate::config::MediaKind::{
+    Gif, Heic, Jpeg, Mp3, Office, OtherAudio, Pdf, Png, Text, Video, Wav, Webp,
 };
 use crate::config::ProviderWire::{self, Anthropic, Gemini, OpenaiChat, OpenaiResponses};
 use crate::model::request::Effort::{High, Low, Max, Medium, Minimal, None as Off, XHigh};
@@ -41,6 +44,11 @@ pub(super) static TABLE: &[Entry] = &[
         models: &[],
         says: Patch {
             call_ids: Some(CallIds::Short),
+            // "Chat Completions accepts only PDF files as file content parts", and none by URL
+            // (developers.openai.com, "File inputs"); what is text is read by every model.
+            media: Some(MediaKinds::all_but(&[Text])),
+            file_urls: Some(false),
+            image_ids: Some(false),
             ..Patch::NONE
         },
     },
@@ -53,13 +61,54 @@ pub(super) static TABLE: &[Entry] = &[
             ..Patch::NONE
         },
     },
-    // Unknown members of messages are refused ("Additional properties are not allowed").
+    // Images are PNG, JPEG, WebP and GIF (guide "Images and vision"), sounds WAV and MP3 ("Audio");
+    // files are PDF on Chat Completions, and documents, sheets, slides and text on Responses, which
+    // takes no sounds (guide "File inputs").
+    Entry {
+        wires: CHAT,
+        hosts: OPENAI_HOSTS,
+        models: &[],
+        says: Patch {
+            media: Some(MediaKinds::of(&[Png, Jpeg, Gif, Webp, Pdf, Wav, Mp3])),
+            ..Patch::NONE
+        },
+    },
+    Entry {
+        wires: RESPONSES,
+        hosts: &[],
+        models: &[],
+        says: Patch {
+            media: Some(MediaKinds::of(&[Png, Jpeg, Gif, Webp, Pdf, Text, Office])),
+            ..Patch::NONE
+        },
+    },
+    // Models without vision (pages of each model).
+    Entry {
+        wires: OPENAI,
+        hosts: &[],
+        models: &[
+            "gpt-3*",
+            "gpt-4",
+            "gpt-4-0*",
+            "gpt-4-1106*",
+            "o1-mini*",
+            "o1-preview*",
+            "o3-mini*",
+        ],
+        says: Patch {
+            media: Some(MediaKinds::of(&[])),
+            ..Patch::NONE
+        },
+    },
+    // Unknown members of messages are refused ("Additional properties are not allowed"). What is in
+    // tags is text there, whatever it is (BerriAI/litellm#10702).
     Entry {
         wires: CHAT,
         hosts: OPENAI_HOSTS,
         models: &[],
         says: Patch {
             replay: Some(Replay::Never),
+            tags: Some(false),
             ..Patch::NONE
         },
     },
@@ -353,6 +402,8 @@ pub(super) static TABLE: &[Entry] = &[
             structured: Some(Structured::JsonMode),
             efforts: Some(Efforts::of(&[Off, Minimal, Low, Medium, High, XHigh, Max])),
             extras: Some(false),
+            // "unknown variant `image_url`, expected `text`" (rikkahub/rikkahub#1433).
+            media: Some(MediaKinds::of(&[])),
             ..Patch::NONE
         },
     },
@@ -477,6 +528,31 @@ pub(super) static TABLE: &[Entry] = &[
             declares_past_tools: Some(true),
             tool_schema: Some(Dialect::Anthropic),
             output_schema: Some(Dialect::Anthropic),
+            // JPEG, PNG, GIF and WebP ("Images and vision"), PDF and plain text ("PDF support",
+            // "Files API"); of documents by URL only PDF.
+            media: Some(MediaKinds::of(&[Png, Jpeg, Gif, Webp, Pdf, Text])),
+            text_urls: Some(false),
+            ..Patch::NONE
+        },
+    },
+    // "image exceeds 10 MB maximum: 11174516 bytes > 10485760 bytes", counted in base64; elsewhere
+    // other limits hold (platform.claude.com, "Images and vision").
+    Entry {
+        wires: CLAUDE,
+        hosts: &["api.anthropic.com"],
+        models: &[],
+        says: Patch {
+            max_image_base64: Some(10_485_760),
+            ..Patch::NONE
+        },
+    },
+    // What came before Claude 3 sees nothing.
+    Entry {
+        wires: CLAUDE,
+        hosts: &[],
+        models: &["claude-2*", "claude-instant*"],
+        says: Patch {
+            media: Some(MediaKinds::of(&[])),
             ..Patch::NONE
         },
     },
@@ -669,6 +745,12 @@ pub(super) static TABLE: &[Entry] = &[
             efforts: Some(Efforts::of(&[Low, Medium, High])),
             tool_schema: Some(Dialect::Gemini),
             output_schema: Some(Dialect::Gemini),
+            // PNG, JPEG, WebP, HEIC and HEIF, PDF, sounds and videos (ai.google.dev, "Image
+            // understanding", "Audio", "Video", "Document understanding"); GIF is refused
+            // (discuss.ai.google.dev/t/71468), and "text should not be sent as raw bytes" (`Blob`).
+            media: Some(MediaKinds::of(&[
+                Png, Jpeg, Webp, Heic, Pdf, Wav, Mp3, OtherAudio, Video,
+            ])),
             ..Patch::NONE
         },
     },

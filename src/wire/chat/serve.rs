@@ -12,7 +12,7 @@ use crate::edge::{Exchange, Gone, Route};
 use crate::error::ApiError;
 use crate::ids;
 use crate::limit::Permit;
-use crate::run::{RunRequest, Thread, attachments};
+use crate::run::{RunRequest, Thread};
 use crate::store::now_seconds;
 use crate::wire::caller::Caller;
 use crate::wire::chat::{
@@ -101,7 +101,7 @@ async fn begin(exchange: &mut Exchange) -> Result<Plan, ApiError> {
         .iter()
         .all(|route| route.wire == ProviderWire::OpenaiChat)
     {
-        let body = files::forwarded(&gateway, &principal, body.clone()).await?;
+        let body = files::forwarded(exchange, &principal, body.clone()).await?;
         let begun = Forward::begin(
             exchange,
             tenant_id,
@@ -141,7 +141,7 @@ async fn begin(exchange: &mut Exchange) -> Result<Plan, ApiError> {
     let (include_usage, has_functions) = (decoded.include_usage, decoded.has_functions);
     let mut request = decoded.into_request();
     files::check(&gateway, &principal, &request.turns, &body).await?;
-    attachments::inline(gateway.store.as_ref(), &tenant_id, &mut request.turns).await?;
+    let routes = files::inline(exchange, &tenant_id, routes, &mut request, &body).await?;
     let begun = Answer::begin(exchange, &tenant_id, routes, &request, stream);
     let answer = Box::pin(begun).await?;
     let Some(answer) = answer else {
@@ -282,6 +282,7 @@ async fn new_turn(
             thread: thread.map_or(Thread::Stateless(None), Thread::Kept),
             input: chat::without_decisions(decoded.turns),
             input_record: record.messages.get().to_owned(),
+            input_member: "messages",
             extra_instructions: decoded.system,
             model: decoded.model,
             client_tools: decoded.tools,

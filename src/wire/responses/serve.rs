@@ -18,7 +18,7 @@ use crate::gateway::Gateway;
 use crate::ids;
 use crate::limit::Permit;
 use crate::model::Turn;
-use crate::run::{Link, ResponseRecord, RunRequest, Thread, Word, attachments};
+use crate::run::{Link, ResponseRecord, RunRequest, Thread, Word};
 use crate::store::now_seconds;
 use crate::tools::Mounted;
 use crate::wire::caller::Caller;
@@ -148,7 +148,7 @@ async fn routed(
         permit,
     } = routed;
     if routes.iter().all(|route| route.responses) {
-        let body = files::forwarded(&gateway, principal, body.clone()).await?;
+        let body = files::forwarded(exchange, principal, body.clone()).await?;
         let begun = Forward::begin(
             exchange,
             tenant_id,
@@ -207,7 +207,7 @@ async fn routed(
     let encrypted = decoded.encrypted;
     let mut request = decoded.into_request()?;
     files::check(&gateway, principal, &request.turns, &body).await?;
-    attachments::inline(gateway.store.as_ref(), &tenant_id, &mut request.turns).await?;
+    let routes = files::inline(exchange, &tenant_id, routes, &mut request, &body).await?;
     let answer = Answer::begin(exchange, &tenant_id, routes, &request, stream).await?;
     let Some(answer) = answer else {
         return Ok(Plan::ClientLeft);

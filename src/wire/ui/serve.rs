@@ -44,6 +44,15 @@ fn input_record(body: &[u8]) -> Value {
     messages.into_iter().flatten().map(shown).collect()
 }
 
+/// An error that names a part as this wire does.
+fn as_parts(error: ApiError) -> ApiError {
+    let param = error.param.as_ref();
+    match param.map(|param| param.replacen(".content[", ".parts[", 1)) {
+        Some(param) => error.param(param),
+        None => error,
+    }
+}
+
 /// What this wire answers.
 pub fn routes() -> Vec<Route> {
     vec![
@@ -153,13 +162,15 @@ async fn new_turn(
             thread,
             input: turns,
             input_record: input_record(body).to_string(),
+            input_member: "messages",
             extra_instructions: decoded.system,
             model: decoded.model,
             // A page that is loaded again comes back for the rest.
             detached: true,
             ..RunRequest::of(principal, smith_id, WIRE, permit)
         })
-        .await?;
+        .await
+        .map_err(as_parts)?;
     let turn = RunTurn::new(started.reader);
     turn.begun(exchange, true, &headers()).await
 }
