@@ -370,6 +370,9 @@ impl ModelCall {
     async fn read(&mut self, out: &mut Vec<Frame>) -> Result<(), ModelError> {
         let read = self.decode_read(out).await;
         self.undo.frames(out);
+        if read.is_err() {
+            self.undo.give_up(out);
+        }
         read.map_err(|error| error.without(self.route.secret()))
     }
 

@@ -382,9 +382,30 @@ pub fn arguments_object(arguments: &str) -> Value {
     }
 }
 
+/// Arguments as a text that is JSON: those of a call that was cut are none, and many servers refuse
+/// the whole conversation for that.
+pub fn arguments_text(arguments: &str) -> Cow<'_, str> {
+    match serde_json::from_str::<serde::de::IgnoredAny>(arguments) {
+        Ok(_) => Cow::Borrowed(arguments),
+        Err(_) => Cow::Owned(arguments_object(arguments).to_string()),
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn arguments_that_are_cut_are_still_json() {
+        for (arguments, sent) in [
+            ("{\"a\": 1}", "{\"a\": 1}"),
+            ("[1]", "[1]"),
+            ("", "{}"),
+            ("{\"a\":\"x", "{\"_raw\":\"{\\\"a\\\":\\\"x\"}"),
+        ] {
+            assert_eq!(arguments_text(arguments), sent);
+        }
+    }
 
     #[test]
     fn data_urls_round_trip() {

@@ -32,7 +32,7 @@ use crate::bodies::{self, Bodies};
 use crate::bus::Bus;
 use crate::config::Limits;
 use crate::error::ApiError;
-use crate::frame::{Escaped, Frame, Room, Usage};
+use crate::frame::{Escaped, Frame, Room, StopReason, Usage};
 use crate::ids;
 use crate::limit::Permit;
 use crate::metrics::Metrics;
@@ -707,7 +707,9 @@ impl Runs {
             }
             job.speaks_from = Some(log.count());
             let collector = self.model_call(job, log).await?;
-            let is_last = job.tools.defs.is_empty() || !collector.has_calls();
+            // Calls of an answer that was cut may be cut themselves, and are not made.
+            let is_cut = collector.stop == Some(StopReason::MaxTokens);
+            let is_last = job.tools.defs.is_empty() || !collector.has_calls() || is_cut;
             let answer = collector.finish();
             if is_last {
                 return Ok(Turned::Answered(Box::new(answer)));

@@ -588,3 +588,29 @@ async fn bad_input_names_its_field() {
         .body("{\"messages\":[");
     assert_eq!(refused(broken.send().await).await.0, 400);
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_call_of_an_answer_that_was_cut_is_not_made() {
+    let harness = Harness::start().await;
+    let body = json!({ "model": "openai-chat/quirk-chat-tool-cut-behind-arguments",
+        "enabled_hosted_tools": ["calculator"] });
+    let made = ok(harness.post("/v1/smiths", &body).send().await).await;
+    let smith = made["id"].as_str().expect("an id");
+    let run = harness.run(smith, "1+1?").await;
+    assert_eq!(
+        (&run["status"], &run["stop_reason"]),
+        (&json!("completed"), &json!("max_tokens")),
+        "{run}"
+    );
+    assert_eq!(harness.mock.got().len(), 1);
+    let id = run["id"].as_str().expect("an id");
+    let events = harness.get(&format!("/v1/smiths/{smith}/runs/{id}/events?follow=false"));
+    let events = text(events.send().await).await;
+    assert!(!events.contains("tool.executing"), "{events}");
+    // A client of another wire sees why it ended, and no call of a tool that is not its own.
+    for stream in [false, true] {
+        let call = harness.chat("", stream).header("ic-smith-id", smith);
+        let answer = text(call.send().await).await;
+        assert!(answer.contains("\"finish_reason\":\"length\""), "{answer}");
+    }
+}

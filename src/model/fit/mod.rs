@@ -1,17 +1,21 @@
 //! A request made to fit the target that it goes to.
 //!
 //! Lives here: [`fit`], called where a request is encoded for a route; the pass over its turns
-//! ([`history`]), images, files and sounds ([`media`]), ids and names that the target takes ([`names`]), its tools and schemas
-//! ([`tools`]), and [`Undo`], which turns the answer back into what the caller asked for.
+//! ([`history`]), images, files and sounds ([`media`]), ids and names that the target takes
+//! ([`names`]), its tools and schemas ([`tools`]), what models say in tags of their own ([`spoken`]),
+//! and [`Undo`], which turns the answer back into what the caller asked for.
 
 mod fence;
 mod history;
 mod media;
 mod names;
+mod spoken;
+mod textual;
 mod tools;
 mod undo;
 
 pub use media::{Refused, that_take};
+pub use spoken::Spoken;
 pub use undo::Undo;
 
 use super::error::ModelError;
@@ -36,6 +40,9 @@ fn fit_to(
     fit_params(request, rules);
     tools::fit_format(request, rules, undo)?;
     tools::fit_tools(request, rules, undo);
+    if rules.tags && wire == ProviderWire::OpenaiChat {
+        undo.spoken = Some(Box::new(Spoken::new(&request.tools)));
+    }
     media::fit_media(&mut request.turns, wire, rules);
     history::fit_turns(request, wire, undo.provider(), rules);
     tools::declare_past(request, rules);

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 
 use super::fence::Fence;
+use super::spoken::Spoken;
 use crate::config::ProviderWire;
 use crate::frame::{Escaped, Frame, StopReason};
 use crate::model::provider::reasoning::name_provider;
@@ -21,6 +22,8 @@ pub struct Undo {
     pub names: Vec<(String, String)>,
     /// The tool that takes the answer.
     pub answer: Option<Answer>,
+    /// For a target that may leave the model's own tags in the text.
+    pub spoken: Option<Box<Spoken>>,
     /// For an answer that is JSON.
     pub fence: Option<Box<Fence>>,
     /// The form that the answer must have, as far as the target is not held to it.
@@ -49,6 +52,7 @@ impl Undo {
             names_provider: wire == ProviderWire::OpenaiChat,
             names: Vec::new(),
             answer: None,
+            spoken: None,
             fence: None,
             held_to: None,
         }
@@ -61,6 +65,26 @@ impl Undo {
 
     /// Changes frames back that were just read.
     pub fn frames(&mut self, frames: &mut Vec<Frame>) {
+        if let Some(spoken) = &mut self.spoken {
+            spoken.frames(frames);
+            if spoken.is_over() {
+                self.spoken = None;
+            }
+        }
+        self.named(frames);
+    }
+
+    /// The same at the end of an answer that has none: what is held back is given.
+    pub fn give_up(&mut self, frames: &mut Vec<Frame>) {
+        if let Some(mut spoken) = self.spoken.take() {
+            let mut held = Vec::new();
+            spoken.give_up(&mut held);
+            self.named(&mut held);
+            frames.append(&mut held);
+        }
+    }
+
+    fn named(&mut self, frames: &mut Vec<Frame>) {
         if self.names_provider || !self.names.is_empty() {
             for frame in frames.iter_mut() {
                 if let Frame::ToolStarted { name, .. } = frame {

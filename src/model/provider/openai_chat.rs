@@ -13,7 +13,9 @@ use self::answer::Decoder;
 use super::reasoning;
 use super::*;
 use crate::config::SystemRole;
-use crate::model::request::{Part, ResponseFormat, Role, Source, ToolChoice, joined_text};
+use crate::model::request::{
+    Part, ResponseFormat, Role, Source, ToolChoice, arguments_text, joined_text,
+};
 
 /// The wire.
 pub struct OpenaiChat;
@@ -223,7 +225,7 @@ fn assistant(parts: &[Part], is_google: bool) -> Value {
                 let mut call = json!({
                     "id": id,
                     "type": "function",
-                    "function": { "name": name, "arguments": arguments },
+                    "function": { "name": name, "arguments": arguments_text(arguments) },
                 });
                 if let Some(signature) = signature.as_ref().filter(|_| is_google) {
                     call["extra_content"] = json!({ "google": { "thought_signature": signature } });

@@ -12,7 +12,7 @@ use super::*;
 use crate::config::Efforts;
 use crate::frame::Signer;
 use crate::model::request::{
-    Part, ResponseFormat, Role, Signature, Source, ToolChoice, joined_text,
+    Part, ResponseFormat, Role, Signature, Source, ToolChoice, arguments_text, joined_text,
 };
 
 /// The wire.
@@ -182,7 +182,7 @@ fn input(request: &ModelRequest) -> Result<Vec<Value>, ModelError> {
                     "type": "function_call",
                     "call_id": id,
                     "name": name,
-                    "arguments": arguments,
+                    "arguments": arguments_text(arguments),
                 }),
                 Part::ToolResult {
                     tool_call_id,

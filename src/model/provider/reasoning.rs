@@ -136,7 +136,7 @@ fn text_of_details(details: &[Value]) -> String {
 }
 
 /// What was heard of the reasoning of one answer.
-#[derive(Default)]
+#[derive(Debug, Default)]
 pub struct Heard {
     is_open: bool,
     field: Option<&'static str>,

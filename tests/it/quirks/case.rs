@@ -5,6 +5,7 @@ use std::sync::LazyLock;
 
 use serde::Deserialize;
 use serde_json::{Map, Value, json};
+use smithgate::model::ToolDef;
 
 use super::seen::{Seen, Shows};
 
@@ -258,16 +259,32 @@ impl Case {
         Some((path, body.to_string()))
     }
 
-    fn neutral(&self, wire: &str) -> Value {
-        let ask = &self.ask;
-        let text = ask.text.as_deref().unwrap_or("hi");
-        let tools: Vec<Value> = match ask.tools.is_empty() {
+    /// What the clients ask with.
+    fn asked_tools(&self) -> Vec<Value> {
+        match self.ask.tools.is_empty() {
             true => {
                 let calls = self.sees(true).into_iter().flat_map(|sees| &sees.calls);
                 calls.map(|call| json!({ "name": call.name })).collect()
             }
-            false => ask.tools.iter().map(named).collect(),
+            false => self.ask.tools.iter().map(named).collect(),
+        }
+    }
+
+    /// The same, as a model is asked.
+    pub fn tools(&self) -> Vec<ToolDef> {
+        let tool = |tool: Value| ToolDef {
+            name: tool["name"].as_str().unwrap_or_default().to_owned(),
+            description: None,
+            parameters: tool["parameters"].clone(),
+            strict: None,
         };
+        self.asked_tools().into_iter().map(tool).collect()
+    }
+
+    fn neutral(&self, wire: &str) -> Value {
+        let ask = &self.ask;
+        let text = ask.text.as_deref().unwrap_or("hi");
+        let tools = self.asked_tools();
         match wire {
             "chat" => {
                 let mut messages = Vec::new();
@@ -410,9 +427,9 @@ impl Sees {
             .calls
             .iter()
             .map(|(name, arguments)| {
+                // What is no JSON is its text.
                 let parsed = serde_json::from_str(arguments);
-                let parsed = parsed
-                    .unwrap_or_else(|_| panic!("{about}: arguments {arguments:?} are no JSON"));
+                let parsed = parsed.unwrap_or_else(|_| json!(arguments));
                 (name.as_str(), parsed)
             })
             .collect();

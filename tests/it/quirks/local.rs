@@ -5,7 +5,7 @@ use serde_json::Value;
 use smithgate::config::ProviderWire;
 use smithgate::error::ApiError;
 use smithgate::frame::Frame;
-use smithgate::model::{ModelError, Part, provider};
+use smithgate::model::{ModelError, Part, Spoken, ToolDef, provider};
 use smithgate::run::Collector;
 use smithgate::sse::Splitter;
 use smithgate::wire::chat::EventGate;
@@ -24,34 +24,81 @@ fn wire_of(name: &str) -> ProviderWire {
     found.unwrap_or_else(|| panic!("no wire '{name}'")).1
 }
 
+/// What takes tags apart, where the wire may have some; for the tools that the case asks with.
+fn spoken(case: &Case, wire: ProviderWire) -> Option<Spoken> {
+    let tools: Vec<ToolDef> = case.tools();
+    (wire == ProviderWire::OpenaiChat).then(|| Spoken::new(&tools))
+}
+
 /// The frames of a stream that comes in these pieces, and what ended it badly.
-fn frames(wire: ProviderWire, pieces: &[&[u8]]) -> (Vec<Frame>, Option<ModelError>) {
-    let mut splitter = Splitter::new(LIMIT);
-    let mut decoder = provider::api(wire).decoder();
+fn frames(case: &Case, wire: ProviderWire, pieces: &[&[u8]]) -> (Vec<Frame>, Option<ModelError>) {
+    let mut spoken = spoken(case, wire);
     let mut out = Vec::new();
+    let mut decoded = Decoded::new(wire);
     for piece in pieces {
-        splitter.push(Bytes::copy_from_slice(piece));
-        while let Ok(Some(event)) = splitter.next_event() {
-            if let Err(error) = decoder.event(&event, &mut out) {
-                return (out, Some(error));
+        let mut read = Vec::new();
+        let end = decoded.piece(piece, &mut read);
+        if let Some(spoken) = &mut spoken {
+            spoken.frames(&mut read);
+        }
+        out.append(&mut read);
+        if let Some(end) = end {
+            if let Some(spoken) = spoken.as_mut().filter(|_| end.is_err()) {
+                spoken.give_up(&mut out);
             }
-            if decoder.is_done() {
-                let end = decoder.finish(&mut out).err();
-                return (out, end);
-            }
+            return (out, end.err());
         }
     }
-    // As a call does: the empty line behind the last event may be forgotten.
-    splitter.push(Bytes::from_static(b"\n\n"));
-    while let Ok(Some(event)) = splitter.next_event() {
-        match decoder.event(&event, &mut out) {
-            Err(ModelError::Malformed(_)) => break,
-            Err(error) => return (out, Some(error)),
-            Ok(()) => {}
+    let mut read = Vec::new();
+    let end = decoded.rest(&mut read);
+    if let Some(spoken) = &mut spoken {
+        spoken.frames(&mut read);
+    }
+    out.append(&mut read);
+    if let Some(spoken) = spoken.as_mut().filter(|_| end.is_err()) {
+        spoken.give_up(&mut out);
+    }
+    (out, end.err())
+}
+
+struct Decoded {
+    splitter: Splitter,
+    decoder: Box<dyn provider::StreamDecoder>,
+}
+
+impl Decoded {
+    fn new(wire: ProviderWire) -> Self {
+        Self {
+            splitter: Splitter::new(LIMIT),
+            decoder: provider::api(wire).decoder(),
         }
     }
-    let end = decoder.finish(&mut out).err();
-    (out, end)
+
+    /// The frames of a piece, and the end if it has come.
+    fn piece(&mut self, piece: &[u8], out: &mut Vec<Frame>) -> Option<Result<(), ModelError>> {
+        self.splitter.push(Bytes::copy_from_slice(piece));
+        while let Ok(Some(event)) = self.splitter.next_event() {
+            if let Err(error) = self.decoder.event(&event, out) {
+                return Some(Err(error));
+            }
+            if self.decoder.is_done() {
+                return Some(self.decoder.finish(out));
+            }
+        }
+        None
+    }
+
+    /// As a call does: the empty line behind the last event may be forgotten.
+    fn rest(&mut self, out: &mut Vec<Frame>) -> Result<(), ModelError> {
+        self.splitter.push(Bytes::from_static(b"\n\n"));
+        while let Ok(Some(event)) = self.splitter.next_event() {
+            match self.decoder.event(&event, out) {
+                Err(ModelError::Malformed(_)) => break,
+                other => other?,
+            }
+        }
+        self.decoder.finish(out)
+    }
 }
 
 fn told(error: ModelError) -> Value {
@@ -216,16 +263,16 @@ fn check_stream(case: &Case, wire: &str) {
     }
     let (name, wire, about) = (wire, wire_of(wire), format!("{} ({wire})", case.name));
     let body = stream.bytes(name);
-    let (whole, error) = frames(wire, &[&body]);
+    let (whole, error) = frames(case, wire, &[&body]);
     check_encoders(case, true, &whole, &about);
     let seen = kept(&whole, error);
     expected.check(&seen, false, &about);
     for at in 0..body.len() {
-        let (frames, error) = frames(wire, &[&body[..at], &body[at..]]);
+        let (frames, error) = frames(case, wire, &[&body[..at], &body[at..]]);
         assert_eq!(kept(&frames, error), seen, "{about}: cut at {at}");
     }
     let bytes: Vec<&[u8]> = body.chunks(1).collect();
-    let (frames, error) = frames(wire, &bytes);
+    let (frames, error) = frames(case, wire, &bytes);
     assert_eq!(kept(&frames, error), seen, "{about}: byte by byte");
 }
 
@@ -239,7 +286,10 @@ fn check_answer(case: &Case, wire: &str) {
     let about = format!("{} ({wire}), whole", case.name);
     let body = Bytes::from(answer.bytes());
     match provider::api(wire_of(wire)).decode_full(&body) {
-        Ok(frames) => {
+        Ok(mut frames) => {
+            if let Some(mut spoken) = spoken(case, wire_of(wire)) {
+                spoken.frames(&mut frames);
+            }
             check_encoders(case, false, &frames, &about);
             expected.check(&kept(&frames, None), false, &about);
         }
