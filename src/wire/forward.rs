@@ -9,6 +9,8 @@ use std::time::{Duration, Instant};
 
 use bytes::{Bytes, BytesMut};
 use http::StatusCode;
+use serde_json::Value;
+use zeroize::Zeroizing;
 
 use super::turn::{Answer, count_frames, while_client_waits, while_stream_waits};
 use crate::config::ProviderWire;
@@ -17,9 +19,11 @@ use crate::edge::{Exchange, Gone};
 use crate::error::ApiError;
 use crate::frame::Usage;
 use crate::limit::Permit;
-use crate::model::{Answered, Completed, ModelError, Models, Route, is_over, provider};
+use crate::model::{
+    Answered, Completed, ModelError, Models, Route, is_over, provider, without_secret,
+};
 use crate::run::Spender;
-use crate::sse::EventTooLarge;
+use crate::sse::{self, EventTooLarge, raw_events};
 use crate::upstream::UpstreamResponse;
 use crate::wire::Gate;
 
@@ -63,7 +67,8 @@ pub enum Begun {
 pub struct Forward {
     tenant_id: Arc<str>,
     passage: &'static Passage,
-    route: Route,
+    provider: Arc<str>,
+    model: String,
     passing: Passing,
     _permit: Permit,
 }
@@ -86,6 +91,8 @@ struct StreamPieces {
     is_ended: bool,
     /// What ended it, where that was no good end.
     failed: Option<&'static str>,
+    /// What the provider must not repeat to the client.
+    key: Option<Arc<Zeroizing<String>>>,
 }
 
 /// One attempt's answer.
@@ -114,11 +121,18 @@ impl Passage {
         match (answered, stream) {
             (Answered::Events(response), true) => {
                 let gate = (self.gate)(limit, prepared.hide_usage);
-                let pieces = StreamPieces::begin(response, gate, models.patience()).await?;
+                let mut pieces = StreamPieces::begin(response, gate, models.patience()).await?;
+                pieces.key.clone_from(&route.key);
+                let held = std::mem::take(&mut pieces.held);
+                pieces.held = pieces.clean(held);
                 Ok(Attempt::Passing(Passing::Stream(Box::new(pieces))))
             }
             (Answered::Whole(whole), false) if !whole.is_in_pieces() => {
-                Ok(Attempt::Passing(Passing::Whole(whole.body)))
+                let body = match whole.outline["error"].is_null() {
+                    true => whole.body,
+                    false => clean_answer(whole.body, route),
+                };
+                Ok(Attempt::Passing(Passing::Whole(body)))
             }
             (answered, _) => {
                 let api = provider::api(self.provider_wire);
@@ -137,6 +151,75 @@ impl Passage {
                 Ok(Attempt::Translated(answer))
             }
         }
+    }
+}
+
+/// Events without `key` in those that tell of an error.
+fn without_key(events: Bytes, key: &str) -> Bytes {
+    let mut out = BytesMut::with_capacity(events.len());
+    for event in raw_events(&events) {
+        let data = event.data().unwrap_or_default();
+        let clean = match serde_json::from_slice::<Value>(&data) {
+            Ok(told) if is_told(event.name, &told) => {
+                let mut clean = told.clone();
+                clean_texts(&mut clean, key);
+                (clean != told).then(|| clean.to_string())
+            }
+            Ok(_) => None,
+            Err(_) if event.name == Some(b"error") => {
+                let told = String::from_utf8_lossy(&data);
+                let clean = without_secret(told.clone().into_owned(), Some(key));
+                (clean != told).then_some(clean)
+            }
+            Err(_) => None,
+        };
+        match clean {
+            Some(clean) => {
+                let name = event.name.and_then(|name| std::str::from_utf8(name).ok());
+                sse::write_event(&mut out, name, None, &[clean.as_bytes()]);
+            }
+            None => out.extend_from_slice(event.bytes),
+        }
+    }
+    out.freeze()
+}
+
+/// Whether an event tells of an error.
+fn is_told(name: Option<&[u8]>, event: &Value) -> bool {
+    let has_error = |value: &Value| !value["error"].is_null();
+    name == Some(b"error")
+        || event["type"] == "error"
+        || has_error(event)
+        || has_error(&event["response"])
+        || event["choices"]
+            .as_array()
+            .is_some_and(|all| all.iter().any(has_error))
+}
+
+fn clean_texts(value: &mut Value, key: &str) {
+    match value {
+        Value::String(text) => *text = without_secret(std::mem::take(text), Some(key)),
+        Value::Array(items) => items.iter_mut().for_each(|item| clean_texts(item, key)),
+        Value::Object(members) => members
+            .values_mut()
+            .for_each(|member| clean_texts(member, key)),
+        _ => {}
+    }
+}
+
+/// The same for an answer in one piece whose status is good and which tells of an error all the same.
+fn clean_answer(body: Bytes, route: &Route) -> Bytes {
+    let Some(key) = route.secret() else {
+        return body;
+    };
+    let Ok(mut told) = serde_json::from_slice::<Value>(&body) else {
+        return body;
+    };
+    let before = told["error"].clone();
+    clean_texts(&mut told["error"], key);
+    match told["error"] == before {
+        true => body,
+        false => told.to_string().into(),
     }
 }
 
@@ -183,6 +266,7 @@ impl StreamPieces {
             is_ended: is_ended || gate.is_done(),
             gate,
             failed: None,
+            key: None,
         })
     }
 
@@ -191,7 +275,7 @@ impl StreamPieces {
         match self.gate.end() {
             Some(rest) => {
                 self.is_ended = true;
-                rest
+                self.clean(rest)
             }
             None => self.fail(error),
         }
@@ -206,7 +290,15 @@ impl StreamPieces {
         } else if is_over(&mut self.idle_since, self.patience) {
             return Err(None);
         }
-        Ok(events)
+        Ok(self.clean(events))
+    }
+
+    /// Takes the provider's key out of an error that it tells; all else stays as it is.
+    fn clean(&mut self, events: Bytes) -> Bytes {
+        match &self.key {
+            Some(key) if self.gate.told_error() => without_key(events, key),
+            _ => events,
+        }
     }
 
     fn fail(&mut self, error: ModelError) -> Bytes {
@@ -274,13 +366,20 @@ impl Forward {
         Ok(match answer.transpose()? {
             None => Begun::ClientLeft,
             Some((_, Attempt::Translated(answer))) => Begun::Translated(answer, permit),
-            Some((at, Attempt::Passing(passing))) => Begun::Forward(Box::new(Self {
-                tenant_id,
-                passage,
-                route: routes.swap_remove(at),
-                passing,
-                _permit: permit,
-            })),
+            Some((at, Attempt::Passing(passing))) => {
+                // Of the route no more is held than what is counted at the end.
+                let Route {
+                    provider, model, ..
+                } = routes.swap_remove(at);
+                Begun::Forward(Box::new(Self {
+                    tenant_id,
+                    passage,
+                    provider,
+                    model,
+                    passing,
+                    _permit: permit,
+                }))
+            }
         })
     }
 
@@ -289,14 +388,15 @@ impl Forward {
         let Self {
             tenant_id,
             passage,
-            route,
+            provider,
+            model,
             passing,
             _permit,
         } = self;
         let account = |exchange: &Exchange, usage: &Usage| {
             let accounting = &exchange.gateway.accounting;
             let spender = Spender::tenant(&tenant_id);
-            accounting.add(&spender, &route.provider, &route.model, usage);
+            accounting.add(&spender, &provider, &model, usage);
         };
         let mut pieces = match passing {
             Passing::Whole(body) => {
@@ -306,15 +406,17 @@ impl Forward {
             }
             Passing::Stream(pieces) => pieces,
         };
-        exchange.start_stream(&[]).await?;
-        let written = stream::write(exchange, &mut *pieces).await;
+        let mut written = exchange.start_stream(&[]).await;
+        if written.is_ok() {
+            written = stream::write(exchange, &mut *pieces).await;
+        }
         let metrics = &exchange.gateway.metrics;
         if written.is_err() {
             metrics.cancelled_calls.inc();
         }
         if let Some(kind) = pieces.failed {
             let errors = &metrics.provider_errors;
-            errors.with_label_values(&[&*route.provider, kind]).inc();
+            errors.with_label_values(&[&*provider, kind]).inc();
         }
         count_frames(exchange, passage.wire, pieces.gate.events());
         account(exchange, &pieces.gate.usage().unwrap_or_default());

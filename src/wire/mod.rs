@@ -63,6 +63,8 @@ pub trait Gate: Send + Sync {
     fn has_content(&self) -> bool;
     /// The failure that came in the place of content.
     fn failure(&mut self) -> Option<ModelError>;
+    /// Whether an error was let through since this was asked last: one behind content is the client's.
+    fn told_error(&mut self) -> bool;
     /// Whether the stream's last event was seen.
     fn is_done(&self) -> bool;
     /// The usage, once it was told.

@@ -248,7 +248,7 @@ impl From<Fault> for ApiError {
 }
 
 /// `text` without `secret`, which must not reach a client.
-pub(super) fn without_secret(text: String, secret: Option<&str>) -> String {
+pub fn without_secret(text: String, secret: Option<&str>) -> String {
     /// Shorter than this it is no secret, nor is a part of it.
     const TELLING: usize = 8;
     let Some(secret) = secret.filter(|secret| secret.len() >= TELLING) else {

@@ -190,6 +190,8 @@ pub struct EventGate {
     failure: Option<Box<ModelError>>,
     /// Its end has been told: by why it finished, or by an error that was let through.
     finished: bool,
+    /// An error was let through.
+    told_error: bool,
     done: bool,
     /// An event was not as it should be, so that all are looked at.
     has_odd: bool,
@@ -213,6 +215,7 @@ impl EventGate {
             has_content: false,
             failure: None,
             finished: false,
+            told_error: false,
             done: false,
             has_odd: false,
             events: 0,
@@ -236,7 +239,9 @@ impl EventGate {
                 self.events += 1;
                 let data = data.trim_ascii();
                 // One that comes before content is a failure, and looked at.
-                self.finished |= self.has_content && event.name == Some(b"error");
+                let is_error = self.has_content && event.name == Some(b"error");
+                self.finished |= is_error;
+                self.told_error |= is_error;
                 if data == b"[DONE]" {
                     self.done = true;
                 } else if tells || !data.starts_with(b"{") {
@@ -344,10 +349,13 @@ impl EventGate {
                 self.failure = Some(Box::new(ModelError::InStream(Box::new(fault))));
                 return Shown::Nothing;
             }
+            self.told_error |= !choice["error"].is_null();
             self.finished |= choice["finish_reason"].as_str().is_some_and(is_end);
             self.has_content |= self.finished || is_content(choice);
         }
-        self.finished |= !chunk["error"].is_null();
+        let is_error = !chunk["error"].is_null();
+        self.finished |= is_error;
+        self.told_error |= is_error;
         match usage_in_chunk(&chunk) {
             Some(usage) => {
                 self.usage = Some(usage);
@@ -426,6 +434,10 @@ impl Gate for EventGate {
 
     fn failure(&mut self) -> Option<ModelError> {
         self.failure.take().map(|failure| *failure)
+    }
+
+    fn told_error(&mut self) -> bool {
+        std::mem::take(&mut self.told_error)
     }
 
     fn is_done(&self) -> bool {

@@ -39,6 +39,8 @@ pub struct ResponsesGate {
     usage: Option<Usage>,
     has_content: bool,
     failure: Option<Box<ModelError>>,
+    /// An error was let through.
+    told_error: bool,
     done: bool,
     events: u64,
 }
@@ -51,6 +53,7 @@ impl ResponsesGate {
             usage: None,
             has_content: false,
             failure: None,
+            told_error: false,
             done: false,
             events: 0,
         }
@@ -110,6 +113,9 @@ impl ResponsesGate {
             Some("response.completed" | "response.incomplete" | "response.failed" | "error") => {
                 self.has_content = true;
                 self.done = true;
+                let is_null = |value: &Value| value["error"].is_null();
+                self.told_error |=
+                    event["type"] == "error" || !is_null(&event) || !is_null(&event["response"]);
                 self.usage = usage_in(&event["response"]).or(self.usage);
             }
             // Names of other servers, which no client waits for.
@@ -169,6 +175,10 @@ impl Gate for ResponsesGate {
 
     fn failure(&mut self) -> Option<ModelError> {
         self.failure.take().map(|failure| *failure)
+    }
+
+    fn told_error(&mut self) -> bool {
+        std::mem::take(&mut self.told_error)
     }
 
     fn is_done(&self) -> bool {
