@@ -487,7 +487,7 @@ pub async fn translate_stream(
     encoder: &mut impl AnswerEncoder,
     wire: &str,
 ) -> Result<(), Gone> {
-    exchange.start_stream(&[]).await?;
+    let mut written = exchange.start_stream(&[]).await;
     let held = Held::of(exchange, tenant_id, call);
     let mut pieces = CallPieces {
         call,
@@ -500,7 +500,9 @@ pub async fn translate_stream(
         frames: Vec::new(),
         failed: None,
     };
-    let written = stream::write(exchange, &mut pieces).await;
+    if written.is_ok() {
+        written = stream::write(exchange, &mut pieces).await;
+    }
     if written.is_err() {
         exchange.gateway.metrics.cancelled_calls.inc();
     }
