@@ -348,3 +348,25 @@ fn what_unfolds_without_end_is_bounded() {
     }
     assert!(check(&deep).is_err() && output(&deep, false, Dialect::Anthropic).is_none());
 }
+
+#[test]
+fn what_is_put_among_the_definitions_takes_no_names_name() {
+    let schema = json!({
+        "type": "object",
+        "properties": {
+            "first": { "type": "string", "minLength": 2 },
+            "second": { "$ref": "#/properties/first" },
+            "third": { "$ref": "#/$defs/at_0" },
+            "fourth": { "$ref": "#/$defs/att_1" },
+        },
+        "$defs": { "at_0": { "type": "integer" }, "att_1": { "type": "boolean" } },
+    });
+    let (root, _) = tools::root_of(&schema).expect("fits");
+    assert_eq!(root["$defs"]["at_0"], json!({ "type": "integer" }));
+    assert_eq!(root["$defs"]["att_1"], json!({ "type": "boolean" }));
+    let moved = root["properties"]["second"]["$ref"]
+        .as_str()
+        .expect("a reference");
+    let moved = root.pointer(&moved[1..]).expect("there");
+    assert_eq!(*moved, json!({ "type": "string", "minLength": 2 }));
+}

@@ -167,18 +167,21 @@ pub fn each_below(
 /// is put there too.
 fn inline_pointers(root: &mut Value, schema: &Value, budget: &mut Budget) -> Result<(), Unfit> {
     let mut hoisted: Map<String, Value> = Map::new();
-    let mut pointers: Vec<String> = Vec::new();
+    let mut pointers = Pointers {
+        stem: free_stem(&[&*root, schema]),
+        known: Vec::new(),
+    };
     rewrite(root, schema, &mut pointers, 0, budget)?;
     let mut done = 0;
-    while done < pointers.len() {
-        let pointer = pointers[done].clone();
+    while done < pointers.known.len() {
+        let pointer = pointers.known[done].clone();
         let mut target = super::keywords::resolve(schema, &pointer)
             .cloned()
             .unwrap_or_else(|| json!({}));
         budget.spend_on(&target)?;
         modernized(&mut target, 0, budget)?;
         rewrite(&mut target, schema, &mut pointers, 0, budget)?;
-        hoisted.insert(format!("at_{done}"), target);
+        hoisted.insert(format!("{}_{done}", pointers.stem), target);
         done += 1;
     }
     if !hoisted.is_empty()
@@ -191,10 +194,33 @@ fn inline_pointers(root: &mut Value, schema: &Value, budget: &mut Budget) -> Res
     Ok(())
 }
 
+/// References to other places, and how what they lead to is named: the stem and a number.
+struct Pointers {
+    stem: String,
+    known: Vec<String>,
+}
+
+/// A stem that no definition's name begins with.
+fn free_stem(schemas: &[&Value]) -> String {
+    let mut stem = "at".to_owned();
+    let defs = || {
+        schemas
+            .iter()
+            .filter_map(|schema| schema["$defs"].as_object())
+    };
+    while defs().flatten().any(|(name, _)| {
+        let rest = name.strip_prefix(stem.as_str());
+        rest.is_some_and(|rest| rest.starts_with('_'))
+    }) {
+        stem.push('t');
+    }
+    stem
+}
+
 fn rewrite(
     value: &mut Value,
     schema: &Value,
-    pointers: &mut Vec<String>,
+    pointers: &mut Pointers,
     depth: usize,
     budget: &mut Budget,
 ) -> Result<(), Unfit> {
@@ -210,14 +236,14 @@ fn rewrite(
             // It leads nowhere: anything may be there.
             members.shift_remove("$ref");
         } else if !stays {
-            let at = match pointers.iter().position(|known| known == pointer) {
+            let at = match pointers.known.iter().position(|known| known == pointer) {
                 Some(at) => at,
                 None => {
-                    pointers.push(pointer.clone());
-                    pointers.len() - 1
+                    pointers.known.push(pointer.clone());
+                    pointers.known.len() - 1
                 }
             };
-            *pointer = format!("#/$defs/at_{at}");
+            *pointer = format!("#/$defs/{}_{at}", pointers.stem);
         }
     }
     for (name, value) in members.iter_mut() {
