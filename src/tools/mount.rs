@@ -14,7 +14,7 @@ use serde_json::{Value, json};
 
 use super::hosted::{Documents, hosted};
 use super::mcp::{ServerKey, discover};
-use super::registry::{Kind, Tool, ToolSet, Toolbox, function_name};
+use super::registry::{HOSTED_SERVER, Kind, Tool, ToolSet, Toolbox, function_name};
 use crate::error::ApiError;
 use crate::store::McpTool;
 
@@ -216,8 +216,11 @@ impl Toolbox {
                 .collect();
             for function in search.functions() {
                 // The smith's own stores are not what this call names.
-                set.tools.remove(function.name);
-                set.defs.retain(|def| def.name != function.name);
+                let own = set.tools.get(function.name);
+                if own.is_some_and(|tool| tool.server == HOSTED_SERVER) {
+                    set.tools.remove(function.name);
+                    set.defs.retain(|def| def.name != function.name);
+                }
                 let added = Tool::new(
                     function.name.to_owned(),
                     FILE_SEARCH.to_owned(),

@@ -98,7 +98,8 @@ pub struct ToolSet {
 }
 
 impl ToolSet {
-    /// Adds a tool under the name that its model knows, unless that is taken.
+    /// Adds a tool under the name that its model knows, or one like it where that is another tool's,
+    /// which is told. One that is there already is not added twice.
     pub(super) fn add(
         &mut self,
         known: String,
@@ -106,9 +107,18 @@ impl ToolSet {
         parameters: Value,
         tool: Tool,
     ) {
-        if self.tools.contains_key(&known) {
-            return;
-        }
+        let known = match self.tools.get(&known) {
+            None => known,
+            Some(_) if self.tools.values().any(|known| known.is(&tool)) => return,
+            Some(_) => {
+                let free = self.free_name(&known);
+                self.warnings
+                    .push(json!({ "code": "tool_renamed", "message": format!(
+                    "the tool '{}' of '{}' is known to the model as '{free}': '{known}' is another",
+                    tool.name, tool.server) }));
+                free
+            }
+        };
         self.tools.insert(known.clone(), tool);
         self.defs.push(ToolDef {
             name: known,
@@ -116,6 +126,24 @@ impl ToolSet {
             parameters,
             strict: None,
         });
+    }
+
+    fn free_name(&self, known: &str) -> String {
+        let numbered = (2..).map(|number: usize| {
+            let number = format!("_{number}");
+            let kept = known.len().min(MAX_NAME - number.len());
+            format!("{}{number}", known.get(..kept).unwrap_or_default())
+        });
+        let mut free = numbered.filter(|name| !self.tools.contains_key(name));
+        free.next().unwrap_or_default()
+    }
+}
+
+impl Tool {
+    /// Whether it is this tool.
+    fn is(&self, other: &Self) -> bool {
+        std::mem::discriminant(&self.kind) == std::mem::discriminant(&other.kind)
+            && (&self.server, &self.name) == (&other.server, &other.name)
     }
 }
 
@@ -709,6 +737,33 @@ mod tests {
     fn names_fit_all_providers() {
         assert_eq!(function_name("repo/list.all"), "repo_list_all");
         assert_eq!(function_name(&"x".repeat(100)).len(), MAX_NAME);
+    }
+
+    #[test]
+    fn a_tool_whose_name_is_taken_gets_another_and_is_told() {
+        let mut set = ToolSet::default();
+        let mut add = |known: &str, server: &str, name: &str| {
+            let kind = Kind::Skills(Arc::from([]));
+            let (name, server) = (name.to_owned(), server.to_owned());
+            let tool = Tool::new(name, server, false, true, kind, &json!({}));
+            set.add(known.to_owned(), None, json!({}), tool);
+        };
+        add("shop__find", "desk", "shop__find");
+        for _ in 0..2 {
+            add("shop__find", "shop", "find");
+        }
+        let long = "x".repeat(MAX_NAME);
+        for tool in ["a", "b", "c"] {
+            add(&long, "shop", tool);
+        }
+        let known: Vec<&str> = set.defs.iter().map(|def| def.name.as_str()).collect();
+        let cut = |number: u8| format!("{}_{number}", "x".repeat(MAX_NAME - 2));
+        let expected = ["shop__find", "shop__find_2", &long, &cut(2), &cut(3)];
+        assert_eq!(known, expected);
+        assert_eq!(set.tools["shop__find_2"].name, "find");
+        assert_eq!(set.warnings.len(), 3);
+        let told = set.warnings[0]["message"].to_string();
+        assert!(told.contains("'find' of 'shop'") && told.contains("shop__find_2"));
     }
 
     #[test]
