@@ -1,6 +1,7 @@
 //! YAML at the head of a Markdown file, bounded before it is parsed.
 
-use serde_json::Value;
+use serde::de::{Deserialize, Deserializer, Error, MapAccess, SeqAccess, Visitor};
+use serde_json::{Map, Value};
 
 /// Longest front matter, in bytes.
 pub const MAX_BYTES: usize = 64 * 1024;
@@ -51,10 +52,81 @@ pub fn split(markdown: &str) -> Option<(&str, &str)> {
     None
 }
 
+/// A value in whose mappings no key is there twice: of two, nobody could say which is meant.
+struct Unique(Value);
+
+impl<'de> Deserialize<'de> for Unique {
+    fn deserialize<D: Deserializer<'de>>(from: D) -> Result<Self, D::Error> {
+        from.deserialize_any(Each).map(Self)
+    }
+}
+
+struct Each;
+
+impl<'de> Visitor<'de> for Each {
+    type Value = Value;
+
+    fn expecting(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("a text, a number, a list or a mapping")
+    }
+
+    fn visit_bool<E>(self, value: bool) -> Result<Value, E> {
+        Ok(value.into())
+    }
+
+    fn visit_i64<E>(self, value: i64) -> Result<Value, E> {
+        Ok(value.into())
+    }
+
+    fn visit_u64<E>(self, value: u64) -> Result<Value, E> {
+        Ok(value.into())
+    }
+
+    fn visit_f64<E>(self, value: f64) -> Result<Value, E> {
+        Ok(value.into())
+    }
+
+    fn visit_str<E>(self, value: &str) -> Result<Value, E> {
+        Ok(value.into())
+    }
+
+    fn visit_unit<E>(self) -> Result<Value, E> {
+        Ok(Value::Null)
+    }
+
+    fn visit_none<E>(self) -> Result<Value, E> {
+        Ok(Value::Null)
+    }
+
+    fn visit_some<D: Deserializer<'de>>(self, from: D) -> Result<Value, D::Error> {
+        from.deserialize_any(self)
+    }
+
+    fn visit_seq<A: SeqAccess<'de>>(self, mut items: A) -> Result<Value, A::Error> {
+        let mut list = Vec::new();
+        while let Some(Unique(item)) = items.next_element()? {
+            list.push(item);
+        }
+        Ok(Value::Array(list))
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, mut members: A) -> Result<Value, A::Error> {
+        let mut mapping = Map::new();
+        while let Some(name) = members.next_key::<String>()? {
+            if mapping.contains_key(&name) {
+                return Err(A::Error::custom(format!("the key '{name}' is there twice")));
+            }
+            let Unique(value) = members.next_value()?;
+            mapping.insert(name, value);
+        }
+        Ok(Value::Object(mapping))
+    }
+}
+
 /// The mapping that the front matter is. For the sandbox.
 pub fn parse(yaml: &str) -> Result<Value, String> {
     check(yaml)?;
-    let value: Value = serde_yaml_ng::from_str(yaml).map_err(|e| e.to_string())?;
+    let Unique(value) = serde_yaml_ng::from_str(yaml).map_err(|e| e.to_string())?;
     match value.is_object() {
         true if value.to_string().len() <= 4 * MAX_BYTES => Ok(value),
         true => Err("it unfolds to more than it may".to_owned()),
@@ -107,5 +179,22 @@ mod tests {
         let fine = parse("name: a\nmetadata: {version: 1.0, x: null}").expect("parsed");
         assert_eq!(fine["metadata"]["version"], 1.0);
         assert!(parse("- a").is_err());
+        let fine = parse("a: yes\nb: 0x10\nc: [1.5, -2, ~]\nd: 2024-01-01\n").expect("parsed");
+        assert_eq!(
+            fine,
+            serde_json::json!({ "a": "yes", "b": 16, "c": [1.5, -2, null], "d": "2024-01-01" })
+        );
+    }
+
+    #[test]
+    fn a_key_that_is_there_twice_is_named() {
+        for yaml in [
+            "name: a\ndescription: x\nname: b",
+            "name: a\nmetadata: {x: 1, name: 2, \"name\": 3}",
+            "list: [{name: 1, name: 1}]",
+        ] {
+            let why = parse(yaml).expect_err("refused");
+            assert!(why.contains("the key 'name' is there twice"), "{why}");
+        }
     }
 }

@@ -4,7 +4,7 @@ use reqwest::Method;
 use serde_json::{Value, json};
 
 use crate::control::{id, on_both_stores, start_on};
-use crate::support::{Harness, ok};
+use crate::support::{Harness, ok, refused};
 
 on_both_stores! {
     a_run_reads_the_skills_of_its_smith,
@@ -127,6 +127,16 @@ async fn a_run_reads_the_skills_of_its_smith(url: Option<String>) {
         let said = run["output"]["content"].to_string();
         assert!(said.contains(words), "{said}");
     }
+    // Of two that have one name, nobody could say which is meant.
+    let twice = "--b\r\nContent-Disposition: form-data; name=\"files[]\"; filename=\"SKILL.md\"\r\n\r\n\
+                 ---\nname: first\ndescription: x\nname: second\n---\nx\r\n--b--\r\n";
+    let call = harness
+        .request(Method::POST, "/v1/skills")
+        .header("content-type", "multipart/form-data; boundary=b");
+    let (status, error) = refused(call.body(twice).send().await).await;
+    assert_eq!(status, 422, "{error}");
+    let message = error["message"].as_str().unwrap_or_default();
+    assert!(message.contains("the key 'name' is there twice"), "{error}");
     // A smith's own skill is nobody else's.
     let token = harness
         .smith_token(&free, &["skills:read", "skills:write"])
