@@ -2,18 +2,16 @@
 //! label says, is no proof: servers label JSON as an event stream and the other way round, stream
 //! what they were asked for whole, and answer 200 with a failure or a web page.
 
-use std::borrow::Cow;
-use std::collections::BTreeMap;
-
 use bytes::{Bytes, BytesMut};
-use serde_json::Value;
 use serde_json::value::RawValue;
+use serde_json::{Map, Value};
 
 use super::error::ModelError;
 use super::fault::{Fault, description_of};
 use super::provider::ProviderApi;
 use crate::coding::Unpacker;
 use crate::frame::Frame;
+use crate::json::Entries;
 use crate::lenient::{well_formed, without_bom};
 use crate::sse::{Event, Odd, odd};
 use crate::upstream::UpstreamResponse;
@@ -37,7 +35,7 @@ pub enum Answered {
 /// A whole answer.
 pub struct Whole {
     pub body: Bytes,
-    /// Its members; large ones as `true`.
+    /// Its members; the answer itself and large ones as `true`.
     pub outline: Value,
 }
 
@@ -178,7 +176,6 @@ impl Whole {
     pub fn must_hold(&self, name: &str) -> Result<(), ModelError> {
         match &self.outline[name] {
             Value::Array(list) if !list.is_empty() => Ok(()),
-            // Large.
             Value::Bool(true) => Ok(()),
             // Of several pieces, each is looked at where it is read.
             _ if self.is_in_pieces() => Ok(()),
@@ -237,20 +234,40 @@ fn listed(body: &[u8]) -> Option<Bytes> {
     Some(Bytes::from([b"[", &objects.join(&b',')[..], b"]"].concat()))
 }
 
-/// What an answer's members are, without what is large in it: a failure is small.
+/// Members that hold the answer, in all wires: that they hold something is all that must be known.
+const ANSWERS: [&str; 5] = ["choices", "output", "candidates", "content", "data"];
+
+/// What an answer's members are, without the answer itself and what is large in it: a failure is small.
 fn outline_of(body: &[u8]) -> Result<Value, serde_json::Error> {
-    if body.len() <= LARGE_MEMBER {
-        return serde_json::from_slice(body);
-    }
+    let is_small = body.len() <= LARGE_MEMBER;
     if body.trim_ascii_start().starts_with(b"[") {
+        if is_small {
+            return serde_json::from_slice(body);
+        }
         let list: Vec<&RawValue> = serde_json::from_slice(body)?;
         return Ok(list.into_iter().take(1).map(small).collect());
     }
-    let members: BTreeMap<Cow<'_, str>, &RawValue> = serde_json::from_slice(body)?;
-    let members = members
-        .into_iter()
-        .map(|(name, raw)| (name.into_owned(), small(raw)));
-    Ok(Value::Object(members.collect()))
+    let members: Entries<&RawValue> = match serde_json::from_slice(body) {
+        Ok(members) => members,
+        Err(_) if is_small => return serde_json::from_slice(body),
+        Err(error) => return Err(error),
+    };
+    let mut outline = Map::new();
+    for (name, raw) in members {
+        let is_answer = ANSWERS.contains(&name.as_str()) && holds_something(raw);
+        let value = match is_answer {
+            true => Value::Bool(true),
+            false => small(raw),
+        };
+        outline.insert(name, value);
+    }
+    Ok(Value::Object(outline))
+}
+
+/// Whether it is a list that is not empty.
+fn holds_something(raw: &RawValue) -> bool {
+    let inner = raw.get().strip_prefix('[').map(str::trim_start);
+    inner.is_some_and(|inner| !inner.starts_with(']'))
 }
 
 fn small(raw: &RawValue) -> Value {

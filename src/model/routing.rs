@@ -9,7 +9,7 @@ use http::HeaderName;
 use zeroize::Zeroizing;
 
 use super::error::ModelError;
-use super::rules::{self, Rules};
+use super::rules::{self, ModelRule, Rules};
 use crate::config::{Config, Provider, ProviderWire};
 use crate::metrics::Metrics;
 use crate::secrets::Vault;
@@ -70,8 +70,25 @@ pub struct Routing {
     pub(super) store: Arc<dyn Store>,
     vault: Arc<Vault>,
     keys: moka::future::Cache<KeyId, Option<Arc<OwnKey>>>,
+    /// What is known of models that were asked before.
+    rules: moka::sync::Cache<RulesId, Rules>,
     metrics: Metrics,
 }
+
+/// What the rules of a model hang on: the provider (with the operator's rules), its wire, its host, and
+/// the model.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+struct RulesId {
+    provider: Arc<str>,
+    wire: ProviderWire,
+    host: Arc<str>,
+    model: String,
+}
+
+/// Models of which the rules are kept.
+const RULES_KEPT: u64 = 10_000;
+/// The longest name of one that is kept, in bytes: callers make names up.
+const LONGEST_KEPT: usize = 256;
 
 /// Splits `<provider>/<model>`; the model may hold further slashes.
 pub fn split_model(model: &str) -> Option<(&str, &str)> {
@@ -197,6 +214,7 @@ impl Routing {
                 .max_capacity(100_000)
                 .time_to_live(KEY_TTL)
                 .build(),
+            rules: moka::sync::Cache::new(RULES_KEPT),
             metrics,
         })
     }
@@ -302,10 +320,11 @@ impl Routing {
             (None, None) => None,
         };
         let own_rules = known.map_or(&[][..], |k| &k.config.rules);
+        let provider: Arc<str> = provider.into();
         Ok(Route {
-            provider: provider.into(),
+            rules: self.rules_of(&provider, wire, &endpoint, model, own_rules),
+            provider,
             wire,
-            rules: rules::resolve(wire, &endpoint.authority, model, own_rules),
             auth_header: known.and_then(|k| k.auth_header.clone()),
             endpoint,
             key,
@@ -315,6 +334,31 @@ impl Routing {
             retries: 0,
             timeout: None,
         })
+    }
+
+    /// What is known of a model, found once.
+    fn rules_of(
+        &self,
+        provider: &Arc<str>,
+        wire: ProviderWire,
+        endpoint: &Endpoint,
+        model: &str,
+        own: &[ModelRule],
+    ) -> Rules {
+        let id = RulesId {
+            provider: provider.clone(),
+            wire,
+            host: endpoint.authority.clone(),
+            model: model.to_owned(),
+        };
+        if let Some(rules) = self.rules.get(&id) {
+            return rules;
+        }
+        let rules = rules::resolve(wire, &endpoint.authority, model, own);
+        if model.len() <= LONGEST_KEPT {
+            self.rules.insert(id, rules);
+        }
+        rules
     }
 
     async fn own_key(

@@ -177,6 +177,13 @@ pub fn has_functions(body: &[u8]) -> bool {
     probe.is_ok_and(|probe| is_any(&probe.functions) && !is_any(&probe.tools))
 }
 
+/// Whether bytes may tell more than content.
+fn may_tell_more(bytes: &[u8]) -> bool {
+    [&b"\"usage\""[..], b"\"finish_reason\"", b"\"error\""]
+        .iter()
+        .any(|name| may_tell(bytes, name))
+}
+
 /// What ends a stream.
 const DONE: &[u8] = b"data: [DONE]\n\n";
 
@@ -223,11 +230,8 @@ impl EventGate {
     }
 
     fn look(&mut self, whole: Bytes) -> Bytes {
-        let mut tells = !self.has_content
-            || self.has_odd
-            || [&b"\"usage\""[..], b"\"finish_reason\"", b"\"error\""]
-                .iter()
-                .any(|name| may_tell(&whole, name));
+        // Mostly none of them tells more than content, and none is looked at by itself.
+        let may_any = !self.has_content || self.has_odd || may_tell_more(&whole);
         let mut at = 0;
         // Set once something is left out.
         let mut kept: Option<BytesMut> = None;
@@ -244,9 +248,12 @@ impl EventGate {
                 self.told_error |= is_error;
                 if data == b"[DONE]" {
                     self.done = true;
-                } else if tells || !data.starts_with(b"{") {
+                } else if !self.has_content
+                    || self.has_odd
+                    || !data.starts_with(b"{")
+                    || may_any && may_tell_more(data)
+                {
                     shown = self.examine(event.name, data);
-                    tells |= self.has_odd;
                 }
             } else if !self.has_content {
                 // Comments that keep a connection open are not gathered.
