@@ -12,7 +12,7 @@ use pingora_core::services::listening::Service;
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
 
-use crate::edge::{App, Connections, MetricsApp};
+use crate::edge::{Acceptor, App, MetricsApp};
 use crate::gateway::{Gateway, StartError};
 use crate::routes;
 
@@ -39,7 +39,7 @@ impl Server {
         gateway.begin_serving().await?;
         let header_time = Duration::from_secs(config.server.keepalive_timeout_s);
         let most = config.server.max_connections;
-        let app = Connections::new(
+        let app = Acceptor::new(
             App::new(gateway.clone(), routes::of(gateway.clone())),
             header_time,
             most,

@@ -6,14 +6,14 @@ use http::StatusCode;
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
-use super::AppState;
 use super::configuration::{
     AgentDraft, Variable, check_hosted_tools, checked_variables, with_configuration,
 };
-use super::extract::{Admin, Input, check_text, name, sent};
-use super::page::{Page, PageParams, PageQuery};
-use super::time::Time;
 use crate::bus::Notice;
+use crate::edge::AppState;
+use crate::edge::extract::{Admin, Input, check_text, name, sent};
+use crate::edge::page::{Page, PageParams, PageQuery};
+use crate::edge::time::Time;
 use crate::error::ApiError;
 use crate::ids;
 use crate::json::Object;

@@ -6,11 +6,11 @@ use serde::Serialize;
 use serde_json::{Map, Value};
 use utoipa::ToSchema;
 
-use super::AppState;
-use super::extract::May;
-use super::page::{Page, PageParams, PageQuery};
-use super::time::Time;
 use crate::auth::scope;
+use crate::edge::AppState;
+use crate::edge::extract::May;
+use crate::edge::page::{Page, PageParams, PageQuery};
+use crate::edge::time::Time;
 use crate::error::ApiError;
 use crate::store::{ApprovalRow, ApprovalStatus};
 

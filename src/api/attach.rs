@@ -6,11 +6,11 @@ use http::StatusCode;
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
-use super::AppState;
 use super::agents::{AgentOut, counted, found, insert, new_agent};
 use super::configuration::differing;
-use super::extract::{Admin, Input, name};
 use crate::bus::Notice;
+use crate::edge::AppState;
+use crate::edge::extract::{Admin, Input, name};
 use crate::error::ApiError;
 use crate::store::{
     AgentConfig, AgentRow, Change, Overrides, SmithChange, SmithFilter, SmithRow, now_micros,

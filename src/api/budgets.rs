@@ -6,11 +6,11 @@ use http::StatusCode;
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
-use super::AppState;
-use super::extract::{Admin, Input};
-use super::page::{Page, PageParams, PageQuery};
-use super::time::Time;
 use crate::bus::Notice;
+use crate::edge::AppState;
+use crate::edge::extract::{Admin, Input};
+use crate::edge::page::{Page, PageParams, PageQuery};
+use crate::edge::time::Time;
 use crate::error::ApiError;
 use crate::ids;
 use crate::run::{NANOS, percent, this_period};

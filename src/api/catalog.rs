@@ -6,9 +6,9 @@ use axum::extract::Path;
 use serde::Serialize;
 use utoipa::ToSchema;
 
-use super::extract::Admin;
 use super::mcp_servers::PolicyRule;
-use super::page::List;
+use crate::edge::extract::Admin;
+use crate::edge::page::List;
 use crate::error::ApiError;
 use crate::store::McpAuth;
 use crate::tools::catalog::{CATALOG, CatalogEntry, entry};

@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use utoipa::ToSchema;
 
-use super::extract::{MAX_WORD, check_text};
+use crate::edge::extract::{MAX_WORD, check_text};
 use crate::error::ApiError;
 use crate::json::{Json, Object};
 use crate::store::{AgentConfig, AgentVariable};
@@ -194,30 +194,30 @@ macro_rules! with_configuration {
         pub struct $name {
             $($body)*
             /// `<provider>/<model>`, an alias, or a model whose provider is known by its name.
-            #[serde(default, deserialize_with = "crate::api::extract::sent")]
+            #[serde(default, deserialize_with = "crate::edge::extract::sent")]
             #[schema(value_type = Option<String>, max_length = 512)]
             pub model: Option<Option<String>>,
             /// May hold `{{ variables }}`.
-            #[serde(default, deserialize_with = "crate::api::extract::sent")]
+            #[serde(default, deserialize_with = "crate::edge::extract::sent")]
             #[schema(value_type = Option<String>)]
             pub instructions: Option<Option<String>>,
-            #[serde(default, deserialize_with = "crate::api::extract::sent")]
+            #[serde(default, deserialize_with = "crate::edge::extract::sent")]
             #[schema(value_type = Option<Vec<String>>)]
             pub enabled_hosted_tools: Option<Option<Vec<String>>>,
-            #[serde(default, deserialize_with = "crate::api::extract::sent")]
+            #[serde(default, deserialize_with = "crate::edge::extract::sent")]
             #[schema(value_type = Option<Vec<String>>)]
             pub vector_store_ids: Option<Option<Vec<String>>>,
             /// Null: all registered servers.
-            #[serde(default, deserialize_with = "crate::api::extract::sent")]
+            #[serde(default, deserialize_with = "crate::edge::extract::sent")]
             #[schema(value_type = Option<Vec<String>>)]
             pub mcp_servers: Option<Option<Vec<String>>>,
-            #[serde(default, deserialize_with = "crate::api::extract::sent")]
+            #[serde(default, deserialize_with = "crate::edge::extract::sent")]
             #[schema(value_type = Option<Vec<crate::api::configuration::SkillRef>>)]
             pub skills: Option<Option<Vec<crate::api::configuration::SkillRef>>>,
-            #[serde(default, deserialize_with = "crate::api::extract::sent")]
+            #[serde(default, deserialize_with = "crate::edge::extract::sent")]
             #[schema(value_type = Option<bool>)]
             pub auto_memory: Option<Option<bool>>,
-            #[serde(default, deserialize_with = "crate::api::extract::sent")]
+            #[serde(default, deserialize_with = "crate::edge::extract::sent")]
             #[schema(value_type = Option<bool>)]
             pub memory_consolidation: Option<Option<bool>>,
         }
@@ -293,7 +293,7 @@ pub struct AgentDraft {
     pub common: Inherited,
     #[schema(value_type = Vec<Variable>)]
     pub variables: Vec<AgentVariable>,
-    #[schema(value_type = Vec<crate::api::agent_ui::UiResource>)]
+    #[schema(value_type = Vec<crate::run::panels::UiResource>)]
     pub ui_resources: Vec<Object>,
 }
 

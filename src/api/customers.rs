@@ -6,12 +6,12 @@ use http::StatusCode;
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
-use super::AppState;
-use super::extract::{Admin, Input, check_text, name};
-use super::page::{Page, PageParams, PageQuery};
-use super::smiths::check_metadata;
-use super::time::Time;
 use crate::bus::Notice;
+use crate::edge::AppState;
+use crate::edge::extract::check_metadata;
+use crate::edge::extract::{Admin, Input, check_text, name};
+use crate::edge::page::{Page, PageParams, PageQuery};
+use crate::edge::time::Time;
 use crate::error::ApiError;
 use crate::ids;
 use crate::json::{Entries, Object};

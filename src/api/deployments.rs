@@ -6,11 +6,11 @@ use axum::http::StatusCode;
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
-use super::AppState;
-use super::extract::{Input, May, check_text, name, sent};
-use super::page::{Page, PageParams, PageQuery};
-use super::time::Time;
 use crate::auth::{Principal, scope};
+use crate::edge::AppState;
+use crate::edge::extract::{Input, May, check_text, name, sent};
+use crate::edge::page::{Page, PageParams, PageQuery};
+use crate::edge::time::Time;
 use crate::error::ApiError;
 use crate::gateway::Gateway;
 use crate::ids;
@@ -77,17 +77,8 @@ pub struct DeploymentOut {
     pub created_at: Time,
 }
 
-/// Where clients reach this gateway.
-pub(super) fn public_url(gateway: &Gateway) -> String {
-    let server = &gateway.config.server;
-    match &server.public_url {
-        Some(url) => url.trim_end_matches('/').to_owned(),
-        None => format!("http://{}", server.listen),
-    }
-}
-
 fn deployment_out(gateway: &Gateway, row: DeploymentRow) -> DeploymentOut {
-    let mcp_url = format!("{}/v1/deployments/{}/mcp", public_url(gateway), row.id);
+    let mcp_url = format!("{}/v1/deployments/{}/mcp", gateway.public_url(), row.id);
     DeploymentOut {
         mcp_url: (row.kind == "mcp").then_some(mcp_url),
         id: row.id,

@@ -6,25 +6,13 @@ use serde::Serialize;
 use serde_json::{Map, Value};
 use utoipa::ToSchema;
 
-use super::AppState;
-use super::extract::Admin;
-use super::page::{Page, PageParams, PageQuery};
-use super::time::Time;
+use crate::edge::extract::Admin;
+use crate::edge::page::{Page, PageParams, PageQuery};
+use crate::edge::time::Time;
+use crate::edge::{Actor, AppState};
 use crate::error::ApiError;
 use crate::run::actor_out;
 use crate::store::{EventFilter, EventRow};
-
-/// Who caused something.
-#[derive(Debug, Serialize, ToSchema)]
-pub struct Actor {
-    /// `tenant` or `smith`.
-    pub kind: String,
-    pub id: String,
-    /// Empty: no token acted.
-    pub token_id: String,
-    /// Empty: nobody is named.
-    pub email: String,
-}
 
 #[derive(Debug, Serialize, ToSchema)]
 pub struct EventOut {

@@ -13,11 +13,11 @@ use serde::Serialize;
 use std::sync::Arc;
 use utoipa::{IntoParams, ToSchema};
 
-use super::AppState;
-use super::conversations::Deleted;
-use super::extract::{May, bad_form, check_text};
-use super::page::{OaiList, SliceQuery};
 use crate::auth::{Principal, scope};
+use crate::edge::extract::{May, bad_form, check_text};
+use crate::edge::page::Deleted;
+use crate::edge::page::{OaiList, SliceQuery};
+use crate::edge::{AppState, Streamed};
 use crate::error::ApiError;
 use crate::ids;
 use crate::store::{FileFilter, FileRow, Store, now_micros};
@@ -63,10 +63,6 @@ pub struct FileIn {
     #[schema(pattern = "^(assistants|batch|fine-tune|vision|user_data|evals)$")]
     purpose: String,
 }
-
-/// Says to the edge that the answer's body is to be passed on piece by piece.
-#[derive(Debug, Clone, Copy)]
-pub struct Streamed;
 
 /// The query of the files' list, for the documentation.
 #[derive(IntoParams)]

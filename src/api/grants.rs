@@ -7,12 +7,12 @@ use http::StatusCode;
 use serde::Serialize;
 use utoipa::ToSchema;
 
-use super::AppState;
-use super::extract::{Admin, Anyone};
-use super::page::{Page, PageParams, PageQuery};
 use super::smiths::permitted;
-use super::time::Time;
 use crate::auth::Scope;
+use crate::edge::AppState;
+use crate::edge::extract::{Admin, Anyone};
+use crate::edge::page::{Page, PageParams, PageQuery};
+use crate::edge::time::Time;
 use crate::error::ApiError;
 use crate::store::{GrantsOf, ListedGrantRow, now_micros};
 

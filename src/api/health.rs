@@ -7,7 +7,7 @@ use http::StatusCode;
 use serde::Serialize;
 use utoipa::ToSchema;
 
-use super::AppState;
+use crate::edge::AppState;
 
 const SERVICE: &str = "smithgate";
 

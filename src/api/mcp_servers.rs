@@ -8,13 +8,13 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 use utoipa::ToSchema;
 
-use super::AppState;
 use super::agent_ui::is_name;
-use super::extract::{Admin, Input, MAX_URL, check_text};
-use super::page::{Page, PageParams, PageQuery};
-use super::time::Time;
 use crate::bus::Notice;
 use crate::config::is_provider_name;
+use crate::edge::AppState;
+use crate::edge::extract::{Admin, Input, MAX_URL, check_text};
+use crate::edge::page::{Page, PageParams, PageQuery};
+use crate::edge::time::Time;
 use crate::error::ApiError;
 use crate::ids;
 use crate::store::{ApprovalRule, McpAuth, McpServerRow, McpSettings, McpTools, now_micros};

@@ -6,14 +6,14 @@ use http::StatusCode;
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
-use super::AppState;
-use super::extract::{Admin, Anyone, Input};
-use super::page::List;
 use super::smiths::permitted;
-use super::time::Time;
 use crate::auth::Scope;
 use crate::bus::Notice;
 use crate::config::is_provider_name;
+use crate::edge::AppState;
+use crate::edge::extract::{Admin, Anyone, Input};
+use crate::edge::page::List;
+use crate::edge::time::Time;
 use crate::error::ApiError;
 use crate::upstream::Endpoint;
 

@@ -5,9 +5,9 @@ use axum::extract::{Path, State};
 use serde::Serialize;
 use utoipa::ToSchema;
 
-use super::AppState;
-use super::extract::May;
 use crate::auth::scope;
+use crate::edge::AppState;
+use crate::edge::extract::May;
 use crate::error::ApiError;
 
 /// The catalogue holds no dates; OpenAI's clients only need a number.

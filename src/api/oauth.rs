@@ -10,14 +10,13 @@ use serde::{Deserialize, Serialize};
 use serde_json::json;
 use utoipa::ToSchema;
 
-use super::AppState;
-use super::connector::no_store;
-use super::extract::{Admin, Anyone, Input, MAX_URL, MAX_WORD, check_text, sent};
-use super::html::document;
-use super::page::{Filters, List};
 use super::smiths::permitted;
 use crate::auth::Scope;
 use crate::connection::{Credential, challenge, random_text};
+use crate::edge::AppState;
+use crate::edge::extract::{Admin, Anyone, Input, MAX_URL, MAX_WORD, check_text, sent};
+use crate::edge::html::{document, no_store};
+use crate::edge::page::{Filters, List};
 use crate::error::ApiError;
 use crate::ids;
 use crate::store::{ConnectionRow, OauthProviderRow, OauthStateRow, now_micros};

@@ -6,13 +6,13 @@ use http::StatusCode;
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
-use super::AppState;
-use super::extract::{Input, MAX_NAME, Organization, check_text, name};
-use super::page::{Page, PageParams, PageQuery};
-use super::smiths::check_metadata;
-use super::time::Time;
 use super::tokens::{MintedOut, minted_out};
 use crate::auth::{Mint, MintedScope, TOKEN_MAX_SECONDS};
+use crate::edge::AppState;
+use crate::edge::extract::check_metadata;
+use crate::edge::extract::{Input, MAX_NAME, Organization, check_text, name};
+use crate::edge::page::{Page, PageParams, PageQuery};
+use crate::edge::time::Time;
 use crate::error::ApiError;
 use crate::ids;
 use crate::json::Object;

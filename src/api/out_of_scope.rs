@@ -6,7 +6,7 @@ use axum::Router;
 use axum::routing::any;
 use http::StatusCode;
 
-use super::AppState;
+use crate::edge::AppState;
 use crate::error::ApiError;
 
 const PATHS: [&str; 6] = [

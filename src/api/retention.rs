@@ -3,8 +3,8 @@
 use axum::Json;
 use axum::extract::State;
 
-use super::AppState;
-use super::extract::{Admin, Input};
+use crate::edge::AppState;
+use crate::edge::extract::{Admin, Input};
 use crate::error::ApiError;
 use crate::retention::Days;
 

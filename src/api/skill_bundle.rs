@@ -10,7 +10,7 @@ use bytes::Bytes;
 use http::StatusCode;
 use serde_json::{Map, Value};
 
-use super::extract::bad_form;
+use crate::edge::extract::bad_form;
 use crate::error::ApiError;
 use crate::store::SkillFile;
 use crate::untrusted::{

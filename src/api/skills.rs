@@ -9,14 +9,14 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use utoipa::ToSchema;
 
-use super::AppState;
-use super::extract::{Input, May};
 use super::files::download_headers;
-use super::page::{Filters, OaiList, SliceParams, SliceQuery};
 use super::skill_bundle::{self, Bundle};
 use super::skill_manifest::{Manifest, SkillFileOut};
-use super::time::Time;
 use crate::auth::{Principal, scope};
+use crate::edge::AppState;
+use crate::edge::extract::{Input, May};
+use crate::edge::page::{Filters, OaiList, SliceParams, SliceQuery};
+use crate::edge::time::Time;
 use crate::error::ApiError;
 use crate::ids;
 use crate::json::{Json as Tree, Object};

@@ -9,12 +9,12 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use utoipa::ToSchema;
 
-use super::AppState;
-use super::extract::{Admin, Anyone, Input, check_text};
-use super::page::{List, Page, PageParams, PageQuery};
 use super::smiths::{permitted, written};
-use super::time::Time;
 use crate::auth::Scope;
+use crate::edge::AppState;
+use crate::edge::extract::{Admin, Anyone, Input, check_text};
+use crate::edge::page::{List, Page, PageParams, PageQuery};
+use crate::edge::time::Time;
 use crate::error::ApiError;
 use crate::store::{SmithRevisionRow, SmithSnapshot, now_micros};
 use crate::tools::hosted::recall as past_messages;

@@ -7,14 +7,14 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use utoipa::ToSchema;
 
-use super::AppState;
 use super::agents::new_agent;
 use super::configuration::{ConfigPatch, Inherited, SkillRef, SmithInherited, with_configuration};
-use super::extract::{Admin, Anyone, Input, check_text, sent};
-use super::page::{Page, PageParams, PageQuery};
-use super::time::Time;
 use crate::auth::{Principal, Scope};
 use crate::bus::Notice;
+use crate::edge::AppState;
+use crate::edge::extract::{Admin, Anyone, Input, check_metadata, check_text, sent};
+use crate::edge::page::{Page, PageParams, PageQuery};
+use crate::edge::time::Time;
 use crate::error::ApiError;
 use crate::ids;
 use crate::json::Object;
@@ -25,8 +25,6 @@ use crate::store::{
 };
 
 const MAX_FIELD: usize = 512;
-/// The most metadata a smith, customer or conversation has, in bytes of JSON.
-pub const MAX_METADATA: usize = 64 * 1024;
 
 with_configuration! {
     /// A new smith; config members become overrides.
@@ -175,17 +173,6 @@ pub(super) async fn permitted(
     caller.require(scope)?;
     let smith = gateway.store.smith(&caller.tenant_id, id).await?;
     smith.ok_or_else(|| ApiError::not_found("smith", id))
-}
-
-/// Refuses metadata that is too large.
-pub(super) fn check_metadata(metadata: &Object) -> Result<(), ApiError> {
-    if metadata.to_text().len() > MAX_METADATA {
-        return Err(ApiError::invalid(
-            "metadata",
-            format!("must be at most {MAX_METADATA} bytes"),
-        ));
-    }
-    Ok(())
 }
 
 /// The members of a smith's profile and their assignment, as sent.

@@ -7,9 +7,9 @@ use serde::{Deserialize, Serialize};
 use serde_json::json;
 use utoipa::ToSchema;
 
-use super::AppState;
-use super::extract::{Admin, Input};
 use crate::config::{parse_origin, parse_page};
+use crate::edge::AppState;
+use crate::edge::extract::{Admin, Input};
 use crate::error::ApiError;
 use crate::store::{ConsentRow, now_micros};
 

@@ -6,13 +6,13 @@ use http::StatusCode;
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
-use super::AppState;
-use super::extract::{Admin, Input, MAX_NAME, check_text};
-use super::page::{Page, PageParams, PageQuery};
-use super::time::Time;
 use crate::auth::{
     Mint, Minted, MintedScope, SMITH_TOKEN_MAX_SECONDS, Scope, ScopeSet, TOKEN_MAX_SECONDS,
 };
+use crate::edge::AppState;
+use crate::edge::extract::{Admin, Input, MAX_NAME, check_text};
+use crate::edge::page::{Page, PageParams, PageQuery};
+use crate::edge::time::Time;
 use crate::error::ApiError;
 use crate::store::TokenRow;
 

@@ -9,11 +9,11 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 use utoipa::ToSchema;
 
-use super::AppState;
-use super::extract::{Input, MAX_WORD, May, check_text};
-use super::page::{Page, PageParams, PageQuery};
-use super::time::{Time, parse_micros};
 use crate::auth::{Principal, scope};
+use crate::edge::AppState;
+use crate::edge::extract::{Input, MAX_WORD, May, check_text};
+use crate::edge::page::{Page, PageParams, PageQuery};
+use crate::edge::time::{Time, parse_micros};
 use crate::error::ApiError;
 use crate::ids;
 use crate::json::Object;

@@ -11,19 +11,19 @@ use time::format_description::well_known::Rfc3339;
 use time::{Date, Month, OffsetDateTime, Time as Clock};
 use utoipa::ToSchema;
 
-use super::AppState;
-use super::extract::{Admin, Input, May, check_text};
-use super::page::{Filters, Page, PageParams, PageQuery};
-use super::smiths::check_metadata;
-use super::time::{Time, parse_micros};
 use crate::auth::scope;
+use crate::edge::AppState;
+use crate::edge::extract::check_metadata;
+use crate::edge::extract::{Admin, Input, May, check_text};
+use crate::edge::page::{Filters, Page, PageParams, PageQuery};
+use crate::edge::time::{Time, parse_micros};
 use crate::error::ApiError;
 use crate::ids;
 use crate::json::Object;
-use crate::run::{NANOS, day_of, rfc3339};
+use crate::run::{NANOS, day_of};
 use crate::store::{
     MeterRow, TOKENS_METER, UsageEventFilter, UsageEventRow, UsageFilter, UsageGroup,
-    UsageGroupRow, now_micros,
+    UsageGroupRow, now_micros, rfc3339,
 };
 
 const MAX_METER: usize = 128;

@@ -7,10 +7,10 @@ use serde::{Deserialize, Serialize};
 use serde_json::json;
 use utoipa::ToSchema;
 
-use super::AppState;
-use super::extract::{Admin, Input, MAX_URL, check_text};
-use super::page::{Page, PageParams, PageQuery};
-use super::time::Time;
+use crate::edge::AppState;
+use crate::edge::extract::{Admin, Input, MAX_URL, check_text};
+use crate::edge::page::{Page, PageParams, PageQuery};
+use crate::edge::time::Time;
 use crate::error::ApiError;
 use crate::ids;
 use crate::store::{DeliveryRow, DeliveryStatus, EventRow, WebhookRow, now_micros};

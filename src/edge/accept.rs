@@ -35,7 +35,7 @@ const LINGER: Duration = Duration::from_millis(500);
 const USUAL_FILES: usize = 1024;
 
 /// What takes a listener's connections.
-pub struct Connections {
+pub struct Acceptor {
     app: Arc<App>,
     first_bytes_time: Duration,
     most: usize,
@@ -51,7 +51,7 @@ impl Drop for Open {
     }
 }
 
-impl Connections {
+impl Acceptor {
     /// Gives each connection `first_bytes_time` for its first bytes; takes `most` at once, 0 for what
     /// this process's files allow.
     pub fn new(app: App, first_bytes_time: Duration, most: usize) -> Self {
@@ -79,7 +79,7 @@ fn open_files() -> usize {
 }
 
 #[async_trait]
-impl ServerApp for Connections {
+impl ServerApp for Acceptor {
     async fn process_new(
         self: &Arc<Self>,
         stream: Stream,

@@ -6,15 +6,14 @@ use std::time::{Duration, Instant};
 use axum::body::Body;
 use bytes::{Bytes, BytesMut};
 use futures_util::stream;
-use http::Method;
+use http::{HeaderValue, Method, StatusCode};
 use http_body_util::BodyExt;
 use tokio::sync::mpsc;
 use tower::Service;
 
-use super::exchange::{Exchange, Extra, Gone, SMALL_REQUEST, bad_coding};
+use super::exchange::{BEARER, Exchange, Extra, Gone, SMALL_REQUEST, bad_coding};
+use super::marks::{RoutePattern, Streamed};
 use super::route::Routes;
-use crate::api::Streamed;
-use crate::api::need::Need;
 use crate::coding::Unpacker;
 use crate::error::ApiError;
 
@@ -36,8 +35,24 @@ pub async fn serve(exchange: &mut Exchange, routes: &Routes, is_upload: bool) ->
     };
     match answered {
         Ok(answer) => respond(exchange, answer).await,
+        Err(error) if error.status == StatusCode::UNAUTHORIZED => {
+            let challenge = challenge(exchange, routes);
+            exchange.respond_challenge(&error, challenge).await
+        }
         Err(error) => exchange.respond_error(&error).await,
     }
+}
+
+/// How a caller without a token gets one: MCP hosts are told where (RFC 9728 5.1).
+fn challenge(exchange: &Exchange, routes: &Routes) -> HeaderValue {
+    let head = exchange.request();
+    let mut headers = head.headers.clone();
+    exchange.settle_origin(&mut headers);
+    let metadata = (routes.metadata)(&exchange.gateway, head.uri.path(), &headers);
+    let challenge = metadata.map(|url| format!("Bearer resource_metadata=\"{url}\""));
+    challenge
+        .and_then(|challenge| HeaderValue::try_from(challenge).ok())
+        .unwrap_or(BEARER)
 }
 
 async fn call(exchange: &mut Exchange, routes: &Routes) -> Result<http::Response<Body>, ApiError> {
@@ -194,7 +209,7 @@ async fn pass_on(exchange: &mut Exchange, body: Body) -> Result<(), Gone> {
 
 async fn respond(exchange: &mut Exchange, answer: http::Response<Body>) -> Result<(), Gone> {
     let (parts, body) = answer.into_parts();
-    if let Some(route) = parts.extensions.get::<crate::api::RoutePattern>() {
+    if let Some(route) = parts.extensions.get::<RoutePattern>() {
         exchange.route = route.0;
     }
     let streamed = parts.extensions.get::<Streamed>().is_some();
@@ -241,7 +256,7 @@ fn head(
     let head = exchange.request();
     if let Some(principal) = &principal
         && takes_body(&head.method)
-        && let Some(need) = Need::of(&head.method, head.uri.path())
+        && let Some(need) = (routes.need)(&head.method, head.uri.path())
     {
         need.check(principal)?;
         limit = exchange.gateway.config.server.max_body_bytes;

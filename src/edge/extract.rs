@@ -9,9 +9,10 @@ use axum::extract::{FromRequest, FromRequestParts, Request};
 use http::request::Parts;
 use serde::de::{Deserialize, DeserializeOwned, Deserializer};
 
-use crate::auth::{AsScope, Principal};
+use super::json::parse;
+use crate::auth::{AsScope, Principal, named_smith};
 use crate::error::ApiError;
-use crate::wire::parse;
+use crate::json::Object;
 
 // Who may call stands in a handler's signature: the verified caller comes out of a request as one of
 // these four, and as nothing else. They stand before the body, so that it is not read for others.
@@ -68,6 +69,21 @@ impl<S: Send + Sync, P: AsScope> FromRequestParts<S> for May<P> {
         let caller = caller(parts)?;
         caller.require(P::SCOPE)?;
         Ok(Self(caller, PhantomData))
+    }
+}
+
+/// The smith that a call acts as: the token's, or the one of `IC-Smith-Id`.
+pub struct Acting(pub Arc<str>);
+
+impl<S: Send + Sync> FromRequestParts<S> for Acting {
+    type Rejection = ApiError;
+
+    async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, ApiError> {
+        let Anyone(caller) = Anyone::from_request_parts(parts, state).await?;
+        caller
+            .acting_smith(named_smith(&parts.headers))?
+            .map(Self)
+            .ok_or_else(|| ApiError::bad_request("smith_required", "name a smith with IC-Smith-Id"))
     }
 }
 
@@ -164,6 +180,20 @@ pub fn check_text(param: &str, text: &str, max_bytes: usize) -> Result<(), ApiEr
         return Err(ApiError::invalid(
             param.to_owned(),
             "must not hold the character NUL",
+        ));
+    }
+    Ok(())
+}
+
+/// The most metadata a smith, customer or conversation has, in bytes of JSON.
+const MAX_METADATA: usize = 64 * 1024;
+
+/// Refuses metadata that is too large.
+pub fn check_metadata(metadata: &Object) -> Result<(), ApiError> {
+    if metadata.to_text().len() > MAX_METADATA {
+        return Err(ApiError::invalid(
+            "metadata",
+            format!("must be at most {MAX_METADATA} bytes"),
         ));
     }
     Ok(())

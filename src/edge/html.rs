@@ -25,6 +25,11 @@ const GUARDS: [(HeaderName, &str); 5] = [
     (header::CACHE_CONTROL, "no-store"),
 ];
 
+/// Of an answer that nobody may keep.
+pub fn no_store() -> (HeaderName, &'static str) {
+    (header::CACHE_CONTROL, "no-store")
+}
+
 /// A page.
 pub fn document(status: StatusCode, body: &Markup) -> Response {
     let page = html! {

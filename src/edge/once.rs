@@ -5,7 +5,7 @@ use std::sync::Arc;
 use http::StatusCode;
 use tokio::task::AbortHandle;
 
-use crate::api::idempotency::Mine;
+use super::idempotency::Mine;
 
 /// A claimed key. One that is dropped lapses by itself.
 pub struct Once {

@@ -45,6 +45,14 @@ pub struct OaiList<T> {
     pub has_more: bool,
 }
 
+#[derive(Debug, Serialize, ToSchema)]
+pub struct Deleted {
+    pub id: String,
+    /// The object's kind and `.deleted`, or the kind alone for files.
+    pub object: &'static str,
+    pub deleted: bool,
+}
+
 /// The query of a native list, for the documentation.
 #[derive(IntoParams)]
 #[into_params(parameter_in = Query)]

@@ -4,10 +4,12 @@ use std::sync::Arc;
 
 use axum::Router;
 use futures_util::future::BoxFuture;
-use http::Method;
+use http::{HeaderMap, Method};
 use smallvec::SmallVec;
 
 use super::exchange::{Exchange, Gone};
+use super::need::Need;
+use crate::gateway::Gateway;
 
 /// The segments of a path that stand for `{…}` in its pattern, in their order.
 pub type Ids<'a> = SmallVec<[&'a str; 2]>;
@@ -124,6 +126,10 @@ impl Route {
 pub struct Routes {
     pub listed: Arc<[Route]>,
     pub router: Router,
+    /// What a caller must be for the router to be asked, where a body is sent.
+    pub need: for<'a> fn(&Method, path: &'a str) -> Option<Need<'a>>,
+    /// Where the metadata of a path that wants a token is (RFC 9728), if it has any.
+    pub metadata: fn(&Gateway, path: &str, &HeaderMap) -> Option<String>,
 }
 
 impl Routes {

@@ -6,7 +6,7 @@ use time::format_description::well_known::Rfc3339;
 use utoipa::openapi::{ObjectBuilder, RefOr, Schema, SchemaFormat, Type};
 use utoipa::{PartialSchema, ToSchema};
 
-use crate::run::rfc3339;
+use crate::store::rfc3339;
 
 /// Microseconds since the Unix epoch, written as RFC 3339.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -1,5 +1,4 @@
-//! The OpenAPI 3.1 document: made from the handlers, completed with what all of them share and with
-//! the wires that the edge serves natively. `utoipa` because it derives schemas from the types that
+//! The OpenAPI 3.1 document: made from the handlers, completed with what all of them share. `utoipa` because it derives schemas from the types that
 //! are really parsed and written.
 
 use axum::response::{IntoResponse, Response};
@@ -12,8 +11,10 @@ use utoipa::openapi::{
     Type,
 };
 use utoipa::{OpenApi, ToSchema};
+use utoipa_axum::router::OpenApiRouter;
 
-use super::runs::{InputMessage, RunOut};
+use crate::edge::AppState;
+use crate::{api, wire};
 
 /// What the document says of itself.
 #[derive(OpenApi)]
@@ -24,10 +25,9 @@ use super::runs::{InputMessage, RunOut};
         license(name = "Apache-2.0", identifier = "Apache-2.0")
     ),
     security(("bearerAuth" = [])),
-    paths(chat_completions, create_response, ui_chat, ui_stream, create_run, replay_run, run_events),
     components(schemas(ErrorOut, ErrorBody))
 )]
-pub struct Base;
+struct Shared;
 
 /// The envelope of every error.
 #[derive(Debug, Serialize, ToSchema)]
@@ -48,97 +48,29 @@ pub struct ErrorBody {
     pub code: String,
 }
 
-/// What a native run is given.
-#[derive(Debug, Serialize, ToSchema)]
-#[allow(dead_code, reason = "documents what `wire::native` parses")]
-struct RunIn {
-    input: Option<Vec<InputMessage>>,
-    thread_id: Option<String>,
-    stream: Option<bool>,
-    channel: Option<String>,
-    metadata: Option<serde_json::Map<String, serde_json::Value>>,
-    response_format: Option<serde_json::Map<String, serde_json::Value>>,
+/// All operations, and the routes of those that no wire answers natively.
+pub fn documented() -> OpenApiRouter<AppState> {
+    [
+        api::documented(),
+        wire::chat::documented(),
+        wire::responses::documented(),
+        wire::embeddings::documented(),
+        wire::ui::documented(),
+        wire::native::documented(),
+        wire::mcp::documented(),
+    ]
+    .into_iter()
+    .fold(
+        OpenApiRouter::with_openapi(Shared::openapi()),
+        OpenApiRouter::merge,
+    )
 }
 
-/// Answers with OpenAI's Chat Completions, streamed or not. With a smith (its token, or
-/// `IC-Smith-Id`) it is the smith's turn; without one, `model` names a provider's.
-#[utoipa::path(post, path = "/v1/chat/completions", tag = "wires",
-    params(("IC-Smith-Id" = Option<String>, Header), ("IC-Thread-Id" = Option<String>, Header)),
-    request_body = Object,
-    responses((status = 200, content(
-        (Object = "application/json"), (String = "text/event-stream")))))]
-#[allow(dead_code, reason = "served by the edge; documented here")]
-fn chat_completions() {}
-
-/// Answers with OpenAI's Responses, streamed or not, of a smith or of a provider's model.
-#[utoipa::path(post, path = "/v1/responses", tag = "wires",
-    params(("IC-Smith-Id" = Option<String>, Header), ("IC-Thread-Id" = Option<String>, Header)),
-    request_body = Object,
-    responses((status = 200, content(
-        (Object = "application/json"), (String = "text/event-stream")))))]
-#[allow(dead_code, reason = "served by the edge; documented here")]
-fn create_response() {}
-
-/// What the AI SDK's `DefaultChatTransport` posts.
-#[derive(Debug, Serialize, ToSchema)]
-#[allow(dead_code, reason = "documents what `wire::ui` parses")]
-struct UiChatIn {
-    /// The chat's id.
-    id: String,
-    /// The whole conversation: `UIMessage`s.
-    messages: Vec<serde_json::Map<String, serde_json::Value>>,
-    trigger: Option<String>,
-    /// Overrides the smith's model.
-    model: Option<String>,
+/// The OpenAPI document, made anew for the few who ask: it would be a tenth of an idle gateway's
+/// memory.
+pub fn document() -> Document {
+    complete(documented().into_openapi())
 }
-
-/// Answers a chat of the AI SDK's `useChat` with its UI message stream.
-#[utoipa::path(post, path = "/v1/ui/chat", tag = "wires",
-    params(("IC-Smith-Id" = Option<String>, Header), ("IC-Thread-Id" = Option<String>, Header)),
-    request_body = UiChatIn,
-    responses((status = 200, content_type = "text/event-stream", body = String)))]
-#[allow(dead_code, reason = "served by the edge; documented here")]
-fn ui_chat() {}
-
-/// Goes on with the answer to a chat, from its first part; 204 when none is under way.
-#[utoipa::path(get, path = "/v1/ui/chat/{id}/stream", tag = "wires",
-    params(("id" = String, Path), ("IC-Smith-Id" = Option<String>, Header)),
-    responses((status = 200, content_type = "text/event-stream", body = String),
-        (status = 204, description = "Nothing is under way")))]
-#[allow(dead_code, reason = "served by the edge; documented here")]
-fn ui_stream() {}
-
-/// Runs a turn of a smith: its record when it has ended, or the stream of its frames.
-#[utoipa::path(post, path = "/v1/smiths/{id}/runs", tag = "runs",
-    params(("id" = String, Path)), request_body = RunIn,
-    responses((status = 200, content(
-        (RunOut = "application/json"), (String = "text/event-stream")))))]
-#[allow(dead_code, reason = "served by the edge; documented here")]
-fn create_run() {}
-
-/// How a run is run again.
-#[derive(Debug, Serialize, ToSchema)]
-#[allow(dead_code, reason = "documents what the edge parses")]
-struct ReplayIn {
-    stream: Option<bool>,
-}
-
-/// Runs the same input again, as a fresh run on a fresh thread.
-#[utoipa::path(post, path = "/v1/smiths/{id}/runs/{run}/replay", tag = "runs",
-    params(("id" = String, Path), ("run" = String, Path)), request_body = ReplayIn,
-    responses((status = 200, content(
-        (RunOut = "application/json"), (String = "text/event-stream")))))]
-#[allow(dead_code, reason = "served by the edge; documented here")]
-fn replay_run() {}
-
-/// Streams a run's frames: what is recorded, then live ones.
-#[utoipa::path(get, path = "/v1/smiths/{id}/runs/{run}/events", tag = "runs",
-    params(("id" = String, Path), ("run" = String, Path),
-        ("follow" = Option<bool>, Query), ("after" = Option<i64>, Query, minimum = 0),
-        ("Last-Event-ID" = Option<String>, Header)),
-    responses((status = 200, content_type = "text/event-stream", body = String)))]
-#[allow(dead_code, reason = "served by the edge; documented here")]
-fn run_events() {}
 
 /// Every operation of a path.
 fn operations(item: &mut PathItem) -> Vec<(HttpMethod, &mut Operation)> {
@@ -160,7 +92,7 @@ fn needs_nothing(schema: &RefOr<Schema>) -> bool {
 }
 
 /// Adds what every operation shares: the token, the error envelope, the idempotency key.
-pub fn complete(mut document: Document) -> Document {
+fn complete(mut document: Document) -> Document {
     document.info.version = env!("CARGO_PKG_VERSION").to_owned();
     let components = document.components.get_or_insert_default();
     let scheme = Http::builder()
@@ -416,7 +348,7 @@ mod tests {
         ] {
             assert_eq!(named(&method, path), name);
         }
-        let mut document = super::super::document();
+        let mut document = super::document();
         let mut seen = HashSet::new();
         for (path, item) in &mut document.paths.paths {
             for (_, operation) in operations(item) {

@@ -1,5 +1,11 @@
 //! The table of routes: what the edge must know of each before its handler is asked. Nothing else is
-//! here, so that a change of a route is seen.
+//! in this file, so that a change of a route is seen. Beside it: `need` (who may send a body), the
+//! `router` behind the bridge, the `document` that is made of all rooms, and its `reference`.
+
+mod document;
+mod need;
+mod reference;
+mod router;
 
 use std::sync::Arc;
 
@@ -7,7 +13,7 @@ use http::Method;
 
 use crate::edge::{Route, Routes};
 use crate::gateway::Gateway;
-use crate::{api, wire};
+use crate::wire;
 
 /// Of the REST resources, those that are not as all others are.
 fn rest() -> Vec<Route> {
@@ -18,15 +24,6 @@ fn rest() -> Vec<Route> {
         Route::rest(Method::GET, "/openapi.json").open(),
         Route::rest(Method::GET, "/reference").open(),
         Route::rest(Method::GET, "/v1/oauth/callback").open(),
-        Route::rest(Method::GET, "/.well-known/oauth-authorization-server").open(),
-        // Metadata of endpoints (RFC 9728).
-        Route::rest(Method::GET, "/.well-known/oauth-protected-resource/{*path}").open(),
-        Route::rest(Method::POST, "/oauth/register").open(),
-        Route::rest(Method::GET, "/oauth/authorize").open(),
-        Route::rest(Method::POST, "/oauth/authorize").open(),
-        Route::rest(Method::POST, "/oauth/token").open(),
-        Route::rest(Method::POST, "/oauth/revoke").open(),
-        Route::rest(Method::POST, "/v1/embeddings").begins_work(),
         // Passed on as it arrives.
         Route::rest(Method::POST, "/v1/files").upload(),
     ]
@@ -39,6 +36,8 @@ fn listed() -> Vec<Route> {
         wire::responses::routes(),
         wire::ui::routes(),
         wire::native::routes(),
+        wire::mcp::routes(),
+        wire::embeddings::routes(),
         rest(),
     ]
     .concat()
@@ -48,8 +47,10 @@ fn listed() -> Vec<Route> {
 pub fn of(gateway: Arc<Gateway>) -> Routes {
     let listed: Arc<[Route]> = listed().into();
     Routes {
-        router: api::router(gateway, &listed),
+        router: router::router(gateway, &listed),
         listed,
+        need: need::of,
+        metadata: wire::mcp::metadata_url,
     }
 }
 
@@ -59,7 +60,7 @@ mod tests {
 
     /// Operations of the document, as method and pattern, and whether they need no token.
     fn operations() -> Vec<(Method, String, bool)> {
-        let document = serde_json::to_value(api::document()).expect("JSON");
+        let document = serde_json::to_value(document::document()).expect("JSON");
         let mut found = Vec::new();
         for (path, item) in document["paths"].as_object().expect("paths") {
             for (name, operation) in item.as_object().expect("operations") {

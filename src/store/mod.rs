@@ -41,7 +41,7 @@ mod webhooks;
 
 pub use agents::*;
 pub use approvals::*;
-pub use clock::{now_micros, now_seconds};
+pub use clock::{now_micros, now_seconds, rfc3339};
 pub use connections::*;
 pub use connectors::*;
 pub use continuity::*;

@@ -9,12 +9,13 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 use utoipa::ToSchema;
 
-use super::AppState;
-use super::conversations::Deleted;
-use super::extract::{Input, May, check_text, sent};
-use super::page::{OaiList, SliceParams, SliceQuery};
-use super::vector_files::{ChunkingStrategy, Counts, FileWish, wanted_files};
-use crate::auth::{Principal, scope};
+use super::wishes::{
+    ChunkingStrategy, Counts, FileWish, TextPart, check_pairs, found, wanted_files,
+};
+use crate::auth::scope;
+use crate::edge::AppState;
+use crate::edge::extract::{Input, May, check_text, sent};
+use crate::edge::page::{Deleted, OaiList, SliceParams, SliceQuery};
 use crate::error::ApiError;
 use crate::ids;
 use crate::json::{Json as Tree, Object};
@@ -24,9 +25,6 @@ use crate::store::{Rows, VectorFileCounts, VectorStoreRow, now_micros};
 
 const MAX_NAME: usize = 512;
 const MAX_DESCRIPTION: usize = 4096;
-const MAX_PAIRS: usize = 16;
-const MAX_KEY: usize = 64;
-const MAX_VALUE: usize = 512;
 const MAX_QUERIES: usize = 16;
 const MAX_QUERY: usize = 16 * 1024;
 const DEFAULT_RESULTS: usize = 10;
@@ -183,21 +181,6 @@ pub struct VectorHit {
     pub content: Vec<TextPart>,
 }
 
-#[derive(Debug, Serialize, ToSchema)]
-pub struct TextPart {
-    /// Always `text`.
-    #[serde(rename = "type")]
-    #[schema(example = "text")]
-    pub kind: &'static str,
-    pub text: String,
-}
-
-impl TextPart {
-    pub(super) fn new(text: String) -> Self {
-        Self { kind: "text", text }
-    }
-}
-
 pub(super) fn store_out(row: VectorStoreRow, counts: VectorFileCounts) -> VectorStoreOut {
     VectorStoreOut {
         id: row.id,
@@ -218,42 +201,6 @@ pub(super) fn store_out(row: VectorStoreRow, counts: VectorFileCounts) -> Vector
         smith_id: row.smith_id.unwrap_or_default(),
         embedding_model: row.embedding_model.unwrap_or_default(),
     }
-}
-
-/// The store, when the caller may use it.
-pub(super) async fn found(
-    gateway: &AppState,
-    caller: &Principal,
-    id: &str,
-) -> Result<VectorStoreRow, ApiError> {
-    let row = gateway.store.vector_store(&caller.tenant_id, id).await?;
-    let row = row.ok_or_else(|| ApiError::not_found("vector store", id))?;
-    if caller.smith_id().is_some() {
-        caller.require_smith(row.smith_id.as_deref().unwrap_or_default())?;
-    }
-    Ok(row)
-}
-
-/// Refuses more pairs, or longer ones, than OpenAI takes.
-pub(super) fn check_pairs<'a>(
-    param: &'static str,
-    pairs: impl ExactSizeIterator<Item = (&'a str, usize)>,
-) -> Result<(), ApiError> {
-    if pairs.len() > MAX_PAIRS {
-        return Err(ApiError::invalid(
-            param,
-            format!("has more than {MAX_PAIRS} entries"),
-        ));
-    }
-    for (key, length) in pairs {
-        check_text(param, key, usize::MAX)?;
-        if key.chars().count() > MAX_KEY || length > MAX_VALUE {
-            let message =
-                format!("keys have at most {MAX_KEY} characters, values at most {MAX_VALUE}");
-            return Err(ApiError::invalid(param, message));
-        }
-    }
-    Ok(())
 }
 
 fn metadata_text(metadata: &Object) -> Result<String, ApiError> {

@@ -1,0 +1,5 @@
+//! `/v1/vector_stores`: OpenAI's Vector Stores API.
+
+pub mod files;
+pub mod stores;
+mod wishes;
