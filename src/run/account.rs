@@ -4,8 +4,8 @@
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
-use super::accounting::Spender;
 use super::record::usage_out;
+use super::spender::Spender;
 use crate::frame::Usage;
 use crate::ids;
 use crate::store::{

@@ -3,12 +3,13 @@
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::hash::{BuildHasher, RandomState};
-use std::sync::{Arc, LazyLock};
+use std::sync::Arc;
 use std::time::Duration;
 
 use parking_lot::Mutex;
 
 use super::budget::Budgets;
+use super::spender::{NANOS, Spender, today};
 use crate::config::{Price, Prices};
 use crate::frame::Usage;
 use crate::metrics::Metrics;
@@ -16,32 +17,6 @@ use crate::store::{Journal, Op, SmithUsage};
 
 const SHARDS: usize = 16;
 const FLUSH_EVERY: Duration = Duration::from_secs(1);
-
-/// Nanos of the currency in one unit of it.
-pub const NANOS: f64 = 1e9;
-
-/// Who uses a model. Without a smith, all but the tenant are empty.
-#[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub struct Spender {
-    pub tenant_id: Arc<str>,
-    pub smith_id: Arc<str>,
-    pub agent_id: Arc<str>,
-    pub customer_id: Arc<str>,
-}
-
-impl Spender {
-    /// A tenant that calls a model without a smith.
-    pub fn tenant(tenant_id: &Arc<str>) -> Self {
-        static NOBODY: LazyLock<Arc<str>> = LazyLock::new(|| Arc::from(""));
-        let nobody = NOBODY.clone();
-        Self {
-            tenant_id: tenant_id.clone(),
-            smith_id: nobody.clone(),
-            agent_id: nobody.clone(),
-            customer_id: nobody,
-        }
-    }
-}
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
 struct Key {
@@ -204,21 +179,6 @@ impl Accounting {
             }
         }
     }
-}
-
-/// The day, `YYYY-MM-DD`, UTC.
-pub fn today() -> String {
-    day_of(time::OffsetDateTime::now_utc())
-}
-
-/// A time's day, `YYYY-MM-DD`.
-pub fn day_of(at: time::OffsetDateTime) -> String {
-    format!(
-        "{:04}-{:02}-{:02}",
-        at.year(),
-        u8::from(at.month()),
-        at.day()
-    )
 }
 
 #[cfg(test)]

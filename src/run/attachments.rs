@@ -7,7 +7,8 @@ use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use serde_json::Value;
 
-use super::engine::{Job, Runs};
+use super::job::Job;
+use super::runs::Runs;
 use crate::error::ApiError;
 use crate::model::{Part, Refused, Source, Turn, kind_of_bytes, that_take};
 use crate::store::{FileRow, Store};

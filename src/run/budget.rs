@@ -8,7 +8,7 @@ use std::time::Duration;
 use http::StatusCode;
 use serde_json::json;
 
-use super::accounting::{NANOS, Spender, today};
+use super::spender::{NANOS, Spender, today};
 use crate::error::ApiError;
 use crate::store::{BudgetSpend, EventRow, Store};
 

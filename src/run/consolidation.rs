@@ -1,24 +1,19 @@
 //! `memory_consolidation`: behind a turn, a model folds what was said into the smith's working memory.
 //! It is on the smith's account, and never in anybody's way.
 
-use std::collections::HashMap;
+pub(super) mod waiting;
+
 use std::sync::Arc;
 use std::time::Duration;
 
-use parking_lot::Mutex;
-use tokio::sync::Semaphore;
-
-use super::accounting::Spender;
-use super::engine::{Job, Runs};
+use super::job::Job;
+use super::runs::Runs;
+use super::spender::Spender;
 use super::transcript::Collector;
 use crate::error::ApiError;
 use crate::model::{Completed, ModelRequest, Part, Role, Turn, joined_text};
 use crate::store::now_micros;
 
-/// Smiths whose memories are worked on at a time, on each node.
-const AT_ONCE: usize = 4;
-/// Smiths that may wait for it; of more, what was said is not noted.
-const MAX_WAITING: usize = 1000;
 /// How often the notes are made anew because they were changed meanwhile.
 const AT_MOST: usize = 3;
 /// Before another attempt; after the last, what was said is not noted.
@@ -27,8 +22,7 @@ const PAUSES: [Duration; 3] = [
     Duration::from_secs(10),
     Duration::from_secs(60),
 ];
-/// What waits for one smith, and a single message, in characters.
-const MAX_SAID: usize = 64 * 1024;
+/// A single message, in characters.
 const MAX_MESSAGE: usize = 8 * 1024;
 /// As large as the API takes a memory, in bytes.
 const MAX_MEMORY: usize = 64 * 1024;
@@ -38,97 +32,6 @@ const TASK: &str = "You keep the notes of an assistant about the person that it 
     keep what still holds, add what is worth remembering in later conversations (who the person is, \
     what they want and like, what was decided, what is open), correct what has changed, and leave out \
     what was only of the moment. If nothing is worth noting, answer with the notes as they are.";
-
-/// Tenant and smith.
-type Smith = (Arc<str>, Arc<str>);
-
-/// What was said and is not noted yet, by tenant and smith.
-pub(super) struct Consolidation {
-    waiting: Arc<Mutex<HashMap<Smith, Vec<String>>>>,
-    room: Semaphore,
-}
-
-impl Default for Consolidation {
-    fn default() -> Self {
-        Self {
-            waiting: Arc::default(),
-            room: Semaphore::new(AT_ONCE),
-        }
-    }
-}
-
-impl Consolidation {
-    /// Keeps what was said of a smith; who gets an answer works on it until nothing is left.
-    fn keep(&self, smith: Smith, said: String) -> Option<Work> {
-        let mut waiting = self.waiting.lock();
-        if let Some(before) = waiting.get_mut(&smith) {
-            // Who works on it takes this up as well.
-            before.push(said);
-            bound(before);
-            return None;
-        }
-        if waiting.len() >= MAX_WAITING {
-            tracing::warn!(smith_id = %smith.1, "too many memories wait to be consolidated");
-            return None;
-        }
-        waiting.insert(smith.clone(), vec![said]);
-        Some(Work {
-            waiting: self.waiting.clone(),
-            smith,
-            is_over: false,
-        })
-    }
-}
-
-/// Leaves out the oldest of what is more than may wait.
-fn bound(said: &mut Vec<String>) {
-    let mut bytes: usize = said.iter().map(String::len).sum();
-    let mut old = 0;
-    while bytes > MAX_SAID && old + 1 < said.len() {
-        bytes -= said[old].len();
-        old += 1;
-    }
-    said.drain(..old);
-}
-
-/// The work on one smith's memory. However it ends, also by a panic, the next turn begins it anew.
-struct Work {
-    waiting: Arc<Mutex<HashMap<Smith, Vec<String>>>>,
-    smith: Smith,
-    is_over: bool,
-}
-
-impl Work {
-    /// All that waits; `None` when that is nothing, and then this work is done.
-    fn next(&mut self) -> Option<String> {
-        let mut waiting = self.waiting.lock();
-        match waiting.get_mut(&self.smith) {
-            Some(said) if !said.is_empty() => Some(std::mem::take(said).concat()),
-            _ => {
-                waiting.remove(&self.smith);
-                self.is_over = true;
-                None
-            }
-        }
-    }
-
-    /// Puts back what could not be noted, before what was said since.
-    fn put_back(&self, said: String) {
-        if let Some(waiting) = self.waiting.lock().get_mut(&self.smith) {
-            waiting.insert(0, said);
-            bound(waiting);
-        }
-    }
-}
-
-impl Drop for Work {
-    fn drop(&mut self) {
-        // Once it is over, the entry may be the next one's.
-        if !self.is_over {
-            self.waiting.lock().remove(&self.smith);
-        }
-    }
-}
 
 /// The words of some turns, with who said them.
 pub(super) fn said_in(turns: &[Turn]) -> String {
@@ -238,41 +141,6 @@ impl Runs {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn work_that_breaks_off_is_begun_anew() {
-        let consolidation = Consolidation::default();
-        let smith: Smith = ("proj_1".into(), "smt_1".into());
-        let keep = |said: &str| consolidation.keep(smith.clone(), said.to_owned());
-        let mut work = keep("a").expect("work");
-        assert!(keep("b").is_none(), "it is worked on");
-        assert_eq!(work.next().as_deref(), Some("ab"));
-        assert!(keep("c").is_none());
-        work.put_back("ab".to_owned());
-        assert_eq!(work.next().as_deref(), Some("abc"));
-        let broken = std::panic::catch_unwind(std::panic::AssertUnwindSafe(move || {
-            let _work = work;
-            panic!("a turn that cannot be noted");
-        }));
-        assert!(broken.is_err());
-        let mut work = keep("d").expect("work");
-        assert_eq!(work.next().as_deref(), Some("d"));
-        assert_eq!(work.next(), None);
-        let next = keep("e").expect("work");
-        drop(work);
-        assert!(keep("f").is_none(), "the next one works on it");
-        drop(next);
-    }
-
-    #[test]
-    fn what_waits_is_bounded() {
-        let mut said: Vec<String> = (0..20).map(|_| "x".repeat(MAX_SAID / 10)).collect();
-        bound(&mut said);
-        assert_eq!(said.len(), 10);
-        let mut one = vec!["x".repeat(2 * MAX_SAID)];
-        bound(&mut one);
-        assert_eq!(one.len(), 1);
-    }
 
     #[test]
     fn what_was_said_is_told_with_who_said_it() {

@@ -9,18 +9,48 @@ use serde_json::{Value, json};
 
 use super::account;
 use super::consolidation::said_in;
-use super::engine::{End, Job, Runs, failed_frame};
 use super::frame_log::FrameLog;
+use super::job::{End, Job, failed_frame};
 use super::live::{Cancelled, LiveRun};
+use super::runs::Runs;
 use super::state::Progress;
 use super::tools::lost;
 use super::transcript::Collector;
 use crate::error::ApiError;
 use crate::frame::{self, Escaped, Frame, StopReason, Usage};
-use crate::model::{Turn, joined_text};
+use crate::ids;
+use crate::model::{Role, Turn, joined_text};
 use crate::store::{JournalError, Op, RunEnd, RunRow, RunStatus, now_micros};
 
+/// Longest title that a conversation is given.
+const TITLE_CHARS: usize = 80;
+
 impl Runs {
+    /// A conversation is named after its first user turn.
+    async fn touch_conversation(&self, job: &Job) {
+        let thread = &job.row.thread_id;
+        if ids::body(ids::Kind::Conversation, thread).is_none() {
+            return;
+        }
+        let said = job.new_turns.iter().find(|turn| turn.role == Role::User);
+        let text = said.map(|turn| joined_text(&turn.parts));
+        let title: String = text
+            .unwrap_or_default()
+            .split_whitespace()
+            .collect::<Vec<_>>()
+            .join(" ")
+            .chars()
+            .take(TITLE_CHARS)
+            .collect();
+        let touched = self
+            .store
+            .title_conversation(&job.row.tenant_id, thread, &title, now_micros())
+            .await;
+        if let Err(error) = touched {
+            tracing::warn!(%error, "cannot name a conversation");
+        }
+    }
+
     async fn finish(
         self: &Arc<Self>,
         mut job: Box<Job>,

@@ -7,8 +7,8 @@ use std::time::Duration;
 use async_trait::async_trait;
 use http::StatusCode;
 
-use super::engine::Runs;
 use super::live::Cancelled;
+use super::runs::Runs;
 use super::state::Base;
 use crate::error::ApiError;
 use crate::store::RunRow;

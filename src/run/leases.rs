@@ -7,9 +7,10 @@ use std::time::Duration;
 use bytes::BytesMut;
 
 use super::account;
-use super::engine::{Runs, failed_frame};
+use super::job::failed_frame;
 use super::live::{Cancelled, LiveRun};
 use super::resume::Word;
+use super::runs::Runs;
 use crate::error::ApiError;
 use crate::frame::{self, StopReason};
 use crate::store::{ApprovalStatus, Op, RunEnd, RunRow, RunStatus, now_micros};

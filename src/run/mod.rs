@@ -8,18 +8,24 @@
 mod account;
 mod accounting;
 pub mod attachments;
+mod begin;
 mod budget;
+mod cancel;
 mod consolidation;
 mod engine;
 mod finish;
 mod frame_log;
+mod job;
 mod lapsed;
 mod leases;
 mod live;
+pub mod panels;
 mod record;
 mod request;
 mod resolve;
 mod resume;
+mod runs;
+mod spender;
 mod state;
 mod structured;
 mod tools;
@@ -27,16 +33,17 @@ mod transcript;
 mod turnstile;
 
 pub use account::{root_span_id, trace_id};
-pub use accounting::{Accounting, NANOS, Spender, day_of, today};
+pub use accounting::Accounting;
 pub use budget::{Budgets, percent, this_period};
-pub use engine::{RunParts, Runs, Started};
 pub use lapsed::LapsedRuns;
 pub use live::{Cancelled, LiveRun, Reader};
-pub use record::{RunView, actor_out, rfc3339, run_out, usage_of};
+pub use record::{RunView, actor_out, run_out, usage_of};
 pub use request::{
     INCLUDE_CITATIONS, INCLUDE_REASONING, INCLUDE_TOOL_ARGS, Link, ResponseRecord, RunRequest,
     Thread,
 };
 pub use resolve::{Effective, Smiths, render_instructions};
 pub use resume::{Word, not_paused, that_count};
+pub use runs::{RunParts, Runs, Started};
+pub use spender::{NANOS, Spender, day_of, today};
 pub use transcript::{Collected, Collector};

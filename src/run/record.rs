@@ -2,22 +2,12 @@
 
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, json};
-use time::OffsetDateTime;
-use time::format_description::well_known::Rfc3339;
 
-use super::accounting::NANOS;
+use super::spender::NANOS;
 use crate::frame::Usage;
 use crate::json::{Json, Object};
 use crate::model::{Turn, joined_text};
-use crate::store::{RunRow, RunStatus};
-
-/// Microseconds since the epoch as RFC 3339 UTC.
-pub fn rfc3339(micros: i64) -> String {
-    OffsetDateTime::from_unix_timestamp_nanos(i128::from(micros) * 1_000)
-        .ok()
-        .and_then(|at| at.format(&Rfc3339).ok())
-        .unwrap_or_default()
-}
+use crate::store::{RunRow, RunStatus, rfc3339};
 
 fn document(text: Option<&str>) -> Value {
     text.and_then(|t| serde_json::from_str(t).ok())
@@ -249,14 +239,5 @@ mod tests {
             { "role": "user", "content": "hi" },
         ]);
         assert_eq!(shown, wanted);
-    }
-
-    #[test]
-    fn times_are_rfc3339() {
-        assert_eq!(
-            super::rfc3339(1_700_000_000_123_456),
-            "2023-11-14T22:13:20.123456Z"
-        );
-        assert_eq!(super::rfc3339(0), "1970-01-01T00:00:00Z");
     }
 }

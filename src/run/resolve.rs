@@ -7,11 +7,11 @@ use std::time::Duration;
 
 use http::StatusCode;
 
-use super::accounting::Spender;
+use super::spender::Spender;
 use crate::error::ApiError;
 use crate::metrics::Metrics;
 use crate::store::{AgentConfig, AgentRow, AgentVariable, SmithProfile, SmithRow, Store};
-use crate::tools::hosted::Caller;
+use crate::tools::hosted::ToolUser;
 
 const TTL: Duration = Duration::from_secs(3);
 /// Instructions with their variables bound, in bytes: each may stand there many times.
@@ -170,8 +170,8 @@ impl Smiths {
 
 impl Effective {
     /// In whose name its tools are called.
-    pub fn caller(&self) -> Caller {
-        Caller {
+    pub fn caller(&self) -> ToolUser {
+        ToolUser {
             tenant_id: self.smith.tenant_id.as_str().into(),
             smith_id: self.smith.id.as_str().into(),
             timezone: self.smith.profile.timezone.clone(),

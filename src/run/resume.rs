@@ -6,9 +6,10 @@ use bytes::BytesMut;
 use http::StatusCode;
 use serde_json::{Value, json};
 
-use super::engine::{Job, Runs};
 use super::frame_log::fill;
+use super::job::Job;
 use super::live::{Cancelled, LiveRun};
+use super::runs::Runs;
 use super::state::{Base, CallState, Progress};
 use crate::error::ApiError;
 use crate::frame::{self, Frame};

@@ -1,12 +1,16 @@
 //! What it takes to go on with a run on any node: how it began, and what it did since.
 
+use std::sync::Arc;
+
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
+use tokio::sync::oneshot;
 
 use super::account::{ModelSpan, ToolSpan};
 use crate::error::ApiError;
 use crate::frame::Usage;
 use crate::model::{ModelRequest, Part, Role, Turn};
+use crate::tools::Calling;
 
 /// How a run began. Written once.
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -79,6 +83,13 @@ pub(super) enum CallState {
         content: Vec<Part>,
         is_error: bool,
     },
+}
+
+/// A call that waits for a human's answer to its tool's question.
+pub(super) struct Held {
+    pub tenant_id: Arc<str>,
+    pub calling: Calling,
+    pub reply: oneshot::Sender<Option<Value>>,
 }
 
 impl Pending {

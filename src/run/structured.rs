@@ -5,7 +5,7 @@ use std::sync::Arc;
 use http::StatusCode;
 use serde_json::Value;
 
-use super::engine::Runs;
+use super::runs::Runs;
 use super::transcript::Collected;
 use crate::error::ApiError;
 use crate::frame::StopReason;

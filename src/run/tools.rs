@@ -7,26 +7,20 @@ use futures_util::stream::{FuturesUnordered, StreamExt};
 use serde_json::{Map, Value, json};
 
 use super::account::ToolSpan;
-use super::engine::{Job, Runs};
 use super::frame_log::FrameLog;
-use super::state::{CallState, Pending};
+use super::job::Job;
+use super::runs::Runs;
+use super::state::{CallState, Held, Pending};
 use crate::error::ApiError;
 use crate::frame::{ApprovalRequired, Escaped, Frame, ToolCompleted, ToolExecuting};
 use crate::ids;
 use crate::model::{Part, arguments_object, joined_text, shown_text};
 use crate::store::{ApprovalStatus, Checkpoint, EventRow, Op, Pause, RunStatus, now_micros};
-use crate::tools::{Calling, Next, Output, Tool, ToolCall, ToolSet, hosted::Caller};
+use crate::tools::{Calling, Next, Output, Tool, ToolCall, ToolSet, hosted::ToolUser};
 use crate::untrusted::{MAX_JSON_DEPTH, is_too_deep};
 
 /// Calls that run side by side (`tools.md`).
 const SIDE_BY_SIDE: usize = 8;
-
-/// A call that waits for a human's answer to its tool's question.
-pub(super) struct Held {
-    pub tenant_id: Arc<str>,
-    calling: Calling,
-    reply: tokio::sync::oneshot::Sender<Option<Value>>,
-}
 
 /// How the calls of a turn went.
 pub(super) enum Called {
@@ -194,7 +188,7 @@ impl Runs {
         at: usize,
         call: Pending,
         set: Arc<ToolSet>,
-        caller: Caller,
+        caller: ToolUser,
         run_id: String,
     ) -> Ended {
         let done = |output| Ended {

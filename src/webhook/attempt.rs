@@ -9,10 +9,9 @@ use serde_json::value::RawValue;
 
 use super::signature::headers;
 use crate::error::ApiError;
-use crate::run::rfc3339;
 use crate::secrets::Vault;
 use crate::store::{
-    DeliveryOutcome, DeliveryRow, DeliveryStatus, EventRow, Store, WebhookRow, now_micros,
+    DeliveryOutcome, DeliveryRow, DeliveryStatus, EventRow, Store, WebhookRow, now_micros, rfc3339,
 };
 use crate::upstream::{Endpoint, Timeouts, Upstream, UpstreamError, UpstreamRequest};
 
