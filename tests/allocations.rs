@@ -20,7 +20,7 @@ use smithgate::model::provider;
 use smithgate::server::Server;
 use smithgate::sse::Splitter;
 use smithgate::wire::chat::{EventGate, StreamEncoder};
-use smithgate::wire::{FrameEncoder, Gate, native};
+use smithgate::wire::{FrameEncoder, StreamGate, native};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 

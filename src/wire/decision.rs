@@ -8,9 +8,9 @@ use http::StatusCode;
 use serde::{Deserialize, Serialize};
 
 use super::turn::RunTurn;
-use crate::api::idempotency::{OnceMore, in_progress, key_of};
 use crate::auth::{Principal, Scope};
 use crate::edge::Exchange;
+use crate::edge::idempotency::{OnceMore, in_progress, key_of};
 use crate::error::ApiError;
 use crate::frame::{Frame, Usage};
 use crate::gateway::Gateway;

@@ -7,18 +7,20 @@ use axum::extract::State;
 use axum::response::{IntoResponse, Response};
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
-use http::{HeaderMap, HeaderValue, StatusCode, header};
+use http::{HeaderMap, HeaderValue, Method, StatusCode, header};
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 use utoipa::ToSchema;
+use utoipa_axum::router::OpenApiRouter;
+use utoipa_axum::routes;
 
-use super::AppState;
-use super::extract::{May, object, sent};
 use crate::auth::{named_smith, scope};
+use crate::edge::extract::{May, object, sent};
+use crate::edge::{self, AppState};
 use crate::error::ApiError;
 use crate::frame::Usage;
 use crate::model::{ModelError, Route, answer_in_form, tokens_of_answer, vector_bytes};
-use crate::wire::chat::forward::rewrite;
+use crate::wire::openai::rewrite::rewrite;
 
 /// Texts of one call (<https://platform.openai.com/docs/api-reference/embeddings/create>).
 const MAX_INPUTS: usize = 2048;
@@ -37,6 +39,16 @@ pub struct EmbeddingsIn {
     pub dimensions: Option<u32>,
     #[serde(default)]
     pub encoding_format: Option<EncodingFormat>,
+}
+
+/// What is said of its route.
+pub fn routes() -> Vec<edge::Route> {
+    vec![edge::Route::rest(Method::POST, "/v1/embeddings").begins_work()]
+}
+
+/// Its operation and route.
+pub fn documented() -> OpenApiRouter<AppState> {
+    OpenApiRouter::new().routes(routes!(create))
 }
 
 /// What is to be embedded.
@@ -161,7 +173,7 @@ pub async fn create(
         (None, None) => return Err(ApiError::invalid("model", "name a model")),
     };
     gateway.budgets.check(&spender).await?;
-    let _permit = gateway.gate.begin_run(&caller, smith.as_ref())?;
+    let _permit = gateway.admission.begin_run(&caller, smith.as_ref())?;
     let routes = routing
         .resolve(&caller.tenant_id, smith.as_ref(), model)
         .await

@@ -25,13 +25,13 @@ use crate::model::{
 use crate::run::Spender;
 use crate::sse::{self, EventTooLarge, raw_events};
 use crate::upstream::UpstreamResponse;
-use crate::wire::Gate;
+use crate::wire::StreamGate;
 
 /// Most bytes that are held back before there is content.
 const MOST_HELD: usize = 1024 * 1024;
 
 /// What passing on needs to know of a wire.
-pub struct Passage {
+pub struct SameWire {
     /// For metrics.
     pub wire: &'static str,
     /// How answers are decoded that can't be passed on.
@@ -46,7 +46,7 @@ pub struct Passage {
     pub usage_of_answer: fn(&Bytes) -> Option<Usage>,
     /// For a streamed answer with events of at most so many bytes; whether usage was asked for
     /// here, and is not shown.
-    pub gate: fn(usize, bool) -> Box<dyn Gate>,
+    pub gate: fn(usize, bool) -> Box<dyn StreamGate>,
 }
 
 /// A body made ready for one route.
@@ -66,7 +66,7 @@ pub enum Begun {
 /// An answer that is passed on.
 pub struct Forward {
     tenant_id: Arc<str>,
-    passage: &'static Passage,
+    same_wire: &'static SameWire,
     provider: Arc<str>,
     model: String,
     passing: Passing,
@@ -83,7 +83,7 @@ const ONLY_ALIVE: &str = "nothing but signs of life";
 /// A stream with its first piece of content.
 struct StreamPieces {
     response: UpstreamResponse,
-    gate: Box<dyn Gate>,
+    gate: Box<dyn StreamGate>,
     held: Bytes,
     /// Since when nothing comes but comments, and for how long they may.
     idle_since: Option<Instant>,
@@ -101,7 +101,7 @@ enum Attempt {
     Translated(Answer),
 }
 
-impl Passage {
+impl SameWire {
     /// Asks `route`, and looks at the answer.
     async fn attempt(
         &self,
@@ -227,7 +227,7 @@ impl StreamPieces {
     /// Reads up to the first piece of content. A failure before is an error.
     async fn begin(
         mut response: UpstreamResponse,
-        mut gate: Box<dyn Gate>,
+        mut gate: Box<dyn StreamGate>,
         patience: Duration,
     ) -> Result<Self, ModelError> {
         let mut held = BytesMut::new();
@@ -341,7 +341,7 @@ impl Forward {
     pub async fn begin(
         exchange: &mut Exchange,
         tenant_id: Arc<str>,
-        passage: &'static Passage,
+        same_wire: &'static SameWire,
         mut routes: Vec<Route>,
         stream: bool,
         permit: Permit,
@@ -354,7 +354,7 @@ impl Forward {
             let (routes, prepared, models) = (&routes, &prepared, &models);
             let sent = models.try_routes(routes, |at| async move {
                 let (route, prepared) = (&routes[at], &prepared[at]);
-                let attempt = passage.attempt(models, limit, route, prepared, stream);
+                let attempt = same_wire.attempt(models, limit, route, prepared, stream);
                 Ok((at, Box::pin(attempt).await?))
             });
             let sent = pin!(sent);
@@ -373,7 +373,7 @@ impl Forward {
                 } = routes.swap_remove(at);
                 Begun::Forward(Box::new(Self {
                     tenant_id,
-                    passage,
+                    same_wire,
                     provider,
                     model,
                     passing,
@@ -387,7 +387,7 @@ impl Forward {
     pub async fn answer(self, exchange: &mut Exchange) -> Result<(), Gone> {
         let Self {
             tenant_id,
-            passage,
+            same_wire,
             provider,
             model,
             passing,
@@ -400,7 +400,7 @@ impl Forward {
         };
         let mut pieces = match passing {
             Passing::Whole(body) => {
-                let usage = (passage.usage_of_answer)(&body).unwrap_or_default();
+                let usage = (same_wire.usage_of_answer)(&body).unwrap_or_default();
                 account(exchange, &usage);
                 return exchange.respond_json(StatusCode::OK, body).await;
             }
@@ -418,7 +418,7 @@ impl Forward {
             let errors = &metrics.provider_errors;
             errors.with_label_values(&[&*provider, kind]).inc();
         }
-        count_frames(exchange, passage.wire, pieces.gate.events());
+        count_frames(exchange, same_wire.wire, pieces.gate.events());
         account(exchange, &pieces.gate.usage().unwrap_or_default());
         if written.is_ok() && pieces.failed.is_none() {
             pieces.response.release();

@@ -14,9 +14,9 @@ use bytes::Bytes;
 use http::StatusCode;
 
 use super::turn::RunTurn;
-use crate::api::idempotency::{Claim, Keyed, Mine, OnceMore, in_progress, key_of};
 use crate::auth::Principal;
 use crate::edge::Exchange;
+use crate::edge::idempotency::{Claim, Keyed, Mine, OnceMore, in_progress, key_of};
 use crate::error::ApiError;
 use crate::frame::Frame;
 use crate::run::LiveRun;

@@ -17,7 +17,7 @@ fn cited(of: &Bytes, by: i64) -> Frame {
 }
 
 /// Turns the frames of a run into those of one answer.
-pub struct Plain {
+pub struct OneAnswer {
     run_id: Bytes,
     /// Whether the tools are the smith's own.
     own_tools: bool,
@@ -28,7 +28,7 @@ pub struct Plain {
     calls: u32,
 }
 
-impl Plain {
+impl OneAnswer {
     /// For the run with this id.
     pub fn new(run_id: &str, own_tools: bool) -> Self {
         Self {
@@ -95,19 +95,19 @@ impl Plain {
 }
 
 /// An encoder of one answer that a run of several steps goes to.
-pub struct PlainEncoder<E> {
-    plain: Plain,
+pub struct OneAnswerEncoder<E> {
+    one_answer: OneAnswer,
     inner: E,
     /// Characters that were said, and those of the steps before this one.
     chars: u64,
     before: u64,
 }
 
-impl<E> PlainEncoder<E> {
+impl<E> OneAnswerEncoder<E> {
     /// Hands on to `inner`.
-    pub fn new(plain: Plain, inner: E) -> Self {
+    pub fn new(one_answer: OneAnswer, inner: E) -> Self {
         Self {
-            plain,
+            one_answer,
             inner,
             chars: 0,
             before: 0,
@@ -115,15 +115,15 @@ impl<E> PlainEncoder<E> {
     }
 }
 
-impl<E: FrameEncoder> FrameEncoder for PlainEncoder<E> {
+impl<E: FrameEncoder> FrameEncoder for OneAnswerEncoder<E> {
     fn frame(&mut self, frame: &Frame, buf: &mut BytesMut) {
         let Self {
-            plain,
+            one_answer,
             inner,
             chars,
             before,
         } = self;
-        plain.say(frame, |frame| {
+        one_answer.say(frame, |frame| {
             match frame {
                 Frame::Text(text) => *chars += text.chars(),
                 Frame::ModelStarted { .. } => *before = *chars,

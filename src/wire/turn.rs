@@ -21,7 +21,7 @@ use crate::model::{Completed, ModelCall, ModelRequest, ResponseFormat, Route};
 use crate::run::{Collected, Collector, LiveRun, Reader, Runs, Spender};
 use crate::sse::KEEP_ALIVE;
 use crate::store::RunRow;
-use crate::wire::{AnswerEncoder, FrameEncoder, Plain};
+use crate::wire::{AnswerEncoder, FrameEncoder, OneAnswer};
 
 /// What a wire adds to a frame, about; what is not enough costs a longer buffer.
 const ENVELOPE_BYTES: usize = 160;
@@ -207,16 +207,16 @@ impl RunTurn {
         Ok(end.ok_or_else(|| self.failure()))
     }
 
-    /// The whole answer, or why there is none; `plain` makes it one model's.
+    /// The whole answer, or why there is none; `one_answer` makes it one model's.
     pub async fn whole(
         mut self,
         exchange: &mut Exchange,
-        plain: &mut Plain,
+        one_answer: &mut OneAnswer,
     ) -> Result<Result<Collected, ApiError>, Gone> {
         let mut collector = Collector::default();
         let mut end = None;
         self.each(exchange, |frame| {
-            plain.say(&frame, |frame| {
+            one_answer.say(&frame, |frame| {
                 collector.add(frame);
                 if let Frame::RunCompleted { stop, usage, .. } = frame {
                     end = Some((*stop, *usage));
@@ -435,7 +435,7 @@ impl Routed {
         }
         let tenant_id = principal.tenant_id.clone();
         gateway.budgets.check(&Spender::tenant(&tenant_id)).await?;
-        let permit = gateway.gate.begin_run(principal, None)?;
+        let permit = gateway.admission.begin_run(principal, None)?;
         let routing = &gateway.models.routing;
         let routes = routing.resolve(&tenant_id, None, model).await?;
         Ok(Self {

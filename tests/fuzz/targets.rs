@@ -177,7 +177,7 @@ const WIRES: [ProviderWire; 4] = [
 /// The Chat Completions request decoder, on to every provider's encoder.
 pub fn chat_request(data: &[u8]) {
     // Bytes that are passed over unread may be no UTF-8; they are for the provider to judge.
-    if let Ok(rewritten) = chat::forward::rewrite(data, "m", true)
+    if let Ok(rewritten) = openai::rewrite::rewrite(data, "m", true)
         && let Ok(before) = serde_json::from_slice::<Value>(data)
     {
         let after: Value = serde_json::from_slice(&rewritten.body).expect("stays JSON");
@@ -208,13 +208,15 @@ pub fn responses_request(data: &[u8]) {
     let Ok(request) = serde_json::from_slice::<responses::ResponsesRequest>(data) else {
         return;
     };
-    if let Ok(request) = responses::decode(request).and_then(responses::Decoded::into_request) {
+    if let Ok(request) =
+        responses::decode(request).and_then(responses::DecodedResponse::into_request)
+    {
         ask_all(&request);
         // What was said is shown as items, which say the same again.
         for item in responses::items::Numbering::new("B").items(&request.turns) {
             let value = item.to_value();
             let members = value.as_object().expect("an object");
-            responses::items::turn_of(members).expect("an item is a turn");
+            responses::turns::turn_of(members).expect("an item is a turn");
         }
     }
 }

@@ -3,10 +3,10 @@
 
 use serde_json::Value;
 
-use super::decode::{arguments_text, cache_mark, content_part};
 use crate::error::ApiError;
 use crate::frame::Signer;
 use crate::model::{Part, Signature};
+use crate::wire::openai::content::{arguments_text, cache_mark, content_part, content_parts};
 
 /// The parts of a content, or `None` where it holds no such blocks. `field`: where it stands.
 pub(super) fn with_blocks(content: &Value, field: &str) -> Option<Result<Vec<Part>, ApiError>> {
@@ -51,7 +51,7 @@ fn block(item: &Value, field: &str) -> Result<Part, ApiError> {
         },
         Some("tool_result") => Part::ToolResult {
             tool_call_id: text("tool_use_id")?,
-            content: super::decode::content_parts(&item["content"], &format!("{field}.content"))?,
+            content: content_parts(&item["content"], &format!("{field}.content"))?,
             is_error: item["is_error"].as_bool().unwrap_or(false),
         },
         Some("thinking") => Part::Reasoning {

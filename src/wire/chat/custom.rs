@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use serde_json::{Value, json};
 
-use crate::wire::responses::tools::input_of;
+use crate::wire::openai::tools::input_of;
 
 /// The names of a request's custom tools.
 #[derive(Debug, Clone, Default)]

@@ -10,10 +10,12 @@ use super::unnamed::OpenCalls;
 use crate::error::ApiError;
 use crate::lenient::given;
 use crate::model::{
-    Caching, ModelRequest, Params, Part, ResponseFormat, Role, Source, ToolChoice, ToolDef, Turn,
+    Caching, ModelRequest, Params, Part, ResponseFormat, Role, ToolChoice, ToolDef, Turn,
     reasoning_of,
 };
-use crate::wire::choice::{decode_choice, decode_effort, decode_format, effort_beside};
+use crate::wire::openai::choice::{decode_choice, decode_effort, decode_format, effort_beside};
+use crate::wire::openai::content::{arguments_text, content_parts};
+use crate::wire::openai::system::System;
 
 /// `POST /v1/chat/completions`, as sent.
 #[derive(Debug, Deserialize)]
@@ -149,7 +151,7 @@ struct Function {
 
 /// What the request means.
 #[derive(Debug)]
-pub struct Decoded {
+pub struct DecodedChat {
     /// `None` for a missing or empty `model`.
     pub model: Option<String>,
     /// The `system` and `developer` messages, joined.
@@ -167,7 +169,7 @@ pub struct Decoded {
     pub has_functions: bool,
 }
 
-impl Decoded {
+impl DecodedChat {
     /// As a request to a model, which is yet to be chosen.
     pub fn into_request(self) -> ModelRequest {
         ModelRequest {
@@ -185,7 +187,7 @@ impl Decoded {
 }
 
 /// Checks a request and turns it into neutral terms.
-pub fn decode(request: ChatRequest) -> Result<Decoded, ApiError> {
+pub fn decode(request: ChatRequest) -> Result<DecodedChat, ApiError> {
     if request.messages.is_empty() {
         return Err(ApiError::invalid("messages", "must hold a message"));
     }
@@ -219,7 +221,7 @@ pub fn decode(request: ChatRequest) -> Result<Decoded, ApiError> {
         None => None,
         Some(choice) => decode_choice(choice, &mut tools)?,
     };
-    Ok(Decoded {
+    Ok(DecodedChat {
         model: request.model.filter(|m| !m.is_empty()),
         system: (!system.text.is_empty()).then_some(system.text),
         turns,
@@ -258,37 +260,6 @@ pub fn decode(request: ChatRequest) -> Result<Decoded, ApiError> {
         caching,
         has_functions,
     })
-}
-
-/// The system text, as its messages make it.
-#[derive(Default)]
-pub(crate) struct System {
-    pub text: String,
-    pub caching: Caching,
-}
-
-impl System {
-    /// Appends a message's parts, which are texts.
-    pub fn add(&mut self, parts: &[Part]) -> Result<(), &'static str> {
-        let mut is_first = true;
-        for part in parts {
-            match part {
-                Part::Text { text } if !text.is_empty() => {
-                    if std::mem::take(&mut is_first) && !self.text.is_empty() {
-                        self.text.push_str("\n\n");
-                    }
-                    self.text.push_str(text);
-                }
-                Part::Text { .. } | Part::Name { .. } => {}
-                Part::CacheHere { ttl } => {
-                    let mark = (self.text.len(), ttl.clone());
-                    self.caching.system.push(mark);
-                }
-                _ => return Err("a system message holds text alone"),
-            }
-        }
-        Ok(())
-    }
 }
 
 fn decode_message(
@@ -446,154 +417,9 @@ fn call_of(
     })
 }
 
-/// A call's arguments as JSON text: as it is, or of the value that they are.
-pub(crate) fn arguments_text(arguments: &Value) -> String {
-    match arguments {
-        Value::Null => "{}".to_owned(),
-        Value::String(text) if text.trim().is_empty() => "{}".to_owned(),
-        Value::String(text) => text.clone(),
-        other => other.to_string(),
-    }
-}
-
 /// The id of a function's call, which has none: by its place, so that it is the same each time.
 fn function_id(turns: &[Turn]) -> String {
     format!("call_function_{}", turns.len())
-}
-
-/// `content`: null, a string, or an array of parts.
-pub(crate) fn content_parts(content: &Value, field: &str) -> Result<Vec<Part>, ApiError> {
-    match content {
-        Value::Null => Ok(Vec::new()),
-        Value::String(text) => Ok(vec![Part::Text { text: text.clone() }]),
-        Value::Array(items) => {
-            let mut parts = Vec::with_capacity(items.len());
-            for (at, item) in items.iter().enumerate() {
-                if !item.is_null() {
-                    parts.push(content_part(item, &format!("{field}[{at}]"))?);
-                    parts.extend(cache_mark(item));
-                }
-            }
-            Ok(parts)
-        }
-        part @ Value::Object(_) => {
-            let said = content_part(part, field)?;
-            Ok(std::iter::once(said).chain(cache_mark(part)).collect())
-        }
-        _ => Err(ApiError::invalid(
-            field.to_owned(),
-            "must be a string or an array of parts",
-        )),
-    }
-}
-
-/// The mark of a part with `cache_control`.
-pub(crate) fn cache_mark(item: &Value) -> Option<Part> {
-    Caching::mark(&item["cache_control"]).map(|ttl| Part::CacheHere { ttl })
-}
-
-pub(super) fn content_part(item: &Value, field: &str) -> Result<Part, ApiError> {
-    let text_at = |value: &Value, name: &str| {
-        value
-            .as_str()
-            .map(str::to_owned)
-            .ok_or_else(|| ApiError::invalid(format!("{field}.{name}"), "must be a string"))
-    };
-    // A URL, or an object with one.
-    let url_at = |name: &str| match &item[name] {
-        Value::String(url) => Ok(url.clone()),
-        object => text_at(&object["url"], &format!("{name}.url")),
-    };
-    if let Some(text) = item.as_str() {
-        return Ok(Part::Text {
-            text: text.to_owned(),
-        });
-    }
-    match item["type"].as_str() {
-        Some("text" | "input_text" | "output_text") => Ok(Part::Text {
-            text: text_at(&item["text"], "text")?,
-        }),
-        None if item["text"].is_string() => Ok(Part::Text {
-            text: text_at(&item["text"], "text")?,
-        }),
-        Some("refusal") => Ok(Part::Refusal {
-            text: text_at(&item["refusal"], "refusal")?,
-        }),
-        Some("image_url" | "input_image") => Ok(Part::Image {
-            source: match (item["image_url"].is_null(), item["file_id"].as_str()) {
-                (true, Some(id)) => Source::FileId { id: id.to_owned() },
-                _ => Source::from_url(&url_at("image_url")?),
-            },
-            detail: (item["image_url"]["detail"].as_str())
-                .or(item["detail"].as_str())
-                .map(str::to_owned),
-        }),
-        Some("video_url") => Ok(Part::File {
-            source: Source::from_url(&url_at("video_url")?),
-            name: None,
-        }),
-        Some(kind @ ("image" | "document")) => {
-            let source = source_block(&item["source"]).ok_or_else(|| {
-                ApiError::invalid(format!("{field}.source"), "must hold data or a url")
-            })?;
-            Ok(match kind {
-                "image" => Part::Image {
-                    source,
-                    detail: None,
-                },
-                _ => Part::File {
-                    source,
-                    name: item["title"].as_str().map(str::to_owned),
-                },
-            })
-        }
-        Some("input_audio") => Ok(Part::Audio {
-            data: text_at(&item["input_audio"]["data"], "input_audio.data")?,
-            format: text_at(&item["input_audio"]["format"], "input_audio.format")?,
-        }),
-        Some(kind @ ("file" | "input_file")) => {
-            let file = match kind {
-                "file" => &item["file"],
-                _ => item,
-            };
-            let name = file["filename"].as_str();
-            let data = file["file_data"].as_str();
-            let url = file["file_url"].as_str();
-            let source = match (file["file_id"].as_str(), data, url) {
-                (Some(id), ..) => Source::FileId { id: id.to_owned() },
-                (None, Some(data), _) => Source::from_file_data(data, name),
-                (None, None, Some(url)) => Source::from_url(url),
-                (None, None, None) => {
-                    return Err(ApiError::invalid(
-                        format!("{field}.file"),
-                        "must hold file_id or file_data",
-                    ));
-                }
-            };
-            Ok(Part::File {
-                source,
-                name: name.map(str::to_owned),
-            })
-        }
-        Some(other) => Err(ApiError::invalid(
-            format!("{field}.type"),
-            format!("no content part '{other}'"),
-        )),
-        None => Err(ApiError::invalid(format!("{field}.type"), "is missing")),
-    }
-}
-
-/// Anthropic's `source`.
-fn source_block(source: &Value) -> Option<Source> {
-    let text = |name: &str| source[name].as_str().map(str::to_owned);
-    match source["type"].as_str()? {
-        "url" => Some(Source::from_url(source["url"].as_str()?)),
-        "base64" => Some(Source::from_data(&text("media_type")?, text("data")?)),
-        "file" => Some(Source::FileId {
-            id: text("file_id")?,
-        }),
-        _ => None,
-    }
 }
 
 /// `function_call` of the older API as a `tool_choice`.
@@ -643,7 +469,7 @@ mod tests {
         }
         let body = serde_json::json!({ "model": "m", "messages": messages }).to_string();
         let began = std::time::Instant::now();
-        let request = crate::wire::parse::<ChatRequest>(body.as_bytes()).expect("parsed");
+        let request = crate::edge::parse::<ChatRequest>(body.as_bytes()).expect("parsed");
         let decoded = decode(request).expect("decoded");
         // When each looked through all before it, that was hours.
         assert!(began.elapsed() < std::time::Duration::from_secs(20));
@@ -659,7 +485,7 @@ mod tests {
     }
 
     fn error_of(body: Value) -> ApiError {
-        crate::wire::parse::<ChatRequest>(body.to_string().as_bytes())
+        crate::edge::parse::<ChatRequest>(body.to_string().as_bytes())
             .and_then(decode)
             .expect_err("refused")
     }
@@ -719,7 +545,7 @@ mod tests {
             { "role": "tool", "tool_call_id": "1", "content": "x" },
             { "role": "tool", "tool_call_id": "2", "content": "y" },
         ]});
-        let request = crate::wire::parse::<ChatRequest>(body.to_string().as_bytes()).unwrap();
+        let request = crate::edge::parse::<ChatRequest>(body.to_string().as_bytes()).unwrap();
         let decoded = decode(request).unwrap();
         assert_eq!(decoded.system.as_deref(), Some("a\n\nb"));
         assert_eq!(decoded.turns.len(), 3);

@@ -10,7 +10,7 @@ use crate::frame::{Escaped, Frame, StopReason, Usage, citation};
 use crate::model::Part;
 use crate::run::Collected;
 use crate::sse;
-use crate::wire::responses::tools::input_of;
+use crate::wire::openai::tools::input_of;
 use crate::wire::{AnswerEncoder, FrameEncoder, failure};
 
 /// Writes one streamed answer. Everything that every chunk repeats is made once.

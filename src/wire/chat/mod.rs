@@ -1,11 +1,9 @@
 //! OpenAI Chat Completions as a client wire (`wires.md`; `observed.md` 5 and 8.1).
 //!
 //! Lives here: `decode` (request to neutral request), `encode` (frames to chunks or to one
-//! answer), `approval` (decisions on approvals), `unnamed` (results that name no call), `tools`
-//! and `blocks` (of this wire's form and of others'), `forward` (a
-//! body that is passed on to a provider of the same wire).
+//! answer), `unnamed` (results that name no call), `tools` and `blocks` (of this wire's form and of
+//! others'), `forward` (a body that is passed on to a provider of the same wire).
 
-pub mod approval;
 mod blocks;
 pub mod custom;
 pub mod decode;
@@ -15,12 +13,11 @@ mod serve;
 mod tools;
 mod unnamed;
 
-pub use approval::{approval_of, decisions, without_decisions};
 pub use custom::CustomTools;
-pub use decode::{ChatRequest, Decoded, decode};
+pub use decode::{ChatRequest, DecodedChat, decode};
 pub use encode::{StreamEncoder, as_function_call, full_answer};
-pub use forward::{EventGate, Forwarded, Peek};
-pub use serve::routes;
+pub use forward::EventGate;
+pub use serve::{documented, routes};
 
 use crate::frame::{StopReason, Usage};
 use serde_json::{Value, json};

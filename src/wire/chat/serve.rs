@@ -5,10 +5,12 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use http::{Method, StatusCode};
+use utoipa::OpenApi;
+use utoipa_axum::router::OpenApiRouter;
 
 use crate::auth::{Principal, Scope};
 use crate::config::{LimitName, ProviderWire};
-use crate::edge::{Exchange, Gone, Route};
+use crate::edge::{AppState, Exchange, Gone, Route, check_shape, parse, readable};
 use crate::error::ApiError;
 use crate::ids;
 use crate::limit::Permit;
@@ -16,19 +18,21 @@ use crate::run::{RunRequest, Thread};
 use crate::store::now_seconds;
 use crate::wire::caller::Caller;
 use crate::wire::chat::{
-    self, ChatRequest, CustomTools, Decoded, EventGate, Peek, StreamEncoder, decode,
+    self, ChatRequest, CustomTools, DecodedChat, EventGate, StreamEncoder, decode,
 };
 use crate::wire::decision;
 use crate::wire::files;
-use crate::wire::forward::{Begun, Forward, Passage, Prepared};
+use crate::wire::forward::{Begun, Forward, Prepared, SameWire};
 use crate::wire::keyed::{Key, first_answer};
+use crate::wire::openai::approval::{decisions, without_decisions};
+use crate::wire::openai::rewrite::{Peek, rewrite};
 use crate::wire::turn::{Answer, Routed, RunTurn, check_thread_id, translate_stream, whole_answer};
-use crate::wire::{Plain, PlainEncoder, check_shape, parse, readable};
+use crate::wire::{OneAnswer, OneAnswerEncoder};
 
 /// The wire's name in metrics.
 const WIRE: &str = "chat_completions";
 
-static PASSAGE: Passage = Passage {
+static SAME_WIRE: SameWire = SameWire {
     wire: WIRE,
     provider_wire: ProviderWire::OpenaiChat,
     path: "/chat/completions",
@@ -37,6 +41,16 @@ static PASSAGE: Passage = Passage {
     usage_of_answer: chat::forward::usage_of_answer,
     gate: |limit, hide_usage| Box::new(EventGate::new(limit, hide_usage)),
 };
+
+/// What the document says of what is answered natively here.
+#[derive(OpenApi)]
+#[openapi(paths(serve))]
+pub struct Operations;
+
+/// Its operation in the document; its route is served natively.
+pub fn documented() -> OpenApiRouter<AppState> {
+    OpenApiRouter::with_openapi(Operations::openapi())
+}
 
 /// What this wire answers.
 pub fn routes() -> Vec<Route> {
@@ -48,7 +62,13 @@ pub fn routes() -> Vec<Route> {
     ]
 }
 
-/// Serves one call.
+/// Answers with OpenAI's Chat Completions, streamed or not. With a smith (its token, or
+/// `IC-Smith-Id`) it is the smith's turn; without one, `model` names a provider's.
+#[utoipa::path(post, path = "/v1/chat/completions", tag = "wires",
+    params(("IC-Smith-Id" = Option<String>, Header), ("IC-Thread-Id" = Option<String>, Header)),
+    request_body = Object,
+    responses((status = 200, content(
+        (Object = "application/json"), (String = "text/event-stream")))))]
 pub async fn serve(exchange: &mut Exchange) -> Result<(), Gone> {
     // What only the beginning needs is not held while the answer streams.
     match Box::pin(begin(exchange)).await {
@@ -105,13 +125,13 @@ async fn begin(exchange: &mut Exchange) -> Result<Plan, ApiError> {
         let begun = Forward::begin(
             exchange,
             tenant_id,
-            &PASSAGE,
+            &SAME_WIRE,
             routes,
             stream,
             permit,
             |route| {
                 let ask_usage = stream && route.stream_usage;
-                let forwarded = chat::forward::rewrite(&body, &route.model, ask_usage)?;
+                let forwarded = rewrite(&body, &route.model, ask_usage)?;
                 let body = match route.rules.limit_name {
                     LimitName::MaxTokens => chat::forward::with_older_limit(forwarded.body),
                     LimitName::MaxCompletionTokens => forwarded.body,
@@ -216,7 +236,7 @@ async fn smith_turn(
         let (tenant_id, asked) = (&principal.tenant_id, asked.as_deref());
         runs.model_of(tenant_id, &smith_id, asked).await
     };
-    if let Some((run_id, words)) = chat::decisions(&decoded.turns)? {
+    if let Some((run_id, words)) = decisions(&decoded.turns)? {
         let asked = decision::Asked {
             run_id: &run_id,
             words,
@@ -262,7 +282,7 @@ async fn new_turn(
     smith_id: Arc<str>,
     run_id: String,
     thread: Option<String>,
-    decoded: Decoded,
+    decoded: DecodedChat,
     body: &Bytes,
 ) -> Result<Plan, ApiError> {
     let record: Record<'_> = serde_json::from_slice(body).map_err(ApiError::internal)?;
@@ -273,14 +293,14 @@ async fn new_turn(
     let detached = thread.is_some();
     let permit = exchange
         .gateway
-        .gate
+        .admission
         .begin_run(principal, Some(&smith_id))?;
     let runs = exchange.gateway.runs.clone();
     let started = runs
         .start(RunRequest {
             run_id,
             thread: thread.map_or(Thread::Stateless(None), Thread::Kept),
-            input: chat::without_decisions(decoded.turns),
+            input: without_decisions(decoded.turns),
             input_record: record.messages.get().to_owned(),
             input_member: "messages",
             extra_instructions: decoded.system,
@@ -321,15 +341,15 @@ impl SmithTurn {
         )
     }
 
-    fn plain(&self) -> Plain {
-        Plain::new(&self.turn.run().run_id, self.own_tools)
+    fn one_answer(&self) -> OneAnswer {
+        OneAnswer::new(&self.turn.run().run_id, self.own_tools)
     }
 
     async fn stream(self: Box<Self>, exchange: &mut Exchange) -> Result<(), Gone> {
         let inner = StreamEncoder::new(&self.id(), self.created, &self.model, self.include_usage)
             .with_functions(self.has_functions)
             .with_custom(self.custom.clone());
-        let mut encoder = PlainEncoder::new(self.plain(), inner);
+        let mut encoder = OneAnswerEncoder::new(self.one_answer(), inner);
         let turn = self.turn;
         exchange.start_stream(&[]).await?;
         turn.stream(exchange, &mut encoder, WIRE).await
@@ -338,8 +358,8 @@ impl SmithTurn {
     async fn whole(self: Box<Self>, exchange: &mut Exchange) -> Result<(), Gone> {
         let (id, created) = (self.id(), self.created);
         let has_functions = self.has_functions;
-        let mut plain = self.plain();
-        match self.turn.whole(exchange, &mut plain).await? {
+        let mut one_answer = self.one_answer();
+        match self.turn.whole(exchange, &mut one_answer).await? {
             Ok(answer) => {
                 let mut body = chat::full_answer(&id, created, &self.model, &answer);
                 if has_functions {

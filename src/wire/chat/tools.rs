@@ -7,7 +7,7 @@ use serde_json::Value;
 use crate::error::ApiError;
 use crate::lenient::given;
 use crate::model::{Caching, ToolDef};
-use crate::wire::responses::tools::custom;
+use crate::wire::openai::tools::custom;
 
 /// One of `tools`.
 #[derive(Debug, Deserialize)]

@@ -1,6 +1,6 @@
 //! `ask`, the tool by which an MCP host talks with a smith: a run, its progress, and what a human
 //! must decide on the way, which the host is asked to ask (elicitation). What else the server
-//! offers is in [`super::mcp_tools`].
+//! offers is in [`super::server`].
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -16,7 +16,7 @@ use rmcp::service::RequestContext;
 use serde::Deserialize;
 use serde_json::{Value, json};
 
-use super::mcp::McpCaller;
+use super::caller::McpCaller;
 use crate::auth::Scope;
 use crate::error::ApiError;
 use crate::frame::Frame;
@@ -352,7 +352,7 @@ impl Ask<'_> {
         let (gateway, caller) = (self.gateway, self.caller);
         gateway.overload.check()?;
         let permit = gateway
-            .gate
+            .admission
             .begin_run(&caller.principal, Some(&caller.smith_id))?;
         let run_id = ids::mint(ids::Kind::Run);
         let metadata = json!({ "deployment_id": caller.deployment_id });

@@ -1,25 +1,27 @@
 //! `/v1/deployments/{id}/mcp`: a smith as an MCP server (Streamable HTTP, on `rmcp`). Lives here:
 //! who a call is for, and that a session is used by whom it was opened for. What the server offers
-//! is in [`super::mcp_tools`].
+//! is in [`super::server`].
 
 use std::convert::Infallible;
 use std::sync::Arc;
 use std::time::Duration;
 
-use axum::Extension;
 use axum::body::Body;
 use axum::extract::{Path, Request, State};
 use axum::response::Response;
+use axum::{Extension, Router};
 use http::{HeaderMap, Method, StatusCode};
 use rmcp::transport::streamable_http_server::session::local::LocalSessionManager;
 use rmcp::transport::streamable_http_server::{StreamableHttpServerConfig, StreamableHttpService};
 use tower::Service;
 
-use super::AppState;
-use super::extract::May;
-use super::files::Streamed;
-use super::mcp_tools::SmithServer;
+use super::caller::McpCaller;
+use super::deployment::{check_smith, deployment};
+use super::server::SmithServer;
 use crate::auth::{Principal, named_smith, scope};
+use crate::edge::AppState;
+use crate::edge::Streamed;
+use crate::edge::extract::May;
 use crate::error::ApiError;
 use crate::gateway::Gateway;
 use crate::store::DeploymentRow;
@@ -29,15 +31,6 @@ const SESSION: &str = "mcp-session-id";
 const MAX_SESSIONS: u64 = 100_000;
 /// A session that nobody uses for so long is forgotten.
 const SESSION_IDLE: Duration = Duration::from_secs(3600);
-
-/// Whom a call is for.
-pub struct McpCaller {
-    pub principal: Arc<Principal>,
-    pub smith_id: Arc<str>,
-    pub deployment_id: String,
-    /// Whether the deployment is this smith's alone.
-    pub is_own: bool,
-}
 
 /// The MCP server of all deployments.
 pub struct McpHost {
@@ -80,46 +73,6 @@ fn local_hosts(server: &crate::config::Server) -> Option<Vec<String>> {
     Some(hosts)
 }
 
-/// An MCP deployment of the tenant.
-async fn deployment(gateway: &Gateway, tenant: &str, id: &str) -> Result<DeploymentRow, ApiError> {
-    let deployment = gateway.store.deployment(tenant, id).await?;
-    deployment
-        .filter(|row| row.kind == "mcp")
-        .ok_or_else(|| ApiError::not_found("deployment", id))
-}
-
-/// Checks that this deployment answers for this smith.
-pub(super) async fn answers_for(
-    gateway: &Gateway,
-    tenant: &str,
-    deployment_id: &str,
-    smith_id: &str,
-) -> Result<(), ApiError> {
-    let deployment = deployment(gateway, tenant, deployment_id).await?;
-    check_smith(gateway, &deployment, smith_id).await
-}
-
-async fn check_smith(
-    gateway: &Gateway,
-    deployment: &DeploymentRow,
-    smith_id: &str,
-) -> Result<(), ApiError> {
-    let answers = if deployment.target_type == "smith" {
-        deployment.target_id == smith_id
-    } else {
-        let smith = gateway.store.smith(&deployment.tenant_id, smith_id).await?;
-        let smith = smith.ok_or_else(|| ApiError::not_found("smith", smith_id))?;
-        smith.agent_id == deployment.target_id
-    };
-    match answers {
-        true => Ok(()),
-        false => Err(ApiError::forbidden(
-            "forbidden_target",
-            "this deployment answers for another smith",
-        )),
-    }
-}
-
 /// The smith that a call is answered by.
 async fn smith_of(
     gateway: &Gateway,
@@ -139,8 +92,16 @@ async fn smith_of(
     Ok(smith_id)
 }
 
+/// The endpoint's route.
+pub fn router(gateway: &AppState) -> Router<AppState> {
+    Router::new().route(
+        "/v1/deployments/{id}/mcp",
+        axum::routing::any(serve).layer(Extension(McpHost::new(gateway.clone()))),
+    )
+}
+
 /// Serves the endpoint, whatever the method.
-pub async fn serve(
+async fn serve(
     State(gateway): State<AppState>,
     May(caller, _): May<scope::RunsWrite>,
     Extension(host): Extension<Arc<McpHost>>,

@@ -6,9 +6,9 @@ use rmcp::model::{
 };
 use serde_json::{Value, json};
 
-use super::mcp::McpCaller;
-use super::mcp_ask::{Ask, Leave};
-use super::mcp_tools::schema;
+use super::ask::{Ask, Leave};
+use super::caller::McpCaller;
+use super::schema::schema;
 use crate::error::ApiError;
 use crate::gateway::Gateway;
 use crate::ids;

@@ -7,12 +7,12 @@ use rmcp::model::{
 };
 use serde_json::{Map, Value, json};
 
-use super::agent_ui::{UiMetadata, UiTool, resources as stored};
-use super::mcp_ask::{Ask, AskIn, Leave};
-use super::mcp_tools::schema;
+use super::ask::{Ask, AskIn, Leave};
+use super::schema::schema;
 use crate::error::ApiError;
 use crate::gateway::Gateway;
 use crate::run::Effective;
+use crate::run::panels::{UiMetadata, UiTool, resources as stored};
 use crate::untrusted::Schema;
 
 /// The media type of a panel (SEP-1865).

@@ -1,22 +1,22 @@
-//! What a smith offers to an MCP host: the tool `ask`, its own tools (`mcp_own`), and its agent's
-//! templates (`mcp_ui`).
+//! What a smith offers to an MCP host: the tool `ask`, its own tools (`own_tools`), and its agent's
+//! templates (`panels`).
 
 use std::sync::Arc;
 
 use http::request::Parts;
 use rmcp::model::{
     CallToolRequestParams, CallToolResponse, CallToolResult, ContentBlock, Implementation,
-    JsonObject, ListResourcesResult, ListToolsResult, PaginatedRequestParams,
-    ReadResourceRequestParams, ReadResourceResponse, ReadResourceResult, ServerCapabilities,
-    ServerConfig, Tool,
+    ListResourcesResult, ListToolsResult, PaginatedRequestParams, ReadResourceRequestParams,
+    ReadResourceResponse, ReadResourceResult, ServerCapabilities, ServerConfig, Tool,
 };
 use rmcp::service::RequestContext;
 use rmcp::{ErrorData, RoleServer, ServerHandler};
 use serde_json::{Value, json};
 
-use super::mcp::McpCaller;
-use super::mcp_ask::{Ask, AskIn};
-use super::{mcp_own, mcp_ui};
+use super::ask::{Ask, AskIn};
+use super::caller::McpCaller;
+use super::schema::schema;
+use super::{own_tools, panels};
 use crate::error::ApiError;
 use crate::gateway::Gateway;
 use crate::run::Effective;
@@ -26,14 +26,6 @@ const ASK: &str = "ask";
 /// One host's view of its smith.
 pub struct SmithServer {
     gateway: Arc<Gateway>,
-}
-
-/// A schema of a tool.
-pub(super) fn schema(value: Value) -> Arc<JsonObject> {
-    match value {
-        Value::Object(object) => Arc::new(object),
-        _ => Arc::default(),
-    }
 }
 
 fn ask_tool() -> Tool {
@@ -99,9 +91,9 @@ impl SmithServer {
     ) -> Result<Option<CallToolResponse>, ApiError> {
         let smith = self.smith(ask.caller).await?;
         smith.require_published()?;
-        match mcp_ui::call(ask, &smith, request).await? {
+        match panels::call(ask, &smith, request).await? {
             Some(answer) => Ok(Some(answer)),
-            None => mcp_own::call(ask, &smith, request).await,
+            None => own_tools::call(ask, &smith, request).await,
         }
     }
 }
@@ -142,8 +134,8 @@ impl ServerHandler for SmithServer {
         let caller = caller(&context)?;
         let smith = self.smith(&caller).await.map_err(|e| failed(&e))?;
         let mut tools = vec![ask_tool()];
-        tools.extend(mcp_ui::tools(&smith));
-        let own = mcp_own::tools(&self.gateway, &caller, &smith).await;
+        tools.extend(panels::tools(&smith));
+        let own = own_tools::tools(&self.gateway, &caller, &smith).await;
         for tool in own.map_err(|e| failed(&e))? {
             // Ours come first: a host that knows `ask` finds it under its name.
             if !tools.iter().any(|known| known.name == tool.name) {
@@ -193,7 +185,7 @@ impl ServerHandler for SmithServer {
     ) -> Result<ListResourcesResult, ErrorData> {
         let caller = caller(&context)?;
         let smith = self.smith(&caller).await.map_err(|e| failed(&e))?;
-        let resources = mcp_ui::resources(&smith);
+        let resources = panels::resources(&smith);
         Ok(ListResourcesResult::with_all_items(resources))
     }
 
@@ -204,7 +196,7 @@ impl ServerHandler for SmithServer {
     ) -> Result<ReadResourceResponse, ErrorData> {
         let caller = caller(&context)?;
         let smith = self.smith(&caller).await.map_err(|e| failed(&e))?;
-        let read = mcp_ui::read(&self.gateway, &smith, &request.uri).await;
+        let read = panels::read(&self.gateway, &smith, &request.uri).await;
         match read.map_err(|e| failed(&e))? {
             Some(contents) => Ok(ReadResourceResult::new(vec![contents]).into()),
             None => {

@@ -9,7 +9,7 @@ use crate::json::Object;
 use crate::lenient::given;
 use crate::model::{Part, ResponseFormat, Role, Source, Turn};
 use crate::run::{INCLUDE_CITATIONS, INCLUDE_REASONING, INCLUDE_TOOL_ARGS};
-use crate::wire::choice::decode_format;
+use crate::wire::openai::choice::decode_format;
 
 /// The body, as sent.
 #[derive(Debug, Deserialize)]
@@ -187,7 +187,7 @@ fn part(item: &Value, field: &str) -> Result<Part, ApiError> {
             name: text("filename").or(text("name")).map(str::to_owned),
         }),
         Some("image_url" | "file" | "input_audio") => {
-            crate::wire::chat::decode::content_parts(&json!([item]), field)?
+            crate::wire::openai::content::content_parts(&json!([item]), field)?
                 .into_iter()
                 .next()
                 .ok_or_else(|| invalid_input(field.to_owned(), "is empty"))
@@ -227,7 +227,7 @@ mod tests {
     use super::*;
 
     fn run(body: Value) -> Result<RunInput, ApiError> {
-        crate::wire::parse::<RunIn>(body.to_string().as_bytes()).and_then(decode)
+        crate::edge::parse::<RunIn>(body.to_string().as_bytes()).and_then(decode)
     }
 
     #[test]

@@ -1,11 +1,29 @@
 //! Native runs as a client wire (`runs.md`; `observed.md` 4).
 //!
-//! Lives here: `RunIn` to a run's input, and frames as the native SSE envelope.
+//! Lives here: `RunIn` to a run's input, frames as the native SSE envelope, and runs as records
+//! (`rest`).
 
 mod decode;
+mod document;
 mod encode;
+mod rest;
 mod serve;
 
 pub use decode::{RunIn, RunInput, decode};
 pub use encode::{Encoder, write_duplicate};
 pub use serve::routes;
+
+use utoipa::OpenApi;
+use utoipa_axum::router::OpenApiRouter;
+use utoipa_axum::routes;
+
+use crate::edge::AppState;
+
+/// Its operations, and the routes of those that are no streams.
+pub fn documented() -> OpenApiRouter<AppState> {
+    OpenApiRouter::with_openapi(serve::Operations::openapi())
+        .routes(routes!(rest::list_of_smith))
+        .routes(routes!(rest::one))
+        .routes(routes!(rest::submit))
+        .routes(routes!(rest::list))
+}

@@ -1,7 +1,4 @@
-//! Runs as records, and `submit`. Creating and following runs is the edge's.
-
-use std::sync::Arc;
-use std::time::Duration;
+//! Runs as records, and `submit`. Creating and following runs is in `serve`.
 
 use axum::Json;
 use axum::extract::{Path, State};
@@ -10,15 +7,14 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, json};
 use utoipa::ToSchema;
 
-use super::AppState;
-use super::events::Actor;
-use super::extract::{Anyone, Input, May, check_text};
-use super::page::{Page, PageParams, PageQuery};
-use super::time::Time;
 use crate::auth::{Scope, scope};
+use crate::edge::extract::{Anyone, Input, May, check_text};
+use crate::edge::page::{Page, PageParams, PageQuery};
+use crate::edge::time::Time;
+use crate::edge::{Actor, AppState};
 use crate::error::ApiError;
 use crate::gateway::Gateway;
-use crate::run::{Cancelled, LiveRun, RunView, Word, not_paused, run_out};
+use crate::run::{RunView, Word, not_paused, run_out};
 use crate::store::{RunFilter, RunRow, RunStatus};
 
 /// An answer to a run that waits, or its cancellation.
@@ -271,64 +267,10 @@ pub async fn submit(
     }
 }
 
-/// The run, while this node has it.
-fn live(gateway: &Gateway, run: &RunRow) -> Option<Arc<LiveRun>> {
-    let live = gateway.runs.live(&run.tenant_id, &run.id);
-    live.filter(|_| !gateway.runs.lost(run))
-}
-
-/// Waits until a run rests, if it is on this node: it has ended, or waits for somebody.
-async fn rested(gateway: &Gateway, run: &RunRow) -> Result<RunRow, ApiError> {
-    if let Some(live) = live(gateway, run) {
-        let mut reader = live.reader();
-        let mut frames = Vec::new();
-        while reader.next(&mut frames).await {
-            frames.clear();
-        }
-    }
-    let now = gateway.store.run(&run.tenant_id, &run.id).await?;
-    now.ok_or_else(|| ApiError::not_found("run", &run.id))
-}
-
 /// Writes a decision and, when the run goes on with it, waits until it rests again.
 async fn decide(gateway: &Gateway, run: &RunRow, word: &Word) -> Result<Response, ApiError> {
     gateway.runs.decide(run, word).await?;
-    Ok(Json(run_out(&rested(gateway, run).await?)).into_response())
-}
-
-/// Cancels a run that is under way or waits, and waits for its end; answers the run as it is then.
-pub(super) async fn cancel_run(
-    gateway: &Gateway,
-    run: &RunRow,
-    reason: Option<String>,
-) -> Result<RunRow, ApiError> {
-    const PATIENCE: Duration = Duration::from_secs(10);
-    const LOOK_EVERY: Duration = Duration::from_millis(100);
-    if let Some(live) = live(gateway, run) {
-        live.cancel(Cancelled::Asked(reason));
-        return rested(gateway, run).await;
-    }
-    let store = &gateway.store;
-    if run.status.is_paused() {
-        gateway
-            .runs
-            .go_on(run, Some(Cancelled::Asked(reason)))
-            .await?;
-        return rested(gateway, run).await;
-    }
-    let reason = reason.unwrap_or_default();
-    if store.ask_cancel(&run.tenant_id, &run.id, &reason).await? {
-        // Its own node sees that within a second.
-        let started = tokio::time::Instant::now();
-        while started.elapsed() < PATIENCE {
-            let now = rested(gateway, run).await?;
-            if !now.is_under_way() {
-                return Ok(now);
-            }
-            tokio::time::sleep(LOOK_EVERY).await;
-        }
-    }
-    rested(gateway, run).await
+    Ok(Json(run_out(&gateway.runs.rested(run).await?)).into_response())
 }
 
 async fn cancel(
@@ -336,7 +278,7 @@ async fn cancel(
     run: &RunRow,
     reason: Option<String>,
 ) -> Result<Response, ApiError> {
-    let now = cancel_run(gateway, run, reason).await?;
+    let now = gateway.runs.cancel(run, reason).await?;
     if now.status != RunStatus::Cancelled {
         return Err(not_paused(&now));
     }

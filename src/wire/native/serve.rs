@@ -6,20 +6,27 @@ use bytes::{Bytes, BytesMut};
 use http::{Method, StatusCode};
 use serde::Deserialize;
 use serde_json::{Value, json};
+use utoipa::OpenApi;
 
-use crate::api::idempotency::{self, Claim, Keyed};
+use super::document;
+use super::rest::RunOut;
 use crate::auth::{Principal, Scope};
-use crate::edge::{Exchange, Gone, Route};
+use crate::edge::idempotency::{self, Claim, Keyed};
+use crate::edge::{Exchange, Gone, Route, parse, readable};
 use crate::error::ApiError;
 use crate::ids;
 use crate::run::{Reader, RunRequest, Thread, run_out};
 use crate::store::RunRow;
 use crate::wire::native::{Encoder, RunIn, decode, write_duplicate};
 use crate::wire::turn::{Followed, RunTurn, write_frames};
-use crate::wire::{parse, readable};
 
 /// The wire's name in metrics.
 const WIRE: &str = "native";
+
+/// What the document says of what is answered natively here.
+#[derive(OpenApi)]
+#[openapi(paths(create, replay, events))]
+pub struct Operations;
 
 /// What this wire answers.
 pub fn routes() -> Vec<Route> {
@@ -42,14 +49,22 @@ pub fn routes() -> Vec<Route> {
     ]
 }
 
-/// `POST /v1/smiths/{id}/runs`.
+/// Runs a turn of a smith: its record when it has ended, or the stream of its frames.
+#[utoipa::path(post, path = "/v1/smiths/{id}/runs", tag = "runs",
+    params(("id" = String, Path)), request_body = document::RunIn,
+    responses((status = 200, content(
+        (RunOut = "application/json"), (String = "text/event-stream")))))]
 pub async fn create(exchange: &mut Exchange, smith_id: &str) -> Result<(), Gone> {
     // What only the beginning needs is not held while the answer streams.
     let begun = Box::pin(begin(exchange, smith_id)).await;
     answer(exchange, begun).await
 }
 
-/// `POST /v1/smiths/{id}/runs/{run}/replay`: the same input as a fresh run on a fresh thread.
+/// Runs the same input again, as a fresh run on a fresh thread.
+#[utoipa::path(post, path = "/v1/smiths/{id}/runs/{run}/replay", tag = "runs",
+    params(("id" = String, Path), ("run" = String, Path)), request_body = document::ReplayIn,
+    responses((status = 200, content(
+        (RunOut = "application/json"), (String = "text/event-stream")))))]
 pub async fn replay(exchange: &mut Exchange, smith_id: &str, run_id: &str) -> Result<(), Gone> {
     let begun = Box::pin(begin_replay(exchange, smith_id, run_id)).await;
     answer(exchange, begun).await
@@ -146,7 +161,9 @@ async fn start(
     crate::wire::files::check(&gateway, principal, &input.turns, body).await?;
     let run_id = ids::mint(ids::Kind::Run);
     let stream = input.stream;
-    let permit = gateway.gate.begin_run(principal, Some(&smith_id.into()))?;
+    let permit = gateway
+        .admission
+        .begin_run(principal, Some(&smith_id.into()))?;
     let mut claim = None;
     if let Some(key) = key {
         let head = exchange.request();
@@ -235,7 +252,12 @@ async fn earlier(
     }
 }
 
-/// `GET /v1/smiths/{id}/runs/{run}/events`.
+/// Streams a run's frames: what is recorded, then live ones.
+#[utoipa::path(get, path = "/v1/smiths/{id}/runs/{run}/events", tag = "runs",
+    params(("id" = String, Path), ("run" = String, Path),
+        ("follow" = Option<bool>, Query), ("after" = Option<i64>, Query, minimum = 0),
+        ("Last-Event-ID" = Option<String>, Header)),
+    responses((status = 200, content_type = "text/event-stream", body = String)))]
 pub async fn events(exchange: &mut Exchange, smith_id: &str, run_id: &str) -> Result<(), Gone> {
     let found = match Box::pin(find(exchange, smith_id, run_id)).await {
         Ok(found) => found,

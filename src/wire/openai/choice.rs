@@ -3,12 +3,9 @@
 
 use serde_json::Value;
 
+use super::tools::{MAX_NAME, joined_name};
 use crate::error::ApiError;
 use crate::model::{Effort, ResponseFormat, ToolChoice, ToolDef};
-use crate::wire::responses::tools::joined_name;
-
-/// The most characters of a name that providers take, of `[a-zA-Z0-9_-]`.
-const MAX_NAME: usize = 64;
 
 /// The name that a choice, or one of the tools that it allows, has.
 fn name_of(choice: &Value) -> Option<String> {

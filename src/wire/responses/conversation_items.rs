@@ -3,20 +3,18 @@
 
 use axum::Json;
 use axum::extract::{Path, State};
-use serde_json::{Map, Value};
 
-use super::AppState;
-use super::conversations::{Acting, found};
-use super::extract::May;
-use super::page::{OaiList, SliceParams, SliceQuery};
+use super::conversations::found;
+use super::items::{Item, Numbering, place_of};
 use crate::auth::scope;
+use crate::edge::AppState;
+use crate::edge::extract::{Acting, May};
+use crate::edge::page::{OaiList, SliceParams, SliceQuery};
 use crate::error::ApiError;
 use crate::ids;
 use crate::model::Turn;
 use crate::store::{ConversationRow, PAGE_BYTES, Rows, Slice};
-use crate::wire::responses::items::{Item, Numbering, place_of, push_turn, turn_of};
 
-const MAX_ITEMS: usize = 100;
 /// Runs read in one step.
 const STEP: i64 = 50;
 
@@ -25,24 +23,6 @@ fn items_of(body: &str, turns: &[Turn]) -> Vec<Item> {
     let mut items = Numbering::new(body).items(turns);
     items.retain(|item| item.kind != "reasoning");
     items
-}
-
-/// The turns that a conversation's first items stand for.
-pub fn turns_of(items: Vec<Map<String, Value>>) -> Result<Vec<Turn>, ApiError> {
-    if items.len() > MAX_ITEMS {
-        return Err(ApiError::invalid(
-            "items",
-            format!("must be at most {MAX_ITEMS}"),
-        ));
-    }
-    let mut turns: Vec<Turn> = Vec::new();
-    for (at, item) in items.iter().enumerate() {
-        let turn = turn_of(item).map_err(|why| ApiError::invalid(format!("items[{at}]"), why))?;
-        if let Some(turn) = turn {
-            push_turn(&mut turns, turn);
-        }
-    }
-    Ok(turns)
 }
 
 /// Lists a conversation's items.
@@ -149,28 +129,5 @@ fn edge_of(body: &str, ascending: bool) -> String {
         run[..run.len() - run.chars().last().map_or(0, char::len_utf8)].to_owned()
     } else {
         format!("{run}~")
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use serde_json::json;
-
-    use super::*;
-
-    #[test]
-    fn a_conversation_begins_with_items_but_no_system_message() {
-        let objects = |items: Value| {
-            let items = items.as_array().cloned().unwrap_or_default();
-            items
-                .iter()
-                .filter_map(|i| i.as_object().cloned())
-                .collect()
-        };
-        let given = json!([{ "type": "message", "role": "user", "content": "Hi" }]);
-        assert_eq!(turns_of(objects(given)).expect("turns").len(), 1);
-        let bad = json!([{ "type": "message", "role": "system", "content": "x" }]);
-        let refused = turns_of(objects(bad)).expect_err("refused");
-        assert_eq!(refused.param.as_deref(), Some("items[0]"));
     }
 }

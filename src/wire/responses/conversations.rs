@@ -1,26 +1,25 @@
 //! `/v1/conversations`: OpenAI's Conversations API, of the acting smith.
 
 use axum::Json;
-use axum::extract::{FromRequestParts, Path, State};
+use axum::extract::{Path, State};
 use http::StatusCode;
-use http::request::Parts;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
-use std::sync::Arc;
 use utoipa::ToSchema;
 
-use super::AppState;
-use super::conversation_items::turns_of;
-use super::extract::{Anyone, Input, May, check_text};
-use super::page::{OaiList, SliceParams, SliceQuery};
-use super::smiths::check_metadata;
-use crate::auth::{Principal, named_smith, scope};
+use super::turns::{push_turn, turn_of};
+use crate::auth::{Principal, scope};
+use crate::edge::AppState;
+use crate::edge::extract::{Acting, Input, May, check_metadata, check_text};
+use crate::edge::page::{Deleted, OaiList, SliceParams, SliceQuery};
 use crate::error::ApiError;
 use crate::ids;
 use crate::json::Object;
+use crate::model::Turn;
 use crate::store::{ConversationRow, now_micros};
 
 const MAX_TITLE: usize = 1024;
+const MAX_ITEMS: usize = 100;
 
 #[derive(Debug, Deserialize, ToSchema)]
 pub struct ConversationIn {
@@ -57,29 +56,6 @@ pub struct ConversationOut {
     pub metadata: Object,
 }
 
-#[derive(Debug, Serialize, ToSchema)]
-pub struct Deleted {
-    pub id: String,
-    /// The object's kind and `.deleted`, or the kind alone for files.
-    pub object: &'static str,
-    pub deleted: bool,
-}
-
-/// The smith that a call acts as: the token's, or the one of `IC-Smith-Id`.
-pub struct Acting(pub Arc<str>);
-
-impl<S: Send + Sync> FromRequestParts<S> for Acting {
-    type Rejection = ApiError;
-
-    async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, ApiError> {
-        let Anyone(caller) = Anyone::from_request_parts(parts, state).await?;
-        caller
-            .acting_smith(named_smith(&parts.headers))?
-            .map(Self)
-            .ok_or_else(|| ApiError::bad_request("smith_required", "name a smith with IC-Smith-Id"))
-    }
-}
-
 fn missing(id: &str) -> ApiError {
     ApiError::new(
         StatusCode::NOT_FOUND,
@@ -109,6 +85,24 @@ pub(super) async fn found(
     let row = gateway.store.conversation(&caller.tenant_id, id).await?;
     row.filter(|row| row.smith_id == smith)
         .ok_or_else(|| missing(id))
+}
+
+/// The turns that a conversation's first items stand for.
+fn turns_of(items: Vec<Map<String, Value>>) -> Result<Vec<Turn>, ApiError> {
+    if items.len() > MAX_ITEMS {
+        return Err(ApiError::invalid(
+            "items",
+            format!("must be at most {MAX_ITEMS}"),
+        ));
+    }
+    let mut turns: Vec<Turn> = Vec::new();
+    for (at, item) in items.iter().enumerate() {
+        let turn = turn_of(item).map_err(|why| ApiError::invalid(format!("items[{at}]"), why))?;
+        if let Some(turn) = turn {
+            push_turn(&mut turns, turn);
+        }
+    }
+    Ok(turns)
 }
 
 /// Makes a conversation.
@@ -230,4 +224,27 @@ pub async fn remove(
         object: "conversation.deleted",
         deleted: true,
     }))
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn a_conversation_begins_with_items_but_no_system_message() {
+        let objects = |items: Value| {
+            let items = items.as_array().cloned().unwrap_or_default();
+            items
+                .iter()
+                .filter_map(|i| i.as_object().cloned())
+                .collect()
+        };
+        let given = json!([{ "type": "message", "role": "user", "content": "Hi" }]);
+        assert_eq!(turns_of(objects(given)).expect("turns").len(), 1);
+        let bad = json!([{ "type": "message", "role": "system", "content": "x" }]);
+        let refused = turns_of(objects(bad)).expect_err("refused");
+        assert_eq!(refused.param.as_deref(), Some("items[0]"));
+    }
 }

@@ -4,18 +4,18 @@
 use serde::Deserialize;
 use serde_json::{Map, Value, json};
 
-use super::items::{push_turn, turn_of};
 use super::mounts::without_secrets;
 use super::tools::decode_tools;
+use super::turns::{push_turn, turn_of};
 use crate::error::ApiError;
 use crate::json::{Json, Object};
 use crate::lenient::given;
 use crate::model::{Caching, ModelRequest, Params, ResponseFormat, ToolChoice, ToolDef, Turn};
 use crate::run::Word;
 use crate::tools::Mounts;
-use crate::wire::chat::approval_of;
-use crate::wire::chat::decode::System;
-use crate::wire::choice::{decode_choice, decode_effort, decode_format};
+use crate::wire::openai::approval::approval_of;
+use crate::wire::openai::choice::{decode_choice, decode_effort, decode_format};
+use crate::wire::openai::system::System;
 
 const MAX_METADATA: usize = 16;
 const MAX_METADATA_KEY: usize = 64;
@@ -109,7 +109,7 @@ pub enum Input {
 
 /// What the request means.
 #[derive(Debug)]
-pub struct Decoded {
+pub struct DecodedResponse {
     /// `None` for a missing or empty `model`.
     pub model: Option<String>,
     /// `instructions`, then the `system` and `developer` messages.
@@ -140,7 +140,7 @@ pub struct Decoded {
     pub echo: Map<String, Value>,
 }
 
-impl Decoded {
+impl DecodedResponse {
     /// As a request to a model, which is yet to be chosen. References mean nothing without a smith.
     pub fn into_request(self) -> Result<ModelRequest, ApiError> {
         let mut turns = Vec::with_capacity(self.input.len());
@@ -184,7 +184,7 @@ pub fn unknown_item(id: &str) -> ApiError {
 }
 
 /// Checks a request and turns it into neutral terms.
-pub fn decode(request: ResponsesRequest) -> Result<Decoded, ApiError> {
+pub fn decode(request: ResponsesRequest) -> Result<DecodedResponse, ApiError> {
     if !request.prompt.is_null() {
         return Err(ApiError::invalid(
             "prompt",
@@ -257,7 +257,7 @@ pub fn decode(request: ResponsesRequest) -> Result<Decoded, ApiError> {
     });
     let include = request.include.unwrap_or_default();
     let includes = |what: &str| include.iter().flatten().any(|included| included == what);
-    Ok(Decoded {
+    Ok(DecodedResponse {
         model: request.model.filter(|m| !m.is_empty()),
         system: (!system.text.is_empty()).then_some(system.text),
         input,
@@ -350,7 +350,7 @@ fn decode_input(input: &Value, system: &mut System) -> Result<Vec<Input>, ApiErr
                 decoded.push(Input::Reference(id.to_owned()));
             }
             (Some("message") | None, Some("system" | "developer")) => {
-                let parts = super::items::parts_of(&item["content"])
+                let parts = super::turns::parts_of(&item["content"])
                     .map_err(|why| ApiError::invalid(field.clone(), why))?;
                 let added = system.add(&parts);
                 added.map_err(|why| ApiError::invalid(field, why))?;
@@ -405,8 +405,8 @@ mod tests {
     use super::*;
     use crate::model::{Part, Role};
 
-    fn decoded(body: Value) -> Result<Decoded, ApiError> {
-        crate::wire::parse::<ResponsesRequest>(body.to_string().as_bytes()).and_then(decode)
+    fn decoded(body: Value) -> Result<DecodedResponse, ApiError> {
+        crate::edge::parse::<ResponsesRequest>(body.to_string().as_bytes()).and_then(decode)
     }
 
     #[test]

@@ -10,7 +10,7 @@ use crate::frame::Usage;
 use crate::model::provider::WireUsage;
 use crate::model::{Fault, ModelError};
 use crate::sse::{self, EventTooLarge, WholeEvents, raw_events};
-use crate::wire::Gate;
+use crate::wire::StreamGate;
 
 /// The events that a response ends with, with the quotes around their names.
 const LAST: [&[u8]; 6] = [
@@ -149,7 +149,7 @@ pub fn usage_in(response: &Value) -> Option<Usage> {
     WireUsage::deserialize(usage).ok().map(Usage::from)
 }
 
-impl Gate for ResponsesGate {
+impl StreamGate for ResponsesGate {
     fn pass(&mut self, chunk: Bytes) -> Result<Bytes, EventTooLarge> {
         let whole = self.whole.pass(chunk)?;
         match whole.is_empty() {

@@ -1,29 +1,55 @@
 //! OpenAI Responses as a client wire (`wires.md`; `observed.md` 6 and 8.1; the OpenAI API
 //! reference, "Responses" and "Responses streaming").
 //!
-//! Lives here: `items` (items to turns and back), `decode` (request to neutral request), `object`
-//! (the response object), `encode` (frames to events), `tools` (which tools are run by whom), `mounts`
+//! Lives here: `items` (turns to items), `turns` (and back), `decode` (request to neutral request), `object`
+//! (the response object), `record` (a stored one), `rest` (what may be done with it),
+//! `conversations` with `conversation_items`, `encode` (frames to events), `tools` (which tools are run by whom), `mounts`
 //! (those that are run here for one call), `gate`
 //! (a stream that is passed on to a client of the same wire).
 
+mod conversation_items;
+mod conversations;
 pub mod decode;
 pub mod encode;
 pub mod gate;
 pub mod items;
 pub mod mounts;
 pub mod object;
+mod record;
 mod referred;
+mod rest;
 mod serve;
 pub mod tools;
+pub mod turns;
 
-pub use decode::{Decoded, Input, ResponsesRequest, decode};
+pub use decode::{DecodedResponse, Input, ResponsesRequest, decode};
 pub use encode::StreamEncoder;
 pub use gate::ResponsesGate;
 pub use object::{Head, Status};
 pub use serve::routes;
 
+use utoipa::OpenApi;
+use utoipa_axum::router::OpenApiRouter;
+use utoipa_axum::routes;
+
+use crate::edge::AppState;
 use crate::frame::{StopReason, Usage};
 use serde_json::{Value, json};
+
+/// Its operations, and the routes of those that are no streams.
+pub fn documented() -> OpenApiRouter<AppState> {
+    OpenApiRouter::with_openapi(serve::Operations::openapi())
+        .routes(routes!(rest::one, rest::remove))
+        .routes(routes!(rest::cancel))
+        .routes(routes!(rest::input_items))
+        .routes(routes!(conversations::list, conversations::create))
+        .routes(routes!(
+            conversations::one,
+            conversations::update,
+            conversations::remove
+        ))
+        .routes(routes!(conversation_items::list))
+}
 
 /// The body of a response's or a run's id; both name the same thing.
 pub fn body_of(id: &str) -> Option<&str> {

@@ -7,7 +7,8 @@ use serde_json::json;
 
 use crate::error::ApiError;
 use crate::model::{Part, Role, Turn};
-use crate::wire::responses::items::{Item, Numbering, turn_of};
+use crate::wire::responses::items::{Item, Numbering};
+use crate::wire::responses::turns::turn_of;
 
 /// What the runs and conversations may be together whose items a request refers to, in bytes.
 pub const REFERRED_BYTES: usize = 64 * 1024 * 1024;

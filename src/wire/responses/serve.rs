@@ -7,12 +7,13 @@ use std::sync::Arc;
 use bytes::{Bytes, BytesMut};
 use http::{Method, StatusCode};
 use serde_json::{Map, Value, json};
+use utoipa::OpenApi;
 
+use super::record::{Stored, answer_items};
 use super::referred::{REFERRED_BYTES, Said};
-use crate::api::responses::{Stored, answer_items};
 use crate::auth::{Principal, SMITH_HEADER, Scope};
 use crate::config::ProviderWire;
-use crate::edge::{Exchange, Gone, Route};
+use crate::edge::{Exchange, Gone, Route, parse, readable};
 use crate::error::ApiError;
 use crate::gateway::Gateway;
 use crate::ids;
@@ -22,30 +23,31 @@ use crate::run::{Link, ResponseRecord, RunRequest, Thread, Word};
 use crate::store::now_seconds;
 use crate::tools::Mounted;
 use crate::wire::caller::Caller;
-use crate::wire::chat::Peek;
-use crate::wire::chat::forward::rewrite;
 use crate::wire::decision;
 use crate::wire::files;
-use crate::wire::forward::{Begun, Forward, Passage, Prepared};
+use crate::wire::forward::{Begun, Forward, Prepared, SameWire};
 use crate::wire::keyed::{Again, Key, first_answer};
+use crate::wire::openai::rewrite::Peek;
+use crate::wire::openai::rewrite::rewrite;
 use crate::wire::responses::decode::unknown_item;
 use crate::wire::responses::gate::{usage_in, write_error};
-use crate::wire::responses::items::{Numbering, place_of, push_turn};
+use crate::wire::responses::items::{Numbering, place_of};
 use crate::wire::responses::tools::{is_web_search, warnings};
+use crate::wire::responses::turns::push_turn;
 use crate::wire::responses::{
-    Decoded, Head, Input, ResponsesGate, ResponsesRequest, Status, StreamEncoder, body_of, decode,
+    DecodedResponse, Head, Input, ResponsesGate, ResponsesRequest, Status, StreamEncoder, body_of,
+    decode,
 };
 use crate::wire::turn::{
     Answer, Followed, Routed, RunTurn, check_thread_id, translate_stream, whole_answer,
 };
-use crate::wire::{parse, readable};
 
 /// The wire's name in metrics.
 const WIRE: &str = "responses";
 /// The hosted tool that stands in for the wire's own.
 const WEB_SEARCH: &str = "web_search";
 
-static PASSAGE: Passage = Passage {
+static SAME_WIRE: SameWire = SameWire {
     wire: WIRE,
     provider_wire: ProviderWire::OpenaiResponses,
     path: "/responses",
@@ -55,6 +57,11 @@ static PASSAGE: Passage = Passage {
     usage_of_answer: |body| usage_in(&serde_json::from_slice::<Value>(body).ok()?),
     gate: |limit, _| Box::new(ResponsesGate::new(limit)),
 };
+
+/// What the document says of what is answered natively here.
+#[derive(OpenApi)]
+#[openapi(paths(create))]
+pub struct Operations;
 
 /// What this wire answers.
 pub fn routes() -> Vec<Route> {
@@ -72,7 +79,12 @@ pub fn routes() -> Vec<Route> {
     ]
 }
 
-/// Serves `POST /v1/responses`.
+/// Answers with OpenAI's Responses, streamed or not, of a smith or of a provider's model.
+#[utoipa::path(post, path = "/v1/responses", tag = "wires",
+    params(("IC-Smith-Id" = Option<String>, Header), ("IC-Thread-Id" = Option<String>, Header)),
+    request_body = Object,
+    responses((status = 200, content(
+        (Object = "application/json"), (String = "text/event-stream")))))]
 pub async fn create(exchange: &mut Exchange) -> Result<(), Gone> {
     // What only the beginning needs is not held while the answer streams.
     match Box::pin(begin(exchange)).await {
@@ -152,7 +164,7 @@ async fn routed(
         let begun = Forward::begin(
             exchange,
             tenant_id,
-            &PASSAGE,
+            &SAME_WIRE,
             routes,
             stream,
             permit,
@@ -299,7 +311,11 @@ struct Owner<'a> {
 
 impl Owner<'_> {
     /// Where the turn's history is.
-    async fn thread(&self, decoded: &Decoded, header: Option<String>) -> Result<Thread, ApiError> {
+    async fn thread(
+        &self,
+        decoded: &DecodedResponse,
+        header: Option<String>,
+    ) -> Result<Thread, ApiError> {
         if let Some(id) = &decoded.conversation {
             if ids::body(ids::Kind::Conversation, id).is_none() {
                 return Err(ApiError::new(
@@ -487,7 +503,7 @@ async fn mounted(
     gateway: &Gateway,
     principal: &Principal,
     smith_id: &Arc<str>,
-    decoded: &mut Decoded,
+    decoded: &mut DecodedResponse,
 ) -> Result<Option<Box<Mounted>>, ApiError> {
     let mounts = std::mem::take(&mut decoded.mounts);
     if mounts.is_empty() {
@@ -550,7 +566,7 @@ async fn smith_turn(
 async fn said_again(
     gateway: &Gateway,
     again: Again,
-    decoded: Decoded,
+    decoded: DecodedResponse,
     in_background: bool,
 ) -> Result<Plan, ApiError> {
     let run = &again.run;
@@ -576,7 +592,7 @@ async fn new_turn(
     smith_id: Arc<str>,
     run_id: String,
     header: Option<String>,
-    mut decoded: Decoded,
+    mut decoded: DecodedResponse,
     body: &Bytes,
 ) -> Result<Plan, ApiError> {
     let gateway = exchange.gateway.clone();
@@ -643,7 +659,7 @@ async fn new_turn(
             .insert("warnings".into(), Value::Array(warnings));
     }
     let detached = decoded.background || matches!(thread, Thread::Kept(_));
-    let permit = gateway.gate.begin_run(principal, Some(&smith_id))?;
+    let permit = gateway.admission.begin_run(principal, Some(&smith_id))?;
     let started = gateway
         .runs
         .start(RunRequest {

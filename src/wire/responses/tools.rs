@@ -9,18 +9,15 @@
 //! says in `warnings`.
 
 use std::collections::HashMap;
-use std::hash::{DefaultHasher, Hash, Hasher};
 
 use serde_json::{Map, Value, json};
 
-use super::items::call_members;
 use super::mounts;
 use crate::error::ApiError;
 use crate::model::ToolDef;
 use crate::tools::Mounts;
+use crate::wire::openai::tools::{custom, input_of, joined_name};
 
-/// The longest function name that all providers take.
-const MAX_NAME: usize = 64;
 const LOCAL_SHELL: &str = "local_shell";
 
 /// What a request's tools mean.
@@ -77,33 +74,6 @@ fn function(name: String, tool: &Value) -> ToolDef {
     }
 }
 
-/// A tool of free text, as a function of one text.
-pub fn custom(name: &str, tool: &Value) -> ToolDef {
-    let mut description = tool["description"].as_str().unwrap_or_default().to_owned();
-    let format = match tool["format"]["grammar"].is_object() {
-        true => &tool["format"]["grammar"],
-        false => &tool["format"],
-    };
-    if let Some(grammar) = format["definition"].as_str() {
-        let syntax = format["syntax"].as_str().unwrap_or("given");
-        if !description.is_empty() {
-            description.push_str("\n\n");
-        }
-        description.push_str(&format!(
-            "The input is free text that matches this grammar ({syntax}):\n{grammar}"
-        ));
-    }
-    let input =
-        json!({ "type": "string", "description": "The whole input of the tool, as plain text" });
-    ToolDef {
-        name: name.to_owned(),
-        description: (!description.is_empty()).then_some(description),
-        parameters: json!({ "type": "object", "properties": { "input": input },
-            "required": ["input"], "additionalProperties": false }),
-        strict: None,
-    }
-}
-
 fn local_shell() -> ToolDef {
     let text = json!({ "type": "string" });
     ToolDef {
@@ -118,23 +88,6 @@ fn local_shell() -> ToolDef {
         } }),
         strict: None,
     }
-}
-
-/// The name of a namespace's function, as models know it.
-pub fn joined_name(namespace: &str, name: &str) -> String {
-    let between = if namespace.ends_with('_') { "" } else { "__" };
-    let whole = format!("{namespace}{between}{name}");
-    if whole.len() <= MAX_NAME {
-        return whole;
-    }
-    // The end tells apart what has been cut.
-    let mut hasher = DefaultHasher::new();
-    whole.hash(&mut hasher);
-    let mut at = MAX_NAME - 9;
-    while !whole.is_char_boundary(at) {
-        at -= 1;
-    }
-    format!("{}_{:08x}", &whole[..at], hasher.finish() as u32)
 }
 
 /// Reads a request's tools.
@@ -267,23 +220,9 @@ impl Shapes {
     }
 }
 
-/// The text that a model gave to a custom tool.
-pub fn input_of(arguments: &str) -> String {
-    match serde_json::from_str(arguments) {
-        Ok(Value::Object(mut members)) => match members.shift_remove("input") {
-            Some(Value::String(input)) => input,
-            Some(other) => other.to_string(),
-            None if members.is_empty() => String::new(),
-            // A model that names the one member as it likes.
-            None if members.len() == 1 => match members.into_iter().next() {
-                Some((_, Value::String(input))) => input,
-                _ => arguments.to_owned(),
-            },
-            None => arguments.to_owned(),
-        },
-        Ok(Value::String(input)) => input,
-        _ => arguments.to_owned(),
-    }
+/// The members of a `function_call` that is complete.
+fn call_members(call_id: &str, name: &str, arguments: &str) -> Value {
+    json!({ "call_id": call_id, "name": name, "arguments": arguments, "status": "completed" })
 }
 
 fn action_of(arguments: &str) -> Value {
@@ -324,6 +263,7 @@ pub fn arguments_of(item: &Map<String, Value>) -> Option<(String, String)> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::wire::openai::tools::MAX_NAME;
 
     #[test]
     fn clients_tools_are_functions_to_models() {

@@ -8,8 +8,8 @@ use crate::error::ApiError;
 use crate::lenient::given;
 use crate::model::{Part, Role, Source, Turn};
 use crate::run::Word;
-use crate::wire::chat::approval_of;
-use crate::wire::chat::decode::arguments_text;
+use crate::wire::openai::approval::approval_of;
+use crate::wire::openai::content::arguments_text;
 
 /// What `DefaultChatTransport` posts; more members are left alone.
 #[derive(Debug, Deserialize)]
@@ -50,7 +50,7 @@ impl UiMessage {
 
 /// What the request means.
 #[derive(Debug)]
-pub struct Decoded {
+pub struct DecodedUiChat {
     pub chat_id: String,
     /// `None` for a missing or empty `model`.
     pub model: Option<String>,
@@ -62,7 +62,7 @@ pub struct Decoded {
 }
 
 /// Checks a request and turns it into neutral terms.
-pub fn decode(request: UiRequest) -> Result<Decoded, ApiError> {
+pub fn decode(request: UiRequest) -> Result<DecodedUiChat, ApiError> {
     let id = request.id.unwrap_or_default();
     if !crate::ids::is_sane_thread_id(&id) {
         return Err(ApiError::invalid(
@@ -107,7 +107,7 @@ pub fn decode(request: UiRequest) -> Result<Decoded, ApiError> {
         return Err(ApiError::invalid("messages", "must hold a message"));
     }
     system.retain(|text| !text.is_empty());
-    Ok(Decoded {
+    Ok(DecodedUiChat {
         chat_id: id,
         model: request.model.filter(|model| !model.is_empty()),
         system: (!system.is_empty()).then(|| system.join("\n\n")),
@@ -279,8 +279,8 @@ mod tests {
 
     use super::*;
 
-    fn decoded(body: Value) -> Result<Decoded, ApiError> {
-        crate::wire::parse::<UiRequest>(body.to_string().as_bytes()).and_then(decode)
+    fn decoded(body: Value) -> Result<DecodedUiChat, ApiError> {
+        crate::edge::parse::<UiRequest>(body.to_string().as_bytes()).and_then(decode)
     }
 
     #[test]

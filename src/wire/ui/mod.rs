@@ -7,6 +7,6 @@ pub mod decode;
 pub mod encode;
 mod serve;
 
-pub use decode::{Decoded, UiRequest, decode};
+pub use decode::{DecodedUiChat, UiRequest, decode};
 pub use encode::Encoder;
-pub use serve::routes;
+pub use serve::{documented, routes};

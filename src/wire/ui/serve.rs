@@ -5,10 +5,13 @@ use std::sync::Arc;
 
 use bytes::{Bytes, BytesMut};
 use http::{HeaderName, HeaderValue, Method, StatusCode};
+use serde::Serialize;
 use serde_json::{Value, json};
+use utoipa::{OpenApi, ToSchema};
+use utoipa_axum::router::OpenApiRouter;
 
 use crate::auth::{Principal, Scope};
-use crate::edge::{Exchange, Extra, Gone, Route};
+use crate::edge::{AppState, Exchange, Extra, Gone, Route, parse, readable};
 use crate::error::ApiError;
 use crate::ids;
 use crate::run::{RunRequest, Thread, Word};
@@ -17,8 +20,7 @@ use crate::wire::decision;
 use crate::wire::keyed::Key;
 use crate::wire::turn::{Followed, RunTurn, check_thread_id};
 use crate::wire::ui::encode::write_error;
-use crate::wire::ui::{Decoded, Encoder, UiRequest, decode};
-use crate::wire::{parse, readable};
+use crate::wire::ui::{DecodedUiChat, Encoder, UiRequest, decode};
 
 /// The wire's name in metrics.
 const WIRE: &str = "ui";
@@ -53,6 +55,32 @@ fn as_parts(error: ApiError) -> ApiError {
     }
 }
 
+/// What the AI SDK's `DefaultChatTransport` posts.
+#[derive(Debug, Serialize, ToSchema)]
+#[allow(
+    dead_code,
+    reason = "documents what `decode` takes, which is more lenient"
+)]
+struct UiChatIn {
+    /// The chat's id.
+    id: String,
+    /// The whole conversation: `UIMessage`s.
+    messages: Vec<serde_json::Map<String, serde_json::Value>>,
+    trigger: Option<String>,
+    /// Overrides the smith's model.
+    model: Option<String>,
+}
+
+/// What the document says of what is answered natively here.
+#[derive(OpenApi)]
+#[openapi(paths(create, resume))]
+pub struct Operations;
+
+/// Its operations in the document; its routes are served natively.
+pub fn documented() -> OpenApiRouter<AppState> {
+    OpenApiRouter::with_openapi(Operations::openapi())
+}
+
 /// What this wire answers.
 pub fn routes() -> Vec<Route> {
     vec![
@@ -66,7 +94,11 @@ pub fn routes() -> Vec<Route> {
     ]
 }
 
-/// Serves `POST /v1/ui/chat`.
+/// Answers a chat of the AI SDK's `useChat` with its UI message stream.
+#[utoipa::path(post, path = "/v1/ui/chat", tag = "wires",
+    params(("IC-Smith-Id" = Option<String>, Header), ("IC-Thread-Id" = Option<String>, Header)),
+    request_body = UiChatIn,
+    responses((status = 200, content_type = "text/event-stream", body = String)))]
 pub async fn create(exchange: &mut Exchange) -> Result<(), Gone> {
     // What only the beginning needs is not held while the answer streams.
     match Box::pin(begin(exchange)).await {
@@ -137,7 +169,7 @@ async fn new_turn(
     smith_id: Arc<str>,
     run_id: String,
     kept: Option<String>,
-    decoded: Decoded,
+    decoded: DecodedUiChat,
     body: &Bytes,
 ) -> Result<Option<RunTurn>, ApiError> {
     crate::wire::files::check(&exchange.gateway, principal, &decoded.turns, body).await?;
@@ -154,7 +186,7 @@ async fn new_turn(
         None => Thread::Stateless(Some(decoded.chat_id)),
     };
     let gateway = exchange.gateway.clone();
-    let permit = gateway.gate.begin_run(principal, Some(&smith_id))?;
+    let permit = gateway.admission.begin_run(principal, Some(&smith_id))?;
     let started = gateway
         .runs
         .start(RunRequest {
@@ -175,7 +207,11 @@ async fn new_turn(
     turn.begun(exchange, true, &headers()).await
 }
 
-/// Serves `GET /v1/ui/chat/{id}/stream`: the answer under way, from its first part on.
+/// Goes on with the answer to a chat, from its first part; 204 when none is under way.
+#[utoipa::path(get, path = "/v1/ui/chat/{id}/stream", tag = "wires",
+    params(("id" = String, Path), ("IC-Smith-Id" = Option<String>, Header)),
+    responses((status = 200, content_type = "text/event-stream", body = String),
+        (status = 204, description = "Nothing is under way")))]
 pub async fn resume(exchange: &mut Exchange, chat: &str) -> Result<(), Gone> {
     match find(exchange, chat).await {
         Ok(Some((run_id, followed))) => {

@@ -10,7 +10,7 @@ use smithgate::run::Collector;
 use smithgate::sse::Splitter;
 use smithgate::wire::chat::EventGate;
 use smithgate::wire::responses::{Head, ResponsesGate, items::Numbering};
-use smithgate::wire::{AnswerEncoder, FrameEncoder, Gate, chat, native, responses, ui};
+use smithgate::wire::{AnswerEncoder, FrameEncoder, StreamGate, chat, native, responses, ui};
 
 use super::case::{self, Case};
 use super::is_forwarded;
@@ -307,7 +307,7 @@ fn streams_cut_at_every_byte_and_whole_answers_say_what_the_case_says() {
     }
 }
 
-fn gate_of(wire: &str) -> Box<dyn Gate> {
+fn gate_of(wire: &str) -> Box<dyn StreamGate> {
     match wire {
         "openai_chat" => Box::new(EventGate::new(LIMIT, false)),
         _ => Box::new(ResponsesGate::new(LIMIT)),

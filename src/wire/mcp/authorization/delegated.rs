@@ -12,15 +12,15 @@ use serde::{Deserialize, Serialize};
 use url::Url;
 use utoipa::ToSchema;
 
-use super::AppState;
-use super::connector::CONNECTOR_SCOPES;
-use super::consent::{Fit, LetIn, back_url, found_at, issue_code};
-use super::extract::{Admin, Input};
-use super::mcp::answers_for;
+use super::metadata::CONNECTOR_SCOPES;
+use super::request::{Fit, LetIn, back_url, found_at, issue_code};
 use crate::connection::random_text;
+use crate::edge::AppState;
+use crate::edge::extract::{Admin, Input};
 use crate::error::ApiError;
 use crate::gateway::Gateway;
 use crate::store::{AuthorizeRequestRow, DeploymentRow, now_micros};
+use crate::wire::mcp::deployment::answers_for;
 
 /// How long a person may take, in microseconds.
 const PATIENCE: i64 = 15 * 60 * 1_000_000;
