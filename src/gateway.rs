@@ -17,7 +17,7 @@ use crate::config::Config;
 use crate::connection::Connections;
 use crate::error::ApiError;
 use crate::ids;
-use crate::limit::Gate;
+use crate::limit::Admission;
 use crate::metrics::Metrics;
 use crate::model::{Models, Routing};
 use crate::overload::Overload;
@@ -78,7 +78,7 @@ pub struct Gateway {
     pub retrieval: Arc<Retrieval>,
     pub ingestion: Arc<Worker<Ingestion>>,
     pub sandbox: Arc<Sandbox>,
-    pub gate: Arc<Gate>,
+    pub admission: Arc<Admission>,
     pub metrics: Metrics,
     pub bus: Bus,
     draining: AtomicBool,
@@ -115,6 +115,15 @@ impl Drop for InFlight {
 }
 
 impl Gateway {
+    /// Where clients reach this gateway.
+    pub fn public_url(&self) -> String {
+        let server = &self.config.server;
+        match &server.public_url {
+            Some(url) => url.trim_end_matches('/').to_owned(),
+            None => format!("http://{}", server.listen),
+        }
+    }
+
     /// Opens the store, loads the keys and starts the tasks in the background. On an empty store
     /// it also makes a tenant and its first admin token.
     pub async fn start(config: Config) -> Result<(Arc<Self>, Option<FirstStart>), StartError> {
@@ -166,7 +175,10 @@ impl Gateway {
         let hold = Duration::from_millis(config.limits.lease_ms);
         let deliveries = Deliveries { sender, hold };
         let webhooks = Worker::new(deliveries, metrics.clone(), tell.clone());
-        let gate = Arc::new(Gate::new(&config.limits.rate, &config.limits.concurrency));
+        let admission = Arc::new(Admission::new(
+            &config.limits.rate,
+            &config.limits.concurrency,
+        ));
         let connections = Connections::new(store.clone(), vault.clone(), upstream.clone());
         let connections = Arc::new(connections);
         let sandbox = Sandbox::new(&config.sandbox);
@@ -244,7 +256,7 @@ impl Gateway {
             retrieval,
             ingestion,
             sandbox,
-            gate,
+            admission,
             metrics,
             bus,
             draining: AtomicBool::new(false),
@@ -305,12 +317,12 @@ impl Gateway {
         // An embedded store has one node: whatever is marked as running there is not.
         self.lapsed_runs.begin(alone).await;
         let (runs, cancels) = (self.runs.clone(), self.runs.clone());
-        let (retention, gate) = (self.retention(), self.gate.clone());
+        let (retention, admission) = (self.retention(), self.admission.clone());
         self.workers.lock().extend([
             tended::spawn("leases", move || runs.clone().keep_leases()),
             tended::spawn("cancels", move || cancels.clone().follow_cancels()),
             tended::spawn("retention", move || retention.clone().work()),
-            tended::spawn("limits", move || tidy_regularly(gate.clone())),
+            tended::spawn("limits", move || tidy_regularly(admission.clone())),
         ]);
         let rooms = self.rooms().into_iter();
         let rooms = rooms.map(|room| tended::spawn(room.name(), move || room.clone().run()));
@@ -423,11 +435,11 @@ impl Gateway {
 }
 
 /// Keeps the limits' memory small, for ever.
-async fn tidy_regularly(gate: Arc<Gate>) {
+async fn tidy_regularly(admission: Arc<Admission>) {
     let mut interval = tokio::time::interval(Duration::from_secs(60));
     loop {
         interval.tick().await;
-        gate.tidy();
+        admission.tidy();
     }
 }
 

@@ -1,6 +1,6 @@
 //! Rate and concurrency limits of tenants, tokens and smiths, on each node.
 //!
-//! Lives here: [`Gate`]. May import `config`, `auth`'s types, `error`. `governor` because its GCRA
+//! Lives here: [`Admission`]. May import `config`, `auth`'s types, `error`. `governor` because its GCRA
 //! needs one word for each key and no clock of its own.
 
 use std::collections::HashMap;
@@ -77,14 +77,14 @@ type Key = (&'static str, Arc<str>);
 struct Counts(Mutex<HashMap<Key, usize>>);
 
 /// The limits of a node.
-pub struct Gate {
+pub struct Admission {
     rates: [(&'static str, Option<Limiter>); 3],
     concurrency: Concurrency,
     counts: Arc<Counts>,
     clock: DefaultClock,
 }
 
-impl Gate {
+impl Admission {
     /// From the configuration; 0 means no limit.
     pub fn new(rates: &Rates, concurrency: &Concurrency) -> Self {
         let limiter = |per_minute: u32| {
@@ -244,7 +244,7 @@ mod tests {
             token_per_minute: 2,
             smith_per_minute: 0,
         };
-        let gate = Gate::new(&rates, &Concurrency::default());
+        let gate = Admission::new(&rates, &Concurrency::default());
         let first = gate.admit(&caller("a"), None).expect("admitted");
         let first = first.expect("a limit");
         assert_eq!((first.limit, first.remaining), (2, 1));
@@ -268,7 +268,7 @@ mod tests {
             smith_runs: 1,
             ..Concurrency::default()
         };
-        let gate = Gate::new(&Rates::default(), &concurrency);
+        let gate = Admission::new(&Rates::default(), &concurrency);
         let smith: Arc<str> = "smt_a".into();
         let other: Arc<str> = "smt_b".into();
         let permit = gate
@@ -288,7 +288,7 @@ mod tests {
 
     #[test]
     fn without_limits_nothing_is_counted() {
-        let gate = Gate::new(&Rates::default(), &Concurrency::default());
+        let gate = Admission::new(&Rates::default(), &Concurrency::default());
         assert_eq!(gate.admit(&caller("a"), None).expect("admitted"), None);
     }
 }

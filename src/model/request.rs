@@ -6,7 +6,7 @@ use std::borrow::Cow;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-use super::media;
+use super::media_type;
 use crate::frame::Signer;
 
 /// Who says a turn.
@@ -182,12 +182,13 @@ impl Source {
         if (url.starts_with("file-") || url.starts_with("file_")) && !url.contains(':') {
             return Self::FileId { id: url.to_owned() };
         }
-        let bare = || media::bare_image(url);
-        media::data_url(url)
-            .or_else(bare)
-            .unwrap_or_else(|| Self::Url {
+        let bare = || media_type::bare_image(url);
+        match media_type::data_url(url).or_else(bare) {
+            Some((media_type, data)) => Self::Data { media_type, data },
+            None => Self::Url {
                 url: url.to_owned(),
-            })
+            },
+        }
     }
 
     /// From what should be a `data:` URL and is often bare base64 of a file of this name.
@@ -195,7 +196,7 @@ impl Source {
         match data.contains(':') {
             true => Self::from_url(data),
             false => {
-                let named = name.and_then(media::type_of);
+                let named = name.and_then(media_type::type_of);
                 Self::from_data(named.unwrap_or("application/octet-stream"), data.to_owned())
             }
         }
@@ -204,14 +205,15 @@ impl Source {
     /// From base64 and what it is said to be; of images their first bytes tell what they are, as
     /// labels are often wrong, and providers refuse what does not match.
     pub fn from_data(media_type: &str, data: String) -> Self {
-        media::data(media_type, data)
+        let (media_type, data) = media_type::data(media_type, data);
+        Self::Data { media_type, data }
     }
 
     /// What it is, as far as that is told.
     pub fn media_type(&self) -> Option<&str> {
         match self {
             Self::Data { media_type, .. } => Some(media_type),
-            Self::Url { url } => media::type_of(url),
+            Self::Url { url } => media_type::type_of(url),
             Self::FileId { .. } => None,
         }
     }

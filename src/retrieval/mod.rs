@@ -21,7 +21,7 @@ use crate::frame::Usage;
 use crate::model::Models;
 use crate::run::{Accounting, Budgets, Smiths, Spender};
 use crate::store::{Store, VectorStoreRow};
-use crate::tools::hosted::{Caller, Documents, Passage};
+use crate::tools::hosted::{Documents, Passage, ToolUser};
 use crate::untrusted::Sandbox;
 use index::Index;
 
@@ -108,7 +108,7 @@ impl Retrieval {
     }
 
     /// The store, when the smith may read it: its own, or one for the whole tenant.
-    async fn of(&self, caller: &Caller, id: &str) -> Result<Option<VectorStoreRow>, ApiError> {
+    async fn of(&self, caller: &ToolUser, id: &str) -> Result<Option<VectorStoreRow>, ApiError> {
         let row = self.store.vector_store(&caller.tenant_id, id).await?;
         let is_other = |of: &String| *of != *caller.smith_id;
         Ok(row.filter(|row| !row.smith_id.as_ref().is_some_and(is_other)))
@@ -138,7 +138,7 @@ impl Retrieval {
 impl Documents for Retrieval {
     async fn search(
         &self,
-        caller: &Caller,
+        caller: &ToolUser,
         store_id: &str,
         query: &str,
         limit: usize,
@@ -166,7 +166,7 @@ impl Documents for Retrieval {
         Ok(Some(hits.into_iter().map(passage).collect()))
     }
 
-    async fn has(&self, caller: &Caller, store_id: &str) -> Result<bool, ApiError> {
+    async fn has(&self, caller: &ToolUser, store_id: &str) -> Result<bool, ApiError> {
         Ok(self.of(caller, store_id).await?.is_some())
     }
 }

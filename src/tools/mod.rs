@@ -1,6 +1,6 @@
 //! Tools that a smith may use.
 //!
-//! Lives here: which tools a smith has and how they are called (`registry`), what one call mounts
+//! Lives here: which tools a smith has and how they are called (`tool_set`, `registry`), what one call mounts
 //! (`mount`), the MCP client
 //! (`mcp`), the hosted tools (`hosted`), presets of known MCP servers (`catalog`). May import
 //! `store`, `secrets`, `connection`, `model` (turns, and its HTTP client for the address guard),
@@ -12,9 +12,8 @@ pub mod mcp;
 mod mount;
 mod registry;
 mod skills;
+mod tool_set;
 
 pub use mount::{Approval, FILE_SEARCH, Mount, Mounted, Mounts};
-pub use registry::{
-    Calling, HOSTED_SERVER, News, Next, Output, Tool, ToolCall, ToolSet, Toolbox, is_allowed,
-    requires_approval, secret_owner,
-};
+pub use registry::{Calling, News, Next, Output, ToolCall, Toolbox, secret_owner};
+pub use tool_set::{HOSTED_SERVER, Tool, ToolSet, is_allowed, requires_approval};

@@ -14,7 +14,8 @@ use serde_json::{Value, json};
 
 use super::hosted::{Documents, hosted};
 use super::mcp::{ServerKey, discover};
-use super::registry::{HOSTED_SERVER, Kind, Tool, ToolSet, Toolbox, function_name};
+use super::registry::Toolbox;
+use super::tool_set::{HOSTED_SERVER, Kind, Tool, ToolSet, function_name};
 use crate::error::ApiError;
 use crate::store::McpTool;
 
@@ -258,7 +259,7 @@ impl Toolbox {
     /// Refuses vector stores that a smith has not.
     pub async fn check_stores(
         &self,
-        caller: &super::hosted::Caller,
+        caller: &super::hosted::ToolUser,
         mounts: &Mounts,
     ) -> Result<(), ApiError> {
         let documents: &dyn Documents = self.parts.documents.as_ref();

@@ -5,24 +5,23 @@ use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 use std::time::Duration;
 
-use globset::Glob;
 use rmcp::model::ProgressNotificationParam;
 use serde_json::{Map, Value, json};
 use tokio::sync::mpsc;
 
-use super::hosted::{Caller, HOSTED, Hosted, Parts, cut, hosted};
+use super::hosted::{HOSTED, Hosted, Parts, ToolUser, cut, hosted};
 use super::mcp::{
     CallError, CallRequest, McpCall, Question, ServerKey, Sessions, Step, content_of, discover,
 };
-use super::skills::{self, Attached};
+use super::skills;
+use super::tool_set::{
+    Kind, Tool, ToolSet, add_hosted, add_mcp, add_skills, function_name, is_allowed,
+};
 use crate::connection::Connections;
 use crate::error::ApiError;
-use crate::model::{Part, ToolDef};
+use crate::model::Part;
 use crate::secrets::Vault;
-use crate::store::{
-    AgentConfig, McpAuth, McpServerRow, McpSettings, McpTool, McpTools, now_micros,
-};
-use crate::untrusted::Schema;
+use crate::store::{AgentConfig, McpAuth, McpServerRow, McpTool, McpTools, now_micros};
 
 /// Other nodes' changes are seen after this.
 const TTL: Duration = Duration::from_secs(3);
@@ -30,126 +29,12 @@ const TTL: Duration = Duration::from_secs(3);
 const LIST_AGE_MICROS: i64 = 3600 * 1_000_000;
 /// What a model is told of a result, in bytes (`tools.md`).
 const MAX_RESULT: usize = 256 * 1024;
-/// The longest function name that all providers take.
-const MAX_NAME: usize = 64;
 /// Servers of one tenant that a smith may use.
 const MAX_SERVERS: i64 = 1000;
-/// The server of hosted tools, for clients.
-pub const HOSTED_SERVER: &str = "hosted";
-
-/// How a tool is called.
-#[derive(Clone)]
-pub(super) enum Kind {
-    Hosted(&'static dyn Hosted),
-    /// The search, over these vector stores alone.
-    Documents(&'static dyn Hosted, Arc<[String]>),
-    Mcp(Arc<McpServerRow>),
-    /// Of a server that is not registered.
-    Mounted(ServerKey),
-    /// Reads the smith's skills.
-    Skills(Arc<[Attached]>),
-}
-
-/// A tool as a model sees it.
-#[derive(Clone)]
-pub struct Tool {
-    /// As its server names it.
-    pub name: String,
-    /// The MCP server's name, or [`HOSTED_SERVER`].
-    pub server: String,
-    /// Whether a human must approve its calls.
-    pub needs_approval: bool,
-    /// Whether a second call does no harm.
-    pub repeatable: bool,
-    kind: Kind,
-    /// What its arguments are held to; a schema that is none, or beyond its bounds, refuses nothing.
-    schema: Option<Schema>,
-}
-
-impl Tool {
-    pub(super) fn new(
-        name: String,
-        server: String,
-        needs_approval: bool,
-        repeatable: bool,
-        kind: Kind,
-        schema: &Value,
-    ) -> Self {
-        Self {
-            name,
-            server,
-            needs_approval,
-            repeatable,
-            kind,
-            schema: Schema::read(schema).ok(),
-        }
-    }
-}
-
-/// The tools of a smith, by the names that its model knows.
-#[derive(Clone, Default)]
-pub struct ToolSet {
-    pub defs: Vec<ToolDef>,
-    pub tools: HashMap<String, Tool>,
-    /// What the model is told of its skills.
-    pub prompt: Option<String>,
-    /// `{code, message}` each: sources that are lost.
-    pub warnings: Vec<Value>,
-}
-
-impl ToolSet {
-    /// Adds a tool under the name that its model knows, or one like it where that is another tool's,
-    /// which is told. One that is there already is not added twice.
-    pub(super) fn add(
-        &mut self,
-        known: String,
-        description: Option<String>,
-        parameters: Value,
-        tool: Tool,
-    ) {
-        let known = match self.tools.get(&known) {
-            None => known,
-            Some(_) if self.tools.values().any(|known| known.is(&tool)) => return,
-            Some(_) => {
-                let free = self.free_name(&known);
-                self.warnings
-                    .push(json!({ "code": "tool_renamed", "message": format!(
-                    "the tool '{}' of '{}' is known to the model as '{free}': '{known}' is another",
-                    tool.name, tool.server) }));
-                free
-            }
-        };
-        self.tools.insert(known.clone(), tool);
-        self.defs.push(ToolDef {
-            name: known,
-            description,
-            parameters,
-            strict: None,
-        });
-    }
-
-    fn free_name(&self, known: &str) -> String {
-        let numbered = (2..).map(|number: usize| {
-            let number = format!("_{number}");
-            let kept = known.len().min(MAX_NAME - number.len());
-            format!("{}{number}", known.get(..kept).unwrap_or_default())
-        });
-        let mut free = numbered.filter(|name| !self.tools.contains_key(name));
-        free.next().unwrap_or_default()
-    }
-}
-
-impl Tool {
-    /// Whether it is this tool.
-    fn is(&self, other: &Self) -> bool {
-        std::mem::discriminant(&self.kind) == std::mem::discriminant(&other.kind)
-            && (&self.server, &self.name) == (&other.server, &other.name)
-    }
-}
 
 /// One call of a tool.
 pub struct ToolCall {
-    pub caller: Caller,
+    pub caller: ToolUser,
     pub run_id: String,
     pub tool_call_id: String,
     /// The same for each attempt of this call, and for no other call.
@@ -209,20 +94,6 @@ pub struct Toolbox {
 /// What a bearer secret of an MCP server is sealed for.
 pub fn secret_owner(tenant: &str, name: &str) -> String {
     format!("mcp_server/{tenant}/{name}")
-}
-
-/// Whether a policy or the server's own hint makes a tool wait for an approval.
-pub fn requires_approval(settings: &McpSettings, tool: &McpTool) -> bool {
-    tool.destructive
-        || settings.approval_policy.iter().any(|rule| {
-            Glob::new(&rule.pattern).is_ok_and(|g| g.compile_matcher().is_match(&tool.name))
-        })
-}
-
-/// Whether the allow-list lets a tool through.
-pub fn is_allowed(settings: &McpSettings, name: &str) -> bool {
-    let list = settings.tool_allowlist.as_ref();
-    list.is_none_or(|list| list.iter().any(|allowed| allowed == name))
 }
 
 impl Toolbox {
@@ -441,7 +312,7 @@ impl Toolbox {
                 Calling::Done(self.hosted(*hosted, tool, call, &call.caller).await)
             }
             Kind::Documents(hosted, ids) => {
-                let caller = Caller {
+                let caller = ToolUser {
                     vector_store_ids: ids.to_vec(),
                     ..call.caller.clone()
                 };
@@ -480,7 +351,7 @@ impl Toolbox {
         hosted: &'static dyn Hosted,
         tool: &Tool,
         call: &ToolCall,
-        caller: &Caller,
+        caller: &ToolUser,
     ) -> Output {
         let answer = hosted.call(&tool.name, &call.arguments, caller, &self.parts);
         match answer.await {
@@ -507,7 +378,7 @@ impl Toolbox {
     async fn bearer(
         &self,
         server: &McpServerRow,
-        caller: &Caller,
+        caller: &ToolUser,
     ) -> Result<Option<String>, Output> {
         let failed = |error: ApiError| Output::error(error.message);
         if server.settings.auth != McpAuth::Oauth {
@@ -531,7 +402,7 @@ impl Toolbox {
     }
 
     /// Waits for what happens next in a call, whatever its progress.
-    pub async fn next(&self, tool: &Tool, caller: &Caller, calling: &mut Calling) -> Next {
+    pub async fn next(&self, tool: &Tool, caller: &ToolUser, calling: &mut Calling) -> Next {
         loop {
             if let News::Next(next) = self.news(tool, caller, calling).await {
                 return next;
@@ -540,7 +411,7 @@ impl Toolbox {
     }
 
     /// Waits for what is heard next of a call.
-    pub async fn news(&self, tool: &Tool, caller: &Caller, calling: &mut Calling) -> News {
+    pub async fn news(&self, tool: &Tool, caller: &ToolUser, calling: &mut Calling) -> News {
         let call = match calling {
             Calling::Done(output) => {
                 return News::Next(Next::Done(cut_output(std::mem::take(output))));
@@ -634,72 +505,6 @@ fn cut_output(mut output: Output) -> Output {
     output
 }
 
-fn add_hosted(set: &mut ToolSet, tool: &'static dyn Hosted) {
-    for function in tool.functions() {
-        let added = Tool::new(
-            function.name.to_owned(),
-            HOSTED_SERVER.to_owned(),
-            false,
-            // All of them are: the memory's update replaces the whole text.
-            true,
-            Kind::Hosted(tool),
-            &function.parameters,
-        );
-        let described = Some(function.description.to_owned());
-        set.add(
-            function.name.to_owned(),
-            described,
-            function.parameters,
-            added,
-        );
-    }
-}
-
-fn add_skills(set: &mut ToolSet, skills: Arc<[Attached]>) {
-    set.prompt = Some(skills::prompt(&skills));
-    for (name, description, parameters) in skills::functions(&skills) {
-        let added = Tool::new(
-            name.to_owned(),
-            HOSTED_SERVER.to_owned(),
-            false,
-            true,
-            Kind::Skills(skills.clone()),
-            &parameters,
-        );
-        set.add(
-            name.to_owned(),
-            Some(description.to_owned()),
-            parameters,
-            added,
-        );
-    }
-}
-
-fn add_mcp(set: &mut ToolSet, known: String, server: &Arc<McpServerRow>, tool: &McpTool) {
-    let mut schema = Value::Object(tool.input_schema.clone());
-    if schema["type"].is_null() {
-        schema["type"] = json!("object");
-    }
-    let added = Tool::new(
-        tool.name.clone(),
-        server.name.clone(),
-        requires_approval(&server.settings, tool),
-        tool.read_only || tool.idempotent,
-        Kind::Mcp(server.clone()),
-        &schema,
-    );
-    set.add(known, tool.description.clone(), schema, added);
-}
-
-/// A name that all providers take for a function.
-pub(super) fn function_name(name: &str) -> String {
-    let fit = |c: char| match c {
-        'a'..='z' | 'A'..='Z' | '0'..='9' | '_' | '-' => c,
-        _ => '_',
-    };
-    name.chars().map(fit).take(MAX_NAME).collect()
-}
-
 /// Asks servers for their tools again when they say that these changed, or when the list is old.
 async fn follow(
     toolbox: std::sync::Weak<Toolbox>,
@@ -732,39 +537,6 @@ async fn follow(
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn names_fit_all_providers() {
-        assert_eq!(function_name("repo/list.all"), "repo_list_all");
-        assert_eq!(function_name(&"x".repeat(100)).len(), MAX_NAME);
-    }
-
-    #[test]
-    fn a_tool_whose_name_is_taken_gets_another_and_is_told() {
-        let mut set = ToolSet::default();
-        let mut add = |known: &str, server: &str, name: &str| {
-            let kind = Kind::Skills(Arc::from([]));
-            let (name, server) = (name.to_owned(), server.to_owned());
-            let tool = Tool::new(name, server, false, true, kind, &json!({}));
-            set.add(known.to_owned(), None, json!({}), tool);
-        };
-        add("shop__find", "desk", "shop__find");
-        for _ in 0..2 {
-            add("shop__find", "shop", "find");
-        }
-        let long = "x".repeat(MAX_NAME);
-        for tool in ["a", "b", "c"] {
-            add(&long, "shop", tool);
-        }
-        let known: Vec<&str> = set.defs.iter().map(|def| def.name.as_str()).collect();
-        let cut = |number: u8| format!("{}_{number}", "x".repeat(MAX_NAME - 2));
-        let expected = ["shop__find", "shop__find_2", &long, &cut(2), &cut(3)];
-        assert_eq!(known, expected);
-        assert_eq!(set.tools["shop__find_2"].name, "find");
-        assert_eq!(set.warnings.len(), 3);
-        let told = set.warnings[0]["message"].to_string();
-        assert!(told.contains("'find' of 'shop'") && told.contains("shop__find_2"));
-    }
 
     #[test]
     fn a_large_result_is_cut_with_a_note() {

@@ -20,13 +20,11 @@ use pingora_http::RequestHeader;
 use super::address::AddressGuard;
 use super::cleartext::{CleartextBody, CleartextStream};
 use super::endpoint::Endpoint;
-use super::error::UpstreamError;
-use super::pool::{CleartextPool, Place};
+use super::error::{UpstreamError, read_error};
+use super::pool::{CleartextPool, POOL_IDLE, Place};
 use super::response::{Body, UpstreamResponse};
 
 const POOL_SIZE: usize = 1024;
-/// For which a connection is kept for the next request.
-pub(super) const POOL_IDLE: Duration = Duration::from_secs(60);
 /// What servers are told of us, unless a request says otherwise.
 const USER_AGENT: &str = concat!("smithgate/", env!("CARGO_PKG_VERSION"));
 const DNS_TTL: Duration = Duration::from_secs(30);
@@ -334,14 +332,6 @@ fn connect_error(error: &PingoraError) -> UpstreamError {
             UpstreamError::Timeout("connecting")
         }
         _ => UpstreamError::Connect(error.to_string()),
-    }
-}
-
-pub(super) fn read_error(error: &PingoraError, what: &'static str) -> UpstreamError {
-    match error.etype() {
-        ErrorType::ReadTimedout | ErrorType::WriteTimedout => UpstreamError::Timeout(what),
-        ErrorType::InvalidHTTPHeader => UpstreamError::Malformed("a bad HTTP header".to_owned()),
-        _ => UpstreamError::Cut,
     }
 }
 

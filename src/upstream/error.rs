@@ -1,5 +1,7 @@
 //! What can go wrong on the way to a server and back.
 
+use pingora_core::{Error as PingoraError, ErrorType};
+
 /// A request that was not answered, or whose answer could not be read. The words leave out which
 /// server was asked: [`UpstreamError::about`] says it.
 #[derive(Debug, thiserror::Error)]
@@ -31,5 +33,14 @@ impl UpstreamError {
             Self::Malformed(why) => format!("{who} sent what HTTP does not allow: {why}"),
             Self::TooLarge(limit) => format!("the answer of {who} is larger than {limit} bytes"),
         }
+    }
+}
+
+/// What an error of a read means; `what` was waited for.
+pub(super) fn read_error(error: &PingoraError, what: &'static str) -> UpstreamError {
+    match error.etype() {
+        ErrorType::ReadTimedout | ErrorType::WriteTimedout => UpstreamError::Timeout(what),
+        ErrorType::InvalidHTTPHeader => UpstreamError::Malformed("a bad HTTP header".to_owned()),
+        _ => UpstreamError::Cut,
     }
 }

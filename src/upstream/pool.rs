@@ -14,6 +14,8 @@ use super::cleartext::CleartextStream;
 
 /// Threads that look in different places first do not wait for each other.
 const SHARDS: usize = 16;
+/// For which a connection is kept for the next request.
+pub(super) const POOL_IDLE: Duration = Duration::from_secs(60);
 /// Idle connections to one address in one shard.
 const MAX_IDLE: usize = 128;
 

@@ -12,9 +12,8 @@ use pingora_core::protocols::http::client::HttpSession;
 use pingora_core::upstreams::peer::HttpPeer;
 
 use super::cleartext::CleartextBody;
-use super::client::{POOL_IDLE, read_error};
-use super::error::UpstreamError;
-use super::pool::{CleartextPool, Place};
+use super::error::{UpstreamError, read_error};
+use super::pool::{CleartextPool, POOL_IDLE, Place};
 use crate::block;
 use crate::coding::Unpacker;
 use crate::silence::Silence;

@@ -6,7 +6,7 @@ use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 
 use crate::config::{MediaKind, ProviderWire, Rules};
-use crate::model::media::{kind_of_bytes, type_of};
+use crate::model::media_type::{kind_of_bytes, type_of};
 use crate::model::request::{Part, Source, Turn};
 use crate::model::routing::Route;
 

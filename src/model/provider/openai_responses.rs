@@ -2,6 +2,7 @@
 //! Wire facts: the OpenAI API reference, "Responses" and "Responses streaming".
 
 mod answer;
+mod event;
 
 use bytes::Bytes;
 use http::{HeaderName, HeaderValue};

@@ -5,7 +5,7 @@ use async_trait::async_trait;
 use exmex::{Express, FlatEx};
 use serde_json::{Map, Value, json};
 
-use super::{Answer, Caller, Function, Hosted, Parts, object};
+use super::{Answer, Function, Hosted, Parts, ToolUser, object};
 
 const MAX_EXPRESSION: usize = 1000;
 
@@ -69,7 +69,7 @@ impl Hosted for Calculator {
         &self,
         function: &str,
         args: &Map<String, Value>,
-        _caller: &Caller,
+        _caller: &ToolUser,
         _parts: &Parts,
     ) -> Result<Answer, String> {
         Ok(shown(calculate(function, args)?)?.into())

@@ -5,7 +5,7 @@ use jiff::Timestamp;
 use jiff::tz::TimeZone;
 use serde_json::{Map, Value, json};
 
-use super::{Answer, Caller, Function, Hosted, Parts, object};
+use super::{Answer, Function, Hosted, Parts, ToolUser, object};
 
 pub struct CurrentTime;
 
@@ -33,7 +33,7 @@ impl Hosted for CurrentTime {
         &self,
         _function: &str,
         args: &Map<String, Value>,
-        caller: &Caller,
+        caller: &ToolUser,
         _parts: &Parts,
     ) -> Result<Answer, String> {
         let asked = args.get("timezone").and_then(Value::as_str);

@@ -3,7 +3,7 @@
 use async_trait::async_trait;
 use serde_json::{Map, Value, json};
 
-use super::{Answer, Caller, Function, Hosted, Parts, object};
+use super::{Answer, Function, Hosted, Parts, ToolUser, object};
 
 const SHOWN: usize = 8;
 
@@ -33,7 +33,7 @@ impl Hosted for FileSearch {
         &self,
         _function: &str,
         args: &Map<String, Value>,
-        caller: &Caller,
+        caller: &ToolUser,
         parts: &Parts,
     ) -> Result<Answer, String> {
         let query = super::text(args, "query")?;

@@ -4,7 +4,7 @@
 use async_trait::async_trait;
 use serde_json::{Map, Value, json};
 
-use super::{Answer, Caller, Function, Hosted, Parts, object};
+use super::{Answer, Function, Hosted, Parts, ToolUser, object};
 use crate::store::now_micros;
 
 /// As large as the API takes it.
@@ -47,7 +47,7 @@ impl Hosted for Memory {
         &self,
         function: &str,
         args: &Map<String, Value>,
-        caller: &Caller,
+        caller: &ToolUser,
         parts: &Parts,
     ) -> Result<Answer, String> {
         let (tenant, smith) = (&caller.tenant_id, &caller.smith_id);

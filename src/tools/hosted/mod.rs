@@ -47,14 +47,14 @@ pub trait Documents: Send + Sync {
     /// Best first; `None`: the smith has no such store.
     async fn search(
         &self,
-        caller: &Caller,
+        caller: &ToolUser,
         store_id: &str,
         query: &str,
         limit: usize,
     ) -> Result<Option<Vec<Passage>>, String>;
 
     /// Whether the smith has such a store.
-    async fn has(&self, caller: &Caller, store_id: &str) -> Result<bool, ApiError>;
+    async fn has(&self, caller: &ToolUser, store_id: &str) -> Result<bool, ApiError>;
 }
 
 /// What hosted tools work with.
@@ -68,7 +68,7 @@ pub struct Parts {
 
 /// For whom a tool is called.
 #[derive(Debug, Clone)]
-pub struct Caller {
+pub struct ToolUser {
     pub tenant_id: Arc<str>,
     pub smith_id: Arc<str>,
     /// The IANA name of the smith's time zone.
@@ -109,7 +109,7 @@ pub trait Hosted: Send + Sync {
         &self,
         function: &str,
         args: &Map<String, Value>,
-        caller: &Caller,
+        caller: &ToolUser,
         parts: &Parts,
     ) -> Result<Answer, String>;
 }

@@ -3,7 +3,7 @@
 use async_trait::async_trait;
 use serde_json::{Map, Value, json};
 
-use super::{Answer, Caller, Function, Hosted, Parts, object};
+use super::{Answer, Function, Hosted, Parts, ToolUser, object};
 
 pub struct Reasoning;
 
@@ -41,7 +41,7 @@ impl Hosted for Reasoning {
         &self,
         function: &str,
         args: &Map<String, Value>,
-        _caller: &Caller,
+        _caller: &ToolUser,
         _parts: &Parts,
     ) -> Result<Answer, String> {
         let noted = match function {

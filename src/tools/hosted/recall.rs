@@ -3,7 +3,7 @@
 use async_trait::async_trait;
 use serde_json::{Map, Value, json};
 
-use super::{Answer, Caller, Function, Hosted, Parts, object};
+use super::{Answer, Function, Hosted, Parts, ToolUser, object};
 use crate::error::ApiError;
 use crate::model::{Role, Turn, joined_text};
 use crate::store::{RunFilter, Store};
@@ -123,7 +123,7 @@ impl Hosted for Recall {
         &self,
         _function: &str,
         args: &Map<String, Value>,
-        caller: &Caller,
+        caller: &ToolUser,
         parts: &Parts,
     ) -> Result<Answer, String> {
         let query = super::text(args, "query")?;

@@ -3,7 +3,7 @@
 use async_trait::async_trait;
 use serde_json::{Map, Value, json};
 
-use super::{Answer, Caller, Function, Hosted, Parts, object};
+use super::{Answer, Function, Hosted, Parts, ToolUser, object};
 
 const MOST: usize = 10;
 const LONGEST: usize = 200;
@@ -35,7 +35,7 @@ impl Hosted for SuggestReplies {
         &self,
         _function: &str,
         args: &Map<String, Value>,
-        _caller: &Caller,
+        _caller: &ToolUser,
         _parts: &Parts,
     ) -> Result<Answer, String> {
         let given = args.get("replies").and_then(Value::as_array);

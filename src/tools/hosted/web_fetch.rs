@@ -7,7 +7,7 @@ use async_trait::async_trait;
 use http::{HeaderName, HeaderValue, Method, header};
 use serde_json::{Map, Value, json};
 
-use super::{Answer, Caller, Function, Hosted, Parts, object};
+use super::{Answer, Function, Hosted, Parts, ToolUser, object};
 use crate::untrusted::shown_page;
 use crate::upstream::{Endpoint, Timeouts, Upstream, UpstreamRequest};
 
@@ -41,7 +41,7 @@ impl Hosted for WebFetch {
         &self,
         _function: &str,
         args: &Map<String, Value>,
-        caller: &Caller,
+        caller: &ToolUser,
         parts: &Parts,
     ) -> Result<Answer, String> {
         let url = super::text(args, "url")?;

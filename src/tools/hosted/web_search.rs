@@ -6,7 +6,7 @@ use http::{HeaderValue, header};
 use serde_json::{Map, Value, json};
 
 use super::web_fetch::get;
-use super::{Answer, Caller, Function, Hosted, Parts, cut, object};
+use super::{Answer, Function, Hosted, Parts, ToolUser, cut, object};
 
 const SHOWN: usize = 8;
 const MAX_ANSWER: usize = 2 * 1024 * 1024;
@@ -37,7 +37,7 @@ impl Hosted for WebSearch {
         &self,
         _function: &str,
         args: &Map<String, Value>,
-        _caller: &Caller,
+        _caller: &ToolUser,
         parts: &Parts,
     ) -> Result<Answer, String> {
         let query = super::text(args, "query")?;

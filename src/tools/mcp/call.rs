@@ -12,8 +12,9 @@ use rmcp::transport::streamable_http_client::StreamableHttpError;
 use serde_json::{Map, Value, json};
 use tokio::sync::{mpsc, oneshot};
 
-use super::session::{Heard, Question, ServerKey, Sessions, Taken};
-use super::transport::HttpError;
+use super::error::HttpError;
+use super::key::ServerKey;
+use super::session::{Heard, Question, Sessions, Taken};
 use super::words;
 use crate::model::{Part, Source};
 use crate::upstream::UpstreamError;

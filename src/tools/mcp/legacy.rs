@@ -13,9 +13,10 @@ use rmcp::transport::Transport;
 use rmcp::transport::streamable_http_client::StreamableHttpResponseLimits;
 use sse_stream::{Error as SseError, Sse};
 
+use super::error::HttpError;
+use super::key::ServerKey;
 use super::lenient::{Asked, messages};
-use super::session::ServerKey;
-use super::transport::{GuardedHttp, Heads, HttpError, calls_tool};
+use super::transport::{GuardedHttp, Heads, calls_tool};
 
 /// A stream that is open, and where to post.
 pub struct LegacySse {

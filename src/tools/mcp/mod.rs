@@ -3,12 +3,15 @@
 //!
 //! Lives here: `session` (sessions, kept and shared; what servers ask), `call` (one `tools/call`),
 //! `transport` and `legacy` (the protocol's transports over the gateway's HTTP client, so that the
-//! address guard holds), `lenient` (what servers really send), `words` (what went wrong, for people),
+//! address guard holds), `reading` (streams of events), `lenient` (what servers really send), `words` (what went wrong, for people),
 //! [`discover`], which lists a server's tools.
 
 mod call;
+mod error;
+mod key;
 mod legacy;
 mod lenient;
+mod reading;
 mod session;
 mod transport;
 mod words;
@@ -22,8 +25,10 @@ use rmcp::service::ServiceError;
 use crate::store::McpTool;
 
 pub use call::{CallError, CallRequest, McpCall, Step, content_of};
-pub use session::{Changes, Question, ServerKey, Sessions};
-pub use transport::{GuardedHttp, HttpError};
+pub use error::HttpError;
+pub use key::ServerKey;
+pub use session::{Changes, Question, Sessions};
+pub use transport::GuardedHttp;
 
 /// How long a discovery may take, all pages included.
 const PATIENCE: Duration = Duration::from_secs(10);

@@ -6,7 +6,6 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
-use http::{HeaderName, HeaderValue};
 use parking_lot::Mutex;
 use rmcp::handler::client::ClientHandler;
 use rmcp::model::{
@@ -24,6 +23,7 @@ use rmcp::{ErrorData, RoleClient};
 use serde_json::Value;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot};
 
+use super::key::ServerKey;
 use super::legacy::LegacySse;
 use super::transport::GuardedHttp;
 use super::words::{self, Trouble};
@@ -37,17 +37,6 @@ const IDLE: Duration = Duration::from_secs(300);
 /// After so many failures in a row a server is left alone for a while.
 const FAILURES: u32 = 5;
 const LEFT_ALONE: Duration = Duration::from_secs(15);
-
-/// Which server, and with whose secret.
-#[derive(Debug, Clone, PartialEq, Eq, Hash)]
-pub struct ServerKey {
-    pub tenant_id: Arc<str>,
-    pub name: Arc<str>,
-    pub url: Arc<str>,
-    pub bearer: Option<Arc<str>>,
-    /// What else is sent with each request, which may be secret.
-    pub headers: Arc<[(HeaderName, HeaderValue)]>,
-}
 
 /// What a server asks of a human in the middle of a call.
 pub struct Question {

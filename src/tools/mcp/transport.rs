@@ -9,15 +9,17 @@ use std::time::Duration;
 use bytes::Bytes;
 use futures_util::stream::{self, BoxStream, StreamExt};
 use http::{HeaderName, HeaderValue, Method, StatusCode, header};
-use rmcp::model::{ClientJsonRpcMessage, ServerJsonRpcMessage};
+use rmcp::model::ClientJsonRpcMessage;
 use rmcp::transport::streamable_http_client::{
     AuthRequiredError, SseError, StreamableHttpClient, StreamableHttpError,
     StreamableHttpPostResponse, StreamableHttpResponseLimits,
 };
 use sse_stream::Sse;
 
+use super::error::HttpError;
+use super::key::ServerKey;
 use super::lenient::{self, Asked, Kind, Open};
-use super::session::ServerKey;
+use super::reading::{Reading, event_of};
 use super::words::{Trouble, wants_authorization};
 use crate::sse::Splitter;
 use crate::upstream::{
@@ -37,39 +39,9 @@ const TIMEOUTS: Timeouts = Timeouts {
 };
 /// The most that is read of an answer that is an error, in bytes.
 const MAX_ERROR: usize = 64 * 1024;
-/// A server that ends its stream is not asked again sooner than this, in milliseconds, nor later.
-const RETRY_MILLIS: std::ops::RangeInclusive<u64> = 1_000..=60_000;
 
 type Headers = HashMap<HeaderName, HeaderValue>;
 type Failed = StreamableHttpError<HttpError>;
-
-/// Why a request did not get through.
-#[derive(Debug, thiserror::Error)]
-pub enum HttpError {
-    #[error("{}", .0.about("the MCP server"))]
-    Upstream(#[from] UpstreamError),
-    #[error("the URL cannot be used: {0}")]
-    Url(String),
-    #[error("a header holds what no header may")]
-    Header,
-    #[error("the server answered with status {status}{}", behind(said))]
-    Status { status: StatusCode, said: String },
-    #[error(
-        "the server sends on ({status}) to {to}, which is not followed: if that is the server's \
-         address, register it"
-    )]
-    Moved { status: StatusCode, to: String },
-    #[error("the server answered with what is no MCP message{}", behind(.0))]
-    Unreadable(String),
-}
-
-/// What was said, behind what it is said of.
-fn behind(said: &str) -> String {
-    match said.is_empty() {
-        true => String::new(),
-        false => format!(": {said}"),
-    }
-}
 
 /// What goes into a request's header.
 #[derive(Default)]
@@ -372,91 +344,6 @@ impl GuardedHttp {
         });
         parts.flat_map(stream::iter).boxed()
     }
-}
-
-/// An event stream that is being read.
-struct Reading {
-    first: Option<Bytes>,
-    response: UpstreamResponse,
-    splitter: Splitter,
-    limit: usize,
-    is_first: bool,
-    open: Open,
-    asked: Option<Asked>,
-}
-
-impl Reading {
-    async fn chunk(&mut self) -> Result<Option<Bytes>, String> {
-        let told = |error: UpstreamError| error.about("the MCP server");
-        let chunk = match self.first.take() {
-            Some(first) => Some(first),
-            None => self.response.chunk().await.map_err(told)?,
-        };
-        if let Some(chunk) = &chunk
-            && self.is_first
-            && !lenient::without_mark(chunk).is_empty()
-        {
-            self.is_first = false;
-            if !lenient::looks_like_json(chunk) {
-                return Ok(Some(chunk.clone()));
-            }
-            let mut whole = bytes::BytesMut::from(&chunk[..]);
-            let left = self.limit.saturating_sub(whole.len());
-            whole.extend_from_slice(&self.response.body(left).await.map_err(told)?);
-            let line: Vec<u8> = lenient::without_mark(&whole)
-                .iter()
-                .map(|byte| {
-                    if matches!(byte, b'\n' | b'\r') {
-                        b' '
-                    } else {
-                        *byte
-                    }
-                })
-                .collect();
-            return Ok(Some([b"data: ", &line[..], b"\n\n"].concat().into()));
-        }
-        Ok(chunk)
-    }
-
-    /// The events of the next chunk.
-    async fn next(&mut self) -> Result<Option<Vec<Sse>>, String> {
-        let Some(chunk) = self.chunk().await? else {
-            return Ok(None);
-        };
-        self.splitter.push(chunk);
-        let mut events = Vec::new();
-        while let Some(event) = self.splitter.next_event().map_err(|e| e.to_string())? {
-            let text = |bytes: &Bytes| String::from_utf8_lossy(bytes).into_owned();
-            let mut sse = Sse {
-                event: event.name.as_ref().map(text),
-                data: None,
-                id: event.id.as_ref().map(text).filter(|id| !id.contains('\0')),
-                retry: event
-                    .retry
-                    .map(|millis| millis.clamp(*RETRY_MILLIS.start(), *RETRY_MILLIS.end())),
-            };
-            if sse.event.as_deref() == Some("endpoint") {
-                sse.data = Some(text(&event.data));
-                events.push(sse);
-                continue;
-            }
-            // What is a message is one, whatever the event is called.
-            sse.event = None;
-            let read = lenient::messages(&event.data, self.asked.as_ref(), &self.open);
-            let messages = read.unwrap_or_default();
-            // An event without a message tells from where to go on.
-            events.push(sse);
-            events.extend(messages.iter().filter_map(event_of));
-        }
-        Ok(Some(events))
-    }
-}
-
-fn event_of(message: &ServerJsonRpcMessage) -> Option<Sse> {
-    Some(Sse {
-        data: Some(serde_json::to_string(message).ok()?),
-        ..Sse::default()
-    })
 }
 
 /// Where a response sends on to, if anywhere, and whether that may be followed; `None` when it does

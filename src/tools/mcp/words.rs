@@ -8,7 +8,7 @@ use rmcp::service::{ClientInitializeError, ServiceError};
 use rmcp::transport::DynamicTransportError;
 use rmcp::transport::streamable_http_client::StreamableHttpError;
 
-use super::transport::HttpError;
+use super::error::HttpError;
 
 /// The longest reason, in characters.
 const LONGEST: usize = 500;

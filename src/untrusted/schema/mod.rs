@@ -3,6 +3,7 @@
 //! patterns that go back and forth, goes to the sandbox.
 
 mod bounds;
+mod checked;
 mod cost;
 mod walk;
 
@@ -10,7 +11,6 @@ use std::sync::Arc;
 
 use serde_json::Value;
 
-use super::sandbox::{Sandbox, SandboxError};
 use bounds::Weight;
 
 /// Why a schema is refused, in words.
@@ -51,40 +51,6 @@ impl Schema {
             source: Arc::new(source.clone()),
             validator,
         })
-    }
-
-    /// [`Self::read`], and large ones are compiled in the sandbox to see whether they can be.
-    pub async fn read_whole(
-        source: &Value,
-        sandbox: &Arc<Sandbox>,
-        tenant: &Arc<str>,
-    ) -> Result<Self, SchemaError> {
-        let schema = Self::read(source)?;
-        if schema.validator.is_none() {
-            let compiled = sandbox.schema(tenant, source, None).await;
-            compiled.map_err(|error| SchemaError(error.told("the schema")))?;
-        }
-        Ok(schema)
-    }
-
-    /// Holds a value to the schema.
-    pub async fn check(
-        &self,
-        value: &Value,
-        sandbox: &Arc<Sandbox>,
-        tenant: &Arc<str>,
-    ) -> Result<(), Fault> {
-        if let Some(validator) = &self.validator
-            && cost::is_small(&self.source, value)
-        {
-            return evaluate(validator, value);
-        }
-        match sandbox.schema(tenant, &self.source, Some(value)).await {
-            Ok(None) => Ok(()),
-            Ok(Some((path, why))) => Err(Fault::Mismatch { path, why }),
-            Err(SandboxError::Refused { message, .. }) => Err(Fault::Undecided(message)),
-            Err(error) => Err(Fault::Undecided(error.told("holding it to its schema"))),
-        }
     }
 }
 

@@ -3,16 +3,16 @@
 //! A stream tells everything up to three times: in deltas, in the event that ends a piece, and in the
 //! response at its end. What is told first counts; what was told is not told again.
 
-use std::borrow::Cow;
-
 use bytes::Bytes;
-use serde::Deserialize;
 use serde_json::value::RawValue;
 use serde_json::{Value, json};
 
+use super::event::{
+    ContentPart, Incomplete, Item, Origin, Response, StreamEvent, reshape_event, reshape_response,
+};
 use crate::frame::{Escaped, Frame, Signer, StopReason, Usage, citation};
 use crate::ids;
-use crate::lenient::{self, Few, aside, few, place, word};
+use crate::lenient::aside;
 use crate::model::error::ModelError;
 use crate::model::provider::cited::Told;
 use crate::model::provider::said::{Speech, Voice, arguments_of, is_blank, is_something, link};
@@ -20,116 +20,6 @@ use crate::model::provider::{
     StreamDecoder, Unread, WireUsage, check_count, failed_with, leniently, shared, text_of,
 };
 use crate::sse::Event;
-
-#[derive(Deserialize)]
-struct StreamEvent<'a> {
-    #[serde(borrow, default, rename = "type", deserialize_with = "word")]
-    kind: Option<Cow<'a, str>>,
-    #[serde(default, deserialize_with = "place")]
-    output_index: Option<u32>,
-    #[serde(borrow, default, deserialize_with = "word")]
-    item_id: Option<Cow<'a, str>>,
-    #[serde(default, deserialize_with = "place")]
-    content_index: Option<u32>,
-    #[serde(default, deserialize_with = "place")]
-    summary_index: Option<u32>,
-    #[serde(borrow, default)]
-    delta: Option<&'a RawValue>,
-    #[serde(borrow, default)]
-    text: Option<&'a RawValue>,
-    #[serde(borrow, default)]
-    refusal: Option<&'a RawValue>,
-    #[serde(borrow, default)]
-    arguments: Option<&'a RawValue>,
-    #[serde(borrow, default, deserialize_with = "word")]
-    name: Option<Cow<'a, str>>,
-    #[serde(borrow, default)]
-    part: Option<ContentPart<'a>>,
-    #[serde(borrow, default)]
-    annotation: Option<&'a RawValue>,
-    #[serde(borrow, default)]
-    item: Option<Item<'a>>,
-    #[serde(borrow, default)]
-    response: Option<Response<'a>>,
-    #[serde(borrow, default, deserialize_with = "word")]
-    code: Option<Cow<'a, str>>,
-    #[serde(borrow, default, deserialize_with = "word")]
-    message: Option<Cow<'a, str>>,
-    #[serde(borrow, default)]
-    error: Option<&'a RawValue>,
-}
-
-#[derive(Deserialize)]
-struct Response<'a> {
-    #[serde(borrow, default, deserialize_with = "word")]
-    id: Option<Cow<'a, str>>,
-    #[serde(borrow, default, deserialize_with = "word")]
-    model: Option<Cow<'a, str>>,
-    #[serde(borrow, default, deserialize_with = "word")]
-    status: Option<Cow<'a, str>>,
-    #[serde(borrow, default, deserialize_with = "few")]
-    output: Few<Item<'a>>,
-    #[serde(borrow, default)]
-    output_text: Option<&'a RawValue>,
-    #[serde(borrow, default)]
-    usage: Option<&'a RawValue>,
-    #[serde(borrow, default)]
-    error: Option<&'a RawValue>,
-    #[serde(borrow, default)]
-    incomplete_details: Option<&'a RawValue>,
-}
-
-#[derive(Default, Deserialize)]
-struct Incomplete {
-    #[serde(default, deserialize_with = "lenient::given::text")]
-    reason: Option<String>,
-}
-
-#[derive(Deserialize)]
-struct Item<'a> {
-    #[serde(borrow, default, rename = "type", deserialize_with = "word")]
-    kind: Option<Cow<'a, str>>,
-    #[serde(borrow, default, deserialize_with = "word")]
-    id: Option<Cow<'a, str>>,
-    #[serde(borrow, default, deserialize_with = "word")]
-    call_id: Option<Cow<'a, str>>,
-    #[serde(borrow, default, deserialize_with = "word")]
-    name: Option<Cow<'a, str>>,
-    #[serde(borrow, default)]
-    arguments: Option<&'a RawValue>,
-    /// Of a call of free text.
-    #[serde(borrow, default)]
-    input: Option<&'a RawValue>,
-    /// Of an image that the provider made, in base64.
-    #[serde(borrow, default, deserialize_with = "word")]
-    result: Option<Cow<'a, str>>,
-    #[serde(borrow, default, deserialize_with = "word")]
-    output_format: Option<Cow<'a, str>>,
-    #[serde(borrow, default, deserialize_with = "word")]
-    encrypted_content: Option<Cow<'a, str>>,
-    #[serde(borrow, default, deserialize_with = "few")]
-    content: Few<ContentPart<'a>>,
-    #[serde(borrow, default, deserialize_with = "few")]
-    summary: Few<ContentPart<'a>>,
-}
-
-#[derive(Deserialize)]
-struct ContentPart<'a> {
-    #[serde(borrow, default)]
-    text: Option<&'a RawValue>,
-    #[serde(borrow, default)]
-    annotations: Option<&'a RawValue>,
-    #[serde(borrow, default)]
-    refusal: Option<&'a RawValue>,
-}
-
-/// Where a piece is from: the item's place and id. Servers get one of them wrong, or leave it out.
-#[derive(Default, Clone, Copy)]
-struct Origin<'a> {
-    output_index: Option<u32>,
-    item_id: &'a str,
-    call_id: &'a str,
-}
 
 #[derive(Default)]
 struct Call {
@@ -592,67 +482,6 @@ impl Decoder {
                 Ok(())
             }
         }
-    }
-}
-
-impl StreamEvent<'_> {
-    fn origin(&self) -> Origin<'_> {
-        Origin {
-            output_index: self.output_index,
-            item_id: self.item_id.as_deref().unwrap_or_default(),
-            call_id: "",
-        }
-    }
-
-    fn part(&self) -> Option<u32> {
-        self.content_index.or(self.summary_index)
-    }
-}
-
-/// Contents that are texts, and parts that are.
-fn reshape_item(item: &mut Value) {
-    let text = |value: &mut Value| *value = json!({ "text": value.take() });
-    for name in ["content", "summary"] {
-        match item.get_mut(name) {
-            Some(content @ Value::String(_)) => text(content),
-            Some(Value::Array(parts)) => {
-                parts
-                    .iter_mut()
-                    .filter(|part| part.is_string())
-                    .for_each(text);
-            }
-            _ => {}
-        }
-    }
-}
-
-fn reshape_response(response: &mut Value) {
-    match response.get_mut("output") {
-        Some(Value::Array(items)) => {
-            for item in items {
-                if item.is_string() {
-                    *item = json!({ "type": "message", "content": item.take() });
-                }
-                reshape_item(item);
-            }
-        }
-        Some(item @ Value::Object(_)) => reshape_item(item),
-        Some(text @ Value::String(_)) => {
-            *text = json!([{ "type": "message", "content": [{ "text": text.take() }] }]);
-        }
-        _ => {}
-    }
-}
-
-fn reshape_event(event: &mut Value) {
-    if let Some(item) = event.get_mut("item") {
-        reshape_item(item);
-    }
-    if let Some(response) = event.get_mut("response") {
-        reshape_response(response);
-    }
-    if let Some(part) = event.get_mut("part").filter(|part| part.is_string()) {
-        *part = json!({ "text": part.take() });
     }
 }
 
