@@ -79,7 +79,7 @@ async fn filters_filter(url: Option<String>) {
         made(h, "/v1/usage/events", count).await;
     }
     let trace = |run: &str| run.replace("run_", "trc_");
-    let today = &smithgate::run::rfc3339(smithgate::store::now_micros())[..10];
+    let today = &smithgate::store::rfc3339(smithgate::store::now_micros())[..10];
     let far = "2031-01-01";
     let newest_first = |runs: &[String]| -> Vec<String> { runs.iter().rev().cloned().collect() };
     let traces =

@@ -18,6 +18,7 @@ mod connector;
 mod contract;
 mod control;
 mod crash;
+mod cycles;
 mod decisions;
 mod decoders;
 mod edge;
