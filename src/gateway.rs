@@ -13,10 +13,12 @@ use tokio_util::sync::CancellationToken;
 use crate::auth::{Auth, KeyError, Mint, MintedScope, SigningKeys};
 use crate::bodies::Bodies;
 use crate::bus::{Bus, Notice, RedisError};
+use crate::channel::{Hub, HubParts};
 use crate::config::Config;
 use crate::connection::Connections;
 use crate::error::ApiError;
 use crate::ids;
+use crate::lane::Lanes;
 use crate::limit::Admission;
 use crate::metrics::Metrics;
 use crate::model::{Models, Routing};
@@ -24,6 +26,7 @@ use crate::overload::Overload;
 use crate::retention::Retention;
 use crate::retrieval::{Ingestion, Retrieval};
 use crate::run::{Accounting, Budgets, LapsedRuns, RunParts, Runs, Smiths, Spender};
+use crate::schedule::Schedules;
 use crate::secrets::{Vault, VaultError};
 use crate::store::{self, Journal, OrganizationRow, Store, StoreError, Tenant, now_micros};
 use crate::tended;
@@ -69,6 +72,9 @@ pub struct Gateway {
     pub models: Arc<Models>,
     pub smiths: Arc<Smiths>,
     pub runs: Arc<Runs>,
+    pub lanes: Arc<Lanes>,
+    pub hub: Arc<Hub>,
+    pub schedules: Arc<Schedules>,
     pub accounting: Arc<Accounting>,
     pub budgets: Arc<Budgets>,
     pub vault: Arc<Vault>,
@@ -117,11 +123,7 @@ impl Drop for InFlight {
 impl Gateway {
     /// Where clients reach this gateway.
     pub fn public_url(&self) -> String {
-        let server = &self.config.server;
-        match &server.public_url {
-            Some(url) => url.trim_end_matches('/').to_owned(),
-            None => format!("http://{}", server.listen),
-        }
+        public_url(&self.config)
     }
 
     /// Opens the store, loads the keys and starts the tasks in the background. On an empty store
@@ -192,6 +194,7 @@ impl Gateway {
         );
         let ingestion = Ingestion::new(retrieval.clone(), hold);
         let ingestion = Worker::new(ingestion, metrics.clone(), tell.clone());
+        let hub_upstream = upstream.clone();
         let parts = tools::hosted::Parts {
             store: store.clone(),
             upstream,
@@ -218,6 +221,24 @@ impl Gateway {
         let runs = Runs::new(parts, config.limits.clone());
         let lapsed_runs = LapsedRuns::new(runs.clone());
         let lapsed_runs = Worker::new(lapsed_runs, metrics.clone(), tell);
+        let lanes = Lanes::new(
+            store.clone(),
+            runs.clone(),
+            admission.clone(),
+            metrics.clone(),
+        );
+        let hub = Hub::new(HubParts {
+            store: store.clone(),
+            vault: vault.clone(),
+            upstream: hub_upstream,
+            runs: runs.clone(),
+            smiths: smiths.clone(),
+            lanes: lanes.clone(),
+            config: config.channels.clone(),
+            public_url: public_url(&config),
+            metrics: metrics.clone(),
+        });
+        let schedules = Schedules::new(store.clone(), lanes.clone(), metrics.clone());
         let tasks = vec![
             writer,
             tended::spawn("revocations", {
@@ -247,6 +268,9 @@ impl Gateway {
             models,
             smiths,
             runs,
+            lanes,
+            hub,
+            schedules,
             accounting,
             budgets,
             vault,
@@ -310,7 +334,8 @@ impl Gateway {
             let now = now_micros();
             let files = self.store.release_all_vector_files(now).await;
             let deliveries = self.store.release_all_deliveries(now).await;
-            if let Err(error) = files.and(deliveries) {
+            let lanes = self.store.release_all_held(now).await;
+            if let Err(error) = files.and(deliveries).and(lanes) {
                 tracing::warn!(%error, "cannot give back what a dead process held");
             }
         }
@@ -318,11 +343,18 @@ impl Gateway {
         self.lapsed_runs.begin(alone).await;
         let (runs, cancels) = (self.runs.clone(), self.runs.clone());
         let (retention, admission) = (self.retention(), self.admission.clone());
+        let (lanes, schedules) = (self.lanes.clone(), self.schedules.clone());
+        let [arrivals, outbox, polls] = [(); 3].map(|()| self.hub.clone());
         self.workers.lock().extend([
             tended::spawn("leases", move || runs.clone().keep_leases()),
             tended::spawn("cancels", move || cancels.clone().follow_cancels()),
             tended::spawn("retention", move || retention.clone().work()),
             tended::spawn("limits", move || tidy_regularly(admission.clone())),
+            tended::spawn("lanes", move || lanes.clone().work()),
+            tended::spawn("schedules", move || schedules.clone().work()),
+            tended::spawn("arrivals", move || arrivals.clone().interpret_arrivals()),
+            tended::spawn("outbox", move || outbox.clone().send_outbound()),
+            tended::spawn("polls", move || polls.clone().poll()),
         ]);
         let rooms = self.rooms().into_iter();
         let rooms = rooms.map(|room| tended::spawn(room.name(), move || room.clone().run()));
@@ -389,6 +421,8 @@ impl Gateway {
     pub async fn drain(&self) {
         self.draining.store(true, Ordering::Release);
         self.drains.cancel();
+        self.lanes.stop();
+        self.hub.stop();
         let limit = Duration::from_secs(self.config.server.drain_timeout_s);
         // For the ends of what is cancelled, and for the store.
         let rest = (limit / 4).min(Duration::from_secs(5));
@@ -406,6 +440,7 @@ impl Gateway {
         for task in self.workers.lock().drain(..) {
             task.abort();
         }
+        self.lanes.release().await;
         if let Err(error) = self.runs.settle().await {
             tracing::error!(%error, "runs that were not kept could not be settled");
         }
@@ -440,6 +475,15 @@ async fn tidy_regularly(admission: Arc<Admission>) {
     loop {
         interval.tick().await;
         admission.tidy();
+    }
+}
+
+/// Where clients reach this gateway.
+fn public_url(config: &Config) -> String {
+    let server = &config.server;
+    match &server.public_url {
+        Some(url) => url.trim_end_matches('/').to_owned(),
+        None => format!("http://{}", server.listen),
     }
 }
 

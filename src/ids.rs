@@ -45,11 +45,16 @@ pub enum Kind {
     Deployment,
     ConnectorClient,
     ConnectorGrant,
+    InboundEvent,
+    QueuedTurn,
+    Outbound,
+    Schedule,
+    Fire,
 }
 
 impl Kind {
     #[cfg(test)]
-    const ALL: [Self; 31] = [
+    const ALL: [Self; 36] = [
         Self::Project,
         Self::Smith,
         Self::Agent,
@@ -81,6 +86,11 @@ impl Kind {
         Self::Deployment,
         Self::ConnectorClient,
         Self::ConnectorGrant,
+        Self::InboundEvent,
+        Self::QueuedTurn,
+        Self::Outbound,
+        Self::Schedule,
+        Self::Fire,
     ];
 
     /// The prefix, with its separator.
@@ -117,6 +127,11 @@ impl Kind {
             Self::Deployment => "dep_",
             Self::ConnectorClient => "occ_",
             Self::ConnectorGrant => "ocg_",
+            Self::InboundEvent => "iev_",
+            Self::QueuedTurn => "dlv_",
+            Self::Outbound => "out_",
+            Self::Schedule => "sch_",
+            Self::Fire => "fire_",
         }
     }
 }

@@ -173,15 +173,18 @@ impl Admission {
         caller: &Principal,
         smith: Option<&Arc<str>>,
     ) -> Result<Permit, ApiError> {
-        let limits = [
-            (
-                "tenant",
-                self.concurrency.tenant_runs,
-                Some(&caller.tenant_id),
-            ),
-            ("token", self.concurrency.token_runs, Some(&caller.token_id)),
-            ("smith", self.concurrency.smith_runs, smith),
-        ];
+        let limits = &self.concurrency;
+        self.begin([
+            ("tenant", limits.tenant_runs, Some(&caller.tenant_id)),
+            ("token", limits.token_runs, Some(&caller.token_id)),
+            ("smith", limits.smith_runs, smith),
+        ])
+    }
+
+    fn begin(
+        &self,
+        limits: [(&'static str, usize, Option<&Arc<str>>); 3],
+    ) -> Result<Permit, ApiError> {
         if limits.iter().all(|(_, limit, _)| *limit == 0) {
             return Ok(Permit(None));
         }
@@ -210,6 +213,20 @@ impl Admission {
             counts: self.counts.clone(),
             keys,
         }))))
+    }
+
+    /// Counts a run that no token began, as [`Gate::begin_run`] does.
+    pub fn begin_lane_run(
+        &self,
+        tenant_id: &Arc<str>,
+        smith_id: &Arc<str>,
+    ) -> Result<Permit, ApiError> {
+        let limits = &self.concurrency;
+        self.begin([
+            ("tenant", limits.tenant_runs, Some(tenant_id)),
+            ("token", 0, None),
+            ("smith", limits.smith_runs, Some(smith_id)),
+        ])
     }
 
     /// Forgets keys whose limit is whole again.

@@ -79,6 +79,18 @@ pub struct Metrics {
     pub journal_entries: IntCounter,
     /// Pieces of work that nodes share, by kind and what became of them.
     pub work: IntCounterVec,
+    /// Seconds from a turn's arrival in its lane to the begin of its run, by channel.
+    pub lane_lag: HistogramVec,
+    /// Turns that became no run, by channel.
+    pub lane_failures: IntCounterVec,
+    /// What platforms sent, by channel and whether it was new.
+    pub channel_arrivals: IntCounterVec,
+    /// Attempts to send a message, by channel and outcome.
+    pub channel_deliveries: IntCounterVec,
+    /// Fires of schedules, by what became of them.
+    pub schedule_fires: IntCounterVec,
+    /// Seconds from when a schedule said to when it fired.
+    pub schedule_lateness: Histogram,
 }
 
 fn counters(registry: &Registry, name: &str, help: &str, labels: &[&str]) -> IntCounterVec {
@@ -127,12 +139,34 @@ impl Metrics {
             "Entries written by commits of the journal",
         )
         .expect("a valid metric");
+        const WAITS: [f64; 12] = [
+            0.01, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 15.0, 60.0, 300.0, 3600.0,
+        ];
+        let lane_lag = HistogramVec::new(
+            HistogramOpts::new(
+                "smithgate_lane_lag_seconds",
+                "From a turn's arrival in its lane to the begin of its run",
+            )
+            .buckets(WAITS.to_vec()),
+            &["channel"],
+        )
+        .expect("a valid metric");
+        let schedule_lateness = Histogram::with_opts(
+            HistogramOpts::new(
+                "smithgate_schedule_lateness_seconds",
+                "From when a schedule said to when it fired",
+            )
+            .buckets(WAITS.to_vec()),
+        )
+        .expect("a valid metric");
         for metric in [
             Box::new(streams_open.clone()) as Box<dyn prometheus::core::Collector>,
             Box::new(cancelled_calls.clone()),
             Box::new(time_to_first_byte.clone()),
             Box::new(journal_commit.clone()),
             Box::new(journal_entries.clone()),
+            Box::new(lane_lag.clone()),
+            Box::new(schedule_lateness.clone()),
         ] {
             registry.register(metric).expect("a new metric");
         }
@@ -181,6 +215,28 @@ impl Metrics {
                 "Pieces of shared work by kind and what became of them",
                 &["work", "what"],
             ),
+            lane_lag,
+            lane_failures: make(
+                "smithgate_lane_failures_total",
+                "Queued turns that became no run",
+                &["channel"],
+            ),
+            channel_arrivals: make(
+                "smithgate_channel_arrivals_total",
+                "What platforms sent",
+                &["channel", "outcome"],
+            ),
+            channel_deliveries: make(
+                "smithgate_channel_deliveries_total",
+                "Attempts to send a message",
+                &["channel", "outcome"],
+            ),
+            schedule_fires: make(
+                "smithgate_schedule_fires_total",
+                "Fires of schedules by what became of them",
+                &["outcome"],
+            ),
+            schedule_lateness,
             registry,
         }
     }

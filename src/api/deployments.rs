@@ -4,9 +4,11 @@ use axum::Json;
 use axum::extract::{Path, State};
 use axum::http::StatusCode;
 use serde::{Deserialize, Serialize};
+use serde_json::Value;
 use utoipa::ToSchema;
 
 use crate::auth::{Principal, scope};
+use crate::channel::token_hash;
 use crate::edge::AppState;
 use crate::edge::extract::{Input, May, check_text, name, sent};
 use crate::edge::page::{Page, PageParams, PageQuery};
@@ -15,7 +17,8 @@ use crate::error::ApiError;
 use crate::gateway::Gateway;
 use crate::ids;
 use crate::json::{Json as Tree, Object};
-use crate::store::{DeploymentFilter, DeploymentRow, now_micros};
+use crate::secrets::random_word;
+use crate::store::{DeploymentFilter, DeploymentRow, LaneRule, now_micros};
 
 const MAX_METADATA: usize = 16 * 1024;
 const MAX_EMAIL: usize = 320;
@@ -33,11 +36,17 @@ pub struct Target {
 #[derive(Debug, Deserialize, ToSchema)]
 pub struct DeploymentIn {
     pub target: Target,
-    /// `mcp`; the other kinds are not built yet.
+    /// `mcp` or `telegram`; the other kinds are not built yet.
     pub kind: String,
+    /// Who is answered by a fixed smith: a sender or a conversation, as the channel names them.
+    #[serde(default)]
+    pub address: Option<String>,
+    /// For channels: `while_running` says what becomes of a message that comes while another is
+    /// answered: `queue` (the default), `merge` or `interrupt`.
     #[serde(default)]
     pub provider_metadata: Option<Object>,
-    /// How a channel is bound to; `mcp` has nothing to set up.
+    /// How a channel is bound to: `{"mode": "start_token"}` makes a token by which a conversation binds
+    /// itself to a smith. `mcp` has nothing to set up.
     #[serde(default)]
     #[schema(value_type = Option<Object>)]
     pub setup: Option<Tree>,
@@ -75,6 +84,20 @@ pub struct DeploymentOut {
     /// Always `active`.
     pub status: String,
     pub created_at: Time,
+}
+
+/// A new deployment, with what is shown once.
+#[derive(Debug, Serialize, ToSchema)]
+pub struct DeploymentMade {
+    #[serde(flatten)]
+    pub deployment: DeploymentOut,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(nullable = false)]
+    pub start_token: Option<String>,
+    /// Opens the conversation that is bound.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(nullable = false)]
+    pub deep_link: Option<String>,
 }
 
 fn deployment_out(gateway: &Gateway, row: DeploymentRow) -> DeploymentOut {
@@ -133,20 +156,22 @@ fn checked_email(email: Option<String>) -> Result<Option<String>, ApiError> {
 
 /// Puts a smith or an agent behind an endpoint.
 #[utoipa::path(post, path = "/v1/deployments", tag = "deployments", request_body = DeploymentIn,
-    responses((status = 201, body = DeploymentOut)))]
+    responses((status = 201, body = DeploymentMade)))]
 pub async fn create(
     State(gateway): State<AppState>,
     May(caller, _): May<scope::DeploymentsWrite>,
     Input(input): Input<DeploymentIn>,
-) -> Result<(StatusCode, Json<DeploymentOut>), ApiError> {
-    if input.kind != "mcp" {
+) -> Result<(StatusCode, Json<DeploymentMade>), ApiError> {
+    let channel = gateway.hub.channel(&input.kind).cloned();
+    if input.kind != "mcp" && channel.is_none() {
         let message = format!("deployments of kind '{}' are not built yet", input.kind);
         return Err(ApiError::bad_request("invalid_kind", message).param("kind"));
     }
-    if input.setup.is_some() {
+    if input.kind == "mcp" && input.setup.is_some() {
         let message = "an MCP deployment is ready as it is made: leave 'setup' out";
         return Err(ApiError::bad_request("mcp_no_setup", message).param("setup"));
     }
+    let wants_token = wants_start_token(input.setup.as_ref(), &input.target)?;
     let target = input.target;
     if let Some(smith) = caller.smith_id()
         && (target.kind != "smith" || target.id != **smith)
@@ -171,13 +196,22 @@ pub async fn create(
     }
     let metadata = input.provider_metadata.unwrap_or_default().to_text();
     check_text("provider_metadata", &metadata, MAX_METADATA)?;
+    if channel.is_some() {
+        check_rule(&metadata)?;
+    }
+    let address = input.address.filter(|address| !address.is_empty());
+    check_text("address", address.as_deref().unwrap_or_default(), MAX_EMAIL)?;
+    let settings = match &channel {
+        Some(channel) => account_of(&gateway, &caller, channel.kind()).await?,
+        None => Value::Null,
+    };
     let row = DeploymentRow {
         id: ids::mint(ids::Kind::Deployment),
         tenant_id: caller.tenant_id.to_string(),
         target_type: target.kind,
         target_id: target.id,
         kind: input.kind,
-        address: None,
+        address,
         provider: None,
         provider_metadata: metadata,
         display_name: checked_name(input.display_name)?,
@@ -191,7 +225,68 @@ pub async fn create(
             "an agent answers everybody on this kind already",
         ));
     }
-    Ok((StatusCode::CREATED, Json(deployment_out(&gateway, row))))
+    let start_token = match wants_token {
+        true => Some(random_word().map_err(ApiError::internal)?),
+        false => None,
+    };
+    if let Some(token) = &start_token {
+        let hash = token_hash(token);
+        let (tenant_id, id) = (&row.tenant_id, &row.id);
+        gateway.store.set_start_token(tenant_id, id, &hash).await?;
+    }
+    let made = DeploymentMade {
+        deep_link: start_token
+            .as_ref()
+            .zip(channel)
+            .and_then(|(token, channel)| channel.deep_link(&settings, token)),
+        start_token,
+        deployment: deployment_out(&gateway, row),
+    };
+    Ok((StatusCode::CREATED, Json(made)))
+}
+
+/// Whether a token is asked for by which conversations bind themselves.
+fn wants_start_token(setup: Option<&Tree>, target: &Target) -> Result<bool, ApiError> {
+    let Some(setup) = setup else {
+        return Ok(false);
+    };
+    let setup: Value = serde_json::to_value(setup).unwrap_or_default();
+    if setup["mode"] != "start_token" {
+        let why = "must be start_token";
+        return Err(ApiError::invalid("setup.mode", why));
+    }
+    if target.kind != "smith" {
+        let why = "a start token binds to a smith; an agent answers everybody";
+        return Err(ApiError::invalid("setup.mode", why));
+    }
+    Ok(true)
+}
+
+fn check_rule(metadata: &str) -> Result<(), ApiError> {
+    let metadata: Value = serde_json::from_str(metadata).unwrap_or_default();
+    let rule = &metadata["while_running"];
+    let is_known = rule.is_null() || rule.as_str().and_then(LaneRule::parse).is_some();
+    match is_known {
+        true => Ok(()),
+        false => Err(ApiError::invalid(
+            "provider_metadata.while_running",
+            "must be queue, merge or interrupt",
+        )),
+    }
+}
+
+/// What the tenant's account on a platform shows; 400 when there is none.
+async fn account_of(gateway: &Gateway, caller: &Principal, kind: &str) -> Result<Value, ApiError> {
+    let found = gateway.store.integration(&caller.tenant_id, kind).await?;
+    let found = found.ok_or_else(|| {
+        let code = match kind {
+            "telegram" => "telegram_bot_unconfigured".to_owned(),
+            kind => format!("{kind}_unconfigured"),
+        };
+        let why = format!("set the account first: PUT /v1/tenant/{kind}");
+        ApiError::bad_request(code, why).param("kind")
+    })?;
+    Ok(serde_json::from_str(&found.settings).unwrap_or_default())
 }
 
 /// Lists the deployments; with a smith token, that smith's.
@@ -207,11 +302,13 @@ pub async fn list(
     let mut filter = DeploymentFilter {
         target_type: page.filters.one_of("target_type", &["smith", "agent"])?,
         target_id: page.filter("target_id"),
+        kind: None,
     };
     if let Some(own) = caller.smith_id() {
         filter = DeploymentFilter {
             target_type: Some("smith".to_owned()),
             target_id: Some(own.to_string()),
+            kind: None,
         };
     }
     let rows = gateway

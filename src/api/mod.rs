@@ -13,11 +13,13 @@ mod catalog;
 mod configuration;
 mod connections;
 mod customers;
+mod deliveries;
 mod deployments;
 mod events;
 mod files;
 mod grants;
 mod health;
+mod inbound_events;
 mod mcp_servers;
 mod model_keys;
 mod models;
@@ -26,6 +28,7 @@ mod organization;
 mod out_of_scope;
 mod retention;
 mod returns;
+mod schedules;
 mod skill_bundle;
 mod skill_manifest;
 mod skills;
@@ -88,6 +91,18 @@ pub fn documented() -> OpenApiRouter<AppState> {
         .routes(routes!(grants::remove_of_smith))
         .routes(routes!(oauth::list))
         .routes(routes!(oauth::one, oauth::put, oauth::remove))
+        .routes(routes!(schedules::list, schedules::create))
+        .routes(routes!(
+            schedules::one,
+            schedules::update,
+            schedules::remove
+        ))
+        .routes(routes!(schedules::run_now))
+        .routes(routes!(schedules::fires))
+        .routes(routes!(deliveries::list))
+        .routes(routes!(deliveries::redeliver))
+        .routes(routes!(inbound_events::list))
+        .routes(routes!(inbound_events::one))
         .routes(routes!(traces::of_run))
         .routes(routes!(traces::list))
         .routes(routes!(traces::one))

@@ -4,6 +4,7 @@
 //! merges the three sources and its errors name the key and the source at fault.
 
 mod auth;
+mod channels;
 mod limits;
 mod log;
 mod model_rules;
@@ -14,6 +15,7 @@ mod store;
 mod tools;
 
 pub use auth::Auth;
+pub use channels::Channels;
 pub use limits::{Concurrency, Limits, Rates};
 pub use log::{Log, LogFormat};
 pub use model_rules::{
@@ -53,6 +55,7 @@ pub struct Config {
     pub auth: Auth,
     pub egress: Egress,
     pub tools: Tools,
+    pub channels: Channels,
     pub sandbox: Sandbox,
     pub limits: Limits,
     pub models: Models,
@@ -74,6 +77,7 @@ impl Default for Config {
             auth: Auth::default(),
             egress: Egress::default(),
             tools: Tools::default(),
+            channels: Channels::default(),
             sandbox: Sandbox::default(),
             limits: Limits::default(),
             models: Models::default(),

@@ -14,7 +14,7 @@ use utoipa::{OpenApi, ToSchema};
 use utoipa_axum::router::OpenApiRouter;
 
 use crate::edge::AppState;
-use crate::{api, wire};
+use crate::{api, channel, wire};
 
 /// What the document says of itself.
 #[derive(OpenApi)]
@@ -58,6 +58,7 @@ pub fn documented() -> OpenApiRouter<AppState> {
         wire::ui::documented(),
         wire::native::documented(),
         wire::mcp::documented(),
+        channel::documented(),
     ]
     .into_iter()
     .fold(

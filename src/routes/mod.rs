@@ -13,7 +13,7 @@ use http::Method;
 
 use crate::edge::{Route, Routes};
 use crate::gateway::Gateway;
-use crate::wire;
+use crate::{channel, wire};
 
 /// Of the REST resources, those that are not as all others are.
 fn rest() -> Vec<Route> {
@@ -38,6 +38,7 @@ fn listed() -> Vec<Route> {
         wire::native::routes(),
         wire::mcp::routes(),
         wire::embeddings::routes(),
+        channel::routes(),
         rest(),
     ]
     .concat()

@@ -20,7 +20,7 @@ use crate::error::ApiError;
 use crate::frame::{self, Escaped, Frame, StopReason, Usage};
 use crate::ids;
 use crate::model::{Role, Turn, joined_text};
-use crate::store::{JournalError, Op, RunEnd, RunRow, RunStatus, now_micros};
+use crate::store::{JournalError, LANE_CHANNELS, Op, RunEnd, RunRow, RunStatus, now_micros};
 
 /// Longest title that a conversation is given.
 const TITLE_CHARS: usize = 80;
@@ -98,6 +98,7 @@ impl Runs {
             event: None,
             trace: None,
             ledger: None,
+            of_lane: LANE_CHANNELS.contains(&job.row.channel.as_str()),
             updated_at: now_micros(),
         };
         let mut used = job.progress.usage;
@@ -196,6 +197,10 @@ impl Runs {
         match self.journal.try_commit(Op::EndRun(Box::new(row))).await {
             Ok(true) => {
                 log.tell();
+                if LANE_CHANNELS.contains(&job.row.channel.as_str()) {
+                    self.lane_due.notify_one();
+                    self.answers_due.notify_one();
+                }
                 if let Some(said) = to_note.filter(|said| !said.is_empty()) {
                     self.consolidate(&job, said);
                 }

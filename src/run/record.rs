@@ -73,7 +73,7 @@ pub fn usage_of(run: &RunRow) -> Option<Usage> {
 }
 
 /// What a run said: of a run that has completed, its text is in the transcript alone.
-fn output(run: &RunRow) -> Value {
+pub fn output_of(run: &RunRow) -> Value {
     let mut output = document(run.output.as_deref());
     let is_text = output.get("content_type").is_some() && output.get("content").is_none();
     if is_text && let Some(said) = run.transcript.as_deref().and_then(last_said) {
@@ -191,7 +191,7 @@ pub fn run_out(run: &RunRow) -> RunView {
         status: run.status,
         channel: run.channel.clone(),
         input: shown_input(&run.input),
-        output: output(run),
+        output: output_of(run),
         stop_reason: run.stop_reason.clone(),
         warnings: serde_json::from_str(&run.warnings).unwrap_or_default(),
         usage: usage_record(run).as_ref().map(UsageRecord::out),

@@ -6,6 +6,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use parking_lot::{Mutex, RwLock};
+use tokio::sync::Notify;
 
 use super::accounting::Accounting;
 use super::budget::Budgets;
@@ -19,9 +20,10 @@ use super::turnstile::Turnstile;
 use crate::bodies::Bodies;
 use crate::bus::Bus;
 use crate::config::Limits;
+use crate::error::ApiError;
 use crate::metrics::Metrics;
 use crate::model::Models;
-use crate::store::{Journal, RunEnd, RunRow, Store};
+use crate::store::{EventRow, Journal, Op, RunEnd, RunRow, Store};
 use crate::tools::Toolbox;
 use crate::untrusted::Sandbox;
 
@@ -47,6 +49,10 @@ pub struct Runs {
     pub(super) unsettled: Mutex<Vec<RunEnd>>,
     pub(super) consolidation: Consolidation,
     pub(super) approval_timeout: Duration,
+    /// Told when a run ends that may have come out of a lane.
+    pub lane_due: Arc<Notify>,
+    /// Told when such a run has something to say.
+    pub answers_due: Arc<Notify>,
     pub(super) live: RwLock<HashMap<Arc<str>, Arc<LiveRun>>>,
     pub(super) count: AtomicUsize,
 }
@@ -103,9 +109,17 @@ impl Runs {
             turnstile: Turnstile::default(),
             consolidation: Consolidation::default(),
             approval_timeout: parts.approval_timeout,
+            lane_due: Arc::default(),
+            answers_due: Arc::default(),
             live: RwLock::default(),
             count: AtomicUsize::new(0),
         })
+    }
+
+    /// Writes an event into the feed.
+    pub async fn tell(&self, event: EventRow) -> Result<(), ApiError> {
+        self.journal.commit(Op::Event(Box::new(event))).await?;
+        Ok(())
     }
 
     /// Lets a run run.

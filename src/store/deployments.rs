@@ -28,6 +28,7 @@ pub struct DeploymentRow {
 pub struct DeploymentFilter {
     pub target_type: Option<String>,
     pub target_id: Option<String>,
+    pub kind: Option<String>,
 }
 
 /// Deployments.
@@ -43,6 +44,14 @@ pub trait DeploymentStore: Send + Sync {
         before: Option<&str>,
         limit: i64,
     ) -> Result<Rows<DeploymentRow>>;
+    /// The deployment that a start token binds to, by the token's hash.
+    async fn deployment_of_token(
+        &self,
+        tenant_id: &str,
+        hash: &str,
+    ) -> Result<Option<DeploymentRow>>;
+    /// Gives a deployment the token that binds to it, as a hash.
+    async fn set_start_token(&self, tenant_id: &str, id: &str, hash: &str) -> Result<()>;
     /// Writes name and owner; `false` when there is no such deployment.
     async fn update_deployment(&self, deployment: &DeploymentRow) -> Result<bool>;
     /// Deletes a deployment with the grants of the hosts that were let in there: the ids of their

@@ -6,6 +6,7 @@
 
 mod agents;
 mod approvals;
+mod channels;
 mod clock;
 mod connections;
 mod connectors;
@@ -20,6 +21,7 @@ mod files;
 mod health;
 mod idempotency;
 mod journal;
+mod lanes;
 mod mcp_servers;
 mod model_keys;
 mod organizations;
@@ -27,6 +29,7 @@ mod postgres;
 mod retention;
 mod rows;
 mod runs;
+mod schedules;
 mod skills;
 mod smiths;
 mod sql;
@@ -41,6 +44,7 @@ mod webhooks;
 
 pub use agents::*;
 pub use approvals::*;
+pub use channels::*;
 pub use clock::{now_micros, now_seconds, rfc3339};
 pub use connections::*;
 pub use connectors::*;
@@ -55,6 +59,7 @@ pub use files::*;
 pub use health::Health;
 pub use idempotency::*;
 pub use journal::{Journal, JournalError, Op};
+pub use lanes::*;
 pub use mcp_servers::*;
 pub use model_keys::*;
 pub use organizations::*;
@@ -62,6 +67,7 @@ pub use postgres::PostgresStore;
 pub use retention::{Aging, RetentionStore};
 pub use rows::{PAGE_BYTES, Rows, Slice};
 pub use runs::*;
+pub use schedules::*;
 pub use skills::*;
 pub use smiths::*;
 pub use sqlite::SqliteStore;
@@ -113,6 +119,9 @@ whole_store!(
     ConnectorStore,
     ContinuityStore,
     RetentionStore,
+    LaneStore,
+    ScheduleStore,
+    ChannelStore,
 );
 
 /// Opens the configured engine and brings its schema up to date.

@@ -36,7 +36,7 @@ const DAY: i64 = 24 * HOUR;
 
 /// What is deleted of all tenants by its age alone: how, and how old it becomes in microseconds. A
 /// token that ran out proves nothing any more; one that was revoked and never runs out stays.
-pub(super) const SWEPT: [(&str, i64); 11] = [
+pub(super) const SWEPT: [(&str, i64); 15] = [
     (
         "DELETE FROM idempotency WHERE (tenant_id, key) IN \
          (SELECT tenant_id, key FROM idempotency WHERE created_at < $1 LIMIT $2)",
@@ -94,6 +94,27 @@ pub(super) const SWEPT: [(&str, i64); 11] = [
         "DELETE FROM journal_marks WHERE journal_id IN \
          (SELECT journal_id FROM journal_marks WHERE noted_at < $1 LIMIT $2)",
         7 * DAY,
+    ),
+    (
+        "DELETE FROM queued_turns WHERE id IN (SELECT id FROM queued_turns \
+         WHERE status NOT IN ('queued', 'running') AND updated_at < $1 LIMIT $2)",
+        30 * DAY,
+    ),
+    (
+        "DELETE FROM schedule_fires WHERE id IN \
+         (SELECT id FROM schedule_fires WHERE created_at < $1 LIMIT $2)",
+        90 * DAY,
+    ),
+    // A platform that delivers again does so within days.
+    (
+        "DELETE FROM inbound_events WHERE id IN (SELECT id FROM inbound_events \
+         WHERE due_at IS NULL AND created_at < $1 LIMIT $2)",
+        30 * DAY,
+    ),
+    (
+        "DELETE FROM outbound_messages WHERE id IN (SELECT id FROM outbound_messages \
+         WHERE due_at IS NULL AND updated_at < $1 LIMIT $2)",
+        30 * DAY,
     ),
 ];
 

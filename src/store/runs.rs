@@ -89,6 +89,8 @@ pub struct Checkpoint {
     pub frames: Option<(i64, Vec<u8>)>,
     pub events: Vec<EventRow>,
     pub pause: Option<Pause>,
+    /// Whether the run may have come out of a lane.
+    pub of_lane: bool,
     pub updated_at: i64,
 }
 
@@ -136,6 +138,8 @@ pub struct RunEnd {
     pub trace: Option<TraceRecord>,
     /// What the usage ledger says of it.
     pub ledger: Option<UsageEventRow>,
+    /// Whether it may have come out of a lane, which goes on then.
+    pub of_lane: bool,
     pub updated_at: i64,
 }
 

@@ -147,9 +147,9 @@ pub(super) fn add_hosted(set: &mut ToolSet, tool: &'static dyn Hosted) {
         let added = Tool::new(
             function.name.to_owned(),
             HOSTED_SERVER.to_owned(),
-            false,
-            // All of them are: the memory's update replaces the whole text.
-            true,
+            tool.needs_approval(function.name),
+            // The memory's update replaces the whole text; what a human approves is done once.
+            !tool.needs_approval(function.name),
             Kind::Hosted(tool),
             &function.parameters,
         );

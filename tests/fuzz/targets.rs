@@ -3,6 +3,7 @@
 
 use bytes::{Bytes, BytesMut};
 use serde_json::Value;
+use smithgate::channel::{Channel, telegram};
 use smithgate::config::ProviderWire;
 use smithgate::frame::{self, Escaped, Frame};
 use smithgate::model::{ModelRequest, provider, rules};
@@ -232,5 +233,24 @@ pub fn ui_request(data: &[u8]) {
 pub fn native_request(data: &[u8]) {
     if let Ok(body) = serde_json::from_slice::<native::RunIn>(data) {
         let _ = native::decode(body);
+    }
+}
+
+/// What Telegram delivers, and what is written for it.
+pub fn telegram(data: &[u8]) {
+    if let Some((arrival, _)) = telegram::decode(data) {
+        assert!(!arrival.key.is_empty() && !arrival.kind.is_empty());
+    }
+    let text = String::from_utf8_lossy(data);
+    for message in telegram::Telegram.messages(&text) {
+        assert!(message.encode_utf16().count() <= 4096 && !message.trim().is_empty());
+        assert_eq!(
+            message.matches("<b>").count(),
+            message.matches("</b>").count()
+        );
+        assert_eq!(
+            message.matches("<a ").count(),
+            message.matches("</a>").count()
+        );
     }
 }

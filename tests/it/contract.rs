@@ -7,7 +7,10 @@ use std::time::Duration;
 use reqwest::Method;
 use serde_json::{Value, json};
 use smithgate::auth::{Mint, MintedScope};
-use smithgate::store::{ApprovalRow, AuthorizeRequestRow, Tenant, now_micros};
+use smithgate::ids;
+use smithgate::store::{
+    ApprovalRow, AuthorizeRequestRow, InboundRow, OutboundRow, Tenant, now_micros,
+};
 
 use crate::support::{Harness, ok};
 
@@ -99,6 +102,47 @@ pub struct Owned {
 }
 
 /// One of everything, in the harness's own tenant.
+fn arrival(tenant_id: &str, smith: &str) -> InboundRow {
+    InboundRow {
+        id: ids::mint(ids::Kind::InboundEvent),
+        tenant_id: tenant_id.to_owned(),
+        source: "telegram".to_owned(),
+        kind: "message".to_owned(),
+        subject: "42".to_owned(),
+        idempotency_key: "1".to_owned(),
+        smith_id: smith.to_owned(),
+        data: "{}".to_owned(),
+        status: "done".to_owned(),
+        reason: None,
+        takings: 0,
+        due_at: None,
+        created_at: now_micros(),
+    }
+}
+
+fn message(tenant_id: &str, smith: &str, deployment: &str) -> OutboundRow {
+    OutboundRow {
+        id: ids::mint(ids::Kind::Outbound),
+        tenant_id: tenant_id.to_owned(),
+        smith_id: smith.to_owned(),
+        deployment_id: deployment.to_owned(),
+        channel: "telegram".to_owned(),
+        chat: "42".to_owned(),
+        run_id: None,
+        kind: "notice".to_owned(),
+        reply_to: "{}".to_owned(),
+        content: Some("hi".to_owned()),
+        status: "failed".to_owned(),
+        attempts: 1,
+        takings: 0,
+        progress: "{}".to_owned(),
+        last_error: Some("gone".to_owned()),
+        due_at: None,
+        created_at: now_micros(),
+        updated_at: now_micros(),
+    }
+}
+
 pub async fn one_of_each(harness: &Harness, smith: &str) -> Owned {
     let made = async |path: &str, body: Value| {
         let answer = harness.post(path, &body).header("IC-Smith-Id", smith);
@@ -168,6 +212,15 @@ pub async fn one_of_each(harness: &Harness, smith: &str) -> Owned {
         .to_owned();
     let target = json!({ "kind": "mcp", "target": { "type": "smith", "id": smith } });
     let deployment = made("/v1/deployments", target).await;
+    let schedules = format!("/v1/smiths/{smith}/schedules");
+    let schedule = made(&schedules, json!({ "cron": "@yearly" })).await;
+    let (arrival, message) = (
+        arrival(&harness.tenant, smith),
+        message(&harness.tenant, smith, &deployment),
+    );
+    let store = &harness.gateway.store;
+    assert!(store.accept(&arrival).await.expect("written"));
+    assert!(store.insert_outbound(&message).await.expect("written"));
     let asked = json!({ "model": "anthropic/text", "input": "hi" });
     let response = made("/v1/responses", asked).await;
     let next =
@@ -243,6 +296,13 @@ pub async fn one_of_each(harness: &Harness, smith: &str) -> Owned {
             ("/v1/responses/", one(&response)),
             ("/v1/ui/chat/", one("a chat")),
             ("/v1/deployments/", one(&deployment)),
+            (
+                "/v1/deployments/{id}/deliveries/",
+                vec![deployment.clone(), message.id],
+            ),
+            ("/v1/inbound_events/", one(&arrival.id)),
+            ("/v1/telegram/webhook/", one(&harness.tenant)),
+            ("/v1/smiths/{id}/schedules/", vec![smith.clone(), schedule]),
             ("/v1/files/", one(&file)),
             ("/v1/skills/", vec![skill, "1".to_owned()]),
             ("/v1/vector_stores/", vec![store.clone(), file.clone()]),
@@ -290,6 +350,7 @@ fn body_of(path: &str, method: &Method) -> Value {
         ("POST", p) if p.ends_with("/connections") => {
             json!({ "provider": "x", "credential": { "access_token": "t" } })
         }
+        ("POST", p) if p.ends_with("/schedules") => json!({ "cron": "@daily" }),
         ("POST", p) if p.ends_with("/runs") => {
             json!({ "input": [{ "role": "user", "content": "hi" }] })
         }
@@ -417,6 +478,8 @@ async fn no_route_gives_anything_of_anothers() {
         "/v1/tenant/mcp/{name}",
         "/v1/catalog/{slug}",
         "/v1/ui/chat/{id}/stream",
+        // Platforms have no token; without a bot's secret nothing comes of it.
+        "/v1/telegram/webhook/{tenant}",
     ];
     let mut walked = 0;
     for (path, item) in paths {

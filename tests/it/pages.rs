@@ -80,6 +80,7 @@ async fn heavy_rows_come_in_light_pages(url: Option<String>) {
             event: None,
             trace: None,
             ledger: None,
+            of_lane: false,
             updated_at: now_micros(),
         };
         let ops = [

@@ -101,6 +101,7 @@ fn past(harness: &Harness, smith: &str, days: i64, n: usize) -> (String, [Op; 2]
             spans: vec![span],
         }),
         ledger: None,
+        of_lane: false,
         updated_at: at,
     };
     (

@@ -223,6 +223,7 @@ async fn a_run_that_another_node_took_is_told_as_that_one_wrote_it() {
         event: None,
         trace: None,
         ledger: None,
+        of_lane: false,
         updated_at: now,
     };
     // It is cancelled where it is.

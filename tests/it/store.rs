@@ -197,6 +197,7 @@ fn end(tenant_id: &str, id: &str, status: &'static str, transcript: Option<&str>
         event: None,
         trace: None,
         ledger: None,
+        of_lane: false,
         updated_at: 20,
     }
 }

@@ -215,7 +215,7 @@ macro_rules! write_runs {
         batch::create_runs!($tx, query, runs, ids);
         script::send_for_ids!($tx, query, true, ids);
 
-        let (mut begun, mut ended) = (Vec::new(), Vec::new());
+        let (mut begun, mut ended, mut of_lanes) = (Vec::new(), Vec::new(), Vec::new());
         for (at, run, base) in runs {
             $taken[at] = ids.contains(&run.id);
             begun.extend(base.filter(|_| $taken[at]).map(|base| (run, base)));
@@ -225,6 +225,10 @@ macro_rules! write_runs {
             if $taken[at] {
                 $late.add_end(end);
                 ended.extend(end.has_state.then_some(end));
+                of_lanes.extend(
+                    end.of_lane
+                        .then_some((&end.tenant_id, &end.id, end.updated_at)),
+                );
             }
         }
         let mut query = script::Script::default();
@@ -244,6 +248,7 @@ macro_rules! write_runs {
         );
         batch::forget_states!($tx, query, ended);
         script::send!($tx, query, true);
+        $crate::store::sql::lanes::end_turns_of_runs!($tx, of_lanes);
     }};
 }
 

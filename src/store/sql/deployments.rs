@@ -56,11 +56,38 @@ macro_rules! impl_deployments {
                     [
                         (" AND target_type = ", &filter.target_type),
                         (" AND target_id = ", &filter.target_id),
+                        (" AND kind = ", &filter.kind),
                     ],
                     before,
                     limit,
  within &["provider_metadata"]
 ))
+            }
+
+            async fn deployment_of_token(
+                &self,
+                tenant_id: &str,
+                hash: &str,
+            ) -> Result<Option<DeploymentRow>> {
+                Ok(sqlx::query_as(
+                    "SELECT * FROM deployments WHERE start_token = $2 AND tenant_id = $1",
+                )
+                .bind(tenant_id)
+                .bind(hash)
+                .fetch_optional(&self.read)
+                .await?)
+            }
+
+            async fn set_start_token(&self, tenant_id: &str, id: &str, hash: &str) -> Result<()> {
+                sqlx::query(
+                    "UPDATE deployments SET start_token = $3 WHERE tenant_id = $1 AND id = $2",
+                )
+                .bind(tenant_id)
+                .bind(id)
+                .bind(hash)
+                .execute(&self.write)
+                .await?;
+                Ok(())
             }
 
             async fn update_deployment(&self, deployment: &DeploymentRow) -> Result<bool> {
@@ -92,6 +119,13 @@ macro_rules! impl_deployments {
                 if done.rows_affected() == 0 {
                     return Ok(None);
                 }
+                sqlx::query(
+                    "DELETE FROM channel_bindings WHERE tenant_id = $1 AND deployment_id = $2",
+                )
+                .bind(tenant_id)
+                .bind(id)
+                .execute(&mut *tx)
+                .await?;
                 let by = $crate::store::sql::connectors::GrantColumn::Deployment;
                 let ended = $crate::store::sql::connectors::end_grants!(
                     &mut *tx, tenant_id, by, id, now

@@ -75,6 +75,20 @@ macro_rules! checkpoint {
             $late.events.extend(&$point.events);
             for approval in $point.pause.iter().flat_map(|pause| &pause.approvals) {
                 $crate::store::sql::approvals::add_approval!(&mut *$tx, approval);
+                if $point.of_lane {
+                    let kind = $crate::ids::Kind::Approval;
+                    let body = $crate::ids::body(kind, &approval.id).unwrap_or(&approval.id);
+                    let id = format!("{}{body}", $crate::ids::Kind::Outbound.prefix());
+                    $crate::store::sql::channels::answer_turn!(
+                        $tx,
+                        id,
+                        &$point.tenant_id,
+                        &$point.run_id,
+                        "approval",
+                        &approval.id,
+                        $point.updated_at
+                    );
+                }
             }
         }
         touched

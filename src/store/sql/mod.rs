@@ -5,6 +5,7 @@
 pub(super) mod agents;
 pub(super) mod approvals;
 pub(super) mod batch;
+pub(super) mod channels;
 pub(super) mod connections;
 pub(super) mod connectors;
 pub(super) mod continuity;
@@ -15,11 +16,13 @@ pub(super) mod events;
 pub(super) mod files;
 pub(super) mod idempotency;
 pub(super) mod journal;
+pub(super) mod lanes;
 pub(super) mod mcp_servers;
 pub(super) mod model_keys;
 pub(super) mod organizations;
 pub(super) mod retention;
 pub(super) mod runs;
+pub(super) mod schedules;
 pub(super) mod script;
 pub(super) mod skills;
 pub(super) mod smiths;
@@ -56,6 +59,9 @@ macro_rules! impl_store {
         $crate::store::sql::continuity::impl_continuity!($store);
         $crate::store::sql::deployments::impl_deployments!($store);
         $crate::store::sql::retention::impl_retention!($store);
+        $crate::store::sql::lanes::impl_lanes!($store);
+        $crate::store::sql::schedules::impl_schedules!($store);
+        $crate::store::sql::channels::impl_channels!($store);
     };
 }
 

@@ -114,6 +114,19 @@ macro_rules! impl_organizations {
                     .bind(false)
                     .execute(&mut *tx)
                     .await?;
+                // Nothing of it begins by itself any more, and nothing is sent.
+                for query in [
+                    "DELETE FROM schedules WHERE tenant_id = $1",
+                    "DELETE FROM integrations WHERE tenant_id = $1",
+                    "DELETE FROM channel_bindings WHERE tenant_id = $1",
+                    "DELETE FROM lanes WHERE tenant_id = $1",
+                    "DELETE FROM queued_turns WHERE tenant_id = $1 \
+                     AND status IN ('queued', 'running')",
+                    "DELETE FROM inbound_events WHERE tenant_id = $1 AND due_at IS NOT NULL",
+                    "DELETE FROM outbound_messages WHERE tenant_id = $1 AND due_at IS NOT NULL",
+                ] {
+                    sqlx::query(query).bind(id).execute(&mut *tx).await?;
+                }
                 sqlx::query("DELETE FROM kept_calls WHERE tenant_id = $1")
                     .bind(id)
                     .execute(&mut *tx)

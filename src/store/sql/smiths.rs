@@ -197,6 +197,13 @@ macro_rules! impl_smiths {
                     "DELETE FROM connections WHERE tenant_id = $1 AND smith_id = $2",
                     "DELETE FROM oauth_states WHERE tenant_id = $1 AND smith_id = $2",
                     "DELETE FROM model_keys WHERE tenant_id = $1 AND smith_id = $2",
+                    "DELETE FROM schedule_fires WHERE tenant_id = $1 AND schedule_id IN \
+                     (SELECT id FROM schedules WHERE tenant_id = $1 AND smith_id = $2)",
+                    "DELETE FROM schedules WHERE tenant_id = $1 AND smith_id = $2",
+                    "DELETE FROM queued_turns WHERE tenant_id = $1 AND smith_id = $2 \
+                     AND status IN ('queued', 'running')",
+                    "DELETE FROM lanes WHERE tenant_id = $1 AND smith_id = $2",
+                    "DELETE FROM channel_bindings WHERE tenant_id = $1 AND smith_id = $2",
                 ] {
                     sqlx::query(query)
                         .bind(tenant_id)

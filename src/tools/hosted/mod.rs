@@ -7,6 +7,7 @@ mod file_search;
 mod memory;
 mod reasoning;
 pub mod recall;
+mod schedules;
 mod suggest_replies;
 mod web_fetch;
 mod web_search;
@@ -105,6 +106,10 @@ pub trait Hosted: Send + Sync {
     fn is_listed(&self) -> bool {
         true
     }
+    /// Whether a human must approve a function's calls.
+    fn needs_approval(&self, _function: &str) -> bool {
+        false
+    }
     async fn call(
         &self,
         function: &str,
@@ -124,6 +129,7 @@ pub static HOSTED: &[&dyn Hosted] = &[
     &current_time::CurrentTime,
     &suggest_replies::SuggestReplies,
     &recall::Recall,
+    &schedules::ScheduleTools,
     &memory::Memory,
 ];
 

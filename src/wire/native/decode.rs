@@ -30,8 +30,9 @@ pub struct RunIn {
     stream_options: Option<StreamOptions>,
 }
 
+/// A message of the input, as sent.
 #[derive(Debug, Deserialize)]
-struct InputMessage {
+pub struct InputMessage {
     #[serde(default, deserialize_with = "given::text")]
     role: Option<String>,
     #[serde(default)]
@@ -63,7 +64,56 @@ fn invalid_input(param: String, why: impl Into<String>) -> ApiError {
 
 /// Checks a body and turns it into neutral terms.
 pub fn decode(body: RunIn) -> Result<RunInput, ApiError> {
-    let messages = body.input.unwrap_or_default();
+    let (turns, record) = decode_input(body.input.unwrap_or_default())?;
+    if let Some(thread) = &body.thread_id
+        && !ids::is_sane_thread_id(thread)
+    {
+        return Err(ApiError::invalid(
+            "thread_id",
+            "must be 1 to 256 printable characters",
+        ));
+    }
+    let mut include_mask = 0;
+    for (at, name) in body
+        .stream_options
+        .into_iter()
+        .flat_map(|o| o.include)
+        .flatten()
+        .flatten()
+        .enumerate()
+    {
+        include_mask |= match name.as_str() {
+            "reasoning" => INCLUDE_REASONING,
+            "tool_args" => INCLUDE_TOOL_ARGS,
+            "citations" => INCLUDE_CITATIONS,
+            other => {
+                return Err(ApiError::invalid(
+                    format!("stream_options.include[{at}]"),
+                    format!("nothing called '{other}' can be included"),
+                ));
+            }
+        };
+    }
+    Ok(RunInput {
+        turns,
+        record,
+        thread_id: body.thread_id,
+        stream: body.stream.unwrap_or(false),
+        channel: body
+            .channel
+            .filter(|c| !c.is_empty())
+            .unwrap_or_else(|| "api".to_owned()),
+        metadata: body.metadata,
+        response_format: match &body.response_format {
+            None => None,
+            Some(format) => decode_format(format, "response_format")?,
+        },
+        include_mask,
+    })
+}
+
+/// Checks messages that end with the user's; answers them as turns, and as they were sent.
+pub fn decode_input(messages: Vec<InputMessage>) -> Result<(Vec<Turn>, Value), ApiError> {
     let has_user = messages
         .last()
         .is_some_and(|message| message.role.as_deref() == Some("user"));
@@ -99,51 +149,7 @@ pub fn decode(body: RunIn) -> Result<RunInput, ApiError> {
             "the last message must be the user's",
         ));
     }
-    if let Some(thread) = &body.thread_id
-        && !ids::is_sane_thread_id(thread)
-    {
-        return Err(ApiError::invalid(
-            "thread_id",
-            "must be 1 to 256 printable characters",
-        ));
-    }
-    let mut include_mask = 0;
-    for (at, name) in body
-        .stream_options
-        .into_iter()
-        .flat_map(|o| o.include)
-        .flatten()
-        .flatten()
-        .enumerate()
-    {
-        include_mask |= match name.as_str() {
-            "reasoning" => INCLUDE_REASONING,
-            "tool_args" => INCLUDE_TOOL_ARGS,
-            "citations" => INCLUDE_CITATIONS,
-            other => {
-                return Err(ApiError::invalid(
-                    format!("stream_options.include[{at}]"),
-                    format!("nothing called '{other}' can be included"),
-                ));
-            }
-        };
-    }
-    Ok(RunInput {
-        turns,
-        record: Value::Array(record),
-        thread_id: body.thread_id,
-        stream: body.stream.unwrap_or(false),
-        channel: body
-            .channel
-            .filter(|c| !c.is_empty())
-            .unwrap_or_else(|| "api".to_owned()),
-        metadata: body.metadata,
-        response_format: match &body.response_format {
-            None => None,
-            Some(format) => decode_format(format, "response_format")?,
-        },
-        include_mask,
-    })
+    Ok((turns, Value::Array(record)))
 }
 
 fn parts(content: &Value, field: &str) -> Result<Vec<Part>, ApiError> {

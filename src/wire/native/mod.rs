@@ -9,7 +9,7 @@ mod encode;
 mod rest;
 mod serve;
 
-pub use decode::{RunIn, RunInput, decode};
+pub use decode::{InputMessage, RunIn, RunInput, decode, decode_input};
 pub use encode::{Encoder, write_duplicate};
 pub use serve::routes;
 

@@ -1,0 +1,215 @@
+//! Channels: smiths answer where their people already are.
+//!
+//! Lives here: what all channels share (accepting, binding, interpreting, sending) and one folder for
+//! each. An arrival is verified and kept before it is answered, interpreted afterwards, and becomes a
+//! turn in a lane; what the turn's run says is put into the outbox by the transaction that ends it.
+
+mod accounts;
+mod bind;
+mod call;
+mod files;
+mod inbound;
+mod markdown;
+mod outbox;
+mod said;
+mod split;
+pub mod telegram;
+
+pub use accounts::Account;
+pub use bind::token_hash;
+pub use call::{CallFault, Called, Platform};
+pub use said::{Arrival, Card, Command, Decision, Meaning, Said, Sender};
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use async_trait::async_trait;
+use serde_json::Value;
+use tokio::sync::{Notify, Semaphore};
+use utoipa_axum::router::OpenApiRouter;
+
+use crate::config;
+use crate::edge::{AppState, Route};
+use crate::error::ApiError;
+use crate::lane::Lanes;
+use crate::metrics::Metrics;
+use crate::run::{Runs, Smiths};
+use crate::secrets::Vault;
+use crate::store::{InboundRow, OutboundRow, Store};
+use crate::upstream::Upstream;
+
+/// Why an arrival cannot be interpreted, or a message not be sent.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum Fault {
+    /// It may work later: not before so long, where the platform said so.
+    #[error("{why}")]
+    Later {
+        why: String,
+        after: Option<Duration>,
+    },
+    /// It never will.
+    #[error("{0}")]
+    Never(String),
+    /// It may have been sent.
+    #[error("{0}")]
+    Unknown(String),
+}
+
+impl Fault {
+    /// It may work later.
+    pub fn later(why: impl Into<String>) -> Self {
+        Self::Later {
+            why: why.into(),
+            after: None,
+        }
+    }
+}
+
+impl From<ApiError> for Fault {
+    fn from(error: ApiError) -> Self {
+        let why = error.to_string();
+        match error.status.is_client_error() && error.status.as_u16() != 429 {
+            true => Self::Never(why),
+            false => Self::later(why),
+        }
+    }
+}
+
+impl From<crate::store::StoreError> for Fault {
+    fn from(error: crate::store::StoreError) -> Self {
+        Self::later(ApiError::from(error).to_string())
+    }
+}
+
+/// A platform.
+#[async_trait]
+pub trait Channel: Send + Sync {
+    /// Its name, which runs, deployments and events have.
+    fn kind(&self) -> &'static str;
+
+    /// What an arrival means. What it needs of the platform (files) is fetched here.
+    async fn interpret(&self, hub: &Hub, arrival: &InboundRow) -> Result<Meaning, Fault>;
+
+    /// A model's words as the messages that they are sent in, each within the platform's limits. The
+    /// same words are always the same messages.
+    fn messages(&self, text: &str) -> Vec<String>;
+
+    /// Sends one of those messages, and answers the platform's name for it. `key` is the same for the
+    /// same message, for platforms that take one twice only once.
+    async fn send(
+        &self,
+        hub: &Hub,
+        to: &OutboundRow,
+        message: &str,
+        key: &str,
+    ) -> Result<String, Fault>;
+
+    /// Whether a message that is sent again under its key is shown once.
+    fn is_idempotent(&self) -> bool {
+        false
+    }
+
+    /// Asks a human for a decision.
+    async fn ask(&self, hub: &Hub, to: &OutboundRow, card: &Card) -> Result<String, Fault>;
+
+    /// Answers a press: with what was decided, which the card shows from then on (`is_settled`), or why
+    /// it did nothing. What fails here costs nothing.
+    async fn decided(&self, hub: &Hub, arrival: &InboundRow, text: &str, is_settled: bool);
+
+    /// The link by which a person binds their conversation to a deployment.
+    fn deep_link(&self, _settings: &Value, _token: &str) -> Option<String> {
+        None
+    }
+
+    /// Tells a sender that their message is being answered. What fails here costs nothing.
+    async fn typing(&self, _hub: &Hub, _tenant_id: &str, _reply_to: &Value) {}
+
+    /// Asks the platform for what it does not deliver by itself, for ever.
+    async fn poll(&self, _hub: Arc<Hub>) {}
+}
+
+/// What channels work with.
+pub struct Hub {
+    pub store: Arc<dyn Store>,
+    pub vault: Arc<Vault>,
+    pub upstream: Arc<Upstream>,
+    pub runs: Arc<Runs>,
+    pub smiths: Arc<Smiths>,
+    pub lanes: Arc<Lanes>,
+    pub config: config::Channels,
+    /// Where platforms reach this gateway.
+    pub public_url: String,
+    metrics: Metrics,
+    kinds: Vec<Arc<dyn Channel>>,
+    arrived: Notify,
+    outgoing: Arc<Notify>,
+    working: Arc<Semaphore>,
+}
+
+/// The parts of a hub.
+pub struct HubParts {
+    pub store: Arc<dyn Store>,
+    pub vault: Arc<Vault>,
+    pub upstream: Arc<Upstream>,
+    pub runs: Arc<Runs>,
+    pub smiths: Arc<Smiths>,
+    pub lanes: Arc<Lanes>,
+    pub config: config::Channels,
+    pub public_url: String,
+    pub metrics: Metrics,
+}
+
+/// Arrivals that are interpreted and messages that are sent at once, on each node.
+const AT_ONCE: usize = 64;
+
+/// All channels: the line of registration.
+fn kinds() -> Vec<Arc<dyn Channel>> {
+    vec![Arc::new(telegram::Telegram)]
+}
+
+/// Operations of all channels.
+pub fn documented() -> OpenApiRouter<AppState> {
+    telegram::documented()
+}
+
+/// What the edge must know of their routes.
+pub fn routes() -> Vec<Route> {
+    telegram::routes()
+}
+
+impl Hub {
+    /// Puts the parts together.
+    pub fn new(parts: HubParts) -> Arc<Self> {
+        Arc::new(Self {
+            outgoing: parts.runs.answers_due.clone(),
+            store: parts.store,
+            vault: parts.vault,
+            upstream: parts.upstream,
+            runs: parts.runs,
+            smiths: parts.smiths,
+            lanes: parts.lanes,
+            config: parts.config,
+            public_url: parts.public_url,
+            metrics: parts.metrics,
+            kinds: kinds(),
+            arrived: Notify::new(),
+            working: Arc::new(Semaphore::new(AT_ONCE)),
+        })
+    }
+
+    /// Asks platforms for what they do not deliver by themselves, for ever.
+    pub async fn poll(self: Arc<Self>) {
+        let polls = self.kinds.iter().map(|channel| channel.poll(self.clone()));
+        futures_util::future::join_all(polls).await;
+    }
+
+    /// Interprets and sends nothing more.
+    pub fn stop(&self) {
+        self.working.close();
+    }
+
+    /// A channel by its name.
+    pub fn channel(&self, kind: &str) -> Option<&Arc<dyn Channel>> {
+        self.kinds.iter().find(|channel| channel.kind() == kind)
+    }
+}

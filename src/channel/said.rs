@@ -1,0 +1,95 @@
+//! What arrives, in words that all channels share.
+
+use serde_json::{Value, json};
+
+use crate::model::Part;
+
+/// What is kept of a request of a platform.
+#[derive(Debug, Clone)]
+pub struct Arrival {
+    /// The platform's own name for it: the same thing delivered again has the same one.
+    pub key: String,
+    /// What it is, in the platform's words.
+    pub kind: String,
+    /// The conversation that it belongs to.
+    pub subject: String,
+    pub data: Value,
+}
+
+/// Who sent a message, as the platform says.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Sender {
+    /// In the platform's words: a user, a number, an address.
+    pub id: String,
+    pub name: Option<String>,
+    /// Whether the platform vouches for it.
+    pub is_verified: bool,
+}
+
+/// Words that a channel acts on itself.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Command {
+    /// With the token that binds the conversation.
+    Start(Option<String>),
+    /// A fresh thread.
+    New,
+    /// The run that is under way ends.
+    Stop,
+    Help,
+}
+
+/// A message of a person.
+#[derive(Debug, Clone)]
+pub struct Said {
+    pub sender: Sender,
+    /// The conversation, as `subject` of its arrival.
+    pub chat: String,
+    /// Whether sender and smith are alone.
+    pub is_private: bool,
+    pub text: String,
+    /// What came with the text.
+    pub parts: Vec<Part>,
+    /// The platform's name for the message within its conversation.
+    pub message: String,
+    /// Where an answer goes.
+    pub reply_to: Value,
+    pub command: Option<Command>,
+    /// Whether it replaces what was said under the same name.
+    pub is_edit: bool,
+}
+
+/// A press of a button.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Decision {
+    pub approval_id: String,
+    pub approve: bool,
+    pub sender: Sender,
+    pub chat: String,
+}
+
+/// What an arrival means.
+#[derive(Debug, Clone)]
+pub enum Meaning {
+    /// Nothing that anybody answers, and why.
+    Nothing(&'static str),
+    Said(Box<Said>),
+    Decided(Decision),
+    /// Conversation and message.
+    TakenBack(String, String),
+}
+
+/// What a human is asked to decide.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Card {
+    pub approval_id: String,
+    pub tool: String,
+    /// JSON, for reading.
+    pub arguments: String,
+}
+
+impl Sender {
+    /// For records and for the model.
+    pub fn to_json(&self, channel: &str) -> Value {
+        json!({ "channel": channel, "id": self.id, "name": self.name, "verified": self.is_verified })
+    }
+}

@@ -1,0 +1,165 @@
+//! Telegram, by its Bot API (<https://core.telegram.org/bots/api>): webhook, or long polling where no
+//! public address is set.
+
+mod api;
+mod format;
+mod poll;
+mod receive;
+mod rest;
+
+pub use receive::decode;
+
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use http::Method;
+use serde::{Deserialize, Serialize};
+use serde_json::{Value, json};
+use utoipa_axum::router::OpenApiRouter;
+use utoipa_axum::routes;
+
+use super::split::messages;
+use super::{Account, Card, Channel, Fault, Hub, Meaning};
+use crate::edge::{AppState, Route};
+use crate::error::ApiError;
+use crate::store::{InboundRow, OutboundRow};
+use format::Html;
+
+pub const KIND: &str = "telegram";
+/// Of a message's text, in UTF-16 units.
+const MAX_TEXT: usize = 4096;
+/// Of the arguments on a card.
+const MAX_ARGUMENTS: usize = 1500;
+
+/// The secrets of an account.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct Secrets {
+    pub bot_token: String,
+    pub webhook_secret: String,
+}
+
+/// Telegram.
+pub struct Telegram;
+
+/// Its operations.
+pub fn documented() -> OpenApiRouter<AppState> {
+    OpenApiRouter::new()
+        .routes(routes!(rest::one, rest::put, rest::remove))
+        .routes(routes!(rest::webhook))
+}
+
+/// What the edge must know of its routes.
+pub fn routes() -> Vec<Route> {
+    vec![Route::rest(Method::POST, "/v1/telegram/webhook/{tenant}").open()]
+}
+
+/// A tenant's account, or why there is none.
+async fn account(hub: &Hub, tenant_id: &str) -> Result<Account<Secrets>, Fault> {
+    let found = hub.account(tenant_id, KIND).await?;
+    found.ok_or_else(|| Fault::Never("telegram_bot_unconfigured: the tenant has no bot".to_owned()))
+}
+
+#[async_trait]
+impl Channel for Telegram {
+    fn kind(&self) -> &'static str {
+        KIND
+    }
+
+    async fn interpret(&self, hub: &Hub, arrival: &InboundRow) -> Result<Meaning, Fault> {
+        receive::interpret(hub, arrival).await
+    }
+
+    fn messages(&self, text: &str) -> Vec<String> {
+        messages(text, &Html, MAX_TEXT)
+    }
+
+    async fn send(
+        &self,
+        hub: &Hub,
+        to: &OutboundRow,
+        message: &str,
+        _key: &str,
+    ) -> Result<String, Fault> {
+        let account = account(hub, &to.tenant_id).await?;
+        let body = json!({ "text": message, "parse_mode": "HTML",
+            "link_preview_options": { "is_disabled": true } });
+        match api::send(hub, &account.secrets, &to.reply_to, body).await {
+            // What our own format did wrong must not cost the answer.
+            Err(Fault::Never(why)) if why.contains("parse entities") => {
+                tracing::error!(why, "Telegram refuses what was written for it");
+                let plain = json!({ "text": format::plain(message) });
+                api::send(hub, &account.secrets, &to.reply_to, plain).await
+            }
+            sent => sent,
+        }
+    }
+
+    async fn ask(&self, hub: &Hub, to: &OutboundRow, card: &Card) -> Result<String, Fault> {
+        let account = account(hub, &to.tenant_id).await?;
+        let mut arguments: String = card.arguments.chars().take(MAX_ARGUMENTS).collect();
+        if arguments.len() < card.arguments.len() {
+            arguments.push('…');
+        }
+        let text = format!(
+            "May I use <b>{}</b>?\n<pre>{}</pre>",
+            format::escape(&card.tool),
+            format::escape(&arguments)
+        );
+        let button = |text: &str, word: &str| json!({ "text": text, "callback_data": format!("{word}:{}", card.approval_id) });
+        let keyboard = [[button("✅ Approve", "a"), button("❌ Reject", "r")]];
+        let body = json!({ "text": text, "parse_mode": "HTML",
+            "reply_markup": { "inline_keyboard": keyboard } });
+        api::send(hub, &account.secrets, &to.reply_to, body).await
+    }
+
+    async fn decided(&self, hub: &Hub, arrival: &InboundRow, text: &str, is_settled: bool) {
+        let Ok(account) = account(hub, &arrival.tenant_id).await else {
+            return;
+        };
+        let update: Value = serde_json::from_str(&arrival.data).unwrap_or_default();
+        let query = &update["callback_query"];
+        let answer = json!({ "callback_query_id": query["id"], "text": text,
+            "show_alert": !is_settled });
+        let mut calls = vec![("answerCallbackQuery", answer)];
+        if is_settled {
+            let message = &query["message"];
+            calls.push((
+                "editMessageText",
+                json!({ "chat_id": message["chat"]["id"], "message_id": message["message_id"],
+                    "text": text }),
+            ));
+        }
+        for (method, body) in calls {
+            if let Err(error) = api::call(hub, &account.secrets, method, &body).await {
+                tracing::info!(%error, method, "a press is not answered");
+            }
+        }
+    }
+
+    fn deep_link(&self, settings: &Value, token: &str) -> Option<String> {
+        let bot = settings["bot_username"].as_str()?;
+        Some(format!("https://t.me/{bot}?start={token}"))
+    }
+
+    async fn typing(&self, hub: &Hub, tenant_id: &str, reply_to: &Value) {
+        let Ok(account) = account(hub, tenant_id).await else {
+            return;
+        };
+        let mut body = reply_to.clone();
+        if let Some(body) = body.as_object_mut() {
+            body.insert("action".to_owned(), json!("typing"));
+            body.shift_remove("reply_parameters");
+        }
+        if let Err(error) = api::call(hub, &account.secrets, "sendChatAction", &body).await {
+            tracing::debug!(%error, "a sender is not shown that they are answered");
+        }
+    }
+
+    async fn poll(&self, hub: Arc<Hub>) {
+        poll::poll(hub).await;
+    }
+}
+
+fn telegram_api_error(why: String) -> ApiError {
+    ApiError::bad_request("telegram_api_error", why)
+}

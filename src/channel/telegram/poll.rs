@@ -1,0 +1,123 @@
+//! Long polling, for gateways that no platform can reach. Of all nodes one asks for a bot at a time.
+
+use std::collections::HashSet;
+use std::sync::Arc;
+use std::time::Duration;
+
+use parking_lot::Mutex;
+use serde_json::{Value, json};
+
+use super::receive::{KINDS, arrival};
+use super::{KIND, Secrets, account, api};
+use crate::channel::{Fault, Hub};
+use crate::store::now_micros;
+
+/// How often accounts are looked for.
+const LOOK_EVERY: Duration = Duration::from_secs(2);
+/// How long Telegram holds a request open; less than any call may take.
+const HELD_S: u64 = 10;
+/// For how long a node has a bot.
+const LEASE: Duration = Duration::from_secs(60);
+const AFTER_FAULT: Duration = Duration::from_secs(5);
+const TENANTS: i64 = 500;
+
+/// Asks for what has arrived, of all bots without a webhook, for ever.
+pub async fn poll(hub: Arc<Hub>) {
+    let asking: Arc<Mutex<HashSet<String>>> = Arc::default();
+    let mut interval = tokio::time::interval(LOOK_EVERY);
+    interval.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+    loop {
+        interval.tick().await;
+        let mut after = String::new();
+        loop {
+            let found = hub.store.integrated(KIND, &after, TENANTS).await;
+            let tenants = found.unwrap_or_else(|error| {
+                tracing::warn!(%error, "cannot look for bots");
+                Vec::new()
+            });
+            for tenant in &tenants {
+                if !asking.lock().insert(tenant.clone()) {
+                    continue;
+                }
+                let (hub, asking, tenant) = (hub.clone(), asking.clone(), tenant.clone());
+                tokio::spawn(async move {
+                    ask(&hub, &tenant).await;
+                    asking.lock().remove(&tenant);
+                });
+            }
+            match tenants.last() {
+                Some(last) if tenants.len() as i64 == TENANTS => after.clone_from(last),
+                _ => break,
+            }
+        }
+    }
+}
+
+/// Asks for one bot, while it is this node's.
+async fn ask(hub: &Hub, tenant_id: &str) {
+    let lease = format!("telegram/{tenant_id}");
+    let mut offset = 0;
+    loop {
+        let now = now_micros();
+        let until = now + LEASE.as_micros() as i64;
+        let node_id = hub.runs.node_id();
+        match hub.store.take_lease(&lease, node_id, now, until).await {
+            Ok(true) => {}
+            _ => return,
+        }
+        let Ok(account) = account(hub, tenant_id).await else {
+            return;
+        };
+        if account.settings["webhook_url"].is_string() {
+            return;
+        }
+        match updates(hub, &account.secrets, tenant_id, offset).await {
+            Ok(next) => offset = next,
+            Err(fault) => {
+                tracing::warn!(%fault, tenant_id, "Telegram gives no updates");
+                let wait = match fault {
+                    Fault::Later { after, .. } => after.unwrap_or(AFTER_FAULT),
+                    _ => AFTER_FAULT,
+                };
+                tokio::time::sleep(wait.min(LEASE)).await;
+            }
+        }
+    }
+}
+
+/// Keeps what has arrived; answers from where on to ask next, which tells Telegram that all before is
+/// kept.
+async fn updates(hub: &Hub, secrets: &Secrets, tenant_id: &str, offset: i64) -> Result<i64, Fault> {
+    let body = json!({ "offset": offset, "timeout": HELD_S, "limit": 100,
+        "allowed_updates": KINDS });
+    let found = api::call(hub, secrets, "getUpdates", &body).await?;
+    let mut next = offset;
+    for update in found.as_array().into_iter().flatten() {
+        let id = update["update_id"].as_i64().unwrap_or(offset);
+        if let Some(arrival) = arrival(update.clone()) {
+            hub.accept(tenant_id, KIND, arrival).await?;
+        }
+        next = next.max(id + 1);
+    }
+    Ok(next)
+}
+
+/// What the settings of an account say when it is polled.
+pub fn is_reachable(public_url: &str) -> bool {
+    // Telegram calls servers with TLS alone.
+    public_url.starts_with("https://")
+}
+
+/// Tells Telegram where to deliver, or that it is asked.
+pub async fn subscribe(hub: &Hub, secrets: &Secrets, url: Option<&str>) -> Result<(), Fault> {
+    let (method, body) = match url {
+        Some(url) => (
+            "setWebhook",
+            json!({ "url": url, "secret_token": secrets.webhook_secret,
+                "allowed_updates": KINDS, "max_connections": 40 }),
+        ),
+        None => ("deleteWebhook", json!({})),
+    };
+    let _: Value = api::call(hub, secrets, method, &body).await?;
+    Ok(())
+}

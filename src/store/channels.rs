@@ -1,0 +1,192 @@
+//! Channels: a tenant's accounts on platforms, what arrives there, who answers whom, and what is to be
+//! sent.
+
+use async_trait::async_trait;
+
+use super::{EventRow, QueuedTurnRow, Result, Rows};
+
+/// A tenant's account on a platform.
+#[derive(Clone, sqlx::FromRow)]
+pub struct IntegrationRow {
+    pub tenant_id: String,
+    pub kind: String,
+    /// JSON: what may be shown.
+    pub settings: String,
+    pub sealed: Vec<u8>,
+    pub created_at: i64,
+    pub updated_at: i64,
+}
+
+/// Something that arrived, as it arrived.
+#[derive(Debug, Clone, PartialEq, Eq, sqlx::FromRow)]
+pub struct InboundRow {
+    pub id: String,
+    pub tenant_id: String,
+    /// The channel.
+    pub source: String,
+    #[sqlx(rename = "type")]
+    pub kind: String,
+    /// The conversation that it belongs to: arrivals of one are interpreted in order.
+    pub subject: String,
+    /// The platform's own name for it.
+    pub idempotency_key: String,
+    /// Who answers; empty: nobody does.
+    pub smith_id: String,
+    /// JSON.
+    pub data: String,
+    /// `accepted`, `done` or `failed`.
+    pub status: String,
+    /// Why it failed, or led to nothing.
+    pub reason: Option<String>,
+    pub takings: i64,
+    /// When it is to be interpreted; `None`: that is over.
+    pub due_at: Option<i64>,
+    pub created_at: i64,
+}
+
+/// Which arrivals are listed.
+#[derive(Debug, Clone, Default)]
+pub struct InboundFilter {
+    pub source: Option<String>,
+    pub smith_id: Option<String>,
+    /// In microseconds.
+    pub since: Option<i64>,
+}
+
+/// Who answers a sender or a conversation.
+#[derive(Debug, Clone, PartialEq, Eq, sqlx::FromRow)]
+pub struct BindingRow {
+    pub tenant_id: String,
+    pub kind: String,
+    /// A sender or a conversation, as the channel names them.
+    pub identity: String,
+    pub smith_id: String,
+    pub deployment_id: String,
+    pub created_at: i64,
+}
+
+/// A message that is to be sent.
+#[derive(Debug, Clone, PartialEq, Eq, sqlx::FromRow)]
+pub struct OutboundRow {
+    pub id: String,
+    pub tenant_id: String,
+    pub smith_id: String,
+    pub deployment_id: String,
+    pub channel: String,
+    /// Messages of one conversation are sent in order.
+    pub chat: String,
+    pub run_id: Option<String>,
+    /// `answer`, `approval` or `notice`.
+    pub kind: String,
+    /// JSON: where to, as the channel wrote it.
+    pub reply_to: String,
+    /// Of an approval, its id; of an answer, `None`: it is the run's.
+    pub content: Option<String>,
+    /// `pending`, `sent`, `failed` or `unknown`.
+    pub status: String,
+    pub attempts: i64,
+    pub takings: i64,
+    /// JSON: how far it is sent.
+    pub progress: String,
+    pub last_error: Option<String>,
+    /// When it is to be sent; `None`: that is over.
+    pub due_at: Option<i64>,
+    pub created_at: i64,
+    pub updated_at: i64,
+}
+
+/// What an arrival leads to.
+#[derive(Debug, Clone, Default)]
+pub struct ArrivalEnd {
+    pub smith_id: String,
+    /// Why it led to nothing.
+    pub reason: Option<String>,
+    pub turns: Vec<QueuedTurnRow>,
+    pub outbound: Vec<OutboundRow>,
+    pub events: Vec<EventRow>,
+    pub binding: Option<BindingRow>,
+    /// Conversation, smith and the thread that it is in from now on.
+    pub thread: Option<(String, String, String)>,
+    /// Smith, thread and message of a turn that is taken back while it waits.
+    pub taken_back: Option<(String, String, String)>,
+}
+
+/// Channels.
+#[async_trait]
+pub trait ChannelStore: Send + Sync {
+    async fn put_integration(&self, integration: &IntegrationRow) -> Result<()>;
+    async fn integration(&self, tenant_id: &str, kind: &str) -> Result<Option<IntegrationRow>>;
+    /// Tenants above `after` that have an account of a kind, at most `limit`.
+    async fn integrated(&self, kind: &str, after: &str, limit: i64) -> Result<Vec<String>>;
+    async fn delete_integration(&self, tenant_id: &str, kind: &str) -> Result<bool>;
+
+    /// Keeps an arrival; `false` when it is there already.
+    async fn accept(&self, arrival: &InboundRow) -> Result<bool>;
+    /// Tenants above `after` with arrivals to interpret, at most `limit`.
+    async fn tenants_with_arrivals(&self, after: &str, limit: i64) -> Result<Vec<String>>;
+    /// Takes arrivals of a tenant that are due, the first of each conversation.
+    async fn claim_arrivals(
+        &self,
+        tenant_id: &str,
+        now: i64,
+        hold_until: i64,
+        limit: i64,
+    ) -> Result<Vec<InboundRow>>;
+    /// Writes what an arrival led to; `false` when that was done already.
+    async fn end_arrival(&self, arrival: &InboundRow, end: &ArrivalEnd, now: i64) -> Result<bool>;
+    /// Puts an arrival off, or with no time, gives it up; `event` says so.
+    async fn put_off_arrival(
+        &self,
+        arrival: &InboundRow,
+        due_at: Option<i64>,
+        reason: &str,
+        event: Option<&EventRow>,
+    ) -> Result<()>;
+    async fn inbound_event(&self, tenant_id: &str, id: &str) -> Result<Option<InboundRow>>;
+    async fn inbound_events(
+        &self,
+        tenant_id: &str,
+        filter: &InboundFilter,
+        before: Option<&str>,
+        limit: i64,
+    ) -> Result<Rows<InboundRow>>;
+
+    async fn binding(
+        &self,
+        tenant_id: &str,
+        kind: &str,
+        identity: &str,
+    ) -> Result<Option<BindingRow>>;
+    /// The thread that a conversation of a smith is in, when it is not the one named after it.
+    async fn channel_thread(
+        &self,
+        tenant_id: &str,
+        kind: &str,
+        chat: &str,
+        smith_id: &str,
+    ) -> Result<Option<String>>;
+
+    /// Puts a message into the outbox; `false` when it is there already.
+    async fn insert_outbound(&self, message: &OutboundRow) -> Result<bool>;
+    /// Tenants above `after` with messages to send, at most `limit`.
+    async fn tenants_with_outbound(&self, after: &str, limit: i64) -> Result<Vec<String>>;
+    /// Takes messages of a tenant that are due, the first of each conversation.
+    async fn claim_outbound(
+        &self,
+        tenant_id: &str,
+        now: i64,
+        hold_until: i64,
+        limit: i64,
+    ) -> Result<Vec<OutboundRow>>;
+    /// Writes how far a message is: all that changes. `held`: until when whoever writes it has it, or
+    /// `None` for one that nobody sends any more; `false` when it is another's by now.
+    async fn record_outbound(&self, message: &OutboundRow, held: Option<i64>) -> Result<bool>;
+    async fn outbound(&self, tenant_id: &str, id: &str) -> Result<Option<OutboundRow>>;
+    async fn outbound_of(
+        &self,
+        tenant_id: &str,
+        deployment_id: &str,
+        before: Option<&str>,
+        limit: i64,
+    ) -> Result<Rows<OutboundRow>>;
+}

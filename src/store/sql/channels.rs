@@ -1,0 +1,525 @@
+//! Queries: channels.
+
+/// Tenants above `$after` that have rows of a table to work on, each found by one look at an index.
+macro_rules! tenants_with {
+    ($pool:expr, $table:literal, $when:literal, $after:expr, $limit:expr) => {
+        sqlx::query_scalar(concat!(
+            "WITH RECURSIVE found (tenant_id) AS (SELECT (SELECT tenant_id FROM ",
+            $table,
+            " WHERE tenant_id > $1",
+            $when,
+            " ORDER BY tenant_id LIMIT 1) UNION ALL SELECT (SELECT t.tenant_id FROM ",
+            $table,
+            " t WHERE t.tenant_id > found.tenant_id",
+            $when,
+            " ORDER BY t.tenant_id LIMIT 1) FROM found WHERE found.tenant_id IS NOT NULL) \
+             SELECT tenant_id FROM found WHERE tenant_id IS NOT NULL LIMIT $2"
+        ))
+        .bind($after)
+        .bind($limit)
+        .fetch_all($pool)
+        .await?
+    };
+}
+
+/// Takes rows that are due: those that `$due` finds (tenant, now, limit; id and due time).
+macro_rules! claim {
+    ($store:expr, $table:literal, $due:expr, $tenant_id:expr, $now:expr, $hold_until:expr, $limit:expr) => {{
+        let due: Vec<(String, i64)> = sqlx::query_as($due)
+            .bind($tenant_id)
+            .bind($now)
+            .bind($limit)
+            .fetch_all(&$store.read)
+            .await?;
+        let mut taken = Vec::with_capacity(due.len());
+        if due.is_empty() {
+            return Ok(taken);
+        }
+        let mut tx = $store.write.begin().await?;
+        for (id, due_at) in due {
+            // Of two nodes that saw it, one finds it as it was.
+            let row = sqlx::query_as(concat!(
+                "UPDATE ",
+                $table,
+                " SET due_at = $4, takings = takings + 1 \
+                 WHERE tenant_id = $1 AND id = $2 AND due_at = $3 RETURNING *"
+            ))
+            .bind($tenant_id)
+            .bind(id)
+            .bind(due_at)
+            .bind($hold_until)
+            .fetch_optional(&mut *tx)
+            .await?;
+            taken.extend(row);
+        }
+        tx.commit().await?;
+        Ok(taken)
+    }};
+}
+
+/// Keeps an arrival in a transaction or on a pool.
+macro_rules! accept {
+    ($executor:expr, $arrival:expr) => {
+        sqlx::query(
+            "INSERT INTO inbound_events (id, tenant_id, source, type, subject, idempotency_key, \
+             smith_id, data, status, reason, takings, due_at, created_at) \
+             VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13) \
+             ON CONFLICT DO NOTHING",
+        )
+        .bind(&$arrival.id)
+        .bind(&$arrival.tenant_id)
+        .bind(&$arrival.source)
+        .bind(&$arrival.kind)
+        .bind(&$arrival.subject)
+        .bind(&$arrival.idempotency_key)
+        .bind(&$arrival.smith_id)
+        .bind(&$arrival.data)
+        .bind(&$arrival.status)
+        .bind(&$arrival.reason)
+        .bind($arrival.takings)
+        .bind($arrival.due_at)
+        .bind($arrival.created_at)
+        .execute($executor)
+        .await?
+    };
+}
+
+macro_rules! insert_outbound {
+    ($executor:expr, $message:expr) => {
+        sqlx::query(
+            "INSERT INTO outbound_messages (id, tenant_id, smith_id, deployment_id, channel, \
+             chat, run_id, kind, reply_to, content, status, attempts, takings, progress, \
+             last_error, due_at, created_at, updated_at) VALUES ($1, $2, $3, $4, $5, $6, $7, \
+             $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18) ON CONFLICT DO NOTHING",
+        )
+        .bind(&$message.id)
+        .bind(&$message.tenant_id)
+        .bind(&$message.smith_id)
+        .bind(&$message.deployment_id)
+        .bind(&$message.channel)
+        .bind(&$message.chat)
+        .bind(&$message.run_id)
+        .bind(&$message.kind)
+        .bind(&$message.reply_to)
+        .bind(&$message.content)
+        .bind(&$message.status)
+        .bind($message.attempts)
+        .bind($message.takings)
+        .bind(&$message.progress)
+        .bind(&$message.last_error)
+        .bind($message.due_at)
+        .bind($message.created_at)
+        .bind($message.updated_at)
+        .execute($executor)
+        .await?
+    };
+}
+
+/// Puts a message into the outbox for the turn that a run answers, where that came from a channel;
+/// within the transaction that ends or pauses the run. The last of several turns is answered.
+macro_rules! answer_turn {
+    ($tx:expr, $id:expr, $tenant_id:expr, $run_id:expr, $kind:literal, $content:expr, $now:expr) => {
+        sqlx::query(concat!(
+            "INSERT INTO outbound_messages (id, tenant_id, smith_id, deployment_id, channel, \
+             chat, run_id, kind, reply_to, content, status, due_at, created_at, updated_at) \
+             SELECT $3, tenant_id, smith_id, source_id, channel, chat, run_id, '",
+            $kind,
+            "', reply_to, $4, 'pending', $5, $5, $5 FROM queued_turns \
+             WHERE tenant_id = $1 AND run_id = $2 AND reply_to IS NOT NULL \
+             AND chat IS NOT NULL ORDER BY place DESC LIMIT 1 ON CONFLICT DO NOTHING"
+        ))
+        .bind($tenant_id)
+        .bind($run_id)
+        .bind($id)
+        .bind($content)
+        .bind($now)
+        .execute(&mut *$tx)
+        .await?
+    };
+}
+
+macro_rules! impl_channels {
+    ($store:ty) => {
+        #[async_trait::async_trait]
+        impl $crate::store::ChannelStore for $store {
+            async fn put_integration(&self, integration: &IntegrationRow) -> Result<()> {
+                sqlx::query(
+                    "INSERT INTO integrations (tenant_id, kind, settings, sealed, created_at, \
+                     updated_at) VALUES ($1, $2, $3, $4, $5, $6) \
+                     ON CONFLICT (tenant_id, kind) DO UPDATE SET settings = excluded.settings, \
+                     sealed = excluded.sealed, updated_at = excluded.updated_at",
+                )
+                .bind(&integration.tenant_id)
+                .bind(&integration.kind)
+                .bind(&integration.settings)
+                .bind(&integration.sealed)
+                .bind(integration.created_at)
+                .bind(integration.updated_at)
+                .execute(&self.write)
+                .await?;
+                Ok(())
+            }
+
+            async fn integration(
+                &self,
+                tenant_id: &str,
+                kind: &str,
+            ) -> Result<Option<IntegrationRow>> {
+                Ok(
+                    sqlx::query_as("SELECT * FROM integrations WHERE tenant_id = $1 AND kind = $2")
+                        .bind(tenant_id)
+                        .bind(kind)
+                        .fetch_optional(&self.read)
+                        .await?,
+                )
+            }
+
+            async fn integrated(
+                &self,
+                kind: &str,
+                after: &str,
+                limit: i64,
+            ) -> Result<Vec<String>> {
+                Ok(sqlx::query_scalar(
+                    "SELECT tenant_id FROM integrations WHERE kind = $1 AND tenant_id > $2 \
+                     ORDER BY tenant_id LIMIT $3",
+                )
+                .bind(kind)
+                .bind(after)
+                .bind(limit)
+                .fetch_all(&self.read)
+                .await?)
+            }
+
+            async fn delete_integration(&self, tenant_id: &str, kind: &str) -> Result<bool> {
+                let done =
+                    sqlx::query("DELETE FROM integrations WHERE tenant_id = $1 AND kind = $2")
+                        .bind(tenant_id)
+                        .bind(kind)
+                        .execute(&self.write)
+                        .await?;
+                Ok(done.rows_affected() > 0)
+            }
+
+            async fn accept(&self, arrival: &InboundRow) -> Result<bool> {
+                let done = $crate::store::sql::channels::accept!(&self.write, arrival);
+                Ok(done.rows_affected() > 0)
+            }
+
+            async fn tenants_with_arrivals(&self, after: &str, limit: i64) -> Result<Vec<String>> {
+                Ok($crate::store::sql::channels::tenants_with!(
+                    &self.read,
+                    "inbound_events",
+                    " AND due_at IS NOT NULL",
+                    after,
+                    limit
+                ))
+            }
+
+            async fn claim_arrivals(
+                &self,
+                tenant_id: &str,
+                now: i64,
+                hold_until: i64,
+                limit: i64,
+            ) -> Result<Vec<InboundRow>> {
+                $crate::store::sql::channels::claim!(
+                    self,
+                    "inbound_events",
+                    "SELECT e.id, e.due_at FROM inbound_events e WHERE e.tenant_id = $1 \
+                     AND e.due_at IS NOT NULL AND e.due_at <= $2 AND NOT EXISTS (SELECT 1 \
+                     FROM inbound_events f WHERE f.tenant_id = e.tenant_id \
+                     AND f.source = e.source AND f.subject = e.subject AND f.due_at IS NOT NULL \
+                     AND (f.created_at, f.id) < (e.created_at, e.id)) ORDER BY e.due_at LIMIT $3",
+                    tenant_id,
+                    now,
+                    hold_until,
+                    limit
+                )
+            }
+
+            async fn end_arrival(
+                &self,
+                arrival: &InboundRow,
+                end: &ArrivalEnd,
+                now: i64,
+            ) -> Result<bool> {
+                let mut tx = self.write.begin().await?;
+                let done = sqlx::query(
+                    "UPDATE inbound_events SET status = 'done', smith_id = $3, reason = $4, \
+                     due_at = NULL WHERE tenant_id = $1 AND id = $2 AND due_at IS NOT NULL",
+                )
+                .bind(&arrival.tenant_id)
+                .bind(&arrival.id)
+                .bind(&end.smith_id)
+                .bind(&end.reason)
+                .execute(&mut *tx)
+                .await?;
+                if done.rows_affected() == 0 {
+                    return Ok(false);
+                }
+                if let Some(binding) = &end.binding {
+                    sqlx::query(
+                        "INSERT INTO channel_bindings (tenant_id, kind, identity, smith_id, \
+                         deployment_id, created_at) VALUES ($1, $2, $3, $4, $5, $6) \
+                         ON CONFLICT (tenant_id, kind, identity) DO UPDATE SET \
+                         smith_id = excluded.smith_id, deployment_id = excluded.deployment_id",
+                    )
+                    .bind(&binding.tenant_id)
+                    .bind(&binding.kind)
+                    .bind(&binding.identity)
+                    .bind(&binding.smith_id)
+                    .bind(&binding.deployment_id)
+                    .bind(binding.created_at)
+                    .execute(&mut *tx)
+                    .await?;
+                }
+                if let Some((chat, smith_id, thread_id)) = &end.thread {
+                    sqlx::query(
+                        "INSERT INTO channel_threads (tenant_id, kind, chat, smith_id, thread_id, \
+                         updated_at) VALUES ($1, $2, $3, $4, $5, $6) \
+                         ON CONFLICT (tenant_id, kind, chat, smith_id) DO UPDATE SET \
+                         thread_id = excluded.thread_id, updated_at = excluded.updated_at",
+                    )
+                    .bind(&arrival.tenant_id)
+                    .bind(&arrival.source)
+                    .bind(chat)
+                    .bind(smith_id)
+                    .bind(thread_id)
+                    .bind(now)
+                    .execute(&mut *tx)
+                    .await?;
+                }
+                if let Some((smith_id, thread_id, message)) = &end.taken_back {
+                    sqlx::query(
+                        "UPDATE queued_turns SET status = 'dropped', updated_at = $5, \
+                         reason = 'its sender took it back' WHERE tenant_id = $1 \
+                         AND smith_id = $2 AND thread_id = $3 AND message = $4 \
+                         AND status = 'queued'",
+                    )
+                    .bind(&arrival.tenant_id)
+                    .bind(smith_id)
+                    .bind(thread_id)
+                    .bind(message)
+                    .bind(now)
+                    .execute(&mut *tx)
+                    .await?;
+                }
+                for turn in &end.turns {
+                    let _ = $crate::store::sql::lanes::enqueue_turn!(tx, turn);
+                }
+                for message in &end.outbound {
+                    $crate::store::sql::channels::insert_outbound!(&mut *tx, message);
+                }
+                if !end.events.is_empty() {
+                    let events: Vec<&EventRow> = end.events.iter().collect();
+                    $crate::store::sql::events::add_events!(tx, events);
+                }
+                tx.commit().await?;
+                Ok(true)
+            }
+
+            async fn put_off_arrival(
+                &self,
+                arrival: &InboundRow,
+                due_at: Option<i64>,
+                reason: &str,
+                event: Option<&EventRow>,
+            ) -> Result<()> {
+                let mut tx = self.write.begin().await?;
+                sqlx::query(
+                    "UPDATE inbound_events SET due_at = $3, reason = $4, \
+                     status = CASE WHEN $3 IS NULL THEN 'failed' ELSE status END \
+                     WHERE tenant_id = $1 AND id = $2 AND due_at IS NOT NULL",
+                )
+                .bind(&arrival.tenant_id)
+                .bind(&arrival.id)
+                .bind(due_at)
+                .bind(reason)
+                .execute(&mut *tx)
+                .await?;
+                if let Some(event) = event {
+                    let events = [event];
+                    $crate::store::sql::events::add_events!(tx, events);
+                }
+                tx.commit().await?;
+                Ok(())
+            }
+
+            async fn inbound_event(
+                &self,
+                tenant_id: &str,
+                id: &str,
+            ) -> Result<Option<InboundRow>> {
+                Ok(
+                    sqlx::query_as("SELECT * FROM inbound_events WHERE tenant_id = $1 AND id = $2")
+                        .bind(tenant_id)
+                        .bind(id)
+                        .fetch_optional(&self.read)
+                        .await?,
+                )
+            }
+
+            async fn inbound_events(
+                &self,
+                tenant_id: &str,
+                filter: &InboundFilter,
+                before: Option<&str>,
+                limit: i64,
+            ) -> Result<Rows<InboundRow>> {
+                let floor = $crate::store::sql::since_floor!(
+                    &self.read,
+                    "inbound_events",
+                    $crate::ids::Kind::InboundEvent,
+                    tenant_id,
+                    filter.since
+                );
+                Ok($crate::store::sql::select_page!(
+                    &self.read,
+                    "SELECT * FROM inbound_events WHERE tenant_id = ",
+                    tenant_id,
+                    [
+                        (" AND source = ", &filter.source),
+                        (" AND smith_id = ", &filter.smith_id),
+                        (" AND id >= ", &floor),
+                        (" AND created_at >= ", &filter.since),
+                    ],
+                    before,
+                    limit,
+                    within & ["data"]
+                ))
+            }
+
+            async fn binding(
+                &self,
+                tenant_id: &str,
+                kind: &str,
+                identity: &str,
+            ) -> Result<Option<BindingRow>> {
+                Ok(sqlx::query_as(
+                    "SELECT * FROM channel_bindings WHERE tenant_id = $1 AND kind = $2 \
+                     AND identity = $3",
+                )
+                .bind(tenant_id)
+                .bind(kind)
+                .bind(identity)
+                .fetch_optional(&self.read)
+                .await?)
+            }
+
+            async fn channel_thread(
+                &self,
+                tenant_id: &str,
+                kind: &str,
+                chat: &str,
+                smith_id: &str,
+            ) -> Result<Option<String>> {
+                Ok(sqlx::query_scalar(
+                    "SELECT thread_id FROM channel_threads WHERE tenant_id = $1 AND kind = $2 \
+                     AND chat = $3 AND smith_id = $4",
+                )
+                .bind(tenant_id)
+                .bind(kind)
+                .bind(chat)
+                .bind(smith_id)
+                .fetch_optional(&self.read)
+                .await?)
+            }
+
+            async fn insert_outbound(&self, message: &OutboundRow) -> Result<bool> {
+                let done = $crate::store::sql::channels::insert_outbound!(&self.write, message);
+                Ok(done.rows_affected() > 0)
+            }
+
+            async fn tenants_with_outbound(&self, after: &str, limit: i64) -> Result<Vec<String>> {
+                Ok($crate::store::sql::channels::tenants_with!(
+                    &self.read,
+                    "outbound_messages",
+                    " AND due_at IS NOT NULL",
+                    after,
+                    limit
+                ))
+            }
+
+            async fn claim_outbound(
+                &self,
+                tenant_id: &str,
+                now: i64,
+                hold_until: i64,
+                limit: i64,
+            ) -> Result<Vec<OutboundRow>> {
+                $crate::store::sql::channels::claim!(
+                    self,
+                    "outbound_messages",
+                    "SELECT e.id, e.due_at FROM outbound_messages e WHERE e.tenant_id = $1 \
+                     AND e.due_at IS NOT NULL AND e.due_at <= $2 AND NOT EXISTS (SELECT 1 \
+                     FROM outbound_messages f WHERE f.tenant_id = e.tenant_id \
+                     AND f.channel = e.channel AND f.chat = e.chat AND f.due_at IS NOT NULL \
+                     AND (f.created_at, f.id) < (e.created_at, e.id)) ORDER BY e.due_at LIMIT $3",
+                    tenant_id,
+                    now,
+                    hold_until,
+                    limit
+                )
+            }
+
+            async fn record_outbound(
+                &self,
+                message: &OutboundRow,
+                held: Option<i64>,
+            ) -> Result<bool> {
+                let done = sqlx::query(
+                    "UPDATE outbound_messages SET status = $3, attempts = $4, takings = $5, \
+                     progress = $6, last_error = $7, due_at = $8, updated_at = $9 \
+                     WHERE tenant_id = $1 AND id = $2 \
+                     AND (due_at = $10 OR ($10 IS NULL AND due_at IS NULL))",
+                )
+                .bind(&message.tenant_id)
+                .bind(&message.id)
+                .bind(&message.status)
+                .bind(message.attempts)
+                .bind(message.takings)
+                .bind(&message.progress)
+                .bind(&message.last_error)
+                .bind(message.due_at)
+                .bind(message.updated_at)
+                .bind(held)
+                .execute(&self.write)
+                .await?;
+                Ok(done.rows_affected() > 0)
+            }
+
+            async fn outbound(&self, tenant_id: &str, id: &str) -> Result<Option<OutboundRow>> {
+                Ok(sqlx::query_as(
+                    "SELECT * FROM outbound_messages WHERE tenant_id = $1 AND id = $2",
+                )
+                .bind(tenant_id)
+                .bind(id)
+                .fetch_optional(&self.read)
+                .await?)
+            }
+
+            async fn outbound_of(
+                &self,
+                tenant_id: &str,
+                deployment_id: &str,
+                before: Option<&str>,
+                limit: i64,
+            ) -> Result<Rows<OutboundRow>> {
+                Ok($crate::store::sql::select_page!(
+                    &self.read,
+                    "SELECT * FROM outbound_messages WHERE tenant_id = ",
+                    tenant_id,
+                    [(" AND deployment_id = ", &Some(deployment_id))],
+                    before,
+                    limit,
+                    within & ["content", "progress"]
+                ))
+            }
+        }
+    };
+}
+
+pub(in crate::store) use {
+    accept, answer_turn, claim, impl_channels, insert_outbound, tenants_with,
+};
