@@ -323,10 +323,21 @@ pub fn unmark(turns: &mut [Turn]) {
 
 /// The texts of `parts`, joined.
 pub fn joined_text(parts: &[Part]) -> Cow<'_, str> {
-    let mut pieces = parts.iter().filter_map(|part| match part {
+    joined(parts.iter().filter_map(|part| match part {
         Part::Text { text } => Some(text.as_str()),
         _ => None,
-    });
+    }))
+}
+
+/// What a person reads of an answer, where a refusal has no place of its own.
+pub fn said_text(parts: &[Part]) -> Cow<'_, str> {
+    joined(parts.iter().filter_map(|part| match part {
+        Part::Text { text } | Part::Refusal { text } => Some(text.as_str()),
+        _ => None,
+    }))
+}
+
+fn joined<'a>(mut pieces: impl Iterator<Item = &'a str>) -> Cow<'a, str> {
     let mut text = Cow::Borrowed(pieces.next().unwrap_or_default());
     for piece in pieces {
         text.to_mut().push_str(piece);

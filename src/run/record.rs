@@ -6,7 +6,7 @@ use serde_json::{Map, Value, json};
 use super::spender::NANOS;
 use crate::frame::Usage;
 use crate::json::{Json, Object};
-use crate::model::{Turn, joined_text};
+use crate::model::{Turn, said_text};
 use crate::store::{RunRow, RunStatus, rfc3339};
 
 fn document(text: Option<&str>) -> Value {
@@ -85,7 +85,7 @@ pub fn output_of(run: &RunRow) -> Value {
 /// The text of the last turn of a transcript.
 fn last_said(transcript: &str) -> Option<String> {
     let mut turns: Vec<Turn> = serde_json::from_str(transcript).ok()?;
-    Some(joined_text(&turns.pop()?.parts).into_owned())
+    Some(said_text(&turns.pop()?.parts).into_owned())
 }
 
 /// The input as messages. Each wire's own words are kept as they came, and where they are no message

@@ -277,9 +277,9 @@ impl Collector {
 }
 
 impl Collected {
-    /// The visible text.
+    /// The visible text; a refusal is one, too.
     pub fn text(&self) -> Cow<'_, str> {
-        crate::model::joined_text(&self.parts)
+        crate::model::said_text(&self.parts)
     }
 
     /// As a turn of the thread.
@@ -405,6 +405,9 @@ mod tests {
         }
         let (mut collected, brief) = (collector.finish(), brief.finish());
         assert_eq!(collected.text(), "a\nb");
+        let mut refusing = Collector::default();
+        refusing.add(&Frame::Refusal(text("I cannot.")));
+        assert_eq!(refusing.finish().text(), "I cannot.");
         assert_eq!(collected.parts.len(), 4);
         assert!(
             matches!(&collected.parts[0], Part::Reasoning { text, signature: Some(s), redacted: false }

@@ -52,7 +52,7 @@ struct Progress {
 impl Progress {
     async fn tell(&mut self, frames: &[Frame], context: &RequestContext<RoleServer>) {
         for frame in frames {
-            if let Frame::Text(text) = frame {
+            if let Frame::Text(text) | Frame::Refusal(text) = frame {
                 self.characters += text.unescape().chars().count();
             }
         }

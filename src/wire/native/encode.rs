@@ -73,7 +73,8 @@ impl FrameEncoder for Encoder {
                     b"\"",
                 ],
             ),
-            Frame::Text(delta) => self.event(
+            // A refusal has no frame of its own here.
+            Frame::Text(delta) | Frame::Refusal(delta) => self.event(
                 buf,
                 "message.delta",
                 &[b",\"delta\":\"", delta.as_bytes(), b"\""],

@@ -221,17 +221,19 @@ fn check_encoders(case: &Case, stream: bool, frames: &[Frame], about: &str) {
         let about = format!("{about}, written for {client}");
         let mut seen = Seen::of(client, true, 200, &body, &about);
         if client == "native" {
-            // It tells no names of calls that are the caller's, and no refusals.
+            // It tells no names of calls that are the caller's.
             let names = kept(frames, None).calls.into_iter().map(|(name, _)| name);
             for (call, name) in seen.calls.iter_mut().zip(names) {
                 call.0 = name;
             }
-            seen.refusal = kept(frames, None).refusal;
+        }
+        if client == "native" || client == "ui" {
+            // A refusal is what the assistant says there.
+            let kept = kept(frames, None);
+            assert!(seen.text.contains(&kept.refusal), "{about}: {seen:?}");
+            (seen.text, seen.refusal) = (kept.text, kept.refusal);
         }
         if client == "ui" {
-            // A refusal is what the assistant says there.
-            seen.refusal = kept(frames, None).refusal;
-            seen.text = kept(frames, None).text;
             // It takes objects alone; what is none is wrapped.
             for (call, kept) in seen.calls.iter_mut().zip(kept(frames, None).calls) {
                 if !kept.1.starts_with('{') {
