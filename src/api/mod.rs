@@ -28,7 +28,6 @@ mod organization;
 mod out_of_scope;
 mod retention;
 mod returns;
-mod schedules;
 mod skill_bundle;
 mod skill_manifest;
 mod skills;
@@ -91,14 +90,6 @@ pub fn documented() -> OpenApiRouter<AppState> {
         .routes(routes!(grants::remove_of_smith))
         .routes(routes!(oauth::list))
         .routes(routes!(oauth::one, oauth::put, oauth::remove))
-        .routes(routes!(schedules::list, schedules::create))
-        .routes(routes!(
-            schedules::one,
-            schedules::update,
-            schedules::remove
-        ))
-        .routes(routes!(schedules::run_now))
-        .routes(routes!(schedules::fires))
         .routes(routes!(deliveries::list))
         .routes(routes!(deliveries::redeliver))
         .routes(routes!(inbound_events::list))

@@ -1,12 +1,13 @@
 //! Native runs as a client wire (`runs.md`; `observed.md` 4).
 //!
-//! Lives here: `RunIn` to a run's input, frames as the native SSE envelope, and runs as records
-//! (`rest`).
+//! Lives here: `RunIn` to a run's input, frames as the native SSE envelope, runs as records
+//! (`rest`), and what begins them by the clock (`schedules`), whose input is theirs.
 
 mod decode;
 mod document;
 mod encode;
 mod rest;
+mod schedules;
 mod serve;
 
 pub use decode::{InputMessage, RunIn, RunInput, decode, decode_input};
@@ -26,4 +27,12 @@ pub fn documented() -> OpenApiRouter<AppState> {
         .routes(routes!(rest::one))
         .routes(routes!(rest::submit))
         .routes(routes!(rest::list))
+        .routes(routes!(schedules::list, schedules::create))
+        .routes(routes!(
+            schedules::one,
+            schedules::update,
+            schedules::remove
+        ))
+        .routes(routes!(schedules::run_now))
+        .routes(routes!(schedules::fires))
 }

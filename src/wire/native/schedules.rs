@@ -7,8 +7,8 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 use utoipa::ToSchema;
 
-use super::smiths::permitted;
-use crate::auth::Scope;
+use super::decode::{InputMessage, decode_input};
+use crate::auth::{Principal, Scope};
 use crate::cron::{Clock, ClockError};
 use crate::edge::AppState;
 use crate::edge::extract::{Anyone, Input, check_text, name, sent};
@@ -17,7 +17,6 @@ use crate::edge::time::Time;
 use crate::error::ApiError;
 use crate::ids;
 use crate::store::{FireRow, MAX_SCHEDULES, ScheduleRow, now_micros};
-use crate::wire::native::{InputMessage, decode_input};
 
 const MAX_INPUT: usize = 64 * 1024;
 const MAX_WORD: usize = 256;
@@ -192,6 +191,21 @@ fn decoded(input: Vec<InputMessage>) -> Result<(String, String), ApiError> {
     check_text("input", &record, MAX_INPUT)?;
     let turns = serde_json::to_string(&turns).map_err(ApiError::internal)?;
     Ok((turns, record))
+}
+
+/// Refuses who may not do this with the smith, and a smith that there is not.
+async fn permitted(
+    gateway: &AppState,
+    caller: &Principal,
+    smith_id: &str,
+    scope: Scope,
+) -> Result<(), ApiError> {
+    caller.require_smith(smith_id)?;
+    caller.require(scope)?;
+    match gateway.store.smith(&caller.tenant_id, smith_id).await? {
+        Some(_) => Ok(()),
+        None => Err(ApiError::not_found("smith", smith_id)),
+    }
 }
 
 async fn found(
