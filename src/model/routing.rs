@@ -29,8 +29,8 @@ pub struct Route {
     /// The id as the provider knows it.
     pub model: String,
     pub stream_usage: bool,
-    /// What the model takes.
-    pub rules: Rules,
+    /// What the model takes; shared by all its calls.
+    pub rules: Arc<Rules>,
     /// The header that carries the key, where it is not the wire's own.
     pub auth_header: Option<HeaderName>,
     /// Whether it takes OpenAI's Responses body as it is.
@@ -71,7 +71,7 @@ pub struct Routing {
     vault: Arc<Vault>,
     keys: moka::future::Cache<KeyId, Option<Arc<OwnKey>>>,
     /// What is known of models that were asked before.
-    rules: moka::sync::Cache<RulesId, Rules>,
+    rules: moka::sync::Cache<RulesId, Arc<Rules>>,
     metrics: Metrics,
 }
 
@@ -344,7 +344,7 @@ impl Routing {
         endpoint: &Endpoint,
         model: &str,
         own: &[ModelRule],
-    ) -> Rules {
+    ) -> Arc<Rules> {
         let id = RulesId {
             provider: provider.clone(),
             wire,
@@ -354,9 +354,9 @@ impl Routing {
         if let Some(rules) = self.rules.get(&id) {
             return rules;
         }
-        let rules = rules::resolve(wire, &endpoint.authority, model, own);
+        let rules = Arc::new(rules::resolve(wire, &endpoint.authority, model, own));
         if model.len() <= LONGEST_KEPT {
-            self.rules.insert(id, rules);
+            self.rules.insert(id, rules.clone());
         }
         rules
     }

@@ -14,6 +14,8 @@ mod textual;
 mod tools;
 mod undo;
 
+use std::sync::Arc;
+
 pub use media::{Refused, that_take};
 pub use spoken::Spoken;
 pub use undo::Undo;
@@ -85,8 +87,9 @@ impl Route {
         }
         let mut other = self.clone();
         other.wire = ProviderWire::OpenaiResponses;
-        other.rules.tools_with_reasoning = true;
-        other.rules.call_ids = CallIds::Word;
+        let rules = Arc::make_mut(&mut other.rules);
+        rules.tools_with_reasoning = true;
+        rules.call_ids = CallIds::Word;
         Some(other)
     }
 }
