@@ -11,6 +11,7 @@ mod files;
 mod inbound;
 mod markdown;
 mod outbox;
+mod rest;
 mod said;
 mod split;
 pub mod telegram;
@@ -18,6 +19,7 @@ pub mod telegram;
 pub use accounts::Account;
 pub use bind::token_hash;
 pub use call::{CallFault, Called, Platform};
+pub use rest::{documented, routes};
 pub use said::{Arrival, Card, Command, Decision, Meaning, Said, Sender};
 
 use std::sync::Arc;
@@ -26,10 +28,8 @@ use std::time::Duration;
 use async_trait::async_trait;
 use serde_json::Value;
 use tokio::sync::{Notify, Semaphore};
-use utoipa_axum::router::OpenApiRouter;
 
 use crate::config;
-use crate::edge::{AppState, Route};
 use crate::error::ApiError;
 use crate::lane::Lanes;
 use crate::metrics::Metrics;
@@ -165,16 +165,6 @@ const AT_ONCE: usize = 64;
 /// All channels: the line of registration.
 fn kinds() -> Vec<Arc<dyn Channel>> {
     vec![Arc::new(telegram::Telegram)]
-}
-
-/// Operations of all channels.
-pub fn documented() -> OpenApiRouter<AppState> {
-    telegram::documented()
-}
-
-/// What the edge must know of their routes.
-pub fn routes() -> Vec<Route> {
-    telegram::routes()
 }
 
 impl Hub {

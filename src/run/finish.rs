@@ -109,7 +109,7 @@ impl Runs {
                 self.models
                     .continuity
                     .remember(&live.tenant_id, &live.smith_id, &answer.parts);
-                let said = Escaped::escape(&answer.text());
+                let said = Escaped::escape(&answer.said());
                 if !said.is_empty() {
                     last.push(Frame::MessageCompleted {
                         content: said.clone(),
@@ -334,7 +334,7 @@ fn partial_output(collector: Collector, used: &mut Usage) -> Option<String> {
         used.add(usage);
     }
     let answer = collector.finish();
-    let said = Escaped::escape(&answer.text());
+    let said = Escaped::escape(&answer.said());
     (!said.is_empty()).then(|| answer.output(&said, false, false, None))
 }
 

@@ -136,7 +136,7 @@ pub(super) fn fill(frames: &mut [Frame]) {
         match frame {
             Frame::ModelStarted { .. } => said = Collector::default(),
             Frame::MessageCompleted { content } if content.is_empty() => {
-                *content = Escaped::escape(&std::mem::take(&mut said).finish().text());
+                *content = Escaped::escape(&std::mem::take(&mut said).finish().said());
             }
             _ => {}
         }

@@ -277,8 +277,13 @@ impl Collector {
 }
 
 impl Collected {
-    /// The visible text; a refusal is one, too.
+    /// The visible text.
     pub fn text(&self) -> Cow<'_, str> {
+        crate::model::joined_text(&self.parts)
+    }
+
+    /// The same where a refusal has no place of its own, and is said, too.
+    pub fn said(&self) -> Cow<'_, str> {
         crate::model::said_text(&self.parts)
     }
 
@@ -407,7 +412,7 @@ mod tests {
         assert_eq!(collected.text(), "a\nb");
         let mut refusing = Collector::default();
         refusing.add(&Frame::Refusal(text("I cannot.")));
-        assert_eq!(refusing.finish().text(), "I cannot.");
+        assert_eq!(refusing.finish().said(), "I cannot.");
         assert_eq!(collected.parts.len(), 4);
         assert!(
             matches!(&collected.parts[0], Part::Reasoning { text, signature: Some(s), redacted: false }

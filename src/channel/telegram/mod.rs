@@ -8,19 +8,16 @@ mod receive;
 mod rest;
 
 pub use receive::decode;
+pub use rest::{documented, routes};
 
 use std::sync::Arc;
 
 use async_trait::async_trait;
-use http::Method;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
-use utoipa_axum::router::OpenApiRouter;
-use utoipa_axum::routes;
 
 use super::split::messages;
 use super::{Account, Card, Channel, Fault, Hub, Meaning};
-use crate::edge::{AppState, Route};
 use crate::error::ApiError;
 use crate::store::{InboundRow, OutboundRow};
 use format::Html;
@@ -40,18 +37,6 @@ pub struct Secrets {
 
 /// Telegram.
 pub struct Telegram;
-
-/// Its operations.
-pub fn documented() -> OpenApiRouter<AppState> {
-    OpenApiRouter::new()
-        .routes(routes!(rest::one, rest::put, rest::remove))
-        .routes(routes!(rest::webhook))
-}
-
-/// What the edge must know of its routes.
-pub fn routes() -> Vec<Route> {
-    vec![Route::rest(Method::POST, "/v1/telegram/webhook/{tenant}").open()]
-}
 
 /// A tenant's account, or why there is none.
 async fn account(hub: &Hub, tenant_id: &str) -> Result<Account<Secrets>, Fault> {

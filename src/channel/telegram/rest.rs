@@ -3,20 +3,34 @@
 use axum::Json;
 use axum::body::Bytes;
 use axum::extract::{Path, State};
-use http::{HeaderMap, StatusCode};
+use http::{HeaderMap, Method, StatusCode};
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 use utoipa::ToSchema;
+use utoipa_axum::router::OpenApiRouter;
+use utoipa_axum::routes;
 
 use super::poll::{is_reachable, subscribe};
 use super::{KIND, Secrets, api, receive, telegram_api_error};
 use crate::channel::Account;
-use crate::edge::AppState;
 use crate::edge::extract::{Admin, Input, check_text};
+use crate::edge::{AppState, Route};
 use crate::error::ApiError;
 use crate::secrets::random_word;
 
 const MAX_TOKEN: usize = 256;
+
+/// Its operations.
+pub fn documented() -> OpenApiRouter<AppState> {
+    OpenApiRouter::new()
+        .routes(routes!(one, put, remove))
+        .routes(routes!(webhook))
+}
+
+/// What the edge must know of its routes.
+pub fn routes() -> Vec<Route> {
+    vec![Route::rest(Method::POST, "/v1/telegram/webhook/{tenant}").open()]
+}
 
 #[derive(Deserialize, ToSchema)]
 pub struct TelegramIn {

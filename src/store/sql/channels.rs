@@ -115,29 +115,6 @@ macro_rules! insert_outbound {
     };
 }
 
-/// Puts a message into the outbox for the turn that a run answers, where that came from a channel;
-/// within the transaction that ends or pauses the run. The last of several turns is answered.
-macro_rules! answer_turn {
-    ($tx:expr, $id:expr, $tenant_id:expr, $run_id:expr, $kind:literal, $content:expr, $now:expr) => {
-        sqlx::query(concat!(
-            "INSERT INTO outbound_messages (id, tenant_id, smith_id, deployment_id, channel, \
-             chat, run_id, kind, reply_to, content, status, due_at, created_at, updated_at) \
-             SELECT $3, tenant_id, smith_id, source_id, channel, chat, run_id, '",
-            $kind,
-            "', reply_to, $4, 'pending', $5, $5, $5 FROM queued_turns \
-             WHERE tenant_id = $1 AND run_id = $2 AND reply_to IS NOT NULL \
-             AND chat IS NOT NULL ORDER BY place DESC LIMIT 1 ON CONFLICT DO NOTHING"
-        ))
-        .bind($tenant_id)
-        .bind($run_id)
-        .bind($id)
-        .bind($content)
-        .bind($now)
-        .execute(&mut *$tx)
-        .await?
-    };
-}
-
 macro_rules! impl_channels {
     ($store:ty) => {
         #[async_trait::async_trait]
@@ -520,6 +497,4 @@ macro_rules! impl_channels {
     };
 }
 
-pub(in crate::store) use {
-    accept, answer_turn, claim, impl_channels, insert_outbound, tenants_with,
-};
+pub(in crate::store) use {accept, claim, impl_channels, insert_outbound, tenants_with};

@@ -79,7 +79,7 @@ macro_rules! checkpoint {
                     let kind = $crate::ids::Kind::Approval;
                     let body = $crate::ids::body(kind, &approval.id).unwrap_or(&approval.id);
                     let id = format!("{}{body}", $crate::ids::Kind::Outbound.prefix());
-                    $crate::store::sql::channels::answer_turn!(
+                    $crate::store::sql::lanes::answer_turn!(
                         $tx,
                         id,
                         &$point.tenant_id,

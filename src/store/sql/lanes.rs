@@ -52,6 +52,29 @@ macro_rules! enqueue_turn {
     }};
 }
 
+/// Puts a message into the outbox for the turn that a run answers, where that came from a channel;
+/// within the transaction that ends or pauses the run. The last of several turns is answered.
+macro_rules! answer_turn {
+    ($tx:expr, $id:expr, $tenant_id:expr, $run_id:expr, $kind:literal, $content:expr, $now:expr) => {
+        sqlx::query(concat!(
+            "INSERT INTO outbound_messages (id, tenant_id, smith_id, deployment_id, channel, \
+             chat, run_id, kind, reply_to, content, status, due_at, created_at, updated_at) \
+             SELECT $3, tenant_id, smith_id, source_id, channel, chat, run_id, '",
+            $kind,
+            "', reply_to, $4, 'pending', $5, $5, $5 FROM queued_turns \
+             WHERE tenant_id = $1 AND run_id = $2 AND reply_to IS NOT NULL \
+             AND chat IS NOT NULL ORDER BY place DESC LIMIT 1 ON CONFLICT DO NOTHING"
+        ))
+        .bind($tenant_id)
+        .bind($run_id)
+        .bind($id)
+        .bind($content)
+        .bind($now)
+        .execute(&mut *$tx)
+        .await?
+    };
+}
+
 /// Marks the turns of runs that have ended, and has their lanes looked at; within the transaction that
 /// ends the runs. `$ends`: tenant, run and time.
 macro_rules! end_turns_of_runs {
@@ -72,7 +95,7 @@ macro_rules! end_turns_of_runs {
                 let body = $crate::ids::body($crate::ids::Kind::Run, run_id).unwrap_or(run_id);
                 let id = format!("{}{body}", $crate::ids::Kind::Outbound.prefix());
                 let none = None::<&str>;
-                $crate::store::sql::channels::answer_turn!(
+                $crate::store::sql::lanes::answer_turn!(
                     $tx, id, tenant_id, run_id, "answer", none, now
                 );
                 sqlx::query(
@@ -446,4 +469,4 @@ macro_rules! impl_lanes {
     };
 }
 
-pub(in crate::store) use {end_turns_of_runs, enqueue_turn, impl_lanes, mark_turns};
+pub(in crate::store) use {answer_turn, end_turns_of_runs, enqueue_turn, impl_lanes, mark_turns};
