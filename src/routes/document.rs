@@ -144,6 +144,8 @@ fn complete(mut document: Document) -> Document {
                 .entry("default".to_owned())
                 .or_insert_with(|| RefOr::T(error.clone()));
             let is_kept = path.starts_with("/v1/") && path != "/v1/chat/completions";
+            // A key belongs to a caller, whom open routes do not know.
+            let is_kept = is_kept && operation.security.is_none();
             if matches!(method, HttpMethod::Post) && is_kept {
                 operation
                     .parameters
