@@ -9,7 +9,7 @@ use smithgate::frame::{self, Escaped, Frame};
 use smithgate::model::{ModelRequest, provider, rules};
 use smithgate::sse::{Event, Splitter};
 use smithgate::upstream::framing::{Framing, HeadEnd};
-use smithgate::wire::{FrameEncoder, chat, native, responses, ui};
+use smithgate::wire::{FrameEncoder, chat, native, openai, responses, ui};
 
 const LIMIT: usize = 2048;
 
