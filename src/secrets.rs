@@ -47,15 +47,6 @@ fn key(bytes: &[u8]) -> Result<LessSafeKey, VaultError> {
         .map_err(|_| VaultError::BadMasterKey)
 }
 
-/// A word that nobody guesses: 128 random bits.
-pub fn random_word() -> Result<String, VaultError> {
-    let mut bytes = [0u8; 16];
-    SystemRandom::new()
-        .fill(&mut bytes)
-        .map_err(|_| VaultError::NoRandomness)?;
-    Ok(hex::encode(bytes))
-}
-
 impl Vault {
     /// From 32 bytes in base64 (standard alphabet).
     pub fn from_base64(master: &str) -> Result<Self, VaultError> {

@@ -7,12 +7,11 @@ use serde::{Deserialize, Serialize};
 use serde_json::json;
 use utoipa::ToSchema;
 
-use super::smiths::permitted;
 use crate::auth::Scope;
 use crate::connection::Credential;
 use crate::edge::AppState;
 use crate::edge::extract::check_metadata;
-use crate::edge::extract::{Anyone, Input, MAX_WORD, check_text};
+use crate::edge::extract::{Anyone, Input, MAX_WORD, check_text, permitted};
 use crate::edge::page::{Page, PageParams, PageQuery};
 use crate::edge::time::{Time, parse_micros};
 use crate::error::ApiError;

@@ -9,6 +9,7 @@ use utoipa::ToSchema;
 
 use crate::auth::{Principal, scope};
 use crate::channel::token_hash;
+use crate::connection::random_text;
 use crate::edge::AppState;
 use crate::edge::extract::{Input, May, check_text, name, sent};
 use crate::edge::page::{Page, PageParams, PageQuery};
@@ -17,7 +18,6 @@ use crate::error::ApiError;
 use crate::gateway::Gateway;
 use crate::ids;
 use crate::json::{Json as Tree, Object};
-use crate::secrets::random_word;
 use crate::store::{DeploymentFilter, DeploymentRow, LaneRule, now_micros};
 
 const MAX_METADATA: usize = 16 * 1024;
@@ -226,7 +226,7 @@ pub async fn create(
         ));
     }
     let start_token = match wants_token {
-        true => Some(random_word().map_err(ApiError::internal)?),
+        true => Some(random_text()?),
         false => None,
     };
     if let Some(token) = &start_token {

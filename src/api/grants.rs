@@ -7,10 +7,9 @@ use http::StatusCode;
 use serde::Serialize;
 use utoipa::ToSchema;
 
-use super::smiths::permitted;
 use crate::auth::Scope;
 use crate::edge::AppState;
-use crate::edge::extract::{Admin, Anyone};
+use crate::edge::extract::{Admin, Anyone, permitted};
 use crate::edge::page::{Page, PageParams, PageQuery};
 use crate::edge::time::Time;
 use crate::error::ApiError;

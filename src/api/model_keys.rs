@@ -6,12 +6,11 @@ use http::StatusCode;
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
-use super::smiths::permitted;
 use crate::auth::Scope;
 use crate::bus::Notice;
 use crate::config::is_provider_name;
 use crate::edge::AppState;
-use crate::edge::extract::{Admin, Anyone, Input};
+use crate::edge::extract::{Admin, Anyone, Input, permitted};
 use crate::edge::page::List;
 use crate::edge::time::Time;
 use crate::error::ApiError;

@@ -10,11 +10,10 @@ use serde::{Deserialize, Serialize};
 use serde_json::json;
 use utoipa::ToSchema;
 
-use super::smiths::permitted;
 use crate::auth::Scope;
 use crate::connection::{Credential, challenge, random_text};
 use crate::edge::AppState;
-use crate::edge::extract::{Admin, Anyone, Input, MAX_URL, MAX_WORD, check_text, sent};
+use crate::edge::extract::{Admin, Anyone, Input, MAX_URL, MAX_WORD, check_text, permitted, sent};
 use crate::edge::html::{document, no_store};
 use crate::edge::page::{Filters, List};
 use crate::error::ApiError;

@@ -9,10 +9,10 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use utoipa::ToSchema;
 
-use super::smiths::{permitted, written};
+use super::smiths::written;
 use crate::auth::Scope;
 use crate::edge::AppState;
-use crate::edge::extract::{Admin, Anyone, Input, check_text};
+use crate::edge::extract::{Admin, Anyone, Input, check_text, permitted};
 use crate::edge::page::{List, Page, PageParams, PageQuery};
 use crate::edge::time::Time;
 use crate::error::ApiError;

@@ -12,7 +12,7 @@ use super::configuration::{ConfigPatch, Inherited, SkillRef, SmithInherited, wit
 use crate::auth::{Principal, Scope};
 use crate::bus::Notice;
 use crate::edge::AppState;
-use crate::edge::extract::{Admin, Anyone, Input, check_metadata, check_text, sent};
+use crate::edge::extract::{Admin, Anyone, Input, check_metadata, check_text, permitted, sent};
 use crate::edge::page::{Page, PageParams, PageQuery};
 use crate::edge::time::Time;
 use crate::error::ApiError;
@@ -160,19 +160,6 @@ fn smith_out(effective: Effective, default_model: Option<&str>) -> SmithOut {
 async fn shown(gateway: &AppState, smith: SmithRow) -> Result<SmithOut, ApiError> {
     let effective = gateway.smiths.resolve(smith).await?;
     Ok(smith_out(effective, gateway.models.routing.default_model()))
-}
-
-/// The smith of the path, which must be the caller's own, or the tenant's.
-pub(super) async fn permitted(
-    gateway: &AppState,
-    caller: &Principal,
-    id: &str,
-    scope: Scope,
-) -> Result<SmithRow, ApiError> {
-    caller.require_smith(id)?;
-    caller.require(scope)?;
-    let smith = gateway.store.smith(&caller.tenant_id, id).await?;
-    smith.ok_or_else(|| ApiError::not_found("smith", id))
 }
 
 /// The members of a smith's profile and their assignment, as sent.

@@ -3,6 +3,7 @@
 use serde_json::{Value, json};
 
 use super::{Fault, Hub, Said};
+use crate::connection::challenge;
 use crate::ids;
 use crate::store::{
     BindingRow, DeploymentFilter, DeploymentRow, InboundRow, LaneRule, Overrides, SmithProfile,
@@ -31,8 +32,7 @@ impl Answerer {
 
 /// What a start token is looked up by.
 pub fn token_hash(token: &str) -> String {
-    let digest = aws_lc_rs::digest::digest(&aws_lc_rs::digest::SHA256, token.as_bytes());
-    hex::encode(digest)
+    challenge(token)
 }
 
 /// A conversation's identity in bindings.

@@ -11,8 +11,8 @@ use crate::upstream::{Endpoint, Timeouts, UpstreamError, UpstreamRequest};
 
 const PATIENCE: Duration = Duration::from_secs(20);
 const MAX_ANSWER: usize = 4 * 1024 * 1024;
-/// A platform that says to wait longer is tried sooner all the same.
-const LONGEST_WAIT: u64 = 3600;
+/// A platform that says to wait longer is tried sooner all the same, in seconds.
+pub const LONGEST_WAIT: u64 = 3600;
 
 /// Who is called, and where; the operator has named that.
 #[derive(Debug, Clone, Copy)]

@@ -318,7 +318,9 @@ impl Hub {
         let Some(run) = self.store.run(tenant_id, &turn.run_id).await? else {
             return Ok(false);
         };
-        self.runs.ask_to_end(&run, "the person stopped it").await?;
+        self.runs
+            .ask_to_end(&run, Some("the person stopped it".to_owned()))
+            .await?;
         Ok(true)
     }
 
@@ -361,6 +363,7 @@ impl Hub {
         let word = Word {
             approval_id: Some(approval.id.clone()),
             approve: press.approve,
+            content: press.content,
             actor: Some(actor_of(arrival, &press.sender.id)),
             ..Word::default()
         };

@@ -20,13 +20,15 @@ pub use accounts::Account;
 pub use bind::token_hash;
 pub use call::{CallFault, Called, Platform};
 pub use rest::{documented, routes};
-pub use said::{Arrival, Card, Command, Decision, Meaning, Said, Sender};
+pub use said::{
+    Arrival, Card, Command, Decision, Destination, Meaning, Question, Said, SendTool, Sender,
+};
 
 use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
-use serde_json::Value;
+use serde_json::{Map, Value};
 use tokio::sync::{Notify, Semaphore};
 
 use crate::config;
@@ -35,7 +37,7 @@ use crate::lane::Lanes;
 use crate::metrics::Metrics;
 use crate::run::{Runs, Smiths};
 use crate::secrets::Vault;
-use crate::store::{InboundRow, OutboundRow, Store};
+use crate::store::{DeploymentRow, InboundRow, OutboundRow, Store};
 use crate::upstream::Upstream;
 
 /// Why an arrival cannot be interpreted, or a message not be sent.
@@ -116,6 +118,22 @@ pub trait Channel: Send + Sync {
     /// it did nothing. What fails here costs nothing.
     async fn decided(&self, hub: &Hub, arrival: &InboundRow, text: &str, is_settled: bool);
 
+    /// What a new deployment shows once beside its token: members of the contract's
+    /// DeploymentCreatedOut (`prefilled_message`, `install_url`, `state`, …).
+    async fn made(
+        &self,
+        _hub: &Hub,
+        _deployment: &DeploymentRow,
+        _start_token: Option<&str>,
+    ) -> Result<Map<String, Value>, ApiError> {
+        Ok(Map::new())
+    }
+
+    /// Whether deployments need an account of the tenant's on the platform.
+    fn needs_account(&self) -> bool {
+        true
+    }
+
     /// The link by which a person binds their conversation to a deployment.
     fn deep_link(&self, _settings: &Value, _token: &str) -> Option<String> {
         None
@@ -124,7 +142,48 @@ pub trait Channel: Send + Sync {
     /// Tells a sender that their message is being answered. What fails here costs nothing.
     async fn typing(&self, _hub: &Hub, _tenant_id: &str, _reply_to: &Value) {}
 
-    /// Asks the platform for what it does not deliver by itself, for ever.
+    /// How often an answer that is being written is shown anew; `None`: it is shown when it is whole.
+    fn shows_every(&self) -> Option<Duration> {
+        None
+    }
+
+    /// Shows what a run has said so far: `text`, the model's words from their beginning. `draft` is what
+    /// this channel notes of what it shows (null at first); it is kept in the store, and whoever sends
+    /// the answer has it. What fails here costs nothing.
+    async fn show(
+        &self,
+        _hub: &Hub,
+        _tenant_id: &str,
+        _reply_to: &Value,
+        _draft: &mut Value,
+        _text: &str,
+    ) -> Result<(), Fault> {
+        Ok(())
+    }
+
+    /// Makes what was shown the first message of the answer, and answers the platform's name for it.
+    /// `None`: nothing of it is there any more, and the message is sent as any other.
+    async fn settle(
+        &self,
+        _hub: &Hub,
+        _to: &OutboundRow,
+        _draft: &Value,
+        _message: &str,
+    ) -> Result<Option<String>, Fault> {
+        Ok(None)
+    }
+
+    /// The tool that bound smiths get.
+    fn send_tool(&self) -> Option<SendTool> {
+        None
+    }
+
+    /// Where the send tool's `to` is; an error is told to the model.
+    fn destination(&self, _to: &str) -> Result<Destination, String> {
+        Err("nothing can be sent there".to_owned())
+    }
+
+    /// Asks the platform for what it does not deliver by itself, or listens for it, for ever.
     async fn poll(&self, _hub: Arc<Hub>) {}
 }
 

@@ -9,6 +9,7 @@ use serde_json::{Value, json};
 
 use super::{Card, Channel, Fault, Hub};
 use crate::error::ApiError;
+use crate::lane::SORRY;
 use crate::run::output_of;
 use crate::store::{ApprovalStatus, EventRow, OutboundRow, RunStatus, now_micros};
 
@@ -22,8 +23,6 @@ const TENANTS: i64 = 200;
 const OF_ONE: i64 = 16;
 /// Pauses between attempts, in seconds; after the last the message has failed.
 const PAUSES_S: [i64; 8] = [1, 3, 10, 30, 120, 600, 1_800, 3_600];
-/// What a person is told of a run that failed.
-const SORRY: &str = "Something went wrong, and I could not answer. Please try again.";
 
 /// How far a message is sent.
 #[derive(Debug, Default, Serialize, Deserialize)]
@@ -198,6 +197,8 @@ impl Hub {
             approval_id: approval.id,
             tool: approval.tool.unwrap_or_default(),
             arguments: serde_json::to_string_pretty(&arguments).unwrap_or_default(),
+            question: None,
+            link: None,
         };
         let sent = channel.ask(self, message, &card).await;
         self.end(message, progress, sent).await

@@ -63,6 +63,8 @@ pub struct Said {
 pub struct Decision {
     pub approval_id: String,
     pub approve: bool,
+    /// What answers a question, where the platform has forms of its own.
+    pub content: Option<Value>,
     pub sender: Sender,
     pub chat: String,
 }
@@ -85,6 +87,37 @@ pub struct Card {
     pub tool: String,
     /// JSON, for reading.
     pub arguments: String,
+    /// What is asked beside yes or no.
+    pub question: Option<Question>,
+    /// A page that asks the same: for questions, and for platforms without buttons. Whoever has it may
+    /// decide, once.
+    pub link: Option<String>,
+}
+
+/// What an MCP server wants to know (an elicitation of its `form` mode).
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Question {
+    pub message: String,
+    /// JSON Schema of a flat object.
+    pub schema: Value,
+}
+
+/// The tool by which a smith begins to speak over a channel.
+#[derive(Debug, Clone)]
+pub struct SendTool {
+    pub name: &'static str,
+    pub description: &'static str,
+    /// What the argument `to` is, told to the model.
+    pub to: &'static str,
+}
+
+/// Where a message goes.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Destination {
+    /// The conversation, as `Said::chat`.
+    pub chat: String,
+    /// As `Said::reply_to`.
+    pub reply_to: Value,
 }
 
 impl Sender {

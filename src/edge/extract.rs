@@ -9,10 +9,12 @@ use axum::extract::{FromRequest, FromRequestParts, Request};
 use http::request::Parts;
 use serde::de::{Deserialize, DeserializeOwned, Deserializer};
 
+use super::AppState;
 use super::json::parse;
-use crate::auth::{AsScope, Principal, named_smith};
+use crate::auth::{AsScope, Principal, Scope, named_smith};
 use crate::error::ApiError;
 use crate::json::Object;
+use crate::store::SmithRow;
 
 // Who may call stands in a handler's signature: the verified caller comes out of a request as one of
 // these four, and as nothing else. They stand before the body, so that it is not read for others.
@@ -197,6 +199,19 @@ pub fn check_metadata(metadata: &Object) -> Result<(), ApiError> {
         ));
     }
     Ok(())
+}
+
+/// The smith of the path, which must be the caller's own, or the tenant's.
+pub async fn permitted(
+    gateway: &AppState,
+    caller: &Principal,
+    id: &str,
+    scope: Scope,
+) -> Result<SmithRow, ApiError> {
+    caller.require_smith(id)?;
+    caller.require(scope)?;
+    let smith = gateway.store.smith(&caller.tenant_id, id).await?;
+    smith.ok_or_else(|| ApiError::not_found("smith", id))
 }
 
 #[cfg(test)]

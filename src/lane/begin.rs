@@ -7,12 +7,12 @@ use serde_json::{Value, json};
 use super::Lanes;
 use crate::error::ApiError;
 use crate::json::Object;
-use crate::model::{Params, Turn};
+use crate::model::Turn;
 use crate::run::{RunRequest, Thread};
 use crate::store::{EventRow, QueuedTurnRow, TurnEnd, now_micros};
 
-/// What a sender is told whose turn becomes no run.
-const SORRY: &str = "Something went wrong, and I could not answer. Please try again.";
+/// What a sender is told whose turn becomes no run, or whose run fails.
+pub const SORRY: &str = "Something went wrong, and I could not answer. Please try again.";
 
 impl Lanes {
     /// Begins the one run of some turns.
@@ -34,29 +34,16 @@ impl Lanes {
         );
         let permit = self.gate.begin_lane_run(&tenant_id, &smith_id)?;
         let metadata = last.metadata.as_deref().map(Object::parse_or_empty);
+        let (channel, actor) = (first.channel.as_str(), read(&last.actor)?);
         let request = RunRequest {
             run_id: first.run_id.clone(),
-            tenant_id,
-            smith_id,
-            channel: first.channel.clone(),
             thread: Thread::Kept(first.thread_id.clone()),
             input,
             input_record: Value::Array(record).to_string(),
-            input_member: "input",
             extra_instructions: last.context.clone(),
-            model: None,
-            client_tools: Vec::new(),
-            tool_choice: None,
-            parallel_tool_calls: None,
-            response_format: None,
-            params: Params::default(),
-            include_mask: 0,
             metadata,
-            actor: read(&last.actor)?,
-            mounted: None,
-            response: None,
-            permit,
             detached: true,
+            ..RunRequest::of_nobody(tenant_id, smith_id, channel, actor, permit)
         };
         self.runs.start(request).await.map(drop)
     }

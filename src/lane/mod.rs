@@ -6,4 +6,5 @@
 mod begin;
 mod worker;
 
+pub use begin::SORRY;
 pub use worker::Lanes;

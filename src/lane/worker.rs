@@ -225,7 +225,9 @@ impl Lanes {
                 .iter()
                 .any(|turn| turn.status == "queued" && turn.rule == LaneRule::Interrupt.as_str());
             if is_interrupted && run.cancel_reason.is_none() {
-                self.runs.ask_to_end(&run, "another message came").await?;
+                self.runs
+                    .ask_to_end(&run, Some("another message came".to_owned()))
+                    .await?;
             }
             return Ok(Step::Until(now_micros() + LOOK_AGAIN));
         }

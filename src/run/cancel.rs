@@ -28,6 +28,26 @@ impl Runs {
         now.ok_or_else(|| ApiError::not_found("run", &run.id))
     }
 
+    /// Has a run end that is under way or waits, wherever it is; does not wait for that. Whether another
+    /// node must see it first.
+    pub async fn ask_to_end(
+        self: &Arc<Self>,
+        run: &RunRow,
+        reason: Option<String>,
+    ) -> Result<bool, ApiError> {
+        if let Some(live) = self.here(run) {
+            live.cancel(Cancelled::Asked(reason));
+            return Ok(false);
+        }
+        if run.status.is_paused() {
+            self.go_on(run, Some(Cancelled::Asked(reason))).await?;
+            return Ok(false);
+        }
+        let reason = reason.unwrap_or_default();
+        let asked = self.store.ask_cancel(&run.tenant_id, &run.id, &reason);
+        Ok(asked.await?)
+    }
+
     /// Cancels a run that is under way or waits, and waits for its end; answers the run as it is then.
     pub async fn cancel(
         self: &Arc<Self>,
@@ -36,17 +56,7 @@ impl Runs {
     ) -> Result<RunRow, ApiError> {
         const PATIENCE: Duration = Duration::from_secs(10);
         const LOOK_EVERY: Duration = Duration::from_millis(100);
-        if let Some(live) = self.here(run) {
-            live.cancel(Cancelled::Asked(reason));
-            return self.rested(run).await;
-        }
-        let store = &self.store;
-        if run.status.is_paused() {
-            self.go_on(run, Some(Cancelled::Asked(reason))).await?;
-            return self.rested(run).await;
-        }
-        let reason = reason.unwrap_or_default();
-        if store.ask_cancel(&run.tenant_id, &run.id, &reason).await? {
+        if self.ask_to_end(run, reason).await? {
             // Its own node sees that within a second.
             let started = tokio::time::Instant::now();
             while started.elapsed() < PATIENCE {

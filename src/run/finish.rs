@@ -20,7 +20,7 @@ use crate::error::ApiError;
 use crate::frame::{self, Escaped, Frame, StopReason, Usage};
 use crate::ids;
 use crate::model::{Role, Turn, joined_text};
-use crate::store::{JournalError, LANE_CHANNELS, Op, RunEnd, RunRow, RunStatus, now_micros};
+use crate::store::{JournalError, Op, RunEnd, RunRow, RunStatus, now_micros};
 
 /// Longest title that a conversation is given.
 const TITLE_CHARS: usize = 80;
@@ -98,7 +98,7 @@ impl Runs {
             event: None,
             trace: None,
             ledger: None,
-            of_lane: LANE_CHANNELS.contains(&job.row.channel.as_str()),
+            of_lane: job.row.may_be_of_lane(),
             updated_at: now_micros(),
         };
         let mut used = job.progress.usage;
@@ -197,7 +197,7 @@ impl Runs {
         match self.journal.try_commit(Op::EndRun(Box::new(row))).await {
             Ok(true) => {
                 log.tell();
-                if LANE_CHANNELS.contains(&job.row.channel.as_str()) {
+                if job.row.may_be_of_lane() {
                     self.lane_due.notify_one();
                     self.answers_due.notify_one();
                 }

@@ -13,7 +13,7 @@ use super::resume::Word;
 use super::runs::Runs;
 use crate::error::ApiError;
 use crate::frame::{self, StopReason};
-use crate::store::{ApprovalStatus, LANE_CHANNELS, Op, RunEnd, RunRow, RunStatus, now_micros};
+use crate::store::{ApprovalStatus, Op, RunEnd, RunRow, RunStatus, now_micros};
 
 /// How soon another node's wish to cancel is seen.
 const LOOK_EVERY: Duration = Duration::from_secs(1);
@@ -52,27 +52,12 @@ impl Runs {
             event: None,
             trace: None,
             ledger: None,
-            of_lane: LANE_CHANNELS.contains(&run.channel.as_str()),
+            of_lane: run.may_be_of_lane(),
             updated_at: now_micros(),
         };
         end.event = account::event(run, &end, None);
         end.trace = Some(account::trace(run, &end, &[], &[]));
         self.journal.commit(Op::EndRun(Box::new(end))).await?;
-        Ok(())
-    }
-
-    /// Has a run end that is under way or waits, wherever it is; does not wait for that.
-    pub async fn ask_to_end(self: &Arc<Self>, run: &RunRow, why: &str) -> Result<(), ApiError> {
-        let asked = || Cancelled::Asked(Some(why.to_owned()));
-        match self.live(&run.tenant_id, &run.id) {
-            Some(live) => live.cancel(asked()),
-            None if run.is_under_way() => {
-                self.store.ask_cancel(&run.tenant_id, &run.id, why).await?;
-            }
-            None => {
-                self.go_on(run, Some(asked())).await?;
-            }
-        }
         Ok(())
     }
 

@@ -107,9 +107,21 @@ impl RunRequest {
         channel: impl Into<String>,
         permit: Permit,
     ) -> Self {
+        let tenant_id = principal.tenant_id.clone();
+        Self::of_nobody(tenant_id, smith_id, channel, principal.actor(), permit)
+    }
+
+    /// The same without a token: `actor` is whoever or whatever began it.
+    pub fn of_nobody(
+        tenant_id: Arc<str>,
+        smith_id: Arc<str>,
+        channel: impl Into<String>,
+        actor: Value,
+        permit: Permit,
+    ) -> Self {
         Self {
             run_id: ids::mint(ids::Kind::Run),
-            tenant_id: principal.tenant_id.clone(),
+            tenant_id,
             smith_id,
             channel: channel.into(),
             thread: Thread::Stateless(None),
@@ -125,7 +137,7 @@ impl RunRequest {
             params: Params::default(),
             include_mask: 0,
             metadata: None,
-            actor: principal.actor(),
+            actor,
             mounted: None,
             response: None,
             permit,

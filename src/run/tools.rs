@@ -15,9 +15,7 @@ use crate::error::ApiError;
 use crate::frame::{ApprovalRequired, Escaped, Frame, ToolCompleted, ToolExecuting};
 use crate::ids;
 use crate::model::{Part, arguments_object, joined_text, shown_text};
-use crate::store::{
-    ApprovalStatus, Checkpoint, EventRow, LANE_CHANNELS, Op, Pause, RunStatus, now_micros,
-};
+use crate::store::{ApprovalStatus, Checkpoint, EventRow, Op, Pause, RunStatus, now_micros};
 use crate::tools::{Calling, Next, Output, Tool, ToolCall, ToolSet, hosted::ToolUser};
 use crate::untrusted::{MAX_JSON_DEPTH, is_too_deep};
 
@@ -373,7 +371,7 @@ impl Runs {
             frames: Some(log.take()),
             events,
             pause,
-            of_lane: LANE_CHANNELS.contains(&job.row.channel.as_str()),
+            of_lane: job.row.may_be_of_lane(),
             updated_at: now_micros(),
         })
     }

@@ -55,6 +55,11 @@ impl RunRow {
     pub fn is_under_way(&self) -> bool {
         self.status.is_under_way()
     }
+
+    /// Whether it may have come out of a lane, which goes on when it ends.
+    pub fn may_be_of_lane(&self) -> bool {
+        super::LANE_CHANNELS.contains(&self.channel.as_str())
+    }
 }
 
 /// What a run that is to go on with a thread must know of it.

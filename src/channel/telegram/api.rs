@@ -7,6 +7,7 @@ use http::Method;
 use serde_json::{Value, json};
 
 use super::Secrets;
+use crate::channel::call::LONGEST_WAIT;
 use crate::channel::{CallFault, Fault, Hub, Platform};
 
 fn platform(hub: &Hub) -> Platform<'_> {
@@ -15,9 +16,6 @@ fn platform(hub: &Hub) -> Platform<'_> {
         base: &hub.config.telegram_url,
     }
 }
-
-/// A platform that says to wait longer is tried sooner all the same, in seconds.
-const LONGEST_WAIT: u64 = 3600;
 
 /// Calls a method, and answers its `result`.
 pub async fn call(

@@ -58,18 +58,19 @@ async fn ask(hub: &Hub, tenant_id: &str) {
     let lease = format!("telegram/{tenant_id}");
     let mut offset = 0;
     loop {
+        let Ok(account) = account(hub, tenant_id).await else {
+            return;
+        };
+        // Nothing is written for a bot that Telegram calls itself.
+        if account.settings["webhook_url"].is_string() {
+            return;
+        }
         let now = now_micros();
         let until = now + LEASE.as_micros() as i64;
         let node_id = hub.runs.node_id();
         match hub.store.take_lease(&lease, node_id, now, until).await {
             Ok(true) => {}
             _ => return,
-        }
-        let Ok(account) = account(hub, tenant_id).await else {
-            return;
-        };
-        if account.settings["webhook_url"].is_string() {
-            return;
         }
         match updates(hub, &account.secrets, tenant_id, offset).await {
             Ok(next) => offset = next,

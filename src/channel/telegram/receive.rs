@@ -95,6 +95,7 @@ fn pressed(query: &Value) -> Meaning {
     Meaning::Decided(Decision {
         approval_id: approval_id.to_owned(),
         approve,
+        content: None,
         sender,
         chat,
     })

@@ -13,10 +13,10 @@ use utoipa_axum::routes;
 use super::poll::{is_reachable, subscribe};
 use super::{KIND, Secrets, api, receive, telegram_api_error};
 use crate::channel::Account;
+use crate::connection::random_text;
 use crate::edge::extract::{Admin, Input, check_text};
 use crate::edge::{AppState, Route};
 use crate::error::ApiError;
-use crate::secrets::random_word;
 
 const MAX_TOKEN: usize = 256;
 
@@ -110,7 +110,7 @@ pub async fn put(
     }
     let secret = match input.webhook_secret.filter(|secret| !secret.is_empty()) {
         Some(secret) => secret,
-        None => random_word().map_err(ApiError::internal)?,
+        None => random_text()?,
     };
     let is_word = |c: char| c.is_ascii_alphanumeric() || c == '_' || c == '-';
     if secret.len() > 256 || !secret.chars().all(is_word) {

@@ -1,27 +1,5 @@
 //! Queries: channels.
 
-/// Tenants above `$after` that have rows of a table to work on, each found by one look at an index.
-macro_rules! tenants_with {
-    ($pool:expr, $table:literal, $when:literal, $after:expr, $limit:expr) => {
-        sqlx::query_scalar(concat!(
-            "WITH RECURSIVE found (tenant_id) AS (SELECT (SELECT tenant_id FROM ",
-            $table,
-            " WHERE tenant_id > $1",
-            $when,
-            " ORDER BY tenant_id LIMIT 1) UNION ALL SELECT (SELECT t.tenant_id FROM ",
-            $table,
-            " t WHERE t.tenant_id > found.tenant_id",
-            $when,
-            " ORDER BY t.tenant_id LIMIT 1) FROM found WHERE found.tenant_id IS NOT NULL) \
-             SELECT tenant_id FROM found WHERE tenant_id IS NOT NULL LIMIT $2"
-        ))
-        .bind($after)
-        .bind($limit)
-        .fetch_all($pool)
-        .await?
-    };
-}
-
 /// Takes rows that are due: those that `$due` finds (tenant, now, limit; id and due time).
 macro_rules! claim {
     ($store:expr, $table:literal, $due:expr, $tenant_id:expr, $now:expr, $hold_until:expr, $limit:expr) => {{
@@ -184,7 +162,7 @@ macro_rules! impl_channels {
             }
 
             async fn tenants_with_arrivals(&self, after: &str, limit: i64) -> Result<Vec<String>> {
-                Ok($crate::store::sql::channels::tenants_with!(
+                Ok($crate::store::sql::lanes::tenants_with!(
                     &self.read,
                     "inbound_events",
                     " AND due_at IS NOT NULL",
@@ -409,7 +387,7 @@ macro_rules! impl_channels {
             }
 
             async fn tenants_with_outbound(&self, after: &str, limit: i64) -> Result<Vec<String>> {
-                Ok($crate::store::sql::channels::tenants_with!(
+                Ok($crate::store::sql::lanes::tenants_with!(
                     &self.read,
                     "outbound_messages",
                     " AND due_at IS NOT NULL",
@@ -497,4 +475,4 @@ macro_rules! impl_channels {
     };
 }
 
-pub(in crate::store) use {accept, claim, impl_channels, insert_outbound, tenants_with};
+pub(in crate::store) use {accept, claim, impl_channels, insert_outbound};

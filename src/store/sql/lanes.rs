@@ -1,5 +1,27 @@
 //! Queries: lanes and the turns in them.
 
+/// Tenants above `$after` that have rows of a table to work on, each found by one look at an index.
+macro_rules! tenants_with {
+    ($pool:expr, $table:literal, $when:literal, $after:expr, $limit:expr) => {
+        sqlx::query_scalar(concat!(
+            "WITH RECURSIVE found (tenant_id) AS (SELECT (SELECT tenant_id FROM ",
+            $table,
+            " WHERE tenant_id > $1",
+            $when,
+            " ORDER BY tenant_id LIMIT 1) UNION ALL SELECT (SELECT t.tenant_id FROM ",
+            $table,
+            " t WHERE t.tenant_id > found.tenant_id",
+            $when,
+            " ORDER BY t.tenant_id LIMIT 1) FROM found WHERE found.tenant_id IS NOT NULL) \
+             SELECT tenant_id FROM found WHERE tenant_id IS NOT NULL LIMIT $2"
+        ))
+        .bind($after)
+        .bind($limit)
+        .fetch_all($pool)
+        .await?
+    };
+}
+
 /// Puts a turn at the end of its lane in a transaction; `false` when one with its id is there.
 macro_rules! enqueue_turn {
     ($tx:expr, $turn:expr) => {{
@@ -158,18 +180,9 @@ macro_rules! impl_lanes {
             }
 
             async fn tenants_with_lanes(&self, after: &str, limit: i64) -> Result<Vec<String>> {
-                Ok(sqlx::query_scalar(
-                    "WITH RECURSIVE found (tenant_id) AS ( \
-                     SELECT (SELECT tenant_id FROM lanes WHERE tenant_id > $1 \
-                     ORDER BY tenant_id LIMIT 1) UNION ALL \
-                     SELECT (SELECT tenant_id FROM lanes WHERE lanes.tenant_id > found.tenant_id \
-                     ORDER BY tenant_id LIMIT 1) FROM found WHERE found.tenant_id IS NOT NULL) \
-                     SELECT tenant_id FROM found WHERE tenant_id IS NOT NULL LIMIT $2",
-                )
-                .bind(after)
-                .bind(limit)
-                .fetch_all(&self.read)
-                .await?)
+                Ok($crate::store::sql::lanes::tenants_with!(
+                    &self.read, "lanes", "", after, limit
+                ))
             }
 
             async fn claim_lanes(
@@ -469,4 +482,6 @@ macro_rules! impl_lanes {
     };
 }
 
-pub(in crate::store) use {answer_turn, end_turns_of_runs, enqueue_turn, impl_lanes, mark_turns};
+pub(in crate::store) use {
+    answer_turn, end_turns_of_runs, enqueue_turn, impl_lanes, mark_turns, tenants_with,
+};

@@ -8,10 +8,10 @@ use serde_json::{Map, Value};
 use utoipa::ToSchema;
 
 use super::decode::{InputMessage, decode_input};
-use crate::auth::{Principal, Scope};
+use crate::auth::Scope;
 use crate::cron::{Clock, ClockError};
 use crate::edge::AppState;
-use crate::edge::extract::{Anyone, Input, check_text, name, sent};
+use crate::edge::extract::{Anyone, Input, check_text, name, permitted, sent};
 use crate::edge::page::{Page, PageParams, PageQuery};
 use crate::edge::time::Time;
 use crate::error::ApiError;
@@ -191,21 +191,6 @@ fn decoded(input: Vec<InputMessage>) -> Result<(String, String), ApiError> {
     check_text("input", &record, MAX_INPUT)?;
     let turns = serde_json::to_string(&turns).map_err(ApiError::internal)?;
     Ok((turns, record))
-}
-
-/// Refuses who may not do this with the smith, and a smith that there is not.
-async fn permitted(
-    gateway: &AppState,
-    caller: &Principal,
-    smith_id: &str,
-    scope: Scope,
-) -> Result<(), ApiError> {
-    caller.require_smith(smith_id)?;
-    caller.require(scope)?;
-    match gateway.store.smith(&caller.tenant_id, smith_id).await? {
-        Some(_) => Ok(()),
-        None => Err(ApiError::not_found("smith", smith_id)),
-    }
 }
 
 async fn found(
