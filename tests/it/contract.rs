@@ -115,6 +115,7 @@ fn arrival(tenant_id: &str, smith: &str) -> InboundRow {
         status: "done".to_owned(),
         reason: None,
         takings: 0,
+        attempts: 0,
         due_at: None,
         created_at: now_micros(),
     }
