@@ -117,7 +117,7 @@ async function chats() {
   await say(tab, `think: They ask how a return works. I know the rules; ${RICH}`);
   await settled(tab, 2);
   const tags = await tab.$eval(".assistant:last-child .prose", (one) => [...new Set([...one.querySelectorAll("*")].map((each) => each.localName))]);
-  for (const tag of ["h3", "strong", "em", "a", "ol", "ul", "li", "del", "table", "blockquote", "pre", "code", "button"]) {
+  for (const tag of ["h2", "strong", "em", "a", "ol", "ul", "li", "del", "table", "blockquote", "pre", "code", "button"]) {
     check(tags.includes(tag), `${tag} is not in ${tags}`);
   }
   const links = await tab.$$eval(".assistant a", (all) => all.map((one) => [one.href, one.rel]));

@@ -107,7 +107,7 @@ pub fn decision(
             p class="lead" { "The assistant wants to use " code { (tool) } "." }
             @if arguments != "{}" && arguments != "null" {
                 h2 class="small" id="with" { "With" }
-                pre tabindex="0" role="region" aria-labelledby="with" { code { (arguments) } }
+                pre tabindex="0" role="group" aria-labelledby="with" { code { (arguments) } }
             }
         }
         @if let Some((_, why)) = above { p class="fault" role="alert" { (why) } }

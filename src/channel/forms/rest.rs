@@ -155,7 +155,12 @@ async fn told(
 }
 
 fn actor(asked: &Asked) -> Value {
-    json!({ "kind": asked.channel, "id": asked.sender_id, "token_id": "", "email": "" })
+    let email = if asked.channel == "email" {
+        asked.sender_id.as_str()
+    } else {
+        ""
+    };
+    json!({ "kind": asked.channel, "id": asked.sender_id, "token_id": "", "email": email })
 }
 
 /// Shows what a smith wants to use. Nothing is begun by that.
@@ -196,13 +201,21 @@ pub async fn connect(
     let (Some(provider), Some(_)) = (provider, smith) else {
         return unknown(&headers);
     };
-    let begun = Authorization {
-        provider: &provider,
-        smith_id,
-        callback: format!("{}/v1/oauth/callback", hub.public_url),
-        return_url: None,
+    // The way back must be one that the provider's browser finds, and that this gateway knows.
+    let public = gateway.config.server.public_url.as_deref();
+    let page = match public.map(|public| public.trim_end_matches('/')) {
+        Some(public) => {
+            let begun = Authorization {
+                provider: &provider,
+                smith_id,
+                callback: format!("{public}/v1/oauth/callback"),
+                return_url: None,
+            };
+            authorization(hub.store.as_ref(), &hub.vault, begun).await?
+        }
+        None => None,
     };
-    match authorization(hub.store.as_ref(), &hub.vault, begun).await? {
+    match page {
         Some(page) => {
             let mut answer = Redirect::to(&page).into_response();
             let (name, value) = no_store();

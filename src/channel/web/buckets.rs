@@ -39,10 +39,27 @@ impl Buckets {
 
     /// Takes a token; 429 with the seconds to wait when there is none.
     pub fn take(&self, key: &str, per_minute: u32, size: u32) -> Result<(), ApiError> {
-        self.take_at(key, per_minute, size, Instant::now())
+        self.take_at(key, 1, [per_minute, size], Instant::now())
     }
 
-    fn take_at(&self, key: &str, per_minute: u32, size: u32, now: Instant) -> Result<(), ApiError> {
+    /// The same of several.
+    pub fn take_many(
+        &self,
+        key: &str,
+        count: u32,
+        per_minute: u32,
+        size: u32,
+    ) -> Result<(), ApiError> {
+        self.take_at(key, count, [per_minute, size], Instant::now())
+    }
+
+    fn take_at(
+        &self,
+        key: &str,
+        count: u32,
+        [per_minute, size]: [u32; 2],
+        now: Instant,
+    ) -> Result<(), ApiError> {
         let mut buckets = self.0.lock();
         let buckets = buckets.get_or_insert_default();
         if buckets.len() >= MOST && !buckets.contains_key(key) {
@@ -62,11 +79,12 @@ impl Buckets {
             size,
         });
         bucket.refill(now);
-        if bucket.tokens < 1.0 {
-            let wait = (1.0 - bucket.tokens) / bucket.per_second;
+        let wanted = f64::from(count).min(size);
+        if bucket.tokens < wanted {
+            let wait = (wanted - bucket.tokens) / bucket.per_second;
             return Err(too_often(wait.ceil().max(1.0) as u64));
         }
-        bucket.tokens -= 1.0;
+        bucket.tokens -= wanted;
         Ok(())
     }
 
@@ -92,8 +110,9 @@ mod tests {
     #[test]
     fn tokens_come_back_with_time() {
         let (buckets, now) = (Buckets::new(), Instant::now());
-        let take =
-            |key: &str, after: u64| buckets.take_at(key, 60, 2, now + Duration::from_millis(after));
+        let take = |key: &str, after: u64| {
+            buckets.take_at(key, 1, [60, 2], now + Duration::from_millis(after))
+        };
         assert!(take("a", 0).is_ok() && take("a", 0).is_ok());
         let refused = take("a", 0).expect_err("refused");
         assert_eq!(
@@ -110,10 +129,10 @@ mod tests {
     fn it_does_not_grow_without_end() {
         let (buckets, now) = (Buckets::new(), Instant::now());
         for key in 0..MOST {
-            assert!(buckets.take_at(&key.to_string(), 60, 2, now).is_ok());
+            assert!(buckets.take_at(&key.to_string(), 1, [60, 2], now).is_ok());
         }
-        assert!(buckets.take_at("new", 60, 2, now).is_err());
+        assert!(buckets.take_at("new", 1, [60, 2], now).is_err());
         let later = now + Duration::from_secs(5);
-        assert!(buckets.take_at("new", 60, 2, later).is_ok());
+        assert!(buckets.take_at("new", 1, [60, 2], later).is_ok());
     }
 }

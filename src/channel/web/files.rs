@@ -10,6 +10,7 @@ use bytes::BytesMut;
 use futures_util::StreamExt;
 use http::header;
 use serde::{Deserialize, Serialize};
+use tokio::sync::Semaphore;
 use utoipa::ToSchema;
 
 use super::buckets::Buckets;
@@ -21,11 +22,16 @@ use crate::model::{Part, Source, kind_of_bytes};
 
 const MAX_NAME: usize = 200;
 const MAX_WORD: usize = 4096;
-/// Files of one visitor, and of all visitors of a page.
-const OWN_PER_MINUTE: u32 = 20;
-const ALL_PER_MINUTE: u32 = 120;
+const MIB: usize = 1024 * 1024;
+/// What one visitor may send in a minute, and at once, in MiB begun; and all visitors of a page. They
+/// are strangers, and what they send is kept.
+const OWN: [u32; 2] = [20, 100];
+const ALL: [u32; 2] = [40, 400];
+/// Files that are taken at once: each is held until it is whole.
+const AT_ONCE: usize = 8;
 
 static SENT: Buckets = Buckets::new();
+static TAKING: Semaphore = Semaphore::const_new(AT_ONCE);
 
 /// What a sealed word says.
 #[derive(Debug, Serialize, Deserialize)]
@@ -75,8 +81,7 @@ pub async fn take(
     if !visit.settings.takes_files {
         return Err(ApiError::forbidden("no_files", "this page takes no files"));
     }
-    SENT.take(&visit.visitor.id, OWN_PER_MINUTE, OWN_PER_MINUTE)?;
-    SENT.take(&visit.deployment.id, ALL_PER_MINUTE, ALL_PER_MINUTE)?;
+    let _taking = TAKING.acquire().await.map_err(ApiError::internal)?;
     let most = hub.config.max_file_bytes;
     let (mut content, mut pieces) = (BytesMut::new(), body.into_data_stream());
     while let Some(piece) = pieces.next().await {
@@ -89,6 +94,10 @@ pub async fn take(
     }
     if content.is_empty() {
         return Err(ApiError::invalid("file", "is empty"));
+    }
+    let size = u32::try_from(content.len().div_ceil(MIB)).unwrap_or(u32::MAX);
+    for (key, [per_minute, at_once]) in [(&visit.visitor.id, OWN), (&visit.deployment.id, ALL)] {
+        SENT.take_many(key, size, per_minute, at_once)?;
     }
     let name = named.name.unwrap_or_default();
     let name: String = name

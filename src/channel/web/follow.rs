@@ -17,7 +17,7 @@ const SOON: i64 = 2_000_000;
 /// How long an arrival may take to become a turn.
 const TURN_WITHIN: i64 = 90_000_000;
 /// How often is looked whether a page is still there.
-const STILL_THERE: Duration = Duration::from_secs(1);
+const STILL_THERE: Duration = Duration::from_secs(2);
 
 /// What a page may follow.
 pub struct Awaited {
@@ -63,7 +63,7 @@ pub async fn awaited(
     })
 }
 
-async fn run_of_turn(
+pub(super) async fn run_of_turn(
     hub: &Hub,
     visit: &Visit,
     turn_id: &str,
@@ -97,7 +97,7 @@ async fn run_of_turn(
 }
 
 /// Returns when a page is there no more.
-pub async fn is_there(hub: &Hub, id: &str) {
+pub async fn until_gone(hub: &Hub, id: &str) {
     loop {
         tokio::time::sleep(STILL_THERE).await;
         if let Ok(None) = hub.store.web_page(id).await {

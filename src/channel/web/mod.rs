@@ -6,7 +6,8 @@
 //! kept first, becomes a turn in the lane of their conversation, and the page follows the turn's run.
 //!
 //! Lives here: what a deployment says of its page (`settings`), who visits (`visitor`, `password`,
-//! `buckets`), the page (`page`, `assets`), what its script calls (`rest`, `files`, `history`). The
+//! `buckets`), the page (`page`, `assets`), what its script calls (`rest`, `files`, `history`), what
+//! programs call (`hosted`). The
 //! stream of an answer is `wire::ui`'s, which knows the frames.
 
 mod assets;
@@ -15,13 +16,15 @@ mod colour;
 mod files;
 mod follow;
 mod history;
+mod hosted;
 mod page;
 mod password;
 mod rest;
 mod settings;
 mod visitor;
 
-pub use follow::{Awaited, awaited, is_there};
+pub use follow::{Awaited, awaited, until_gone};
+pub use hosted::{HostedIn, hosted};
 pub use rest::{decode, documented, routes};
 pub use settings::Settings;
 

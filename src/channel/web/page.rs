@@ -95,7 +95,7 @@ fn shell(
             }
             body class="chat" data-page=(deployment.id) data-framed=(is_framed)
                 data-locked=(is_locked) data-max-file=(max_file) {
-                a class="skip" href="#words" { "Skip to the message box" }
+                @if !is_locked { a class="skip" href="#words" { "Skip to the message box" } }
                 header class="top" {
                     h1 { (title) }
                     div class="tools" {

@@ -1,9 +1,9 @@
 //! The password of a page: kept as a hash, asked for rarely.
 
 use std::num::NonZeroU32;
-use std::sync::LazyLock;
 
 use aws_lc_rs::pbkdf2::{PBKDF2_HMAC_SHA256, derive, verify};
+use http::StatusCode;
 use serde_json::{Map, Value};
 use tokio::sync::Semaphore;
 
@@ -22,7 +22,7 @@ const GUESSES: u32 = 10;
 const AT_ONCE: usize = 2;
 
 static TRIED: Buckets = Buckets::new();
-static WORKING: LazyLock<Semaphore> = LazyLock::new(|| Semaphore::new(AT_ONCE));
+static WORKING: Semaphore = Semaphore::const_new(AT_ONCE);
 
 /// What is kept of the secrets that a deployment is made with.
 pub async fn kept(secrets: &Value) -> Result<Map<String, Value>, ApiError> {
@@ -54,6 +54,12 @@ pub async fn kept(secrets: &Value) -> Result<Map<String, Value>, ApiError> {
         "password".to_owned(),
         Value::String(hash),
     )]))
+}
+
+/// The refusal of a guess.
+pub fn wrong() -> ApiError {
+    let (status, why) = (StatusCode::UNAUTHORIZED, "this is not the password");
+    ApiError::new(status, "wrong_password", why).param("password")
 }
 
 /// Whether a guess is the password; 429 after too many that were not.

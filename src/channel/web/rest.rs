@@ -12,7 +12,7 @@ use utoipa_axum::routes;
 
 use super::buckets::Buckets;
 use super::visitor::{Visit, Visitor, cookie};
-use super::{KIND, assets, files, history, page, password};
+use super::{KIND, assets, files, history, hosted, page, password};
 use crate::channel::{Arrival, Fault, Hub, Meaning, Said, Sender, turn_of};
 use crate::edge::extract::Input;
 use crate::edge::html::no_store;
@@ -22,7 +22,8 @@ use crate::model::Part;
 use crate::run::Word;
 use crate::store::InboundRow;
 
-const MAX_TEXT: usize = 32 * 1024;
+/// Of a message, in bytes.
+pub const MAX_TEXT: usize = 32 * 1024;
 const MAX_FILES: usize = 10;
 const MAX_ID: usize = 64;
 /// Messages of one visitor: so many in a minute, and so many at once.
@@ -37,6 +38,7 @@ pub fn documented() -> OpenApiRouter<AppState> {
         .routes(routes!(page::page))
         .routes(routes!(page::embed))
         .routes(routes!(assets::asset))
+        .routes(routes!(hosted::about))
         .routes(routes!(unlock))
         .routes(routes!(messages))
         .routes(routes!(files::take))
@@ -53,6 +55,7 @@ pub fn routes() -> Vec<Route> {
         Route::rest(Method::GET, "/hosted/{id}").open(),
         Route::rest(Method::GET, "/hosted/{id}/embed.js").open(),
         Route::rest(Method::GET, "/hosted/assets/{name}").open(),
+        Route::rest(Method::GET, "/v1/hosted/{id}").open(),
         Route::rest(Method::POST, "/hosted/{id}/unlock").open(),
         Route::rest(Method::POST, "/hosted/{id}/messages")
             .open()
@@ -112,6 +115,13 @@ pub fn decode(body: &[u8]) -> Option<MessageIn> {
     check(&said).ok().map(|()| said)
 }
 
+/// Counts a message of a visitor; 429 when there are too many.
+pub fn allow(visit: &Visit) -> Result<(), ApiError> {
+    SAID.take(&visit.visitor.id, PER_MINUTE, AT_ONCE)?;
+    let per_minute = visit.settings.per_minute;
+    SAID.take(&visit.deployment.id, per_minute, per_minute)
+}
+
 fn check(said: &MessageIn) -> Result<(), ApiError> {
     let is_word = |b: u8| b.is_ascii_alphanumeric() || b == b'-' || b == b'_';
     if said.id.is_empty() || said.id.len() > MAX_ID || !said.id.bytes().all(is_word) {
@@ -143,9 +153,7 @@ pub async fn messages(
     let hub = &gateway.hub;
     let visit = Visit::of(hub, &id, &headers).await?;
     check(&said)?;
-    SAID.take(&visit.visitor.id, PER_MINUTE, AT_ONCE)?;
-    let per_minute = visit.settings.per_minute;
-    SAID.take(&visit.deployment.id, per_minute, per_minute)?;
+    allow(&visit)?;
     let parts: Option<Vec<Part>> = said
         .files
         .iter()
@@ -312,9 +320,7 @@ pub async fn unlock(
     if let Some(hash) = hash
         && !password::is_right(&visit.deployment.id, hash, said.password).await?
     {
-        let status = StatusCode::UNAUTHORIZED;
-        let error = ApiError::new(status, "wrong_password", "this is not the password");
-        return Err(error.param("password"));
+        return Err(password::wrong());
     }
     // Whoever had the cookie before knows nothing of the one that is let in.
     let visitor = Visitor::let_in()?;

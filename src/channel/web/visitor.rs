@@ -14,7 +14,7 @@ use serde::{Deserialize, Serialize};
 
 use super::settings::Settings;
 use crate::channel::Hub;
-use crate::connection::random_text;
+use crate::connection::{challenge, random_text};
 use crate::error::ApiError;
 use crate::store::{DeploymentRow, SmithFilter, now_micros};
 
@@ -72,6 +72,31 @@ impl Visitor {
             is_let_in: true,
             ..Self::new()?
         })
+    }
+
+    /// Whom a program calls so. The conversation is one that it was told, one of its own naming, or
+    /// the first.
+    pub fn named(deployment_id: &str, name: &str, thread_id: Option<&str>) -> Self {
+        let short = |text: &str, length: usize| challenge(text).chars().take(length).collect();
+        let id: String = short(&format!("{deployment_id}/{name}"), NAME);
+        let own = format!("{}:{deployment_id}/{id}/", super::KIND);
+        let is_word = |text: &&str| {
+            let is_one = |b: u8| b.is_ascii_alphanumeric() || b == b'-' || b == b'_';
+            text.len() == SHORT && text.bytes().all(is_one)
+        };
+        let conversation = match thread_id {
+            None => short("first", SHORT),
+            Some(said) => match said.strip_prefix(&own).filter(is_word) {
+                Some(told) => told.to_owned(),
+                None => short(said, SHORT),
+            },
+        };
+        Self {
+            id,
+            conversation,
+            is_let_in: true,
+            issued: now_micros(),
+        }
     }
 
     /// The same in a conversation in which nothing has been said.

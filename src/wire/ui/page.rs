@@ -6,7 +6,7 @@ use std::pin::pin;
 use bytes::BytesMut;
 use http::{Method, header};
 
-use crate::channel::web::{Settings, awaited, is_there};
+use crate::channel::web::{Settings, awaited, until_gone};
 use crate::edge::{Exchange, Gone, Route};
 use crate::error::ApiError;
 use crate::frame::{Escaped, Frame, ToolCompleted};
@@ -67,7 +67,7 @@ pub async fn follow(exchange: &mut Exchange, id: &str) -> Result<(), Gone> {
     tokio::select! {
         written = followed.stream(exchange, &mut encoder, WIRE) => written,
         // What a deployment's end is to its visitors, it is at once.
-        () = is_there(&hub, id) => Ok(()),
+        () = until_gone(&hub, id) => Ok(()),
     }
 }
 

@@ -376,7 +376,7 @@
 
   function drawn(block, isTight = false) {
     switch (block.kind) {
-      case "heading": return el(`h${Math.min(block.level + 1, 6)}`, {}, ...inline(block.text));
+      case "heading": return block.place ? el(`h${block.place}`, {}, ...inline(block.text)) : el("p", {}, el("strong", {}, ...inline(block.text)));
       case "rule": return el("hr");
       case "quote": return el("blockquote", {}, ...block.blocks.map((one) => drawn(one)));
       case "code": return codeBlock(block);
@@ -397,7 +397,7 @@
       case "table": {
         const row = (all, tag) => el("tr", {}, ...block.sides.map((side, at) =>
           el(tag, { class: side === "left" ? null : side, scope: tag === "th" ? "col" : null }, ...inline(all[at] ?? ""))));
-        return el("div", { class: "wide", tabindex: "0", role: "region", "aria-label": "Table" },
+        return el("div", { class: "wide", tabindex: "0", role: "group", "aria-label": "Table" },
           el("table", {}, el("thead", {}, row(block.head, "th")), el("tbody", {}, ...block.rows.map((one) => row(one, "td")))));
       }
       default: return el("p", { class: isTight ? "tight" : null }, ...inline(block.text));
@@ -417,20 +417,27 @@
     const label = language || "Code";
     return el("div", { class: "code" },
       el("div", { class: "bar" }, el("span", {}, language), copy),
-      el("pre", { tabindex: "0", role: "region", "aria-label": label }, el("code", {}, text)));
+      el("pre", { tabindex: "0", role: "group", "aria-label": label }, el("code", {}, text)));
   }
 
   /** Shows a text that may have grown: blocks that are as they were stay. */
   function showMarkdown(host, text) {
     const blocks = blocksOf(text.replaceAll("\r\n", "\n").replaceAll("\t", "    ").split("\n"), 0);
+    // Headings are counted from the page's own on, without gaps, whatever their signs.
+    const above = [];
+    for (const block of blocks.filter((one) => one.kind === "heading")) {
+      while (above.length > 0 && above.at(-1) >= block.level) above.pop();
+      above.push(block.level);
+      block.place = Math.min(above.length + 1, 6);
+    }
     const shown = host.blocks ?? [];
     const kept = blocks.map((block, at) => {
       const before = shown[at];
-      if (before && before.kind === block.kind && before.source === block.source) return before;
+      if (before && before.kind === block.kind && before.source === block.source && before.place === block.place) return before;
       const node = drawn(block);
       if (before) before.node.replaceWith(node);
       else host.append(node);
-      return { kind: block.kind, source: block.source, node };
+      return { kind: block.kind, source: block.source, place: block.place, node };
     });
     for (const gone of shown.slice(blocks.length)) gone.node.remove();
     host.blocks = kept;
@@ -719,7 +726,8 @@
     }
 
     text() {
-      return this.parts.filter((part) => part.type === "text").map((part) => part.text).join("\n");
+      this.drawNow();
+      return [...this.body.querySelectorAll(":scope > .prose")].map((one) => one.innerText).join("\n");
     }
   }
 
@@ -757,8 +765,8 @@
       const name = el("code");
       const state = el("span", { class: "state" });
       const sign = el("span", { class: "sign" });
-      const input = el("pre", { tabindex: "0", role: "region", "aria-label": "Input" });
-      const output = el("pre", { tabindex: "0", role: "region", "aria-label": "Output" });
+      const input = el("pre", { tabindex: "0", role: "group", "aria-label": "Input" });
+      const output = el("pre", { tabindex: "0", role: "group", "aria-label": "Output" });
       const inputs = el("div", { class: "io" }, el("span", { class: "io-label" }, "Input"), input);
       const outputs = el("div", { class: "io" }, el("span", { class: "io-label" }, "Output"), output);
       const node = el("details", { class: "step tool" }, el("summary", {}, sign, name, state), inputs, outputs);
@@ -919,7 +927,7 @@
     const given = JSON.stringify(approval.input ?? {}, null, 2);
     const made = card(approval, "May this be done?",
       el("p", {}, "I would like to use ", el("code", {}, approval.tool ?? "a tool"), given === "{}" ? "." : " with:"),
-      given === "{}" ? null : el("pre", { tabindex: "0", role: "region", "aria-label": "Input" }, given),
+      given === "{}" ? null : el("pre", { tabindex: "0", role: "group", "aria-label": "Input" }, given),
       el("div", { class: "choice" },
         el("button", { type: "button", class: "main", onclick: () => decide(answer, made, approval, true) }, "Approve"),
         el("button", { type: "button", onclick: () => decide(answer, made, approval, false) }, "Reject")));
