@@ -2,7 +2,8 @@
 // to do, what axe-core says of it, and how another site shows it.
 //
 // Environment: PARROT, SLOW, TOOLS, LOCKED (addresses of pages), DECISION (of a decision page), SITE
-// (where another site is to listen), CHROMIUM (its path), SHOTS (a folder for pictures, or empty).
+// (where another site is to listen), CHROMIUM (its path), SHOTS (a folder for pictures, or empty);
+// SCENES: some of what is done here, with commas.
 
 import assert from "node:assert/strict";
 import { readFileSync } from "node:fs";
@@ -344,7 +345,9 @@ async function links() {
 const pause = (ms) => new Promise((resolve) => setTimeout(resolve, ms));
 
 try {
-  for (const scene of [chats, files, slowly, decides, opens, embeds, links]) await scene();
+  const scenes = { chats, files, slowly, decides, opens, embeds, links };
+  const wanted = process.env.SCENES?.split(",") ?? Object.keys(scenes);
+  for (const name of wanted) await scenes[name]();
   // What was tried on purpose: a frame that its page does not allow.
   const unexpected = complaints.filter((one) => !/frame-ancestors|Framing|ERR_BLOCKED|chrome-error/.test(one));
   check(unexpected.length === 0, unexpected.join("\n"));

@@ -12,6 +12,8 @@ use crate::store::{ApprovalRow, ApprovalStatus};
 
 /// Of the arguments of a call.
 const MOST_SHOWN: usize = 20_000;
+/// A question that makes a heading, in characters.
+const SHORT: usize = 120;
 
 /// What a page may do. Where a form ends with the provider's own page, browsers hold that to
 /// `form-action` as well, so that it is not said there.
@@ -99,8 +101,13 @@ pub fn decision(
     let above = wrong.filter(|(name, _)| !known.is_some_and(|known| known.contains_key(*name)));
     let body = html! {
         @if let Some(asked) = &question {
-            h1 { "A question" }
-            p class="lead" { (asked["message"].as_str().unwrap_or_default()) }
+            @let message = asked["message"].as_str().unwrap_or_default();
+            @if (1..=SHORT).contains(&message.chars().count()) {
+                h1 { (message) }
+            } @else {
+                h1 { "A question" }
+                p class="lead" { (message) }
+            }
             p class="faint" { "Asked by " code { (tool) } }
         } @else {
             h1 { "May this be done?" }

@@ -607,7 +607,7 @@
   const DOCUMENT = "M7 3h7l5 5v13H7zM14 3v5h5";
   const STATES = { running: "Working", asked: "Waits for you", done: "Done", failed: "Failed", denied: "Not run", stopped: "Stopped" };
   const SIGNS = {
-    running: "M12 4a8 8 0 1 0 8 8", asked: "M12 7v6M12 16.5v.5", done: "M6 12.5l4 4 8-9",
+    running: "M12 4a8 8 0 1 0 8 8", asked: "M12 4a8 8 0 1 0 0 16a8 8 0 1 0 0-16M12 8v4.5l3 1.8", done: "M6 12.5l4 4 8-9",
     failed: "M7 7l10 10M17 7L7 17", denied: "M6 12h12", stopped: "M8 8h8v8H8z",
   };
 
