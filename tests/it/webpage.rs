@@ -13,6 +13,7 @@ use smithgate::channel::forms::{connection_link, decision_link};
 use smithgate::config::{Provider, ProviderWire};
 
 use crate::assets::run_script;
+use crate::store::postgres_url;
 use crate::support::{Harness, data_lines, ok, refused, text};
 use crate::tools::Workshop;
 
@@ -76,9 +77,14 @@ async fn parrot() -> String {
 }
 
 async fn gateway() -> Harness {
+    gateway_on(None).await
+}
+
+async fn gateway_on(store: Option<String>) -> Harness {
     let parrot = parrot().await;
     Harness::start_with(|config, _| {
         config.egress.allow_networks = vec!["127.0.0.0/8".parse().expect("a network")];
+        config.store.url = store;
         config.channels.max_file_bytes = 64 * 1024;
         config.server.trust_forwarded = true;
         config.server.public_url = Some(format!("http://{}", config.server.listen));
@@ -394,7 +400,16 @@ async fn a_page_is_made_of_what_its_deployment_says() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_visitor_is_answered_once_and_finds_it_again() {
-    let harness = gateway().await;
+    answered_once(None).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_visitor_is_answered_once_on_postgres() {
+    answered_once(Some(postgres_url().await)).await;
+}
+
+async fn answered_once(store: Option<String>) {
+    let harness = gateway_on(store).await;
     let mut page = Page::of_agent(&harness, "parrot/quick").await;
     assert_eq!(page.history().await["messages"], json!([]));
     let long = format!(

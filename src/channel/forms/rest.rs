@@ -67,7 +67,8 @@ async fn found(
 /// Shows what waits for a decision. Nothing is decided by that.
 #[utoipa::path(get, path = "/v1/ui/decisions/{token}", tag = "decisions", security(()),
     params(("token" = String, Path)),
-    responses((status = 200, content_type = "text/html", body = String)))]
+    responses((status = 200, content_type = "text/html", body = String),
+        (status = 404, content_type = "text/html", body = String)))]
 pub async fn show(
     State(gateway): State<AppState>,
     Path(token): Path<String>,
@@ -86,7 +87,9 @@ pub async fn show(
 #[utoipa::path(post, path = "/v1/ui/decisions/{token}", tag = "decisions", security(()),
     params(("token" = String, Path)),
     request_body(content = String, content_type = "application/x-www-form-urlencoded"),
-    responses((status = 200, content_type = "text/html", body = String)))]
+    responses((status = 200, content_type = "text/html", body = String),
+        (status = 404, content_type = "text/html", body = String),
+        (status = 422, content_type = "text/html", body = String)))]
 pub async fn decide(
     State(gateway): State<AppState>,
     Path(token): Path<String>,
@@ -166,7 +169,8 @@ fn actor(asked: &Asked) -> Value {
 /// Shows what a smith wants to use. Nothing is begun by that.
 #[utoipa::path(get, path = "/v1/ui/connections/{token}", tag = "decisions", security(()),
     params(("token" = String, Path)),
-    responses((status = 200, content_type = "text/html", body = String)))]
+    responses((status = 200, content_type = "text/html", body = String),
+        (status = 404, content_type = "text/html", body = String)))]
 pub async fn show_connection(
     State(gateway): State<AppState>,
     Path(token): Path<String>,
@@ -182,7 +186,9 @@ pub async fn show_connection(
 #[utoipa::path(post, path = "/v1/ui/connections/{token}", tag = "decisions", security(()),
     params(("token" = String, Path)),
     request_body(content = String, content_type = "application/x-www-form-urlencoded"),
-    responses((status = 303, description = "To the provider's page")))]
+    responses((status = 303, description = "To the provider's page"),
+        (status = 404, content_type = "text/html", body = String),
+        (status = 409, content_type = "text/html", body = String)))]
 pub async fn connect(
     State(gateway): State<AppState>,
     Path(token): Path<String>,

@@ -204,7 +204,8 @@ fn nobody(headers: &HeaderMap) -> Result<Response, ApiError> {
 /// The page that visitors open.
 #[utoipa::path(get, path = "/hosted/{id}", tag = "web page", security(()),
     params(("id" = String, Path), ("embed" = Option<String>, Query)),
-    responses((status = 200, content_type = "text/html", body = String)))]
+    responses((status = 200, content_type = "text/html", body = String),
+        (status = 404, content_type = "text/html", body = String)))]
 pub async fn page(
     State(gateway): State<AppState>,
     Path(id): Path<String>,

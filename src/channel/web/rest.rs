@@ -101,8 +101,11 @@ pub struct PasswordIn {
 /// What a visitor decides.
 #[derive(Debug, Deserialize, ToSchema)]
 pub struct DecisionIn {
+    #[serde(default)]
     pub approval_id: String,
-    pub approve: bool,
+    #[serde(default)]
+    #[schema(required, nullable = false)]
+    pub approve: Option<bool>,
     /// What answers a question.
     #[serde(default)]
     #[schema(value_type = Option<Object>)]
@@ -249,9 +252,11 @@ pub async fn decide(
     };
     let run = run.filter(|run| run.thread_id == visit.thread() && run.channel == KIND);
     let run = run.ok_or_else(missing)?;
+    let said = decision.approve;
+    let approve = said.ok_or_else(|| ApiError::invalid("approve", "must be true or false"))?;
     let word = Word {
         approval_id: Some(decision.approval_id.clone()),
-        approve: decision.approve,
+        approve,
         content: decision.content,
         actor: Some(visit.actor()),
         ..Word::default()
