@@ -605,9 +605,9 @@
   }
 
   const DOCUMENT = "M7 3h7l5 5v13H7zM14 3v5h5";
-  const STATES = { running: "Working", asked: "Waits for you", done: "Done", failed: "Failed", denied: "Not run", stopped: "Stopped" };
+  const STATES = { running: "Working", asked: "Waits for you", approved: "Approved", done: "Done", failed: "Failed", denied: "Not run", stopped: "Stopped" };
   const SIGNS = {
-    running: "M12 4a8 8 0 1 0 8 8", asked: "M12 4a8 8 0 1 0 0 16a8 8 0 1 0 0-16M12 8v4.5l3 1.8", done: "M6 12.5l4 4 8-9",
+    running: "M12 4a8 8 0 1 0 8 8", approved: "M6 12.5l4 4 8-9", asked: "M12 4a8 8 0 1 0 0 16a8 8 0 1 0 0-16M12 8v4.5l3 1.8", done: "M6 12.5l4 4 8-9",
     failed: "M7 7l10 10M17 7L7 17", denied: "M6 12h12", stopped: "M8 8h8v8H8z",
   };
 
@@ -773,7 +773,7 @@
       let was = null;
       return { node, show: (part, answer) => {
         const rests = { done: "done", failed: "failed", stopped: "stopped" }[answer.status];
-        const now = ["running", "asked"].includes(part.state) && rests
+        const now = ["running", "asked", "approved"].includes(part.state) && rests
           ? (rests === "stopped" ? "stopped" : "denied") : part.state;
         name.textContent = part.name;
         if (was !== now) {
@@ -909,6 +909,8 @@
     for (const one of [...answer.asks.children]) {
       if (!one.classList.contains("settled") && !pending.has(one.dataset.id)) one.remove();
     }
+    // What was approved shows as a step by then.
+    if (pending.size === 0) answer.asks.querySelectorAll(":scope > .settled:not(.no)").forEach((one) => one.remove());
     const known = new Set([...answer.asks.children].map((one) => one.dataset.id));
     for (const approval of approvals ?? []) {
       if (known.has(approval.id)) continue;
@@ -953,12 +955,13 @@
       }
     }
     words.focus();
-    answer.status = "running";
+    const part = answer.byId?.get(`tool ${approval.call}`);
+    if (part) part.state = approve ? "approved" : "denied";
+    // One rejection ends the run; what is approved waits for the rest.
+    const isLast = [...answer.asks.children].every((one) => one.classList.contains("settled"));
+    if (isLast || !approve) answer.status = "running";
     answer.draw();
-    const run = answer.run;
-    if (![...answer.asks.children].some((one) => !one.classList.contains("settled")) || !approve) {
-      await follow(answer, { run });
-    }
+    if (isLast || !approve) await follow(answer, { run: answer.run });
   }
 
   function settled(made, approval, word, approve) {
