@@ -211,7 +211,7 @@ impl<'a> Page<'a> {
     /// Says something and waits for the answer, as the parts of the stream.
     async fn ask(&self, id: &str, text: &str) -> Vec<Value> {
         let turn = self.send(id, text).await;
-        parts(&self.follow(&turn).await)
+        parts_of(&self.follow(&turn).await)
     }
 
     async fn history(&self) -> Value {
@@ -223,7 +223,7 @@ impl<'a> Page<'a> {
     }
 }
 
-fn parts(stream: &str) -> Vec<Value> {
+fn parts_of(stream: &str) -> Vec<Value> {
     let lines = data_lines(stream)
         .into_iter()
         .filter(|line| *line != "[DONE]");
@@ -509,7 +509,7 @@ async fn files_come_with_messages() {
 
     let body = json!({ "id": "f-1", "text": "look", "files": [image["file"], note["file"]] });
     let kept = ok(page.post("/messages", &body).send().await).await;
-    let parts = parts(&page.follow(kept["turn"].as_str().expect("a turn")).await);
+    let parts = parts_of(&page.follow(kept["turn"].as_str().expect("a turn")).await);
     assert_eq!(parts.last().expect("parts")["type"], "finish", "{parts:?}");
     let shown = page.history().await["messages"][0]["files"].clone();
     let wanted =
@@ -767,6 +767,53 @@ async fn what_is_asked_is_decided_on_the_page() {
         rest.push_str(&String::from_utf8_lossy(&piece));
     }
     assert!(rest.contains("\"abort\""), "{rest}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_page_shows_no_more_than_it_should() {
+    let harness = gateway().await;
+    let workshop = Workshop::start().await;
+    harness.put_workshop(&workshop).await;
+    let less = json!({ "provider_metadata": { "show_tools": false, "show_reasoning": false,
+        "files": false, "messages_per_minute": 3 } });
+    let target = json!({ "type": "agent", "id": agent(&harness, "parrot/quick").await });
+    let page = Page::make(&harness, target, less.clone()).await;
+    let parts = page.ask("l-1", "think: a secret; hello").await;
+    assert_eq!(said(&parts), "hello");
+    assert!(!format!("{parts:?}").contains("secret"), "{parts:?}");
+    assert!(!page.history().await.to_string().contains("\"reasoning\""));
+    let upload = page.call(Method::POST, "/files").body("x").send().await;
+    assert_eq!(refused(upload).await.0, 403);
+    page.ask("l-2", "two").await;
+    page.ask("l-3", "three").await;
+    let body = json!({ "id": "l-4", "text": "four" });
+    let (status, error) = refused(page.post("/messages", &body).send().await).await;
+    assert_eq!(
+        (status, error["code"].as_str()),
+        (429, Some("rate_limit_exceeded"))
+    );
+
+    let target = json!({ "type": "smith", "id": harness.tool_smith(&[]).await });
+    let page = Page::make(&harness, target, less).await;
+    let stream = page
+        .follow(&page.send("l-1", "measure {\"thing\": \"rod\"}").await)
+        .await;
+    let steps: Vec<Value> = parts_of(&stream);
+    assert!(
+        steps.iter().any(|part| part["toolName"] == "measure"),
+        "{stream}"
+    );
+    let output = steps
+        .iter()
+        .find(|part| part["type"] == "tool-output-available");
+    assert_eq!(output.expect("an output")["output"], "");
+    let input = steps
+        .iter()
+        .find(|part| part["type"] == "tool-input-available");
+    assert_eq!(input.expect("an input")["input"], json!({}));
+    let history = page.history().await;
+    assert_eq!(history["messages"][1]["parts"][0]["name"], "measure");
+    assert_eq!(history["messages"][1]["parts"][0]["output"], Value::Null);
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -134,7 +134,7 @@ fn shell(
 
 fn conversation(settings: &Settings) -> Markup {
     html! {
-        main id="scroll" tabindex="-1" aria-label="Conversation" {
+        main id="scroll" tabindex="0" aria-label="Conversation" {
             div id="empty" hidden {
                 p class="greeting" { (settings.greeting) }
                 @if !settings.suggestions.is_empty() {
