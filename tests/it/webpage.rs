@@ -770,6 +770,29 @@ async fn what_is_asked_is_decided_on_the_page() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn what_was_taken_is_answered_after_a_crash() {
+    let harness = gateway().await;
+    let page = Page::of_agent(&harness, "parrot/quick").await;
+    let turn = page.send("c-1", "still there?").await;
+    // As the node was when it had said that it has the message, whatever it did by then.
+    let after = harness.crash_copy().await;
+    let page = Page {
+        harness: &after,
+        id: page.id.clone(),
+        cookie: page.cookie.clone(),
+    };
+    let parts = parts_of(&page.follow(&turn).await);
+    assert_eq!(parts.last().expect("parts")["type"], "finish", "{parts:?}");
+    assert_eq!(said(&parts), "still there?");
+    let history = page.history().await;
+    let messages = history["messages"].as_array().expect("messages");
+    assert_eq!(messages.len(), 2, "{history}");
+    let body = json!({ "id": "c-1", "text": "still there?" });
+    let again = ok(page.post("/messages", &body).send().await).await;
+    assert_eq!(again["turn"], Value::Null);
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_page_shows_no_more_than_it_should() {
     let harness = gateway().await;
     let workshop = Workshop::start().await;
