@@ -259,7 +259,8 @@ pub fn telegram(data: &[u8]) {
 /// of its own the form.
 pub fn web_page(data: &[u8]) {
     if let Some(said) = web::decode(data) {
-        assert!(!said.id.is_empty() && !(said.text.trim().is_empty() && said.files.is_empty()));
+        assert!(!said.id.is_empty());
+        assert!(!said.text.trim().is_empty() || !said.files.is_empty());
     }
     let (schema, form) = match memchr::memchr(b'\n', data) {
         Some(at) => (&data[..at], &data[at + 1..]),
