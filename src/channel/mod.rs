@@ -9,6 +9,7 @@ mod arrivals;
 mod bind;
 mod call;
 mod files;
+pub mod forms;
 mod inbound;
 mod live;
 mod markdown;
@@ -18,11 +19,13 @@ mod said;
 mod split;
 pub mod telegram;
 mod tools;
+pub mod web;
 
 pub use accounts::Account;
 pub use arrivals::Arrivals;
 pub use bind::token_hash;
 pub use call::{CallFault, Called, Platform};
+pub use inbound::turn_of;
 pub use outbox::Outbox;
 pub use rest::{documented, routes};
 pub use said::{
@@ -142,6 +145,26 @@ pub trait Channel: Send + Sync {
         true
     }
 
+    /// The deployment that a message came by, where its conversation says that.
+    fn deployment_of<'a>(&self, _said: &'a Said) -> Option<&'a str> {
+        None
+    }
+
+    /// Checks what a deployment is made with: its `provider_metadata`.
+    fn check_settings(&self, _settings: &Value) -> Result<(), ApiError> {
+        Ok(())
+    }
+
+    /// What is kept, sealed, of the `secrets` that a deployment is made with: their names stay.
+    async fn kept_secrets(&self, _secrets: &Value) -> Result<Map<String, Value>, ApiError> {
+        Ok(Map::new())
+    }
+
+    /// The page that a deployment is.
+    fn page_url(&self, _hub: &Hub, _deployment_id: &str) -> Option<String> {
+        None
+    }
+
     /// The link by which a person binds their conversation to a deployment.
     fn deep_link(&self, _settings: &Value, _token: &str) -> Option<String> {
         None
@@ -235,7 +258,7 @@ const SHOWN_AT_ONCE: usize = 1024;
 
 /// All channels: the line of registration.
 fn kinds() -> Vec<Arc<dyn Channel>> {
-    vec![Arc::new(telegram::Telegram)]
+    vec![Arc::new(telegram::Telegram), Arc::new(web::WebPage)]
 }
 
 impl Hub {

@@ -2,15 +2,17 @@
 
 use utoipa_axum::router::OpenApiRouter;
 
-use super::telegram;
+use super::{forms, telegram, web};
 use crate::edge::{AppState, Route};
 
 /// Operations of all channels.
 pub fn documented() -> OpenApiRouter<AppState> {
     telegram::documented()
+        .merge(web::documented())
+        .merge(forms::documented())
 }
 
 /// What the edge must know of their routes.
 pub fn routes() -> Vec<Route> {
-    telegram::routes()
+    [telegram::routes(), web::routes(), forms::routes()].concat()
 }

@@ -3,7 +3,7 @@
 
 use bytes::{Bytes, BytesMut};
 use serde_json::Value;
-use smithgate::channel::{Channel, telegram};
+use smithgate::channel::{Channel, forms, telegram, web};
 use smithgate::config::ProviderWire;
 use smithgate::frame::{self, Escaped, Frame};
 use smithgate::model::{ModelRequest, provider, rules};
@@ -252,5 +252,24 @@ pub fn telegram(data: &[u8]) {
             message.matches("<a ").count(),
             message.matches("</a>").count()
         );
+    }
+}
+
+/// What a web page posts, and what is filled into the form of a question: a schema, and behind a line
+/// of its own the form.
+pub fn web_page(data: &[u8]) {
+    if let Some(said) = web::decode(data) {
+        assert!(!said.id.is_empty());
+        assert!(!said.text.trim().is_empty() || !said.files.is_empty());
+    }
+    let (schema, form) = match memchr::memchr(b'\n', data) {
+        Some(at) => (&data[..at], &data[at + 1..]),
+        None => (data, &[][..]),
+    };
+    if let Ok(schema) = serde_json::from_slice::<serde_json::Value>(schema) {
+        let _ = web::Settings::read(&schema);
+        let (shown, answer) = forms::of_question(&schema, form);
+        assert!(answer.is_object());
+        assert!(!shown.contains("<script"), "{shown}");
     }
 }

@@ -62,6 +62,7 @@ mod tools;
 mod typed;
 mod ui;
 mod webhooks;
+mod webpage;
 mod wide;
 mod wires;
 mod work;
