@@ -7,14 +7,17 @@
 mod accounts;
 mod bind;
 mod call;
+mod fetch;
 mod files;
 mod inbound;
 mod markdown;
 mod outbox;
+mod report;
 mod rest;
 mod said;
 mod split;
 pub mod telegram;
+pub mod whatsapp;
 
 pub use accounts::Account;
 pub use bind::token_hash;
@@ -223,7 +226,7 @@ const AT_ONCE: usize = 64;
 
 /// All channels: the line of registration.
 fn kinds() -> Vec<Arc<dyn Channel>> {
-    vec![Arc::new(telegram::Telegram)]
+    vec![Arc::new(telegram::Telegram), Arc::new(whatsapp::WhatsApp)]
 }
 
 impl Hub {

@@ -139,7 +139,7 @@ impl Hub {
         }
     }
 
-    async fn tell_failure(&self, message: &OutboundRow) {
+    pub(super) async fn tell_failure(&self, message: &OutboundRow) {
         let data = json!({ "message_id": message.id, "deployment_id": message.deployment_id,
             "channel": message.channel, "run_id": message.run_id, "status": message.status,
             "error": message.last_error });
@@ -254,7 +254,7 @@ impl Hub {
     }
 
     /// What a message says; `None`: nothing.
-    async fn text(&self, message: &OutboundRow) -> Result<Option<String>, Fault> {
+    pub(super) async fn text(&self, message: &OutboundRow) -> Result<Option<String>, Fault> {
         if message.kind != "answer" {
             return Ok(message.content.clone());
         }

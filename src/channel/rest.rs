@@ -2,15 +2,15 @@
 
 use utoipa_axum::router::OpenApiRouter;
 
-use super::telegram;
+use super::{telegram, whatsapp};
 use crate::edge::{AppState, Route};
 
 /// Operations of all channels.
 pub fn documented() -> OpenApiRouter<AppState> {
-    telegram::documented()
+    telegram::documented().merge(whatsapp::documented())
 }
 
 /// What the edge must know of their routes.
 pub fn routes() -> Vec<Route> {
-    telegram::routes()
+    [telegram::routes(), whatsapp::routes()].concat()
 }
