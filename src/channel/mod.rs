@@ -18,7 +18,6 @@ mod rest;
 mod said;
 mod split;
 pub mod telegram;
-pub mod telegram;
 mod tools;
 pub mod whatsapp;
 
@@ -239,7 +238,10 @@ const SHOWN_AT_ONCE: usize = 1024;
 
 /// All channels: the line of registration.
 fn kinds() -> Vec<Arc<dyn Channel>> {
-    vec![Arc::new(telegram::Telegram), Arc::new(whatsapp::WhatsApp)]
+    vec![
+        Arc::new(telegram::Telegram),
+        Arc::<whatsapp::WhatsApp>::default(),
+    ]
 }
 
 impl Hub {

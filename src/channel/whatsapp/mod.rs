@@ -12,6 +12,8 @@ mod verify;
 pub use receive::{arrivals, decode};
 pub use rest::{documented, routes};
 
+use std::time::Duration;
+
 use async_trait::async_trait;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, json};
@@ -39,8 +41,24 @@ pub struct Secrets {
     pub verify_token: Option<String>,
 }
 
+/// WhatsApp shows for 25 seconds that somebody writes; it is told no more often than it needs.
+const TYPING_FOR: Duration = Duration::from_secs(20);
+const TYPING_AT_ONCE: u64 = 10_000;
+
 /// WhatsApp.
-pub struct WhatsApp;
+pub struct WhatsApp {
+    /// Messages that are shown as being answered.
+    typing: moka::future::Cache<String, ()>,
+}
+
+impl Default for WhatsApp {
+    fn default() -> Self {
+        let typing = moka::future::Cache::builder().max_capacity(TYPING_AT_ONCE);
+        Self {
+            typing: typing.time_to_live(TYPING_FOR).build(),
+        }
+    }
+}
 
 /// A tenant's account, or why there is none.
 async fn account(hub: &Hub, tenant_id: &str) -> Result<Account<Secrets>, Fault> {
@@ -147,6 +165,11 @@ impl Channel for WhatsApp {
         let Some(message) = reply_to["message"].as_str() else {
             return;
         };
+        let key = format!("{tenant_id}/{message}");
+        if self.typing.contains_key(&key) {
+            return;
+        }
+        self.typing.insert(key, ()).await;
         let Ok(account) = account(hub, tenant_id).await else {
             return;
         };
@@ -219,7 +242,7 @@ mod tests {
 
     #[test]
     fn numbers_are_read_as_people_write_them() {
-        let to = WhatsApp
+        let to = WhatsApp::default()
             .destination(" +1 (555) 000-12.34 ")
             .expect("a number");
         assert_eq!(
@@ -227,7 +250,7 @@ mod tests {
             ("15550001234", &json!("15550001234"))
         );
         for none in ["", "Ann", "+1", "12345678901234567890", "../1555000"] {
-            assert!(WhatsApp.destination(none).is_err(), "{none}");
+            assert!(WhatsApp::default().destination(none).is_err(), "{none}");
         }
     }
 
@@ -235,10 +258,12 @@ mod tests {
     fn a_link_says_what_binds() {
         let settings = json!({ "display_phone_number": "+1 555-078-3881" });
         assert_eq!(
-            WhatsApp.deep_link(&settings, "tok-en_1").as_deref(),
+            WhatsApp::default()
+                .deep_link(&settings, "tok-en_1")
+                .as_deref(),
             Some("https://wa.me/15550783881?text=%2Fstart%20tok-en_1")
         );
-        assert_eq!(WhatsApp.deep_link(&json!({}), "t"), None);
+        assert_eq!(WhatsApp::default().deep_link(&json!({}), "t"), None);
     }
 
     #[test]

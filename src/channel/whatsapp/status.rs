@@ -5,7 +5,7 @@ use serde_json::Value;
 
 use super::{api, template};
 use crate::channel::report::{Report, piece_of};
-use crate::channel::{Channel, Fault, Hub, Meaning};
+use crate::channel::{Fault, Hub, Meaning};
 use crate::store::InboundRow;
 
 /// A message that is on its way is waited for so often.
@@ -60,7 +60,7 @@ async fn send_template(hub: &Hub, arrival: &InboundRow, key: &str) -> Result<(),
         return Ok(());
     };
     let text = hub.text(&row).await?.unwrap_or_default();
-    let pieces = super::WhatsApp.messages(&text);
+    let pieces = super::format::messages(&text);
     let piece = pieces.get(at).map(String::as_str);
     if let Some(message) = template::after(hub, &row, at, piece).await?
         && hub.store.insert_outbound(&message).await?
