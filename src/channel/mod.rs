@@ -7,6 +7,7 @@
 mod accounts;
 mod bind;
 mod call;
+pub mod discord;
 mod fetch;
 mod files;
 mod inbound;
@@ -241,6 +242,7 @@ fn kinds() -> Vec<Arc<dyn Channel>> {
     vec![
         Arc::new(telegram::Telegram),
         Arc::<whatsapp::WhatsApp>::default(),
+        Arc::new(discord::Discord),
     ]
 }
 

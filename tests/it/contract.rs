@@ -302,6 +302,8 @@ pub async fn one_of_each(harness: &Harness, smith: &str) -> Owned {
             ),
             ("/v1/inbound_events/", one(&arrival.id)),
             ("/v1/telegram/webhook/", one(&harness.tenant)),
+            ("/v1/whatsapp/webhook/", one(&harness.tenant)),
+            ("/v1/discord/webhook/", one(&harness.tenant)),
             ("/v1/smiths/{id}/schedules/", vec![smith.clone(), schedule]),
             ("/v1/files/", one(&file)),
             ("/v1/skills/", vec![skill, "1".to_owned()]),
@@ -550,6 +552,8 @@ async fn no_route_gives_anything_of_anothers() {
             "/v1/tenant/grants/",
             "/v1/ui/chat/",
             "/v1/telegram/webhook/",
+            "/v1/whatsapp/webhook/",
+            "/v1/discord/webhook/",
         ]
         .contains(prefix)
         {

@@ -21,6 +21,7 @@ mod crash;
 mod cycles;
 mod decisions;
 mod decoders;
+mod discord;
 mod edge;
 mod faults;
 mod filters;

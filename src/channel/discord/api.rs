@@ -106,7 +106,11 @@ pub async fn call(
         base: &hub.config.discord_url,
     };
     // Others are refused (<https://docs.discord.com/developers/reference#user-agent>).
-    let agent = format!("DiscordBot ({}, {})", hub.public_url, env!("CARGO_PKG_VERSION"));
+    let agent = format!(
+        "DiscordBot ({}, {})",
+        hub.public_url,
+        env!("CARGO_PKG_VERSION")
+    );
     let mut headers: Vec<(HeaderName, HeaderValue)> = vec![(header::USER_AGENT, value(&agent)?)];
     if let As::Bot(secrets) = who {
         let mut token = value(&format!("Bot {}", secrets.bot_token))?;
@@ -179,7 +183,15 @@ pub async fn edit(
     body: &Value,
 ) -> Result<String, Refused> {
     let path = webhook(application, interaction, &format!("/messages/{message}"));
-    let changed = call(hub, As::Interaction, Method::PATCH, &path, "a change", Some(body)).await;
+    let changed = call(
+        hub,
+        As::Interaction,
+        Method::PATCH,
+        &path,
+        "a change",
+        Some(body),
+    )
+    .await;
     name_of(&changed.map_err(repeatable)?)
 }
 
@@ -191,7 +203,15 @@ pub async fn follow(
     body: &Value,
 ) -> Result<String, Refused> {
     let path = webhook(application, interaction, "");
-    let sent = call(hub, As::Interaction, Method::POST, &path, "a message", Some(body)).await?;
+    let sent = call(
+        hub,
+        As::Interaction,
+        Method::POST,
+        &path,
+        "a message",
+        Some(body),
+    )
+    .await?;
     name_of(&sent)
 }
 
@@ -238,7 +258,15 @@ pub async fn direct(hub: &Hub, secrets: &Secrets, user: &str) -> Result<String, 
     let body = json!({ "recipient_id": user });
     let path = "/users/@me/channels";
     let who = As::Bot(secrets);
-    let made = call(hub, who, Method::POST, path, "a direct message", Some(&body)).await;
+    let made = call(
+        hub,
+        who,
+        Method::POST,
+        path,
+        "a direct message",
+        Some(&body),
+    )
+    .await;
     name_of(&made.map_err(repeatable)?)
 }
 
@@ -262,11 +290,16 @@ mod tests {
         let slow = answered(429, slow).fault;
         assert!(matches!(slow, Fault::Later { after: Some(after), .. } if after.as_secs() == 65));
         let absurd = answered(429, json!({ "retry_after": 1e300 })).fault;
-        assert!(matches!(absurd, Fault::Later { after: Some(after), .. } if after.as_secs() == LONGEST_WAIT));
+        assert!(
+            matches!(absurd, Fault::Later { after: Some(after), .. } if after.as_secs() == LONGEST_WAIT)
+        );
         let gone = answered(404, json!({ "message": "Unknown Webhook", "code": 10015 }));
         assert!(gone.is_gone && matches!(gone.fault, Fault::Never(_)));
         assert!(gone.fault.to_string().contains("Unknown Webhook"));
-        let expired = answered(401, json!({ "message": "Invalid Webhook Token", "code": 50027 }));
+        let expired = answered(
+            401,
+            json!({ "message": "Invalid Webhook Token", "code": 50027 }),
+        );
         assert!(expired.is_gone);
         assert!(matches!(answered(502, json!("?")).fault, Fault::Unknown(_)));
         assert!(matches!(

@@ -17,9 +17,7 @@ fn command(name: &str, description: &str, options: Value) -> Value {
 
 /// All commands, which take the place of those that were there.
 pub fn all() -> Value {
-    let text = |name: &str, description: &str| {
-        json!({ "type": TEXT, "name": name, "description": description, "required": true })
-    };
+    let text = |name: &str, description: &str| json!({ "type": TEXT, "name": name, "description": description, "required": true });
     let mut asked = vec![text("message", "What you want to say")];
     for name in FILES {
         let file = json!({ "type": ATTACHMENT, "name": name, "description": "A file to look at",

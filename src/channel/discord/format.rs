@@ -157,7 +157,12 @@ impl Format for Words {
 
     fn close(&self, mark: &Mark, out: &mut String) {
         if let Mark::Link(url) = mark {
-            let start = self.links.borrow_mut().pop().unwrap_or(1).clamp(1, out.len().max(1));
+            let start = self
+                .links
+                .borrow_mut()
+                .pop()
+                .unwrap_or(1)
+                .clamp(1, out.len().max(1));
             return close_link(url, start, out);
         }
         let symbol = self.marks.borrow_mut().pop().unwrap_or_default();
@@ -189,7 +194,11 @@ impl Format for Words {
         if out.ends_with('`') {
             out.push(APART);
         }
-        let pad = if text.starts_with('`') || text.ends_with('`') { " " } else { "" };
+        let pad = if text.starts_with('`') || text.ends_with('`') {
+            " "
+        } else {
+            ""
+        };
         for piece in [fence, pad, &text, pad, fence] {
             out.push_str(piece);
         }
@@ -287,22 +296,40 @@ mod tests {
             ("# Title\n\ntext", "**Title**\n\ntext"),
             ("[x](https://a.b/?c=d_e&f)", "[x](<https://a.b/?c=d_e&f>)"),
             ("<https://a.b/_c_>", "https://a.b/_c_"),
-            ("see https://a.b/c_d_e*f ok_", "see https://a.b/c_d_e*f ok\\_"),
-            ("[https://a.b](https://evil.c)", "https://a.b (<https://evil.c>)"),
+            (
+                "see https://a.b/c_d_e*f ok_",
+                "see https://a.b/c_d_e*f ok\\_",
+            ),
+            (
+                "[https://a.b](https://evil.c)",
+                "https://a.b (<https://evil.c>)",
+            ),
             ("[x](javascript:alert(1))", "x"),
             ("[me](mailto:a@b.c)", "me (<mailto:a@b.c>)"),
-            ("- a\n- b\n  - c\n\n1. d\n2. e", "• a\n• b\n  • c\n\n1. d\n2. e"),
-            ("```rust\nlet a = 1 < 2;\n```", "```rust\nlet a = 1 < 2;\n```"),
+            (
+                "- a\n- b\n  - c\n\n1. d\n2. e",
+                "• a\n• b\n  • c\n\n1. d\n2. e",
+            ),
+            (
+                "```rust\nlet a = 1 < 2;\n```",
+                "```rust\nlet a = 1 < 2;\n```",
+            ),
             ("> a\n> b\n\nc", "> a\n> b\n\nc"),
             ("**a `b` c**", "**a** `b` **c**"),
             ("***x***", "***x***"),
             ("**a**_b_", "**a**\u{200B}*b*"),
             ("**`a`**", "`a`"),
-            ("snake_case <@123> @everyone ||x||", "snake\\_case \\<@123\\> @everyone \\|\\|x\\|\\|"),
+            (
+                "snake_case <@123> @everyone ||x||",
+                "snake\\_case \\<@123\\> @everyone \\|\\|x\\|\\|",
+            ),
             (r"\# no", "\\# no"),
             (r"\- no - so", "\\- no - so"),
             ("``a`b``", "``a`b``"),
-            ("| a | b |\n|---|---|\n| 1 | 22 |", "```\na | b\n1 | 22\n```"),
+            (
+                "| a | b |\n|---|---|\n| 1 | 22 |",
+                "```\na | b\n1 | 22\n```",
+            ),
             ("", ""),
         ] {
             assert_eq!(one(markdown), text, "{markdown}");
@@ -321,7 +348,11 @@ mod tests {
                     run == fence && !inner[..*at].ends_with('`')
                 })?;
                 let code = &inner[..end];
-                let code = if fence < 3 { code } else { code.split_once('\n')?.1 };
+                let code = if fence < 3 {
+                    code
+                } else {
+                    code.split_once('\n')?.1
+                };
                 shown.push_str(code);
                 rest = &inner[end + fence..];
                 continue;
@@ -362,14 +393,19 @@ mod tests {
     }
 
     fn bare(text: &str) -> String {
-        text.chars().filter(|c| *c != APART && !c.is_whitespace() && !">`".contains(*c)).collect()
+        text.chars()
+            .filter(|c| *c != APART && !c.is_whitespace() && !">`".contains(*c))
+            .collect()
     }
 
     #[test]
     fn a_long_answer_is_cut_where_it_may_be() {
         let code: String = (0..400).map(|n| format!("let line_{n} = {n};\n")).collect();
         let words = "A sentence with a [link](https://example.com/a/b). ".repeat(100);
-        let text = format!("# Begin\n\n{words}\n\n```rust\n{code}```\n\n{}", "🙂".repeat(3000));
+        let text = format!(
+            "# Begin\n\n{words}\n\n```rust\n{code}```\n\n{}",
+            "🙂".repeat(3000)
+        );
         let messages = messages(&text);
         assert!(messages.len() > 5);
         for message in &messages {

@@ -134,7 +134,10 @@ impl Channel for Discord {
             shown.insert("prefilled_message".to_owned(), json!(message));
         }
         let account = hub.account::<Secrets>(&deployment.tenant_id, KIND).await?;
-        if let Some(id) = account.as_ref().and_then(|a| a.settings["application_id"].as_str()) {
+        if let Some(id) = account
+            .as_ref()
+            .and_then(|a| a.settings["application_id"].as_str())
+        {
             let url = format!(
                 "https://discord.com/oauth2/authorize?client_id={id}\
                  &scope=bot+applications.commands&permissions={PERMISSIONS}"
@@ -232,7 +235,11 @@ impl Channel for Discord {
         let reply_to = match to.strip_prefix("user:") {
             Some(user) if is_id(user) => json!({ "user_id": user }),
             None if is_id(to) => json!({ "channel_id": to }),
-            _ => return Err(format!("'{to}' is no channel: its id, or user: and a user's id")),
+            _ => {
+                return Err(format!(
+                    "'{to}' is no channel: its id, or user: and a user's id"
+                ));
+            }
         };
         Ok(Destination {
             chat: to.to_owned(),
@@ -242,12 +249,7 @@ impl Channel for Discord {
 }
 
 /// Sends a message of the outbox.
-async fn deliver(
-    hub: &Hub,
-    to: &OutboundRow,
-    body: &Value,
-    key: &str,
-) -> Result<String, Fault> {
+async fn deliver(hub: &Hub, to: &OutboundRow, body: &Value, key: &str) -> Result<String, Fault> {
     let account = account(hub, &to.tenant_id).await?;
     let reply_to: Value = serde_json::from_str(&to.reply_to).unwrap_or_default();
     let place = Place {
@@ -321,9 +323,16 @@ mod tests {
         };
         let message = card_message(&card);
         let text = message["content"].as_str().expect("a text");
-        assert!(text.encode_utf16().count() <= format::MAX_TEXT, "{}", text.len());
+        assert!(
+            text.encode_utf16().count() <= format::MAX_TEXT,
+            "{}",
+            text.len()
+        );
         let buttons = &message["components"][0]["components"];
-        assert_eq!((&buttons[0]["custom_id"], &buttons[1]["custom_id"]), (&json!("a:apr_1"), &json!("r:apr_1")));
+        assert_eq!(
+            (&buttons[0]["custom_id"], &buttons[1]["custom_id"]),
+            (&json!("a:apr_1"), &json!("r:apr_1"))
+        );
         card.question = Some(Question {
             message: "_".repeat(5000),
             schema: json!({}),
@@ -332,14 +341,24 @@ mod tests {
         let message = card_message(&card);
         let text = message["content"].as_str().expect("a text");
         assert!(text.encode_utf16().count() <= format::MAX_TEXT);
-        assert_eq!(message["components"][0]["components"][0]["url"], "https://g.example/form/x");
+        assert_eq!(
+            message["components"][0]["components"][0]["url"],
+            "https://g.example/form/x"
+        );
     }
 
     #[test]
     fn destinations_are_channels_and_users() {
-        let channel = Discord.destination("175928847299117063").expect("a channel");
-        assert_eq!(channel.reply_to, json!({ "channel_id": "175928847299117063" }));
-        let user = Discord.destination("user:80351110224678912").expect("a user");
+        let channel = Discord
+            .destination("175928847299117063")
+            .expect("a channel");
+        assert_eq!(
+            channel.reply_to,
+            json!({ "channel_id": "175928847299117063" })
+        );
+        let user = Discord
+            .destination("user:80351110224678912")
+            .expect("a user");
         assert_eq!(user.reply_to, json!({ "user_id": "80351110224678912" }));
         for none in ["", "general", "user:", "user:a", "1/../2"] {
             assert!(Discord.destination(none).is_err(), "{none}");

@@ -45,7 +45,9 @@ pub fn seal(hub: &Hub, tenant_id: &str, token: &str) -> Result<String, ApiError>
 
 /// When the token of an interaction ends, by when its id was made.
 pub fn valid_until(id: &str) -> i64 {
-    let made = id.parse::<u64>().map_or(0, |id| (id >> 22) as i64 + EPOCH_MS);
+    let made = id
+        .parse::<u64>()
+        .map_or(0, |id| (id >> 22) as i64 + EPOCH_MS);
     made.saturating_mul(1000).saturating_add(VALID_FOR)
 }
 
@@ -71,7 +73,9 @@ pub struct Place<'a> {
 
 impl Place<'_> {
     fn application(&self) -> &str {
-        self.account.settings["application_id"].as_str().unwrap_or_default()
+        self.account.settings["application_id"]
+            .as_str()
+            .unwrap_or_default()
     }
 
     async fn channel(&self) -> Result<String, Fault> {

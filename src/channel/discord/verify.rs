@@ -26,7 +26,9 @@ pub fn is_signed(public_key: &str, headers: &HeaderMap, body: &[u8], now_s: i64)
     let (Some(key), Ok(signature)) = (key(public_key), hex::decode(signature)) else {
         return false;
     };
-    let is_now = at.parse::<i64>().is_ok_and(|at| now_s.abs_diff(at) <= MAX_AGE as u64);
+    let is_now = at
+        .parse::<i64>()
+        .is_ok_and(|at| now_s.abs_diff(at) <= MAX_AGE as u64);
     let signed = [at.as_bytes(), body].concat();
     let key = UnparsedPublicKey::new(&ED25519, key);
     is_now && key.verify(&signed, &signature).is_ok()

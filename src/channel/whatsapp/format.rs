@@ -469,7 +469,7 @@ mod tests {
             assert!(all.contains(&format!("let line_{n} = {n};")));
         }
         assert_eq!(all.matches('🙂').count(), 5000);
-        assert_eq!(one(&"*a*_b_~~c~~".repeat(4000)).is_empty(), false);
+        assert!(!one(&"*a*_b_~~c~~".repeat(4000)).is_empty());
     }
 
     proptest! {
