@@ -22,6 +22,7 @@ use crate::tools::Workshop;
 const TOKEN: &str = "MTk4NjIy.Cl2FMQ.ZnCjm1XVW7vRze4b7Cq4se7kKWs";
 const APPLICATION: &str = "775799577604522054";
 const CHANNEL: &str = "645027906669510667";
+const BOT: &str = "775799577604522999";
 const ANN: &str = "53908232506183680";
 
 #[derive(Default)]
@@ -36,6 +37,7 @@ struct Platform {
     answers: Mutex<VecDeque<(u16, Value)>>,
     nonces: Mutex<HashMap<String, String>>,
     file: Mutex<Vec<u8>>,
+    gateway: Mutex<String>,
     next: AtomicU64,
 }
 
@@ -143,6 +145,12 @@ async fn answer(
             }
             platform.message("follow", token, &body, None)
         }
+        ("POST", ["interactions", id, token, "callback"]) => {
+            platform.originals.lock().insert((*token).to_owned(), None);
+            let call = ("callback".to_owned(), (*id).to_owned(), body);
+            platform.calls.lock().push(call);
+            (StatusCode::NO_CONTENT, Vec::new())
+        }
         _ if !has_token => fault(401, 0, "401: Unauthorized"),
         ("GET", ["applications", "@me"]) => {
             let key = platform.verify_key.lock().clone();
@@ -150,6 +158,10 @@ async fn answer(
                 200,
                 &json!({ "id": APPLICATION, "name": "Smith", "verify_key": key }),
             )
+        }
+        ("GET", ["gateway", "bot"]) => {
+            let url = platform.gateway.lock().clone();
+            reply(200, &json!({ "url": url, "shards": 1 }))
         }
         ("PUT", ["applications", APPLICATION, "commands"]) => {
             platform.commands.lock().clone_from(&body);
@@ -198,7 +210,12 @@ fn now_s() -> u64 {
 
 impl Bot {
     async fn start() -> Self {
+        Self::start_with(None).await
+    }
+
+    async fn start_with(gateway: Option<&str>) -> Self {
         let platform = Arc::new(Platform::default());
+        *platform.gateway.lock() = gateway.unwrap_or_default().to_owned();
         let pair = Ed25519KeyPair::from_seed_unchecked(&[9; 32]).expect("a pair");
         let key = hex::encode(pair.public_key().as_ref());
         platform.verify_key.lock().clone_from(&key);
@@ -227,7 +244,7 @@ impl Bot {
             ids: AtomicU64::new(0),
         };
         let body = json!({ "application_id": APPLICATION, "public_key": key.to_uppercase(),
-            "bot_token": TOKEN });
+            "bot_token": TOKEN, "gateway": gateway.is_some() });
         let made = ok(bot.put(&body).await).await;
         let shown = json!({ "configured": true, "application_id": APPLICATION, "public_key": key,
             "has_bot_token": true, "webhook_url": format!("https://gateway.example{}", bot.hook) });
@@ -706,4 +723,191 @@ async fn a_picture_is_seen_by_the_model() {
         tokio::time::sleep(Duration::from_millis(50)).await;
     }
     panic!("what is gone is not told");
+}
+
+/// Discord's Gateway, with one session that goes on over connections.
+struct Gateway {
+    url: String,
+    /// Events to send; with an `op`, what is said instead; with `missed`, an event that is sent only
+    /// when the session goes on.
+    say: tokio::sync::mpsc::UnboundedSender<Value>,
+    /// Who greeted, and how.
+    greetings: Arc<Mutex<Vec<Value>>>,
+}
+
+impl Gateway {
+    async fn start() -> Self {
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0")
+            .await
+            .expect("a port");
+        let url = format!("ws://{}", listener.local_addr().expect("an address"));
+        let (say, told) = tokio::sync::mpsc::unbounded_channel();
+        let greetings: Arc<Mutex<Vec<Value>>> = Arc::default();
+        tokio::spawn(gateway(listener, url.clone(), told, greetings.clone()));
+        Self {
+            url,
+            say,
+            greetings,
+        }
+    }
+
+    fn event(&self, kind: &str, data: Value) {
+        self.say
+            .send(json!({ "t": kind, "d": data }))
+            .expect("said");
+    }
+}
+
+async fn gateway(
+    listener: tokio::net::TcpListener,
+    url: String,
+    mut told: tokio::sync::mpsc::UnboundedReceiver<Value>,
+    greetings: Arc<Mutex<Vec<Value>>>,
+) {
+    use futures_util::{SinkExt, StreamExt};
+    use tokio_tungstenite::tungstenite::Message;
+
+    let mut log: Vec<Value> = Vec::new();
+    let ready = json!({ "v": 10, "session_id": "session-1", "resume_gateway_url": url,
+        "user": { "id": BOT, "bot": true } });
+    'connections: loop {
+        let (stream, _) = listener.accept().await.expect("a connection");
+        let mut socket = tokio_tungstenite::accept_async(stream)
+            .await
+            .expect("a handshake");
+        let hello = json!({ "op": 10, "d": { "heartbeat_interval": 1000 } });
+        socket
+            .send(Message::text(hello.to_string()))
+            .await
+            .expect("sent");
+        loop {
+            let outgoing = tokio::select! {
+                said = socket.next() => {
+                    let Some(Ok(Message::Text(text))) = said else {
+                        continue 'connections;
+                    };
+                    let said: Value = serde_json::from_str(text.as_str()).expect("JSON");
+                    match said["op"].as_u64() {
+                        Some(1) => vec![json!({ "op": 11 })],
+                        Some(2) => {
+                            greetings.lock().push(said);
+                            log = vec![json!({ "op": 0, "s": 1, "t": "READY", "d": ready })];
+                            log.clone()
+                        }
+                        Some(6) => {
+                            let seq = said["d"]["seq"].as_u64().expect("a number");
+                            greetings.lock().push(said);
+                            let mut missed = log[seq as usize..].to_vec();
+                            missed.push(json!({ "op": 0, "s": log.len(), "t": "RESUMED", "d": {} }));
+                            missed
+                        }
+                        _ => panic!("Discord knows no {said}"),
+                    }
+                }
+                event = told.recv() => {
+                    let Some(event) = event else { return };
+                    if event["op"].is_number() {
+                        vec![event]
+                    } else {
+                        let is_missed = event["missed"].is_object();
+                        let of = if is_missed { &event["missed"] } else { &event };
+                        let event = json!({ "op": 0, "s": log.len() + 1, "t": of["t"], "d": of["d"] });
+                        log.push(event.clone());
+                        if is_missed { Vec::new() } else { vec![event] }
+                    }
+                }
+            };
+            for said in outgoing {
+                socket
+                    .send(Message::text(said.to_string()))
+                    .await
+                    .expect("sent");
+            }
+        }
+    }
+}
+
+fn message(id: &str, more: Value) -> Value {
+    let mut message = json!({ "id": id, "channel_id": CHANNEL, "type": 0, "content": "Hello?",
+        "mentions": [], "attachments": [], "edited_timestamp": null,
+        "author": { "id": ANN, "username": "ann", "global_name": "Ann" } });
+    for (name, value) in more.as_object().expect("members") {
+        message[name] = value.clone();
+    }
+    message
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn messages_are_heard_over_the_gateway() {
+    let gateway = Gateway::start().await;
+    let bot = Bot::start_with(Some(&gateway.url)).await;
+    bot.catch_all("openai-chat/text").await;
+    let guild = "290926798626357999";
+    // What others say to each other is nobody's business.
+    gateway.event("MESSAGE_CREATE", message("1", json!({ "guild_id": guild })));
+    let another = json!({ "author": { "id": BOT, "bot": true } });
+    gateway.event("MESSAGE_CREATE", message("2", another));
+    gateway.event(
+        "MESSAGE_CREATE",
+        message("3", json!({ "channel_id": "77" })),
+    );
+    bot.until(|(how, place, _)| how == "send" && place == "77")
+        .await;
+    let greeting = gateway.greetings.lock()[0].clone();
+    assert_eq!(
+        (&greeting["op"], &greeting["d"]["token"]),
+        (&json!(2), &json!(TOKEN))
+    );
+    assert_eq!(greeting["d"]["intents"], 4608);
+    let mention = json!({ "guild_id": guild, "content": format!("<@{BOT}> And here?"),
+        "mentions": [{ "id": BOT }] });
+    gateway.event("MESSAGE_CREATE", message("4", mention));
+    let reply = bot
+        .until(|(how, place, _)| how == "send" && place == CHANNEL)
+        .await;
+    assert_eq!(reply["message_reference"]["message_id"], "4");
+    // Another connection goes on where this one ended: nothing is lost, nothing comes twice.
+    let missed = json!({ "t": "MESSAGE_CREATE", "d": message("5", json!({ "channel_id": "78" })) });
+    gateway.say.send(json!({ "missed": missed })).expect("said");
+    gateway
+        .say
+        .send(json!({ "op": 7, "d": null }))
+        .expect("said");
+    bot.until(|(how, place, _)| how == "send" && place == "78")
+        .await;
+    let greeting = gateway
+        .greetings
+        .lock()
+        .last()
+        .cloned()
+        .expect("a greeting");
+    assert_eq!(
+        (&greeting["op"], &greeting["d"]["session_id"]),
+        (&json!(6), &json!("session-1"))
+    );
+    // Where no endpoint is set, interactions come here, too.
+    let asked = bot.ask("Hello?");
+    gateway.event("INTERACTION_CREATE", asked.clone());
+    let answered = bot.until(|(how, _, _)| how == "callback").await;
+    assert_eq!(answered, json!({ "type": 5 }));
+    bot.until(|(how, place, _)| how == "edit" && place == "@original")
+        .await;
+    let events = ok(bot
+        .harness
+        .get("/v1/inbound_events?source=discord")
+        .send()
+        .await)
+    .await;
+    let events = events["data"].as_array().expect("arrivals");
+    let kinds: Vec<&str> = events
+        .iter()
+        .filter_map(|event| event["type"].as_str())
+        .collect();
+    assert_eq!(
+        kinds,
+        ["application_command", "message", "message", "message"]
+    );
+    // Beats go on.
+    tokio::time::sleep(Duration::from_millis(2200)).await;
+    assert_eq!(gateway.greetings.lock().len(), 2);
 }

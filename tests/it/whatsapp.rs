@@ -13,6 +13,8 @@ use axum::http::{HeaderMap, Method as Verb, StatusCode, Uri};
 use parking_lot::Mutex;
 use reqwest::Method;
 use serde_json::{Value, json};
+use smithgate::auth::{Mint, MintedScope};
+use smithgate::store::{Tenant, now_micros};
 
 use crate::speaker::Speaker;
 use crate::support::{Harness, ok, refused};
@@ -427,6 +429,38 @@ async fn a_number_is_set_read_and_forgotten() {
     wrong["phone_number_id"] = json!("../1");
     let (status, error) = refused(bot.put(&wrong).await).await;
     assert_eq!((status, &error["param"]), (400, &json!("phone_number_id")));
+    // A number is one tenant's.
+    let stranger = Tenant {
+        id: "proj_stranger".to_owned(),
+        name: "stranger".to_owned(),
+        created_at: now_micros(),
+    };
+    let store = bot.harness.gateway.store.clone();
+    store.create_tenant(&stranger).await.expect("made");
+    let mint = Mint {
+        tenant_id: stranger.id,
+        scope: MintedScope::Admin,
+        ttl_seconds: None,
+        name: None,
+    };
+    let foreign = bot
+        .harness
+        .gateway
+        .auth
+        .mint(mint)
+        .await
+        .expect("minted")
+        .token;
+    let put = bot
+        .harness
+        .client
+        .put(bot.harness.url("/v1/tenant/whatsapp"));
+    let put = put.bearer_auth(foreign).json(&whole).send().await;
+    let (status, error) = refused(put).await;
+    assert_eq!(
+        (status, &error["code"]),
+        (409, &json!("phone_number_taken"))
+    );
     // An app of the tenant's own, at a path of its own.
     let mut own = whole.clone();
     own["app_secret"] = json!("mine");

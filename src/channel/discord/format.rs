@@ -36,15 +36,22 @@ pub fn escape(text: &str) -> String {
     out
 }
 
-/// Lines of code, cut to a length.
+/// Lines of code, cut to about a length.
 pub fn block(language: &str, text: &str, limit: usize) -> String {
-    let mut cut: String = text.chars().take(limit).collect();
-    if cut.len() < text.len() {
-        cut.push('…');
+    let (mut out, mut length) = (String::new(), limit);
+    loop {
+        let mut cut: String = text.chars().take(length).collect();
+        if cut.len() < text.len() {
+            cut.push('…');
+        }
+        out.clear();
+        Words::default().block(language, &cut, &mut out);
+        // What means something is longer than it is.
+        if split::units(&out) <= limit + 50 || length < 16 {
+            return out;
+        }
+        length /= 2;
     }
-    let mut out = String::new();
-    Words::default().block(language, &cut, &mut out);
-    out
 }
 
 fn symbol(mark: &Mark) -> &'static str {

@@ -1,9 +1,11 @@
-//! Discord, by interactions over HTTP
-//! (<https://docs.discord.com/developers/interactions/overview>): no connection is kept.
+//! Discord, by interactions (<https://docs.discord.com/developers/interactions/overview>) and, where that
+//! is not switched off, by messages over its Gateway.
 
 mod api;
 mod commands;
 mod format;
+mod gateway;
+mod message;
 mod place;
 mod receive;
 mod rest;
@@ -12,11 +14,13 @@ mod verify;
 pub use receive::decode;
 pub use rest::{documented, routes};
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use http::Method;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, json};
 
@@ -147,6 +151,27 @@ impl Channel for Discord {
         Ok(shown)
     }
 
+    async fn typing(&self, hub: &Hub, tenant_id: &str, reply_to: &Value) {
+        // Who gave a command is shown it by Discord.
+        if reply_to["token"].is_string() {
+            return;
+        }
+        let channel = reply_to["channel_id"].as_str().filter(|id| is_id(id));
+        let (Some(channel), Ok(account)) = (channel, account(hub, tenant_id).await) else {
+            return;
+        };
+        let path = format!("/channels/{channel}/typing");
+        let who = api::As::Bot(&account.secrets);
+        let told = api::call(hub, who, Method::POST, &path, "typing", None).await;
+        if let Err(refused) = told {
+            tracing::debug!(error = %refused.fault, "a sender is not shown that they are answered");
+        }
+    }
+
+    async fn poll(&self, hub: Arc<Hub>) {
+        gateway::listen_to_all(hub).await;
+    }
+
     fn shows_every(&self) -> Option<Duration> {
         Some(SHOWN_EVERY)
     }
@@ -183,7 +208,11 @@ impl Channel for Discord {
         let body = content(&shown);
         let sent = match draft["message"].as_str() {
             Some(message) => place.edit(message, &body).await,
-            None => place.send(&body, true, None).await.map(Some),
+            None => {
+                // Of what it answers, so that it is shown once.
+                let nonce = nonce(&reply_to.to_string());
+                place.send(&body, true, Some(&nonce)).await.map(Some)
+            }
         };
         match sent {
             Ok(Some(message)) => {

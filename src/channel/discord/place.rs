@@ -105,7 +105,12 @@ impl Place<'_> {
         }
         let channel = self.channel().await?;
         let secrets = &self.account.secrets;
-        Ok(api::send_to(self.hub, secrets, &channel, nonce, body).await?)
+        let mut body = body.clone();
+        if let Some(message) = self.reply_to["message"].as_str().filter(|_| is_first) {
+            body["message_reference"] =
+                json!({ "message_id": message, "fail_if_not_exists": false });
+        }
+        Ok(api::send_to(self.hub, secrets, &channel, nonce, &body).await?)
     }
 
     async fn answer(

@@ -5,11 +5,14 @@ use serde_json::{Value, json};
 
 use super::commands::FILES;
 use super::place::{Place, is_id, valid_until};
-use super::{account, format};
+use super::{account, format, message};
 use crate::channel::fetch::Fetched;
 use crate::channel::{Arrival, Command, Decision, Fault, Hub, Meaning, Said, Sender};
 use crate::model::{Part, Source};
 use crate::store::InboundRow;
+
+/// As many as a message may have.
+const MOST_FILES: usize = 10;
 
 /// What is done with an interaction at once.
 #[derive(Debug)]
@@ -100,7 +103,10 @@ pub async fn interpret(hub: &Hub, arrival: &InboundRow) -> Result<Meaning, Fault
         serde_json::from_str(&arrival.data).map_err(|error| Fault::Never(error.to_string()))?;
     let meaning = meaning(&arrival.kind, &data);
     let account = account(hub, &arrival.tenant_id).await?;
-    let reply_to = reply_to(&data).unwrap_or_default();
+    let reply_to = match &meaning {
+        Meaning::Said(said) => said.reply_to.clone(),
+        _ => reply_to(&data).unwrap_or_default(),
+    };
     let place = Place {
         hub,
         account: &account,
@@ -123,7 +129,8 @@ pub async fn interpret(hub: &Hub, arrival: &InboundRow) -> Result<Meaning, Fault
             return Ok(Meaning::Nothing("there is nothing in it to answer"));
         }
     }
-    if !is_answered(hub, arrival, &said).await? {
+    // A message waits for nothing.
+    if arrival.kind == "application_command" && !is_answered(hub, arrival, &said).await? {
         let why = match &said.command {
             Some(Command::Start(Some(_))) => "That token connects nothing.",
             _ => "Nobody answers here yet.",
@@ -143,8 +150,23 @@ async fn is_answered(hub: &Hub, arrival: &InboundRow, said: &Said) -> Result<boo
     Ok(hub.answerer(arrival, said).await?.is_some())
 }
 
-/// What an interaction means, but for the files in it.
+/// A command by its name.
+pub fn command_of(name: &str, token: Option<&str>) -> Option<Command> {
+    let token = token.filter(|token| !token.is_empty());
+    Some(match name {
+        "start" => Command::Start(token.map(str::to_owned)),
+        "new" => Command::New,
+        "stop" => Command::Stop,
+        "help" => Command::Help,
+        _ => return None,
+    })
+}
+
+/// What an arrival means, but for the files in it.
 fn meaning(kind: &str, interaction: &Value) -> Meaning {
+    if kind.starts_with("message_") && kind != "message_component" || kind == "message" {
+        return message::meaning(kind, interaction);
+    }
     let (Some(sender), Some(chat), Some(reply_to)) = (
         sender_of(interaction),
         chat_of(interaction),
@@ -173,17 +195,13 @@ fn meaning(kind: &str, interaction: &Value) -> Meaning {
             .and_then(|option| option["value"].as_str())
             .map(str::trim)
     };
-    let (mut text, mut command) = (String::new(), None);
-    match data["name"].as_str().unwrap_or_default() {
-        "ask" => option("message").unwrap_or_default().clone_into(&mut text),
-        "start" => {
-            let token = option("token").filter(|token| !token.is_empty());
-            command = Some(Command::Start(token.map(str::to_owned)));
-        }
-        "new" => command = Some(Command::New),
-        "stop" => command = Some(Command::Stop),
-        "help" => command = Some(Command::Help),
-        _ => return Meaning::Nothing("a command that is not of this gateway"),
+    let mut text = String::new();
+    let name = data["name"].as_str().unwrap_or_default();
+    let command = command_of(name, option("token"));
+    if name == "ask" {
+        option("message").unwrap_or_default().clone_into(&mut text);
+    } else if command.is_none() {
+        return Meaning::Nothing("a command that is not of this gateway");
     }
     Meaning::Said(Box::new(Said {
         sender,
@@ -201,20 +219,29 @@ fn meaning(kind: &str, interaction: &Value) -> Meaning {
     }))
 }
 
+/// The files that came with a message, or with a question.
+fn files_of(data: &Value) -> Vec<&Value> {
+    if let Some(files) = data["message"]["attachments"].as_array() {
+        return files.iter().take(MOST_FILES).collect();
+    }
+    let data = &data["data"];
+    let options = data["options"].as_array().into_iter().flatten();
+    let files = options.filter(|option| FILES.iter().any(|name| option["name"] == json!(name)));
+    let ids = files.filter_map(|option| option["value"].as_str());
+    ids.take(MOST_FILES)
+        .map(|id| &data["resolved"]["attachments"][id])
+        .collect()
+}
+
 /// Adds the files that came with a question: they are kept here first.
 async fn attach(
     hub: &Hub,
     arrival: &InboundRow,
-    interaction: &Value,
+    data: &Value,
     said: &mut Said,
 ) -> Result<(), Fault> {
-    let data = &interaction["data"];
     let limit = hub.config.max_file_bytes;
-    let options = data["options"].as_array().into_iter().flatten();
-    let files = options.filter(|option| FILES.iter().any(|name| option["name"] == json!(name)));
-    for option in files.take(FILES.len()) {
-        let id = option["value"].as_str().unwrap_or_default();
-        let file = &data["resolved"]["attachments"][id];
+    for file in files_of(data) {
         let (Some(url), name) = (file["url"].as_str(), file["filename"].as_str()) else {
             continue;
         };

@@ -44,6 +44,9 @@ pub struct DiscordIn {
     pub public_key: Option<String>,
     #[serde(default)]
     pub bot_token: Option<String>,
+    /// Whether messages to the bot are listened for, over Discord's Gateway; true when left out.
+    #[serde(default)]
+    pub gateway: Option<bool>,
 }
 
 /// A tenant's application; its token is never shown.
@@ -168,7 +171,7 @@ pub async fn put(
         .map_err(told)?;
     let account = Account {
         settings: json!({ "application_id": application, "public_key": public_key,
-            "name": found["name"] }),
+            "name": found["name"], "gateway": input.gateway.unwrap_or(true) }),
         secrets,
     };
     hub.keep_account(&caller.tenant_id, KIND, &account).await?;
