@@ -104,16 +104,24 @@ pub fn escape(text: &str) -> String {
     finish(&marked)
 }
 
-/// Lines of code, cut to a length.
+/// Lines of code, cut to about a length.
 pub fn block(text: &str, limit: usize) -> String {
-    let mut marked = String::from(BLOCK[0]);
-    push_text(text, &mut marked);
-    if units(&marked) > limit {
-        marked = marked.chars().take(limit / 2).collect();
-        marked.push('…');
+    let mut length = limit;
+    loop {
+        let mut marked = String::from(BLOCK[0]);
+        push_text(text, &mut marked);
+        if marked.chars().count() > length {
+            marked = marked.chars().take(length).collect();
+            marked.push('…');
+        }
+        marked.push(BLOCK[1]);
+        let block = finish(&marked);
+        // What means something is longer than it is.
+        if units(&block) <= limit + 10 || length < 16 {
+            return block;
+        }
+        length /= 2;
     }
-    marked.push(BLOCK[1]);
-    finish(&marked)
 }
 
 /// The second step, of one line.

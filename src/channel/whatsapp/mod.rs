@@ -208,16 +208,14 @@ fn prefilled(token: &str) -> String {
 
 /// A question with buttons, or with a link where yes and no do not answer it.
 fn card_message(card: &Card) -> Value {
-    let mut text = format!("May I use *{}*?", format::escape(&card.tool));
+    let tool: String = card.tool.chars().take(60).collect();
+    let mut text = format!("May I use *{}*?", format::escape(&tool));
     if let Some(question) = &card.question {
-        let asked: String = question.message.chars().take(MAX_ARGUMENTS / 2).collect();
+        let asked: String = question.message.chars().take(MAX_CARD / 3).collect();
         text = format::escape(&asked);
     } else if !card.arguments.is_empty() {
         text.push('\n');
         text.push_str(&format::block(&card.arguments, MAX_ARGUMENTS));
-    }
-    while text.encode_utf16().count() > MAX_CARD {
-        text.pop();
     }
     let reply = |word: &str, title: &str| {
         json!({ "type": "reply",
@@ -270,7 +268,7 @@ mod tests {
     fn cards_are_within_the_limits() {
         let mut card = Card {
             approval_id: "apr_1".to_owned(),
-            tool: "t".repeat(200),
+            tool: "*".repeat(200),
             arguments: "*`".repeat(5000),
             question: None,
             link: None,
