@@ -36,6 +36,8 @@ const REFUSED_PAUSE: Duration = Duration::from_secs(300);
 const GOOD: Duration = Duration::from_secs(30);
 /// The beat that Discord asks for, whatever it says.
 const BEATS: std::ops::RangeInclusive<u64> = 1_000..=120_000;
+/// So many of a day's sessions are left to whoever mends what is wrong.
+const SESSIONS_KEPT: u64 = 50;
 const MAX_MESSAGE: usize = 8 * 1024 * 1024;
 const TENANTS: i64 = 500;
 /// Messages in channels and to the bot alone: neither needs a privilege, for what is said to the bot is
@@ -195,6 +197,11 @@ async fn connect(
             let who = api::As::Bot(secrets);
             let found = api::call(hub, who, Method::GET, "/gateway/bot", "the Gateway", None);
             let found = found.await.map_err(|refused| refused.fault)?;
+            // Who begins too many sessions a day loses their token.
+            let left = found["session_start_limit"]["remaining"].as_u64();
+            if left.is_some_and(|left| left < SESSIONS_KEPT) {
+                return Err(bad("hardly any session is left for today"));
+            }
             found["url"].as_str().unwrap_or_default().to_owned()
         }
     };

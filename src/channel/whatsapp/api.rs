@@ -122,11 +122,11 @@ pub async fn call(
     let answer = called.json();
     match called.status.is_success() && answer.is_object() && answer["error"].is_null() {
         true => Ok(answer),
-        // Neither the number nor the token is shown.
-        false => Err(refused(
-            &called,
-            path.rsplit('/').next().unwrap_or_default(),
-        )),
+        false => {
+            let last = path.rsplit('/').next().unwrap_or_default();
+            let what = last.split('?').next().unwrap_or_default();
+            Err(refused(&called, what))
+        }
     }
 }
 
