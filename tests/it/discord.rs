@@ -780,6 +780,7 @@ async fn gateway(
             .send(Message::text(hello.to_string()))
             .await
             .expect("sent");
+        let mut is_greeted = false;
         loop {
             let outgoing = tokio::select! {
                 said = socket.next() => {
@@ -790,11 +791,13 @@ async fn gateway(
                     match said["op"].as_u64() {
                         Some(1) => vec![json!({ "op": 11 })],
                         Some(2) => {
+                            is_greeted = true;
                             greetings.lock().push(said);
                             log = vec![json!({ "op": 0, "s": 1, "t": "READY", "d": ready })];
                             log.clone()
                         }
                         Some(6) => {
+                            is_greeted = true;
                             let seq = said["d"]["seq"].as_u64().expect("a number");
                             greetings.lock().push(said);
                             let mut missed = log[seq as usize..].to_vec();
@@ -804,7 +807,7 @@ async fn gateway(
                         _ => panic!("Discord knows no {said}"),
                     }
                 }
-                event = told.recv() => {
+                event = told.recv(), if is_greeted => {
                     let Some(event) = event else { return };
                     if event["op"].is_number() {
                         vec![event]

@@ -221,9 +221,10 @@ impl Channel for Discord {
             }
             Ok(None) => Err(Fault::Never("what was shown was deleted".to_owned())),
             Err(fault) => {
-                // That there is nothing to wait for.
+                // That there is nothing to wait for, or what is there if it came through.
                 if draft.is_null() {
-                    *draft = json!({ "message": null });
+                    let may_be = !matches!(fault, Fault::Never(_)) && !place.has_interaction();
+                    *draft = json!({ "message": null, "may_be": may_be });
                 }
                 Err(fault)
             }
@@ -237,9 +238,9 @@ impl Channel for Discord {
         draft: &Value,
         message: &str,
     ) -> Result<Option<String>, Fault> {
-        let Some(shown) = draft["message"].as_str() else {
+        if !draft["message"].is_string() && draft["may_be"] != json!(true) {
             return Ok(None);
-        };
+        }
         let account = account(hub, &to.tenant_id).await?;
         let reply_to: Value = serde_json::from_str(&to.reply_to).unwrap_or_default();
         let place = Place {
@@ -248,7 +249,14 @@ impl Channel for Discord {
             tenant_id: &to.tenant_id,
             reply_to: &reply_to,
         };
-        place.edit(shown, &content(message)).await
+        let body = content(message);
+        if let Some(shown) = draft["message"].as_str() {
+            return place.edit(shown, &body).await;
+        }
+        // Under its nonce it is the one that may be there, with what was written then.
+        let nonce = nonce(&reply_to.to_string());
+        let sent = place.send(&body, true, Some(&nonce)).await?;
+        place.edit(&sent, &body).await
     }
 
     fn send_tool(&self) -> Option<SendTool> {

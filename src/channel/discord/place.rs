@@ -78,6 +78,11 @@ impl Place<'_> {
             .unwrap_or_default()
     }
 
+    /// Whether an interaction is answered here.
+    pub fn has_interaction(&self) -> bool {
+        interaction(self.hub, self.tenant_id, self.reply_to).is_some()
+    }
+
     async fn channel(&self) -> Result<String, Fault> {
         if let Some(user) = self.reply_to["user_id"].as_str().filter(|id| is_id(id)) {
             let secrets = &self.account.secrets;
