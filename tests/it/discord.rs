@@ -655,6 +655,33 @@ async fn an_answer_appears_while_it_is_written() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn who_stops_an_answer_waits_for_it_no_more() {
+    let bot = Bot::start().await;
+    bot.catch_all("speaker/words").await;
+    bot.speaker.says(&["Late."]);
+    *bot.speaker.pause.lock() = Duration::from_millis(1200);
+    let asked = bot.ask("Count");
+    bot.deliver(&asked).await;
+    for _ in 0..100 {
+        let runs = ok(bot.harness.get("/v1/runs").send().await).await;
+        if runs["data"][0]["status"] == "running" {
+            break;
+        }
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    bot.deliver(&bot.command("stop")).await;
+    bot.says("Stopped.").await;
+    for _ in 0..100 {
+        let token = asked["token"].as_str().expect("a token");
+        if bot.platform.originals.lock()[token].is_some() {
+            return;
+        }
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+    panic!("the question is awaited: {:?}", bot.calls());
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn an_old_token_is_left_for_the_channel_and_limits_are_waited_out() {
     let bot = Bot::start().await;
     let deployment = bot.catch_all("openai-chat/text").await;

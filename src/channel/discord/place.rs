@@ -173,6 +173,24 @@ impl Place<'_> {
         }
     }
 
+    /// Ends the waiting for an answer that may never come. What fails here costs nothing.
+    pub async fn end_waiting(&self, text: &str) {
+        let Some(interaction) = interaction(self.hub, self.tenant_id, self.reply_to) else {
+            return;
+        };
+        let application = self.application();
+        let body = super::content(text);
+        let told = match api::is_awaited(self.hub, application, &interaction).await {
+            Ok(true) => api::edit(self.hub, application, &interaction, "@original", &body)
+                .await
+                .map(drop),
+            awaited => awaited.map(drop),
+        };
+        if let Err(refused) = told {
+            tracing::info!(error = %refused.fault, "an interaction is not answered");
+        }
+    }
+
     /// Says something to whoever pressed alone.
     pub async fn whisper(&self, text: &str) -> Result<(), Fault> {
         const EPHEMERAL: u64 = 1 << 6;

@@ -129,6 +129,9 @@ pub async fn interpret(hub: &Hub, arrival: &InboundRow) -> Result<Meaning, Fault
             return Ok(Meaning::Nothing("there is nothing in it to answer"));
         }
     }
+    if said.command == Some(Command::Stop) {
+        end_waiting(hub, &place, arrival, &said).await?;
+    }
     // A message waits for nothing.
     if arrival.kind == "application_command" && !is_answered(hub, arrival, &said).await? {
         let why = match &said.command {
@@ -138,6 +141,32 @@ pub async fn interpret(hub: &Hub, arrival: &InboundRow) -> Result<Meaning, Fault
         place.tell(&format::escape(why)).await;
     }
     Ok(Meaning::Said(said))
+}
+
+/// The question that is being answered is shown as awaited until it is answered: what is stopped may
+/// never be.
+async fn end_waiting(
+    hub: &Hub,
+    place: &Place<'_>,
+    arrival: &InboundRow,
+    said: &Said,
+) -> Result<(), Fault> {
+    let Some((answerer, _)) = hub.answerer(arrival, said).await? else {
+        return Ok(());
+    };
+    let (tenant_id, smith_id) = (&arrival.tenant_id, &answerer.smith_id);
+    let thread = hub.thread(arrival, &said.chat, smith_id).await?;
+    let running = hub.store.running_turn(tenant_id, smith_id, &thread).await?;
+    let Some(asked) = running.and_then(|turn| turn.reply_to) else {
+        return Ok(());
+    };
+    let reply_to: Value = serde_json::from_str(&asked).unwrap_or_default();
+    let place = Place {
+        reply_to: &reply_to,
+        ..*place
+    };
+    place.end_waiting("Stopped.").await;
+    Ok(())
 }
 
 /// Whether somebody answers a sender.
