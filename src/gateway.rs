@@ -12,12 +12,12 @@ use tokio_util::sync::CancellationToken;
 use crate::auth::{Auth, KeyError, Mint, MintedScope, SigningKeys};
 use crate::bodies::Bodies;
 use crate::bus::{Bus, Notice, RedisError};
-use crate::channel::{Hub, HubParts};
+use crate::channel::{Arrivals, Hub, HubParts, Outbox};
 use crate::config::Config;
 use crate::connection::Connections;
 use crate::error::ApiError;
 use crate::ids;
-use crate::lane::Lanes;
+use crate::lane::{Lanes, Turns};
 use crate::limit::Admission;
 use crate::metrics::Metrics;
 use crate::model::{Models, Routing};
@@ -95,6 +95,8 @@ pub struct Gateway {
     data_dir_lock: parking_lot::Mutex<Option<std::fs::File>>,
     tasks: parking_lot::Mutex<Vec<tokio::task::JoinHandle<()>>>,
     lapsed_runs: Arc<Worker<LapsedRuns>>,
+    /// All work that is shared with other nodes.
+    rooms: Vec<Arc<dyn Room>>,
     /// Those that end before the store is closed.
     workers: parking_lot::Mutex<Vec<tokio::task::JoinHandle<()>>>,
 }
@@ -221,7 +223,7 @@ impl Gateway {
         };
         let runs = Runs::new(parts, config.limits.clone());
         let lapsed_runs = LapsedRuns::new(runs.clone());
-        let lapsed_runs = Worker::new(lapsed_runs, metrics.clone(), tell);
+        let lapsed_runs = Worker::new(lapsed_runs, metrics.clone(), tell.clone());
         let lanes = Lanes::new(
             store.clone(),
             runs.clone(),
@@ -242,6 +244,14 @@ impl Gateway {
         let sender: Arc<dyn tools::Senders> = hub.clone();
         senders.set(Arc::downgrade(&sender));
         let schedules = Schedules::new(store.clone(), lanes.clone(), metrics.clone());
+        let rooms: Vec<Arc<dyn Room>> = vec![
+            lapsed_runs.clone(),
+            webhooks.clone(),
+            ingestion.clone(),
+            Worker::new(Turns(lanes.clone()), metrics.clone(), tell.clone()),
+            Worker::new(Arrivals(hub.clone()), metrics.clone(), tell.clone()),
+            Worker::new(Outbox(hub.clone()), metrics.clone(), tell.clone()),
+        ];
         let tasks = vec![
             writer,
             tended::spawn("revocations", {
@@ -293,6 +303,7 @@ impl Gateway {
             data_dir_lock: parking_lot::Mutex::new(None),
             tasks: parking_lot::Mutex::new(tasks),
             lapsed_runs,
+            rooms,
             workers: parking_lot::Mutex::default(),
         });
         let follow = follow_changes(Arc::downgrade(&gateway), changes);
@@ -319,7 +330,7 @@ impl Gateway {
             Notice::ModelKeys => self.models.routing.forget_keys(),
             Notice::Budgets => self.budgets.forget_all(),
             Notice::Work { name } => {
-                let rooms = self.rooms().into_iter();
+                let rooms = self.rooms.iter();
                 rooms
                     .filter(|room| room.name() == name)
                     .for_each(|room| room.wake_here());
@@ -353,26 +364,30 @@ impl Gateway {
             tended::spawn("cancels", move || cancels.clone().follow_cancels()),
             tended::spawn("retention", move || retention.clone().work()),
             tended::spawn("limits", move || tidy_regularly(admission.clone())),
-            tended::spawn("lanes", move || lanes.clone().work()),
             tended::spawn("schedules", move || schedules.clone().work()),
-            tended::spawn("arrivals", move || arrivals.clone().interpret_arrivals()),
-            tended::spawn("outbox", move || outbox.clone().send_outbound()),
             tended::spawn("live", move || shown.clone().show_answers()),
             tended::spawn("polls", move || polls.clone().poll()),
         ]);
-        let rooms = self.rooms().into_iter();
+        let room = |name: &str| self.rooms.iter().find(|room| room.name() == name).cloned();
+        if let (Some(turns), Some(arrived), Some(messages)) =
+            (room("lanes"), room("arrivals"), room("outbox"))
+        {
+            self.workers.lock().extend([
+                tended::spawn("turns that come", move || {
+                    lanes.clone().tell_of_turns(turns.clone())
+                }),
+                tended::spawn("arrivals that come", move || {
+                    arrivals.clone().tell_of_arrivals(arrived.clone())
+                }),
+                tended::spawn("messages that come", move || {
+                    outbox.clone().tell_of_messages(messages.clone())
+                }),
+            ]);
+        }
+        let rooms = self.rooms.iter().cloned();
         let rooms = rooms.map(|room| tended::spawn(room.name(), move || room.clone().run()));
         self.workers.lock().extend(rooms);
         Ok(())
-    }
-
-    /// All work that is shared with other nodes. The list is here alone.
-    fn rooms(&self) -> [Arc<dyn Room>; 3] {
-        [
-            self.lapsed_runs.clone(),
-            self.webhooks.clone(),
-            self.ingestion.clone(),
-        ]
     }
 
     /// What prunes what is old.
@@ -425,13 +440,13 @@ impl Gateway {
     pub async fn drain(&self) {
         self.draining.store(true, Ordering::Release);
         self.drains.cancel();
-        self.lanes.stop();
-        self.hub.stop();
         let limit = Duration::from_secs(self.config.server.drain_timeout_s);
         // For the ends of what is cancelled, and for the store.
         let rest = (limit / 4).min(Duration::from_secs(5));
-        let rooms = self.rooms();
-        let rooms = rooms.iter().map(|room| room.drain(limit - rest, rest / 2));
+        let rooms = self
+            .rooms
+            .iter()
+            .map(|room| room.drain(limit - rest, rest / 2));
         let rooms = futures_util::future::join_all(rooms);
         let idle = tokio::time::timeout(limit - rest, self.idle());
         let (ended, _) = tokio::join!(idle, rooms);
@@ -444,7 +459,6 @@ impl Gateway {
         for task in self.workers.lock().drain(..) {
             task.abort();
         }
-        self.lanes.release().await;
         if let Err(error) = self.runs.settle().await {
             tracing::error!(%error, "runs that were not kept could not be settled");
         }

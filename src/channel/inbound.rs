@@ -1,7 +1,6 @@
 //! From what arrived to what is to be done.
 
 use std::sync::Arc;
-use std::time::Duration;
 
 use serde_json::{Value, json};
 
@@ -15,17 +14,6 @@ use crate::store::{
     ArrivalEnd, BindingRow, EventRow, InboundRow, OutboundRow, QueuedTurnRow, now_micros,
 };
 
-const SECOND: i64 = 1_000_000;
-const LOOK_EVERY: Duration = Duration::from_millis(500);
-const BREATH: Duration = Duration::from_millis(5);
-/// An arrival that was taken is nobody else's for so long.
-const HOLD: i64 = 60 * SECOND;
-const WITHIN: Duration = Duration::from_secs(50);
-const TENANTS: i64 = 200;
-/// Arrivals of one tenant that are taken up before it is another's turn.
-const OF_ONE: i64 = 16;
-/// An arrival is taken up so often; then it is given up.
-const MAX_TAKINGS: i64 = 8;
 /// Longest text of a message that becomes a turn, in bytes.
 const MAX_TEXT: usize = 256 * 1024;
 
@@ -53,6 +41,7 @@ impl Hub {
             status: "accepted".to_owned(),
             reason: None,
             takings: 0,
+            attempts: 0,
             due_at: Some(now),
             created_at: now,
         };
@@ -66,110 +55,7 @@ impl Hub {
         Ok(is_new)
     }
 
-    /// Interprets what has arrived, for ever.
-    pub async fn interpret_arrivals(self: Arc<Self>) {
-        loop {
-            let _ = tokio::time::timeout(LOOK_EVERY, self.arrived.notified()).await;
-            match self.look_for_arrivals().await {
-                Ok(taken) if taken > 0 => self.arrived.notify_one(),
-                Ok(_) => {}
-                Err(error) => tracing::warn!(%error, "cannot look for arrivals"),
-            }
-            tokio::time::sleep(BREATH).await;
-        }
-    }
-
-    async fn look_for_arrivals(self: &Arc<Self>) -> Result<usize, ApiError> {
-        let (mut after, mut taken) = (String::new(), 0);
-        loop {
-            let tenants = self.store.tenants_with_arrivals(&after, TENANTS).await?;
-            for tenant in &tenants {
-                let now = now_micros();
-                let free = self.working.available_permits() as i64;
-                if free == 0 || self.working.is_closed() {
-                    return Ok(taken);
-                }
-                let limit = OF_ONE.min(free);
-                let rows = self
-                    .store
-                    .claim_arrivals(tenant, now, now + HOLD, limit)
-                    .await?;
-                taken += rows.len();
-                for row in rows {
-                    let Ok(permit) = self.working.clone().acquire_owned().await else {
-                        return Ok(taken);
-                    };
-                    let hub = self.clone();
-                    tokio::spawn(async move {
-                        hub.interpret(row).await;
-                        drop(permit);
-                        hub.arrived.notify_one();
-                    });
-                }
-            }
-            match tenants.last() {
-                Some(last) if tenants.len() as i64 == TENANTS => after.clone_from(last),
-                _ => return Ok(taken),
-            }
-        }
-    }
-
-    /// Interprets an arrival, and writes what it led to or puts it off.
-    async fn interpret(&self, arrival: InboundRow) {
-        let led = match self.channel(&arrival.source) {
-            Some(_) if arrival.takings > MAX_TAKINGS => {
-                let why = arrival.reason.as_deref().unwrap_or("it ended its node");
-                Err(Fault::Never(format!(
-                    "given up after {MAX_TAKINGS} tries: {why}"
-                )))
-            }
-            Some(channel) => {
-                let led = self.led_to(channel, &arrival);
-                let late = |_| Err(Fault::later("it took too long"));
-                tokio::time::timeout(WITHIN, led).await.unwrap_or_else(late)
-            }
-            None => Err(Fault::Never("there is no such channel here".to_owned())),
-        };
-        let now = now_micros();
-        let written = match led {
-            Ok(end) => {
-                let (has_turns, has_outbound) = (!end.turns.is_empty(), !end.outbound.is_empty());
-                let written = self.store.end_arrival(&arrival, &end, now).await;
-                if has_turns {
-                    self.lanes.wake();
-                }
-                if has_outbound {
-                    self.outgoing.notify_one();
-                }
-                written.map(drop)
-            }
-            Err(Fault::Later { why, after }) => {
-                let pause = after.map_or(SECOND << arrival.takings.clamp(0, 8), |after| {
-                    i64::try_from(after.as_micros()).unwrap_or(SECOND)
-                });
-                tracing::warn!(arrival = %arrival.id, why, "an arrival is put off");
-                self.store
-                    .put_off_arrival(&arrival, Some(now + pause), &why, None)
-                    .await
-            }
-            Err(Fault::Never(why) | Fault::Unknown(why)) => {
-                tracing::warn!(arrival = %arrival.id, why, "an arrival is given up");
-                let data = json!({ "inbound_event_id": arrival.id, "channel": arrival.source,
-                    "status": "failed", "reason": why });
-                let event =
-                    EventRow::new(&arrival.tenant_id, "deployment.inbound", None, &data, None);
-                self.store
-                    .put_off_arrival(&arrival, None, &why, Some(&event))
-                    .await
-            }
-        };
-        if let Err(error) = written {
-            // It is due again when it is held no more.
-            tracing::warn!(%error, arrival = %arrival.id, "what an arrival led to is not kept");
-        }
-    }
-
-    async fn led_to(
+    pub(super) async fn led_to(
         &self,
         channel: &Arc<dyn Channel>,
         arrival: &InboundRow,

@@ -18,6 +18,8 @@ const WITHIN: Duration = Duration::from_secs(10);
 /// What was about to be shown for so long was not, or by a node that is gone, in microseconds.
 const STALE: i64 = 15_000_000;
 const LOOK_EVERY: Duration = Duration::from_millis(100);
+/// An answer that is written within this is shown when it is whole.
+const QUICK: Duration = Duration::from_millis(700);
 /// Longest text that is shown while it is written, in bytes.
 const MAX_SHOWN: usize = 256 * 1024;
 /// Platforms forget within seconds that somebody types.
@@ -42,6 +44,14 @@ impl<'a> Showing<'a> {
 impl Drop for Showing<'_> {
     fn drop(&mut self) {
         self.hub.showing.lock().remove(&self.run_id);
+    }
+}
+
+fn add_text(text: &mut String, frames: &mut Vec<Frame>) {
+    for frame in frames.drain(..) {
+        if let Frame::Text(piece) = frame {
+            text.push_str(&piece.unescape());
+        }
     }
 }
 
@@ -82,14 +92,18 @@ impl Hub {
         let mut draft = Value::Null;
         let mut frames = Vec::new();
         while reader.next(&mut frames).await {
-            for frame in frames.drain(..) {
-                if let Frame::Text(piece) = frame {
-                    text.push_str(&piece.unescape());
-                }
-            }
+            add_text(&mut text, &mut frames);
             let Some(every) = every else {
                 continue;
             };
+            if shown == 0 && !text.trim().is_empty() {
+                tokio::select! {
+                    () = tokio::time::sleep(QUICK) => {}
+                    () = self.until_closed(begun) => return,
+                }
+                reader.take(&mut frames);
+                add_text(&mut text, &mut frames);
+            }
             if text.len() > MAX_SHOWN || text.len() == shown || text.trim().is_empty() {
                 continue;
             }

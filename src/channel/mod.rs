@@ -5,6 +5,7 @@
 //! turn in a lane; what the turn's run says is put into the outbox by the transaction that ends it.
 
 mod accounts;
+mod arrivals;
 mod bind;
 mod call;
 pub mod discord;
@@ -23,8 +24,10 @@ mod tools;
 pub mod whatsapp;
 
 pub use accounts::Account;
+pub use arrivals::Arrivals;
 pub use bind::token_hash;
 pub use call::{CallFault, Called, Platform};
+pub use outbox::Outbox;
 pub use rest::{documented, routes};
 pub use said::{
     Arrival, Card, Command, Decision, Destination, Meaning, Question, Said, SendTool, Sender,
@@ -37,7 +40,7 @@ use std::time::Duration;
 use async_trait::async_trait;
 use parking_lot::Mutex;
 use serde_json::{Map, Value};
-use tokio::sync::{Notify, Semaphore, mpsc};
+use tokio::sync::{Notify, mpsc};
 
 use crate::config;
 use crate::error::ApiError;
@@ -47,6 +50,7 @@ use crate::run::{Runs, Smiths};
 use crate::secrets::Vault;
 use crate::store::{DeploymentRow, InboundRow, OutboundRow, Store};
 use crate::upstream::Upstream;
+use crate::work::Room;
 
 /// Why an arrival cannot be interpreted, or a message not be sent.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -210,7 +214,6 @@ pub struct Hub {
     kinds: Vec<Arc<dyn Channel>>,
     arrived: Notify,
     outgoing: Arc<Notify>,
-    working: Arc<Semaphore>,
     /// Turns that begin on this node, whose answers are shown.
     begun: tokio::sync::Mutex<mpsc::Receiver<Begun>>,
     /// Runs whose answer is being shown right now.
@@ -230,9 +233,6 @@ pub struct HubParts {
     pub public_url: String,
     pub metrics: Metrics,
 }
-
-/// Arrivals that are interpreted and messages that are sent at once, on each node.
-const AT_ONCE: usize = 64;
 
 /// Turns that have begun and wait to be shown; more are answered all the same.
 const SHOWN_AT_ONCE: usize = 1024;
@@ -264,7 +264,6 @@ impl Hub {
             metrics: parts.metrics,
             kinds: kinds(),
             arrived: Notify::new(),
-            working: Arc::new(Semaphore::new(AT_ONCE)),
             begun: tokio::sync::Mutex::new(begun),
             showing: Mutex::default(),
             sending: tools::Sending::default(),
@@ -277,9 +276,20 @@ impl Hub {
         futures_util::future::join_all(polls).await;
     }
 
-    /// Interprets and sends nothing more.
-    pub fn stop(&self) {
-        self.working.close();
+    /// Has what arrives looked at at once by `worker`, for ever.
+    pub async fn tell_of_arrivals(self: Arc<Self>, worker: Arc<dyn Room>) {
+        loop {
+            self.arrived.notified().await;
+            worker.wake();
+        }
+    }
+
+    /// Has what is to be sent looked at at once by `worker`, for ever.
+    pub async fn tell_of_messages(self: Arc<Self>, worker: Arc<dyn Room>) {
+        loop {
+            self.outgoing.notified().await;
+            worker.wake();
+        }
     }
 
     /// A channel by its name.

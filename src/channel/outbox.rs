@@ -4,6 +4,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use async_trait::async_trait;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
@@ -11,16 +12,18 @@ use super::{Card, Channel, Fault, Hub};
 use crate::error::ApiError;
 use crate::lane::SORRY;
 use crate::run::output_of;
-use crate::store::{ApprovalStatus, EventRow, OutboundRow, RunStatus, now_micros};
+use crate::store::{
+    ApprovalStatus, EventRow, HeldKind, HeldRow, OutboundRow, RunStatus, now_micros,
+};
+use crate::work::{AtShutdown, Claim, Due, Held, Lane, Rules, Work};
 
 const SECOND: i64 = 1_000_000;
 const LOOK_EVERY: Duration = Duration::from_millis(500);
-const BREATH: Duration = Duration::from_millis(5);
-/// A message that was taken is nobody else's for so long: longer than a call to a platform may take.
-/// It is prolonged with each of its pieces.
-const HOLD: i64 = 60 * SECOND;
-const TENANTS: i64 = 200;
-const OF_ONE: i64 = 16;
+const HOLD: Duration = Duration::from_secs(15);
+const AT_ONCE: usize = 64;
+const OF_A_TENANT: usize = 32;
+/// A message that ended its node so often is given up.
+const DEADLY: i64 = 3;
 /// Pauses between attempts, in seconds; after the last the message has failed.
 const PAUSES_S: [i64; 8] = [1, 3, 10, 30, 120, 600, 1_800, 3_600];
 
@@ -34,69 +37,131 @@ struct Progress {
     sending: Option<usize>,
 }
 
+/// What is to be sent.
+pub struct Outbox(pub Arc<Hub>);
+
+fn row(message: &OutboundRow, until: i64) -> HeldRow<'_> {
+    HeldRow {
+        tenant_id: &message.tenant_id,
+        id: &message.id,
+        until,
+    }
+}
+
+#[async_trait]
+impl Work for Outbox {
+    type Item = OutboundRow;
+    /// The message as it is from now on.
+    type Outcome = OutboundRow;
+
+    fn rules(&self) -> Rules {
+        Rules {
+            name: "outbox",
+            hold: HOLD,
+            look_every: LOOK_EVERY,
+            at_once: AT_ONCE,
+            per_tenant: OF_A_TENANT,
+            per_lane: OF_A_TENANT,
+            give_up_after: DEADLY,
+            at_shutdown: AtShutdown::Finish,
+        }
+    }
+
+    async fn due(&self, now: i64, limit: i64) -> Result<Due, ApiError> {
+        let tenants = self.0.store.tenants_with_outbound(now, limit).await?;
+        Ok(Due {
+            lanes: tenants.iter().map(|tenant| Lane::tenant(tenant)).collect(),
+            next: None,
+        })
+    }
+
+    /// The first of each conversation.
+    async fn claim(&self, lane: &Lane, claim: Claim) -> Result<Vec<OutboundRow>, ApiError> {
+        let (now, until, limit) = (claim.now, claim.until, claim.limit);
+        let claimed = self
+            .0
+            .store
+            .claim_outbound(&lane.tenant_id, now, until, limit);
+        Ok(claimed.await?)
+    }
+
+    fn ended_nodes(&self, message: &OutboundRow) -> i64 {
+        message.takings - 1
+    }
+
+    fn name(&self, message: &OutboundRow) -> String {
+        message.id.clone()
+    }
+
+    async fn renew(
+        &self,
+        all: &[Arc<Held<OutboundRow>>],
+        until: i64,
+    ) -> Result<Vec<bool>, ApiError> {
+        let rows: Vec<_> = all.iter().map(|one| row(&one.item, one.until())).collect();
+        let (store, what) = (&self.0.store, HeldKind::Outbound);
+        Ok(store.renew_held(what, &rows, until).await?)
+    }
+
+    async fn perform(&self, held: &Held<OutboundRow>) -> OutboundRow {
+        self.0.deliver(held).await
+    }
+
+    fn given_up(&self, message: &OutboundRow, times: i64) -> OutboundRow {
+        let mut message = message.clone();
+        message.last_error = Some(format!("to send it ended its node {times} times"));
+        failed(&mut message, "unknown");
+        message
+    }
+
+    async fn settle(
+        &self,
+        _item: &OutboundRow,
+        until: i64,
+        message: &OutboundRow,
+    ) -> Result<bool, ApiError> {
+        let mut message = message.clone();
+        (message.takings, message.updated_at) = (0, now_micros());
+        if !self.0.store.record_outbound(&message, Some(until)).await? {
+            return Ok(false);
+        }
+        let outcome = match message.status.as_str() {
+            "pending" => "later",
+            status => status,
+        };
+        let labels = [message.channel.as_str(), outcome];
+        let deliveries = &self.0.metrics.channel_deliveries;
+        deliveries.with_label_values(&labels).inc();
+        if outcome == "failed" || outcome == "unknown" {
+            self.0.tell_failure(&message).await;
+        }
+        Ok(true)
+    }
+
+    async fn release(&self, message: &OutboundRow, until: i64, now: i64) -> Result<bool, ApiError> {
+        let (store, what) = (&self.0.store, HeldKind::Outbound);
+        Ok(store.release_held(what, row(message, until), now).await?)
+    }
+
+    async fn uncount(&self, message: &OutboundRow) -> Result<(), ApiError> {
+        let (store, what) = (&self.0.store, HeldKind::Outbound);
+        let uncounted = store.uncount_held(what, &message.tenant_id, &message.id);
+        Ok(uncounted.await?)
+    }
+}
+
 impl Hub {
-    /// Sends what is due, for ever.
-    pub async fn send_outbound(self: Arc<Self>) {
-        loop {
-            let _ = tokio::time::timeout(LOOK_EVERY, self.outgoing.notified()).await;
-            match self.look_for_outbound().await {
-                Ok(taken) if taken > 0 => self.outgoing.notify_one(),
-                Ok(_) => {}
-                Err(error) => tracing::warn!(%error, "cannot look for messages to send"),
-            }
-            tokio::time::sleep(BREATH).await;
-        }
-    }
-
-    async fn look_for_outbound(self: &Arc<Self>) -> Result<usize, ApiError> {
-        let (mut after, mut taken) = (String::new(), 0);
-        loop {
-            let tenants = self.store.tenants_with_outbound(&after, TENANTS).await?;
-            for tenant in &tenants {
-                let now = now_micros();
-                let free = self.working.available_permits() as i64;
-                if free == 0 || self.working.is_closed() {
-                    return Ok(taken);
-                }
-                let limit = OF_ONE.min(free);
-                let rows = self
-                    .store
-                    .claim_outbound(tenant, now, now + HOLD, limit)
-                    .await?;
-                taken += rows.len();
-                for row in rows {
-                    let Ok(permit) = self.working.clone().acquire_owned().await else {
-                        return Ok(taken);
-                    };
-                    let hub = self.clone();
-                    tokio::spawn(async move {
-                        hub.deliver(row).await;
-                        drop(permit);
-                        hub.outgoing.notify_one();
-                    });
-                }
-            }
-            match tenants.last() {
-                Some(last) if tenants.len() as i64 == TENANTS => after.clone_from(last),
-                _ => return Ok(taken),
-            }
-        }
-    }
-
-    /// Sends a message, and writes what became of it.
-    async fn deliver(&self, mut message: OutboundRow) {
+    /// Sends a message; answers it as it is from now on.
+    async fn deliver(&self, held: &Held<OutboundRow>) -> OutboundRow {
+        let mut message = held.item.clone();
         let sent = match self.channel(&message.channel) {
-            Some(channel) => self.pieces(channel, &mut message).await,
+            Some(channel) => self.pieces(channel, held, &mut message).await,
             None => Err(Fault::Never("there is no such channel here".to_owned())),
         };
-        let (now, held) = (now_micros(), message.due_at);
-        message.updated_at = now;
-        message.takings = 0;
-        let outcome = match sent {
+        match sent {
             Ok(()) => {
                 "sent".clone_into(&mut message.status);
                 (message.due_at, message.last_error) = (None, None);
-                "sent"
             }
             Err(Fault::Later { why, after }) => {
                 let pause = usize::try_from(message.attempts).ok();
@@ -106,8 +171,7 @@ impl Hub {
                 match pause {
                     Some(seconds) => {
                         let asked = after.map_or(0, |after| after.as_secs() as i64);
-                        message.due_at = Some(now + seconds.max(asked) * SECOND);
-                        "later"
+                        message.due_at = Some(now_micros() + seconds.max(asked) * SECOND);
                     }
                     None => failed(&mut message, "failed"),
                 }
@@ -115,28 +179,15 @@ impl Hub {
             Err(Fault::Never(why)) => {
                 message.attempts += 1;
                 message.last_error = Some(why);
-                failed(&mut message, "failed")
+                failed(&mut message, "failed");
             }
             Err(Fault::Unknown(why)) => {
                 message.attempts += 1;
                 message.last_error = Some(why);
-                failed(&mut message, "unknown")
-            }
-        };
-        self.metrics
-            .channel_deliveries
-            .with_label_values(&[message.channel.as_str(), outcome])
-            .inc();
-        match self.store.record_outbound(&message, held).await {
-            Ok(true) => {}
-            Ok(false) => return,
-            Err(error) => {
-                tracing::warn!(%error, message = %message.id, "what became of a message is not kept");
+                failed(&mut message, "unknown");
             }
         }
-        if outcome == "failed" || outcome == "unknown" {
-            self.tell_failure(&message).await;
-        }
+        message
     }
 
     pub(super) async fn tell_failure(&self, message: &OutboundRow) {
@@ -156,11 +207,12 @@ impl Hub {
     async fn pieces(
         &self,
         channel: &Arc<dyn Channel>,
+        held: &Held<OutboundRow>,
         message: &mut OutboundRow,
     ) -> Result<(), Fault> {
         let mut progress: Progress = serde_json::from_str(&message.progress).unwrap_or_default();
         if message.kind == "approval" {
-            return self.card(channel, message, &mut progress).await;
+            return self.card(channel, held, message, &mut progress).await;
         }
         let Some(text) = self.text(message).await? else {
             return Ok(());
@@ -171,13 +223,14 @@ impl Hub {
             && let Some(name) = self.settle(channel, message, first).await?
         {
             progress.sent.push(name);
-            self.note(message, &progress).await?;
+            self.note(held, message, &progress).await?;
         }
         for (at, piece) in pieces.iter().enumerate().skip(progress.sent.len()) {
-            self.begin(channel, message, &mut progress, at).await?;
+            self.begin(channel, held, message, &mut progress, at)
+                .await?;
             let key = format!("{}-{at}", message.id);
             let sent = channel.send(self, message, piece, &key).await;
-            self.end(message, &mut progress, sent).await?;
+            self.end(held, message, &mut progress, sent).await?;
         }
         Ok(())
     }
@@ -185,6 +238,7 @@ impl Hub {
     async fn card(
         &self,
         channel: &Arc<dyn Channel>,
+        held: &Held<OutboundRow>,
         message: &mut OutboundRow,
         progress: &mut Progress,
     ) -> Result<(), Fault> {
@@ -198,7 +252,7 @@ impl Hub {
         if !progress.sent.is_empty() {
             return Ok(());
         }
-        self.begin(channel, message, progress, 0).await?;
+        self.begin(channel, held, message, progress, 0).await?;
         let arguments: Value = serde_json::from_str(&approval.args).unwrap_or_default();
         let card = Card {
             approval_id: approval.id,
@@ -208,13 +262,14 @@ impl Hub {
             link: None,
         };
         let sent = channel.ask(self, message, &card).await;
-        self.end(message, progress, sent).await
+        self.end(held, message, progress, sent).await
     }
 
     /// Notes that a piece is on its way: whoever finds that later does not know whether it came there.
     async fn begin(
         &self,
         channel: &Arc<dyn Channel>,
+        held: &Held<OutboundRow>,
         message: &mut OutboundRow,
         progress: &mut Progress,
         at: usize,
@@ -224,11 +279,12 @@ impl Hub {
             return Err(Fault::Unknown(why.to_owned()));
         }
         progress.sending = Some(at);
-        self.note(message, progress).await
+        self.note(held, message, progress).await
     }
 
     async fn end(
         &self,
+        held: &Held<OutboundRow>,
         message: &mut OutboundRow,
         progress: &mut Progress,
         sent: Result<String, Fault>,
@@ -237,7 +293,7 @@ impl Hub {
             Ok(name) => {
                 progress.sent.push(name);
                 progress.sending = None;
-                self.note(message, progress).await
+                self.note(held, message, progress).await
             }
             Err(Fault::Unknown(why)) => Err(Fault::Unknown(why)),
             Err(fault) => {
@@ -249,12 +305,18 @@ impl Hub {
         }
     }
 
-    async fn note(&self, message: &mut OutboundRow, progress: &Progress) -> Result<(), Fault> {
+    async fn note(
+        &self,
+        held: &Held<OutboundRow>,
+        message: &mut OutboundRow,
+        progress: &Progress,
+    ) -> Result<(), Fault> {
         message.progress = serde_json::to_string(progress).unwrap_or_default();
         message.updated_at = now_micros();
-        let held = message.due_at;
-        message.due_at = Some(message.updated_at + HOLD);
-        match self.store.record_outbound(message, held).await? {
+        let fence = held.fence().await;
+        message.due_at = Some(fence.until);
+        let noted = self.store.record_outbound(message, Some(fence.until));
+        match noted.await? {
             true => Ok(()),
             false => Err(Fault::Unknown("another node has taken it".to_owned())),
         }
@@ -281,8 +343,7 @@ impl Hub {
     }
 }
 
-fn failed(message: &mut OutboundRow, status: &'static str) -> &'static str {
+fn failed(message: &mut OutboundRow, status: &str) {
     status.clone_into(&mut message.status);
     message.due_at = None;
-    status
 }

@@ -1,32 +1,28 @@
 //! The worker that makes runs of what waits in lanes.
 
-use std::panic::AssertUnwindSafe;
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
-use futures_util::FutureExt;
+use async_trait::async_trait;
 use serde_json::Value;
-use tokio::sync::{Notify, Semaphore, mpsc};
+use tokio::sync::{Notify, mpsc};
 
 use crate::error::ApiError;
 use crate::limit::Admission;
 use crate::metrics::Metrics;
 use crate::run::{LiveRun, Runs};
 use crate::store::{LaneRow, LaneRule, QueuedTurnRow, Store, TurnEnd, now_micros};
+use crate::work::{AtShutdown, Claim, Due, Held, Lane, Room, Rules, Work};
 
 const SECOND: i64 = 1_000_000;
 /// How often lanes are looked at when nothing wakes the worker.
 const LOOK_EVERY: Duration = Duration::from_millis(500);
-/// Looks in a row are no closer than this, however often something wakes the worker.
-const BREATH: Duration = Duration::from_millis(10);
 /// A lane that was taken is nobody else's for so long; it is prolonged while it is worked on.
 const HOLD: Duration = Duration::from_secs(15);
 /// A turn has so long to begin.
 const BEGIN_WITHIN: Duration = Duration::from_secs(100);
-/// Lanes of one tenant that are taken up before it is another's turn.
-const AT_ONCE: i64 = 16;
-/// Tenants of one look at the store.
-const TENANTS: i64 = 200;
+/// Lanes of one tenant at once.
+const OF_A_TENANT: usize = 32;
 /// Lanes that this node begins turns in at once.
 const BEGINNING: usize = 64;
 /// Turns of a lane that are looked at, and at most become one.
@@ -46,7 +42,6 @@ pub struct Lanes {
     pub(super) metrics: Metrics,
     due: Arc<Notify>,
     begun: OnceLock<mpsc::Sender<Begun>>,
-    beginning: Arc<Semaphore>,
 }
 
 /// A turn whose run has begun on this node, for whoever shows it.
@@ -82,7 +77,6 @@ impl Lanes {
             gate,
             metrics,
             begun: OnceLock::new(),
-            beginning: Arc::new(Semaphore::new(BEGINNING)),
         })
     }
 
@@ -111,105 +105,11 @@ impl Lanes {
         self.due.notify_one();
     }
 
-    /// Begins what is due, for ever.
-    pub async fn work(self: Arc<Self>) {
+    /// Has what becomes due looked at at once by `worker`, for ever.
+    pub async fn tell_of_turns(self: Arc<Self>, worker: Arc<dyn Room>) {
         loop {
-            let _ = tokio::time::timeout(LOOK_EVERY, self.due.notified()).await;
-            match self.look().await {
-                // More may be due than is taken up in one look.
-                Ok(taken) if taken > 0 => self.wake(),
-                Ok(_) => {}
-                Err(error) => tracing::warn!(%error, "cannot look for lanes that are due"),
-            }
-            tokio::time::sleep(BREATH).await;
-        }
-    }
-
-    /// Takes up what is due, some of each tenant; answers how many lanes.
-    async fn look(self: &Arc<Self>) -> Result<usize, ApiError> {
-        let mut after = String::new();
-        let mut taken = 0;
-        loop {
-            let tenants = self.store.tenants_with_lanes(&after, TENANTS).await?;
-            for tenant in &tenants {
-                taken += self.take_up(tenant).await?;
-            }
-            match tenants.last() {
-                Some(last) if tenants.len() as i64 == TENANTS => after.clone_from(last),
-                _ => return Ok(taken),
-            }
-        }
-    }
-
-    async fn take_up(self: &Arc<Self>, tenant_id: &str) -> Result<usize, ApiError> {
-        let free = self.beginning.available_permits() as i64;
-        if free == 0 || self.beginning.is_closed() {
-            return Ok(0);
-        }
-        let now = now_micros();
-        let hold_until = now + HOLD.as_micros() as i64;
-        let node_id = self.runs.node_id();
-        let lanes = self
-            .store
-            .claim_lanes(tenant_id, node_id, now, hold_until, AT_ONCE.min(free))
-            .await?;
-        let taken = lanes.len();
-        for lane in lanes {
-            let Ok(permit) = self.beginning.clone().acquire_owned().await else {
-                return Ok(taken);
-            };
-            let worker = self.clone();
-            tokio::spawn(async move {
-                worker.go_on(&lane).await;
-                drop(permit);
-                worker.wake();
-            });
-        }
-        Ok(taken)
-    }
-
-    /// Works on a lane that was taken, and gives it back.
-    async fn go_on(&self, lane: &LaneRow) {
-        let work = AssertUnwindSafe(self.steps(lane)).catch_unwind();
-        let work = tokio::time::timeout(BEGIN_WITHIN, work);
-        let worked = tokio::select! {
-            worked = work => worked,
-            // It is another node's: what is begun there counts.
-            () = self.hold(lane) => return,
-        };
-        let due_at = match worked {
-            Ok(Ok(Ok(due_at))) => due_at,
-            Ok(Ok(Err(error))) => {
-                tracing::warn!(%error, thread_id = lane.thread_id, "a lane does not go on");
-                now_micros() + 5 * SECOND
-            }
-            // It is taken up again when it is held no more, and counted.
-            Ok(Err(_)) => {
-                tracing::error!(thread_id = lane.thread_id, "a lane panicked");
-                return;
-            }
-            Err(_) => {
-                tracing::warn!(thread_id = lane.thread_id, "a turn took too long to begin");
-                now_micros() + 5 * SECOND
-            }
-        };
-        let (node_id, now) = (self.runs.node_id(), now_micros());
-        if let Err(error) = self.store.release_lane(lane, node_id, due_at, now).await {
-            tracing::warn!(%error, thread_id = lane.thread_id, "a lane is not given back");
-        }
-    }
-
-    /// Prolongs the hold of a lane; ends when it is lost.
-    async fn hold(&self, lane: &LaneRow) {
-        loop {
-            tokio::time::sleep(HOLD / 3).await;
-            let until = now_micros() + HOLD.as_micros() as i64;
-            let node_id = self.runs.node_id();
-            match self.store.hold_lane(lane, node_id, until).await {
-                Ok(true) => {}
-                Ok(false) => return,
-                Err(error) => tracing::warn!(%error, "a lane's hold is not prolonged"),
-            }
+            self.due.notified().await;
+            worker.wake();
         }
     }
 
@@ -339,17 +239,97 @@ impl Lanes {
         }
         Ok(Step::Again)
     }
+}
 
-    /// Begins nothing more.
-    pub fn stop(&self) {
-        self.beginning.close();
+/// Lanes as work: each is gone on with by one node.
+pub struct Turns(pub Arc<Lanes>);
+
+#[async_trait]
+impl Work for Turns {
+    type Item = LaneRow;
+    /// When it is to be looked at again.
+    type Outcome = i64;
+
+    fn rules(&self) -> Rules {
+        Rules {
+            name: "lanes",
+            hold: HOLD,
+            look_every: LOOK_EVERY,
+            at_once: BEGINNING,
+            per_tenant: OF_A_TENANT,
+            per_lane: OF_A_TENANT,
+            // What is deadly is one turn, not its lane: `steps` gives that up.
+            give_up_after: i64::MAX,
+            at_shutdown: AtShutdown::GiveBack,
+        }
     }
 
-    /// Gives lanes back that this node has taken, when it shuts down.
-    pub async fn release(&self) {
-        let node_id = self.runs.node_id();
-        if let Err(error) = self.store.release_lanes_of(node_id, now_micros()).await {
-            tracing::warn!(%error, "cannot give lanes back");
+    async fn due(&self, now: i64, limit: i64) -> Result<Due, ApiError> {
+        let tenants = self.0.store.tenants_with_lanes(now, limit).await?;
+        Ok(Due {
+            lanes: tenants.iter().map(|tenant| Lane::tenant(tenant)).collect(),
+            next: None,
+        })
+    }
+
+    async fn claim(&self, lane: &Lane, claim: Claim) -> Result<Vec<LaneRow>, ApiError> {
+        let node_id = self.0.runs.node_id();
+        let (now, until, limit) = (claim.now, claim.until, claim.limit);
+        let claimed = self
+            .0
+            .store
+            .claim_lanes(&lane.tenant_id, node_id, now, until, limit);
+        Ok(claimed.await?)
+    }
+
+    fn ended_nodes(&self, lane: &LaneRow) -> i64 {
+        lane.takings - 1
+    }
+
+    fn name(&self, lane: &LaneRow) -> String {
+        lane.thread_id.clone()
+    }
+
+    async fn renew(&self, held: &[Arc<Held<LaneRow>>], until: i64) -> Result<Vec<bool>, ApiError> {
+        let node_id = self.0.runs.node_id();
+        let mut still = Vec::with_capacity(held.len());
+        for lane in held {
+            still.push(self.0.store.hold_lane(&lane.item, node_id, until).await?);
         }
+        Ok(still)
+    }
+
+    async fn perform(&self, held: &Held<LaneRow>) -> i64 {
+        let thread_id = &held.item.thread_id;
+        match tokio::time::timeout(BEGIN_WITHIN, self.0.steps(&held.item)).await {
+            Ok(Ok(due_at)) => due_at,
+            Ok(Err(error)) => {
+                tracing::warn!(%error, thread_id, "a lane does not go on");
+                now_micros() + 5 * SECOND
+            }
+            Err(_) => {
+                tracing::warn!(thread_id, "a turn took too long to begin");
+                now_micros() + 5 * SECOND
+            }
+        }
+    }
+
+    fn given_up(&self, _lane: &LaneRow, _times: i64) -> i64 {
+        now_micros()
+    }
+
+    async fn settle(&self, lane: &LaneRow, _until: i64, due_at: &i64) -> Result<bool, ApiError> {
+        let (store, node_id) = (&self.0.store, self.0.runs.node_id());
+        let released = store.release_lane(lane, node_id, *due_at, now_micros());
+        Ok(released.await?)
+    }
+
+    async fn release(&self, lane: &LaneRow, _until: i64, now: i64) -> Result<bool, ApiError> {
+        let (store, node_id) = (&self.0.store, self.0.runs.node_id());
+        Ok(store.release_lane(lane, node_id, now, now).await?)
+    }
+
+    async fn uncount(&self, lane: &LaneRow) -> Result<(), ApiError> {
+        Ok(self.0.store.uncount_lane(lane).await?)
     }
 }

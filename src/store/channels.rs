@@ -38,7 +38,10 @@ pub struct InboundRow {
     pub status: String,
     /// Why it failed, or led to nothing.
     pub reason: Option<String>,
+    /// How often it was taken up since something was heard of it.
     pub takings: i64,
+    /// How often it could not be interpreted.
+    pub attempts: i64,
     /// When it is to be interpreted; `None`: that is over.
     pub due_at: Option<i64>,
     pub created_at: i64,
@@ -105,6 +108,22 @@ pub struct OutboundRow {
     pub updated_at: i64,
 }
 
+/// What nodes hold of channels.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum HeldKind {
+    Arrival,
+    Outbound,
+}
+
+/// Something that a node holds.
+#[derive(Debug, Clone, Copy)]
+pub struct HeldRow<'a> {
+    pub tenant_id: &'a str,
+    pub id: &'a str,
+    /// As its row says.
+    pub until: i64,
+}
+
 /// What an arrival leads to.
 #[derive(Debug, Clone, Default)]
 pub struct ArrivalEnd {
@@ -137,8 +156,8 @@ pub trait ChannelStore: Send + Sync {
 
     /// Keeps an arrival; `false` when it is there already.
     async fn accept(&self, arrival: &InboundRow) -> Result<bool>;
-    /// Tenants above `after` with arrivals to interpret, at most `limit`.
-    async fn tenants_with_arrivals(&self, after: &str, limit: i64) -> Result<Vec<String>>;
+    /// Tenants with arrivals that are due, at most `limit`.
+    async fn tenants_with_arrivals(&self, now: i64, limit: i64) -> Result<Vec<String>>;
     /// Takes arrivals of a tenant that are due, the first of each conversation.
     async fn claim_arrivals(
         &self,
@@ -147,16 +166,35 @@ pub trait ChannelStore: Send + Sync {
         hold_until: i64,
         limit: i64,
     ) -> Result<Vec<InboundRow>>;
-    /// Writes what an arrival led to; `false` when that was done already.
-    async fn end_arrival(&self, arrival: &InboundRow, end: &ArrivalEnd, now: i64) -> Result<bool>;
-    /// Puts an arrival off, or with no time, gives it up; `event` says so.
+    /// Writes what an arrival led to that is held until `held`; `false` when it is not.
+    async fn end_arrival(
+        &self,
+        arrival: &InboundRow,
+        held: i64,
+        end: &ArrivalEnd,
+        now: i64,
+    ) -> Result<bool>;
+    /// Puts an arrival off that is held until `held`, or with no time, gives it up; `event` says so.
+    /// `false` when it is not held.
     async fn put_off_arrival(
         &self,
         arrival: &InboundRow,
+        held: i64,
         due_at: Option<i64>,
         reason: &str,
         event: Option<&EventRow>,
-    ) -> Result<()>;
+    ) -> Result<bool>;
+    /// Prolongs what is held; answers of each whether it is.
+    async fn renew_held(
+        &self,
+        what: HeldKind,
+        held: &[HeldRow<'_>],
+        until: i64,
+    ) -> Result<Vec<bool>>;
+    /// Makes something due at once, its taking uncounted; `false` when it is not held.
+    async fn release_held(&self, what: HeldKind, held: HeldRow<'_>, now: i64) -> Result<bool>;
+    /// Uncounts a taking.
+    async fn uncount_held(&self, what: HeldKind, tenant_id: &str, id: &str) -> Result<()>;
     async fn inbound_event(&self, tenant_id: &str, id: &str) -> Result<Option<InboundRow>>;
     async fn inbound_events(
         &self,
@@ -181,14 +219,14 @@ pub trait ChannelStore: Send + Sync {
         smith_id: &str,
     ) -> Result<Option<String>>;
 
-    /// Puts a message into the outbox; `false` when it is there already.
     /// Whether a tenant has a deployment on any channel.
     async fn has_channels(&self, tenant_id: &str) -> Result<bool>;
     /// Whom a smith reaches over active deployments, the latest first.
     async fn reached(&self, tenant_id: &str, smith_id: &str, limit: i64) -> Result<Vec<ReachRow>>;
+    /// Puts a message into the outbox; `false` when it is there already.
     async fn insert_outbound(&self, message: &OutboundRow) -> Result<bool>;
-    /// Tenants above `after` with messages to send, at most `limit`.
-    async fn tenants_with_outbound(&self, after: &str, limit: i64) -> Result<Vec<String>>;
+    /// Tenants with messages that are due, at most `limit`.
+    async fn tenants_with_outbound(&self, now: i64, limit: i64) -> Result<Vec<String>>;
     /// Takes messages of a tenant that are due, the first of each conversation.
     async fn claim_outbound(
         &self,

@@ -121,8 +121,8 @@ pub struct LaneRow {
 pub trait LaneStore: Send + Sync {
     /// Puts a turn at the end of its lane; `false` when one with its id is there.
     async fn enqueue_turn(&self, turn: &QueuedTurnRow) -> Result<bool>;
-    /// Tenants above `after` that have lanes, at most `limit`.
-    async fn tenants_with_lanes(&self, after: &str, limit: i64) -> Result<Vec<String>>;
+    /// Tenants with lanes that are due, at most `limit`.
+    async fn tenants_with_lanes(&self, now: i64, limit: i64) -> Result<Vec<String>>;
     /// Takes lanes of a tenant that are due, for `node_id` until `hold_until`.
     async fn claim_lanes(
         &self,
@@ -164,21 +164,21 @@ pub trait LaneStore: Send + Sync {
         now: i64,
     ) -> Result<bool>;
     /// Gives a lane back, to be looked at again at `due_at`, or at once when more has come since it was
-    /// taken. One without turns is gone.
+    /// taken; `false` when it is no longer this node's. One without turns is gone.
     async fn release_lane(
         &self,
         lane: &LaneRow,
         node_id: &str,
         due_at: i64,
         now: i64,
-    ) -> Result<()>;
+    ) -> Result<bool>;
     /// Prolongs the hold of a lane; `false` when it is no longer this node's.
     async fn hold_lane(&self, lane: &LaneRow, node_id: &str, until: i64) -> Result<bool>;
     /// Gives back what was held of lanes, arrivals and messages by processes that are gone: for a
     /// store that has one process at a time.
     async fn release_all_held(&self, now: i64) -> Result<()>;
-    /// Gives all of a node's lanes back, when it shuts down.
-    async fn release_lanes_of(&self, node_id: &str, now: i64) -> Result<()>;
+    /// Uncounts a taking.
+    async fn uncount_lane(&self, lane: &LaneRow) -> Result<()>;
     /// The turns that one run answers.
     async fn turns_of_run(&self, tenant_id: &str, run_id: &str) -> Result<Vec<QueuedTurnRow>>;
     /// The turn of a thread that has become a run, which has not ended.

@@ -29,6 +29,8 @@ const SETTLE_AGAIN: Duration = Duration::from_millis(100);
 const SETTLE_AGAIN_AT_MOST: Duration = Duration::from_secs(5);
 /// Others are told so often at most that there is work.
 const TELL_EVERY: Duration = Duration::from_millis(100);
+/// Between the end of a piece of work and the look for the next.
+const BREATH: Duration = Duration::from_millis(2);
 /// While the end of what is under way is waited for.
 const LOOK_AGAIN: Duration = Duration::from_millis(20);
 
@@ -73,6 +75,8 @@ struct Looked {
 pub trait Room: Send + Sync {
     /// Its work's name.
     fn name(&self) -> &'static str;
+    /// Says that there is something to do, here or elsewhere.
+    fn wake(&self);
     /// Looks at once for what is due; another node said so.
     fn wake_here(&self);
     /// Takes nothing up any more.
@@ -180,7 +184,8 @@ impl<W: Work> Worker<W> {
             }
             tokio::select! {
                 () = self.woken.notified() => {}
-                () = self.ended.notified(), if looked.more => {}
+                // What ends in the same moment is made up for by one look.
+                () = self.ended.notified(), if looked.more => tokio::time::sleep(BREATH).await,
                 () = tokio::time::sleep(pause) => {}
             }
         }
@@ -426,6 +431,10 @@ impl<W: Work> Drop for Granted<W> {
 impl<W: Work> Room for Worker<W> {
     fn name(&self) -> &'static str {
         self.rules.name
+    }
+
+    fn wake(&self) {
+        Self::wake(self);
     }
 
     fn wake_here(&self) {

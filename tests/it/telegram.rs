@@ -3,6 +3,7 @@
 use std::collections::VecDeque;
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use axum::Router;
@@ -25,6 +26,8 @@ struct Platform {
     calls: Mutex<Vec<(String, Value)>>,
     /// Answers of sendMessage, in turn; then the ordinary one.
     answers: Mutex<VecDeque<(u16, Value)>>,
+    /// Whether this Bot API knows drafts.
+    has_drafts: AtomicBool,
     /// What is given to the next poll.
     updates: Mutex<Vec<Value>>,
     file: Mutex<Vec<u8>>,
@@ -92,6 +95,7 @@ async fn answer(
             json!({ "message_id": 1000 + count, "chat": { "id": body["chat_id"] } })
         }
         "getFile" => json!({ "file_id": body["file_id"], "file_path": "photos/file_1.jpg" }),
+        "sendMessageDraft" if platform.has_drafts.load(Ordering::SeqCst) => json!(true),
         "setWebhook"
         | "deleteWebhook"
         | "sendChatAction"
@@ -594,4 +598,100 @@ async fn what_waits_may_be_changed_stopped_or_merged() {
         (status, &error["param"]),
         (400, &json!("provider_metadata.while_running"))
     );
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_answer_is_shown_while_it_is_written() {
+    let bot = Bot::hooked().await;
+    bot.catch_all("openai-chat/fault-slower").await;
+    // Without drafts a message is edited, and becomes the answer.
+    bot.deliver(&message(1, 42, "Tell me")).await;
+    let sent = bot.api.wait("sendMessage", 1).await.remove(0);
+    let begun = sent["text"].as_str().expect("a text").to_owned();
+    assert!(begun.ends_with(" …"), "{begun}");
+    let path = "/v1/runs?limit=1";
+    let mut run = Value::Null;
+    for _ in 0..200 {
+        run = ok(bot.harness.get(path).send().await).await["data"][0].clone();
+        if run["status"] == "completed" {
+            break;
+        }
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+    let whole = run["output"]["content"]
+        .as_str()
+        .expect("an answer")
+        .to_owned();
+    let is_whole = |edit: &Value| edit["text"] == json!(whole) && edit["chat_id"] == 42;
+    for _ in 0..100 {
+        if bot.api.calls("editMessageText").iter().any(is_whole) {
+            break;
+        }
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+    let edits = bot.api.calls("editMessageText");
+    assert!(edits.last().is_some_and(is_whole), "{edits:?} {whole}");
+    assert_eq!(bot.api.calls("sendMessage").len(), 1);
+    // With drafts, which are gone by themselves, it is sent when it is whole.
+    bot.api.platform.has_drafts.store(true, Ordering::SeqCst);
+    bot.deliver(&message(2, 43, "Tell me")).await;
+    let drafts = bot.api.wait("sendMessageDraft", 2).await;
+    assert_eq!(drafts[0]["chat_id"], 43);
+    assert!(drafts[1]["draft_id"].as_i64().is_some_and(|id| id != 0));
+    let sent = bot.api.wait("sendMessage", 2).await;
+    assert_eq!(
+        (&sent[1]["chat_id"], &sent[1]["text"]),
+        (&json!(43), &json!(whole))
+    );
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_bound_smith_sends_by_itself_and_asks_before_it_writes_to_others() {
+    let bot = Bot::hooked().await;
+    let smith = bot.harness.smith("openai-chat/script").await;
+    // Nobody is bound: there is no such tool.
+    let run = bot
+        .harness
+        .run(&smith, "telegram_send_message {\"text\": \"early\"}")
+        .await;
+    assert_eq!(run["status"], "completed", "{run}");
+    let target = json!({ "type": "smith", "id": smith });
+    let made = bot
+        .deployment(
+            json!({ "kind": "telegram", "target": target, "setup": { "mode": "start_token" } }),
+        )
+        .await;
+    let token = made["start_token"].as_str().expect("a token");
+    bot.deliver(&message(1, 42, &format!("/start {token}")))
+        .await;
+    bot.api.wait("sendMessage", 1).await;
+    // What other turns may have remembered is old then.
+    tokio::time::sleep(Duration::from_millis(3200)).await;
+    let run = bot
+        .harness
+        .run(
+            &smith,
+            "telegram_send_message {\"text\": \"**Dinner** is ready\"}",
+        )
+        .await;
+    assert_eq!(run["status"], "completed", "{run}");
+    let sent = bot.api.wait("sendMessage", 2).await;
+    assert_eq!(
+        (&sent[1]["chat_id"], &sent[1]["text"]),
+        (&json!(42), &json!("<b>Dinner</b> is ready"))
+    );
+    let script = "telegram_send_message {\"text\": \"Psst\", \"to\": \"99\"}";
+    let run = bot.harness.run(&smith, script).await;
+    assert_eq!(run["status"], "paused_for_approval", "{run}");
+    tokio::time::sleep(Duration::from_millis(600)).await;
+    assert_eq!(bot.api.calls("sendMessage").len(), 2);
+    let path = format!(
+        "/v1/smiths/{smith}/runs/{}/submit",
+        run["id"].as_str().expect("an id")
+    );
+    let word = json!({ "kind": "approval_decision", "decision": "approve", "actor": "Ada",
+        "approval_id": run["output"]["tool_calls"][0]["approval_id"] });
+    ok(bot.harness.post(&path, &word).send().await).await;
+    let sent = bot.api.wait("sendMessage", 3).await;
+    assert_eq!(sent[2]["chat_id"], 99);
 }

@@ -203,13 +203,9 @@ macro_rules! impl_channels {
                 Ok(done.rows_affected() > 0)
             }
 
-            async fn tenants_with_arrivals(&self, after: &str, limit: i64) -> Result<Vec<String>> {
+            async fn tenants_with_arrivals(&self, now: i64, limit: i64) -> Result<Vec<String>> {
                 Ok($crate::store::sql::lanes::tenants_with!(
-                    &self.read,
-                    "inbound_events",
-                    " AND due_at IS NOT NULL",
-                    after,
-                    limit
+                    &self.read, "inbound_events", now, limit
                 ))
             }
 
@@ -238,18 +234,21 @@ macro_rules! impl_channels {
             async fn end_arrival(
                 &self,
                 arrival: &InboundRow,
+                held: i64,
                 end: &ArrivalEnd,
                 now: i64,
             ) -> Result<bool> {
                 let mut tx = self.write.begin().await?;
                 let done = sqlx::query(
                     "UPDATE inbound_events SET status = 'done', smith_id = $3, reason = $4, \
-                     due_at = NULL WHERE tenant_id = $1 AND id = $2 AND due_at IS NOT NULL",
+                     takings = 0, due_at = NULL \
+                     WHERE tenant_id = $1 AND id = $2 AND due_at = $5",
                 )
                 .bind(&arrival.tenant_id)
                 .bind(&arrival.id)
                 .bind(&end.smith_id)
                 .bind(&end.reason)
+                .bind(held)
                 .execute(&mut *tx)
                 .await?;
                 if done.rows_affected() == 0 {
@@ -319,27 +318,112 @@ macro_rules! impl_channels {
             async fn put_off_arrival(
                 &self,
                 arrival: &InboundRow,
+                held: i64,
                 due_at: Option<i64>,
                 reason: &str,
                 event: Option<&EventRow>,
-            ) -> Result<()> {
+            ) -> Result<bool> {
                 let mut tx = self.write.begin().await?;
-                sqlx::query(
-                    "UPDATE inbound_events SET due_at = $3, reason = $4, \
+                let done = sqlx::query(
+                    "UPDATE inbound_events SET due_at = $3, reason = $4, takings = 0, \
+                     attempts = attempts + 1, \
                      status = CASE WHEN $3 IS NULL THEN 'failed' ELSE status END \
-                     WHERE tenant_id = $1 AND id = $2 AND due_at IS NOT NULL",
+                     WHERE tenant_id = $1 AND id = $2 AND due_at = $5",
                 )
                 .bind(&arrival.tenant_id)
                 .bind(&arrival.id)
                 .bind(due_at)
                 .bind(reason)
+                .bind(held)
                 .execute(&mut *tx)
                 .await?;
+                if done.rows_affected() == 0 {
+                    return Ok(false);
+                }
                 if let Some(event) = event {
                     let events = [event];
                     $crate::store::sql::events::add_events!(tx, events);
                 }
                 tx.commit().await?;
+                Ok(true)
+            }
+
+            async fn renew_held(
+                &self,
+                what: HeldKind,
+                held: &[HeldRow<'_>],
+                until: i64,
+            ) -> Result<Vec<bool>> {
+                let sql = match what {
+                    HeldKind::Arrival => {
+                        "UPDATE inbound_events SET due_at = $4 \
+                         WHERE tenant_id = $1 AND id = $2 AND due_at = $3"
+                    }
+                    HeldKind::Outbound => {
+                        "UPDATE outbound_messages SET due_at = $4 \
+                         WHERE tenant_id = $1 AND id = $2 AND due_at = $3"
+                    }
+                };
+                let mut tx = self.write.begin().await?;
+                let mut still = Vec::with_capacity(held.len());
+                for row in held {
+                    let done = sqlx::query(sql)
+                        .bind(row.tenant_id)
+                        .bind(row.id)
+                        .bind(row.until)
+                        .bind(until)
+                        .execute(&mut *tx)
+                        .await?;
+                    still.push(done.rows_affected() > 0);
+                }
+                tx.commit().await?;
+                Ok(still)
+            }
+
+            async fn release_held(
+                &self,
+                what: HeldKind,
+                held: HeldRow<'_>,
+                now: i64,
+            ) -> Result<bool> {
+                let sql = match what {
+                    HeldKind::Arrival => {
+                        "UPDATE inbound_events SET due_at = $4, takings = takings - 1 \
+                         WHERE tenant_id = $1 AND id = $2 AND due_at = $3"
+                    }
+                    HeldKind::Outbound => {
+                        "UPDATE outbound_messages SET due_at = $4, takings = takings - 1 \
+                         WHERE tenant_id = $1 AND id = $2 AND due_at = $3"
+                    }
+                };
+                let done = sqlx::query(sql)
+                    .bind(held.tenant_id)
+                    .bind(held.id)
+                    .bind(held.until)
+                    .bind(now)
+                    .execute(&self.write)
+                    .await?;
+                Ok(done.rows_affected() > 0)
+            }
+
+            async fn uncount_held(
+                &self,
+                what: HeldKind,
+                tenant_id: &str,
+                id: &str,
+            ) -> Result<()> {
+                let sql = match what {
+                    HeldKind::Arrival => {
+                        "UPDATE inbound_events SET takings = takings - 1 \
+                         WHERE tenant_id = $1 AND id = $2 AND due_at IS NOT NULL AND takings > 1"
+                    }
+                    HeldKind::Outbound => {
+                        "UPDATE outbound_messages SET takings = takings - 1 \
+                         WHERE tenant_id = $1 AND id = $2 AND due_at IS NOT NULL AND takings > 1"
+                    }
+                };
+                let uncounted = sqlx::query(sql).bind(tenant_id).bind(id);
+                uncounted.execute(&self.write).await?;
                 Ok(())
             }
 
@@ -461,13 +545,9 @@ macro_rules! impl_channels {
                 Ok(done.rows_affected() > 0)
             }
 
-            async fn tenants_with_outbound(&self, after: &str, limit: i64) -> Result<Vec<String>> {
+            async fn tenants_with_outbound(&self, now: i64, limit: i64) -> Result<Vec<String>> {
                 Ok($crate::store::sql::lanes::tenants_with!(
-                    &self.read,
-                    "outbound_messages",
-                    " AND due_at IS NOT NULL",
-                    after,
-                    limit
+                    &self.read, "outbound_messages", now, limit
                 ))
             }
 

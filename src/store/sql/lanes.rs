@@ -1,21 +1,19 @@
 //! Queries: lanes and the turns in them.
 
-/// Tenants above `$after` that have rows of a table to work on, each found by one look at an index.
+/// Tenants that have rows of a table that are due, each found by one look at an index.
 macro_rules! tenants_with {
-    ($pool:expr, $table:literal, $when:literal, $after:expr, $limit:expr) => {
+    ($pool:expr, $table:literal, $now:expr, $limit:expr) => {
         sqlx::query_scalar(concat!(
             "WITH RECURSIVE found (tenant_id) AS (SELECT (SELECT tenant_id FROM ",
             $table,
-            " WHERE tenant_id > $1",
-            $when,
-            " ORDER BY tenant_id LIMIT 1) UNION ALL SELECT (SELECT t.tenant_id FROM ",
+            " WHERE due_at <= $1 ORDER BY tenant_id LIMIT 1) \
+             UNION ALL SELECT (SELECT t.tenant_id FROM ",
             $table,
-            " t WHERE t.tenant_id > found.tenant_id",
-            $when,
-            " ORDER BY t.tenant_id LIMIT 1) FROM found WHERE found.tenant_id IS NOT NULL) \
+            " t WHERE t.tenant_id > found.tenant_id AND t.due_at <= $1 \
+             ORDER BY t.tenant_id LIMIT 1) FROM found WHERE found.tenant_id IS NOT NULL) \
              SELECT tenant_id FROM found WHERE tenant_id IS NOT NULL LIMIT $2"
         ))
-        .bind($after)
+        .bind($now)
         .bind($limit)
         .fetch_all($pool)
         .await?
@@ -182,9 +180,9 @@ macro_rules! impl_lanes {
                 Ok(is_new)
             }
 
-            async fn tenants_with_lanes(&self, after: &str, limit: i64) -> Result<Vec<String>> {
+            async fn tenants_with_lanes(&self, now: i64, limit: i64) -> Result<Vec<String>> {
                 Ok($crate::store::sql::lanes::tenants_with!(
-                    &self.read, "lanes", "", after, limit
+                    &self.read, "lanes", now, limit
                 ))
             }
 
@@ -343,9 +341,9 @@ macro_rules! impl_lanes {
                 node_id: &str,
                 due_at: i64,
                 now: i64,
-            ) -> Result<()> {
+            ) -> Result<bool> {
                 let mut tx = self.write.begin().await?;
-                sqlx::query(
+                let released = sqlx::query(
                     "UPDATE lanes SET node_id = '', takings = 0, due_at = CASE \
                      WHEN arrived > $5 THEN $7 ELSE $6 END WHERE tenant_id = $1 \
                      AND smith_id = $2 AND thread_id = $3 AND node_id = $4",
@@ -373,7 +371,7 @@ macro_rules! impl_lanes {
                 .execute(&mut *tx)
                 .await?;
                 tx.commit().await?;
-                Ok(())
+                Ok(released.rows_affected() > 0)
             }
 
             async fn hold_lane(
@@ -409,12 +407,16 @@ macro_rules! impl_lanes {
                 Ok(())
             }
 
-            async fn release_lanes_of(&self, node_id: &str, now: i64) -> Result<()> {
-                sqlx::query("UPDATE lanes SET node_id = '', takings = 0, due_at = $2 WHERE node_id = $1")
-                    .bind(node_id)
-                    .bind(now)
-                    .execute(&self.write)
-                    .await?;
+            async fn uncount_lane(&self, lane: &LaneRow) -> Result<()> {
+                sqlx::query(
+                    "UPDATE lanes SET takings = takings - 1 WHERE tenant_id = $1 \
+                     AND smith_id = $2 AND thread_id = $3 AND takings > 1",
+                )
+                .bind(&lane.tenant_id)
+                .bind(&lane.smith_id)
+                .bind(&lane.thread_id)
+                .execute(&self.write)
+                .await?;
                 Ok(())
             }
 
