@@ -42,7 +42,7 @@ pub async fn interpret(hub: &Hub, arrival: &InboundRow) -> Result<Meaning, Fault
     }
     match hub.reported(&arrival.tenant_id, key, &report).await {
         Ok(_) => Ok(Meaning::Nothing("what became of a message")),
-        Err(Fault::Later { .. }) if arrival.takings >= WAITS => {
+        Err(Fault::Later { .. }) if arrival.attempts + 1 >= WAITS => {
             Ok(Meaning::Nothing("the message is still on its way"))
         }
         Err(fault) => Err(fault),
