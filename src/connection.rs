@@ -14,7 +14,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::error::ApiError;
 use crate::secrets::Vault;
-use crate::store::{ConnectionRow, OauthProviderRow, Store, now_micros};
+use crate::store::{ConnectionRow, OauthProviderRow, OauthStateRow, Store, now_micros};
 use crate::upstream::{Endpoint, Timeouts, Upstream, UpstreamError, UpstreamRequest};
 
 const PATIENCE: Duration = Duration::from_secs(10);
@@ -74,6 +74,68 @@ pub fn random_text() -> Result<String, ApiError> {
     let mut bytes = [0u8; 32];
     aws_lc_rs::rand::fill(&mut bytes).map_err(|_| ApiError::internal("no randomness"))?;
     Ok(URL_SAFE_NO_PAD.encode(bytes))
+}
+
+/// A page that a browser is sent to.
+pub fn check_page(
+    param: &'static str,
+    code: &'static str,
+    text: &str,
+) -> Result<url::Url, ApiError> {
+    let bad = |why: String| ApiError::bad_request(code, why).param(param);
+    let url = url::Url::parse(text).map_err(|e| bad(e.to_string()))?;
+    match url.scheme() {
+        "http" | "https" if url.has_host() => Ok(url),
+        _ => Err(bad("must be an http(s) URL".to_owned())),
+    }
+}
+
+/// An authorization that a person is to give.
+pub struct Authorization<'a> {
+    /// The tenant's client.
+    pub provider: &'a OauthProviderRow,
+    pub smith_id: &'a str,
+    /// Where the provider sends the person's browser back to.
+    pub callback: String,
+    /// Where it goes then.
+    pub return_url: Option<String>,
+}
+
+/// Begins an authorization (RFC 6749 4.1.1, with PKCE): the page that the person's browser is to go
+/// to; `None` when the client does not say all that it takes.
+pub async fn authorization(
+    store: &dyn Store,
+    vault: &Vault,
+    begun: Authorization<'_>,
+) -> Result<Option<String>, ApiError> {
+    let row = begun.provider;
+    let (Some(page), Some(client_id)) = (&row.authorize_url, &row.client_id) else {
+        return Ok(None);
+    };
+    let mut url = check_page("provider", "invalid_url", page)?;
+    let (state, verifier) = (random_text()?, random_text()?);
+    let scopes: Vec<String> = serde_json::from_str(&row.scopes_allowed).unwrap_or_default();
+    let pending = OauthStateRow {
+        id: state.clone(),
+        tenant_id: row.tenant_id.clone(),
+        smith_id: begun.smith_id.to_owned(),
+        provider: row.provider.clone(),
+        return_url: begun.return_url,
+        sealed: vault
+            .seal(&format!("oauth_state/{state}"), verifier.as_bytes())
+            .map_err(ApiError::internal)?,
+        created_at: now_micros(),
+    };
+    store.insert_oauth_state(&pending).await?;
+    url.query_pairs_mut()
+        .append_pair("response_type", "code")
+        .append_pair("client_id", client_id)
+        .append_pair("redirect_uri", &begun.callback)
+        .append_pair("scope", &scopes.join(" "))
+        .append_pair("state", &state)
+        .append_pair("code_challenge", &challenge(&verifier))
+        .append_pair("code_challenge_method", "S256");
+    Ok(Some(url.into()))
 }
 
 /// The `S256` challenge of a PKCE verifier (RFC 7636).

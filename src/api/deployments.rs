@@ -1,4 +1,4 @@
-//! `/v1/deployments`: who answers where. Today that is MCP hosts (`kind: "mcp"`).
+//! `/v1/deployments`: who answers where: MCP hosts (`kind: "mcp"`), and the kinds of channels.
 
 use axum::Json;
 use axum::extract::{Path, State};
@@ -36,7 +36,7 @@ pub struct Target {
 #[derive(Debug, Deserialize, ToSchema)]
 pub struct DeploymentIn {
     pub target: Target,
-    /// `mcp` or `telegram`; the other kinds are not built yet.
+    /// `mcp`, `telegram` or `web`; the other kinds are not built yet.
     pub kind: String,
     /// Who is answered by a fixed smith: a sender or a conversation, as the channel names them.
     #[serde(default)]
@@ -45,6 +45,9 @@ pub struct DeploymentIn {
     /// answered: `queue` (the default), `merge` or `interrupt`.
     #[serde(default)]
     pub provider_metadata: Option<Object>,
+    /// What is never shown again. A web page takes a `password`, which visitors are asked for.
+    #[serde(default)]
+    pub secrets: Option<Object>,
     /// How a channel is bound to: `{"mode": "start_token"}` makes a token by which a conversation binds
     /// itself to a smith. `mcp` has nothing to set up.
     #[serde(default)]
@@ -81,6 +84,14 @@ pub struct DeploymentOut {
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(nullable = false)]
     pub mcp_url: Option<String>,
+    /// The page that visitors open.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(nullable = false)]
+    pub page_url: Option<String>,
+    /// The names of the secrets that are kept.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(nullable = false)]
+    pub secret_keys: Option<Vec<String>>,
     /// Always `active`.
     pub status: String,
     pub created_at: Time,
@@ -114,7 +125,14 @@ pub struct DeploymentMade {
 
 fn deployment_out(gateway: &Gateway, row: DeploymentRow) -> DeploymentOut {
     let mcp_url = format!("{}/v1/deployments/{}/mcp", gateway.public_url(), row.id);
+    let channel = gateway.hub.channel(&row.kind);
+    let secrets = gateway.hub.secrets_of(&row).unwrap_or_else(|error| {
+        tracing::warn!(%error, deployment = %row.id, "the secrets do not open");
+        serde_json::Map::new()
+    });
     DeploymentOut {
+        page_url: channel.and_then(|channel| channel.page_url(&gateway.hub, &row.id)),
+        secret_keys: (!secrets.is_empty()).then(|| secrets.keys().cloned().collect()),
         mcp_url: (row.kind == "mcp").then_some(mcp_url),
         id: row.id,
         target: Target {
@@ -208,8 +226,15 @@ pub async fn create(
     }
     let metadata = input.provider_metadata.unwrap_or_default().to_text();
     check_text("provider_metadata", &metadata, MAX_METADATA)?;
-    if channel.is_some() {
-        check_rule(&metadata)?;
+    let mut secrets = serde_json::Map::new();
+    if let Some(channel) = &channel {
+        let settings: Value = serde_json::from_str(&metadata).unwrap_or_default();
+        check_rule(&settings)?;
+        channel.check_settings(&settings)?;
+        if let Some(given) = &input.secrets {
+            let given: Value = serde_json::to_value(given).unwrap_or_default();
+            secrets = channel.kept_secrets(&given).await?;
+        }
     }
     let address = input.address.filter(|address| !address.is_empty());
     check_text("address", address.as_deref().unwrap_or_default(), MAX_EMAIL)?;
@@ -219,8 +244,10 @@ pub async fn create(
         }
         _ => Value::Null,
     };
+    let id = ids::mint(ids::Kind::Deployment);
     let row = DeploymentRow {
-        id: ids::mint(ids::Kind::Deployment),
+        sealed: gateway.hub.seal_secrets(&caller.tenant_id, &id, &secrets)?,
+        id,
         tenant_id: caller.tenant_id.to_string(),
         target_type: target.kind,
         target_id: target.id,
@@ -287,8 +314,7 @@ fn wants_start_token(setup: Option<&Tree>, target: &Target) -> Result<bool, ApiE
     Ok(true)
 }
 
-fn check_rule(metadata: &str) -> Result<(), ApiError> {
-    let metadata: Value = serde_json::from_str(metadata).unwrap_or_default();
+fn check_rule(metadata: &Value) -> Result<(), ApiError> {
     let rule = &metadata["while_running"];
     let is_known = rule.is_null() || rule.as_str().and_then(LaneRule::parse).is_some();
     match is_known {

@@ -11,7 +11,7 @@ use serde_json::json;
 use utoipa::ToSchema;
 
 use crate::auth::Scope;
-use crate::connection::{Credential, challenge, random_text};
+use crate::connection::{Authorization, Credential, authorization, check_page};
 use crate::edge::AppState;
 use crate::edge::extract::{Admin, Anyone, Input, MAX_URL, MAX_WORD, check_text, permitted, sent};
 use crate::edge::html::{document, no_store};
@@ -199,16 +199,6 @@ pub async fn remove(
     }
 }
 
-/// A page that a browser is sent to.
-fn check_page(param: &'static str, code: &'static str, text: &str) -> Result<url::Url, ApiError> {
-    let bad = |why: String| ApiError::bad_request(code, why).param(param);
-    let url = url::Url::parse(text).map_err(|e| bad(e.to_string()))?;
-    match url.scheme() {
-        "http" | "https" if url.has_host() => Ok(url),
-        _ => Err(bad("must be an http(s) URL".to_owned())),
-    }
-}
-
 fn callback_url(gateway: &AppState) -> Option<String> {
     let public = gateway.config.server.public_url.as_deref()?;
     Some(format!(
@@ -237,39 +227,20 @@ pub async fn authorize(
         .oauth_provider(&caller.tenant_id, &input.provider)
         .await?
         .ok_or_else(|| ApiError::not_found("provider", &input.provider).param("provider"))?;
-    let parts = (&row.authorize_url, &row.client_id, callback_url(&gateway));
-    let (Some(page), Some(client_id), Some(callback)) = parts else {
-        return Ok(Json(AuthorizeOut {
-            authorize_url: None,
-            provider: input.provider,
-        }));
+    let authorize_url = match callback_url(&gateway) {
+        Some(callback) => {
+            let begun = Authorization {
+                provider: &row,
+                smith_id: &id,
+                callback,
+                return_url: input.return_url,
+            };
+            authorization(gateway.store.as_ref(), &gateway.vault, begun).await?
+        }
+        None => None,
     };
-    let mut url = check_page("provider", "invalid_url", page)?;
-    let (state, verifier) = (random_text()?, random_text()?);
-    let scopes: Vec<String> = serde_json::from_str(&row.scopes_allowed).unwrap_or_default();
-    let pending = OauthStateRow {
-        id: state.clone(),
-        tenant_id: caller.tenant_id.to_string(),
-        smith_id: id,
-        provider: input.provider.clone(),
-        return_url: input.return_url,
-        sealed: gateway
-            .vault
-            .seal(&format!("oauth_state/{state}"), verifier.as_bytes())
-            .map_err(ApiError::internal)?,
-        created_at: now_micros(),
-    };
-    gateway.store.insert_oauth_state(&pending).await?;
-    url.query_pairs_mut()
-        .append_pair("response_type", "code")
-        .append_pair("client_id", client_id)
-        .append_pair("redirect_uri", &callback)
-        .append_pair("scope", &scopes.join(" "))
-        .append_pair("state", &state)
-        .append_pair("code_challenge", &challenge(&verifier))
-        .append_pair("code_challenge_method", "S256");
     Ok(Json(AuthorizeOut {
-        authorize_url: Some(url.into()),
+        authorize_url,
         provider: input.provider,
     }))
 }

@@ -2,11 +2,11 @@
 
 use serde::Serialize;
 use serde::de::DeserializeOwned;
-use serde_json::Value;
+use serde_json::{Map, Value};
 
 use super::Hub;
 use crate::error::ApiError;
-use crate::store::{IntegrationRow, now_micros};
+use crate::store::{DeploymentRow, IntegrationRow, now_micros};
 
 /// An account, opened.
 #[derive(Debug, Clone)]
@@ -19,7 +19,40 @@ fn owner(tenant_id: &str, kind: &str) -> String {
     format!("integration/{tenant_id}/{kind}")
 }
 
+fn owner_of_deployment(tenant_id: &str, id: &str) -> String {
+    format!("deployment/{tenant_id}/{id}")
+}
+
 impl Hub {
+    /// Seals what is kept of a deployment's secrets; `None`: there are none.
+    pub fn seal_secrets(
+        &self,
+        tenant_id: &str,
+        deployment_id: &str,
+        secrets: &Map<String, Value>,
+    ) -> Result<Option<Vec<u8>>, ApiError> {
+        if secrets.is_empty() {
+            return Ok(None);
+        }
+        let text = serde_json::to_vec(secrets).map_err(ApiError::internal)?;
+        let owner = owner_of_deployment(tenant_id, deployment_id);
+        let sealed = self.vault.seal(&owner, &text).map_err(ApiError::internal)?;
+        Ok(Some(sealed))
+    }
+
+    /// What is kept of a deployment's secrets.
+    pub fn secrets_of(&self, deployment: &DeploymentRow) -> Result<Map<String, Value>, ApiError> {
+        let Some(sealed) = &deployment.sealed else {
+            return Ok(Map::new());
+        };
+        let owner = owner_of_deployment(&deployment.tenant_id, &deployment.id);
+        let opened = self
+            .vault
+            .open(&owner, sealed)
+            .map_err(ApiError::internal)?;
+        serde_json::from_slice(&opened).map_err(ApiError::internal)
+    }
+
     /// Keeps an account.
     pub async fn keep_account<T: Serialize + Sync>(
         &self,

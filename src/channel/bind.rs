@@ -53,6 +53,10 @@ impl Hub {
         said: &Said,
     ) -> Result<Option<(Answerer, Option<BindingRow>)>, Fault> {
         let (tenant_id, kind) = (&arrival.tenant_id, &arrival.source);
+        let named = self.channel(kind).and_then(|one| one.deployment_of(said));
+        if let Some(id) = named {
+            return self.answerer_at(tenant_id, id, said).await;
+        }
         let identities = [chat_identity(&said.chat), sender_identity(&said.sender.id)];
         for identity in &identities {
             let found = self.store.binding(tenant_id, kind, identity).await?;
@@ -96,6 +100,33 @@ impl Hub {
             deployment,
         };
         Ok(Some((answerer, Some(binding))))
+    }
+
+    /// Who answers where the conversation itself says by which deployment it came.
+    async fn answerer_at(
+        &self,
+        tenant_id: &str,
+        deployment_id: &str,
+        said: &Said,
+    ) -> Result<Option<(Answerer, Option<BindingRow>)>, Fault> {
+        let found = self.store.deployment(tenant_id, deployment_id).await?;
+        let Some(deployment) = found.filter(|found| found.status == "active") else {
+            return Ok(None);
+        };
+        let smith_id = match deployment.target_type.as_str() {
+            "agent" => self.smith_of(&deployment, &deployment.kind, said).await?,
+            _ if self.has_smith(tenant_id, &deployment.target_id).await? => {
+                deployment.target_id.clone()
+            }
+            _ => return Ok(None),
+        };
+        Ok(Some((
+            Answerer {
+                smith_id,
+                deployment,
+            },
+            None,
+        )))
     }
 
     async fn bound(&self, binding: &BindingRow) -> Result<Option<Answerer>, Fault> {

@@ -28,6 +28,17 @@ impl Hub {
         source: &str,
         arrival: Arrival,
     ) -> Result<bool, ApiError> {
+        let kept = self.accept_named(tenant_id, source, arrival).await?;
+        Ok(kept.is_some())
+    }
+
+    /// The same; the arrival's id, when it is new.
+    pub async fn accept_named(
+        &self,
+        tenant_id: &str,
+        source: &str,
+        arrival: Arrival,
+    ) -> Result<Option<String>, ApiError> {
         let now = now_micros();
         let row = InboundRow {
             id: ids::mint(ids::Kind::InboundEvent),
@@ -52,7 +63,7 @@ impl Hub {
             .with_label_values(&[source, outcome])
             .inc();
         self.arrived.notify_one();
-        Ok(is_new)
+        Ok(is_new.then_some(row.id))
     }
 
     pub(super) async fn led_to(
@@ -294,6 +305,11 @@ fn notice(arrival: &InboundRow, said: &Said, answerer: &Answerer, text: &str) ->
     }
 }
 
+/// The turn that an arrival becomes.
+pub fn turn_of(arrival_id: &str) -> String {
+    ids::beside(ids::Kind::QueuedTurn, ids::Kind::InboundEvent, arrival_id)
+}
+
 fn turn(
     arrival: &InboundRow,
     said: Said,
@@ -332,7 +348,7 @@ fn turn(
     let turns = serde_json::to_string(&turns).map_err(|error| Fault::Never(error.to_string()))?;
     Ok(QueuedTurnRow {
         // Of the arrival, so that it never becomes two.
-        id: ids::beside(ids::Kind::QueuedTurn, ids::Kind::InboundEvent, &arrival.id),
+        id: turn_of(&arrival.id),
         tenant_id: arrival.tenant_id.clone(),
         smith_id: answerer.smith_id.clone(),
         thread_id: thread,

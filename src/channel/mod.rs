@@ -11,6 +11,7 @@ mod call;
 pub mod discord;
 mod fetch;
 mod files;
+pub mod forms;
 mod inbound;
 mod live;
 mod markdown;
@@ -21,12 +22,14 @@ mod said;
 mod split;
 pub mod telegram;
 mod tools;
+pub mod web;
 pub mod whatsapp;
 
 pub use accounts::Account;
 pub use arrivals::Arrivals;
 pub use bind::token_hash;
 pub use call::{CallFault, Called, Platform};
+pub use inbound::turn_of;
 pub use outbox::Outbox;
 pub use rest::{documented, routes};
 pub use said::{
@@ -146,6 +149,26 @@ pub trait Channel: Send + Sync {
         true
     }
 
+    /// The deployment that a message came by, where its conversation says that.
+    fn deployment_of<'a>(&self, _said: &'a Said) -> Option<&'a str> {
+        None
+    }
+
+    /// Checks what a deployment is made with: its `provider_metadata`.
+    fn check_settings(&self, _settings: &Value) -> Result<(), ApiError> {
+        Ok(())
+    }
+
+    /// What is kept, sealed, of the `secrets` that a deployment is made with: their names stay.
+    async fn kept_secrets(&self, _secrets: &Value) -> Result<Map<String, Value>, ApiError> {
+        Ok(Map::new())
+    }
+
+    /// The page that a deployment is.
+    fn page_url(&self, _hub: &Hub, _deployment_id: &str) -> Option<String> {
+        None
+    }
+
     /// The link by which a person binds their conversation to a deployment.
     fn deep_link(&self, _settings: &Value, _token: &str) -> Option<String> {
         None
@@ -243,6 +266,7 @@ fn kinds() -> Vec<Arc<dyn Channel>> {
         Arc::new(telegram::Telegram),
         Arc::<whatsapp::WhatsApp>::default(),
         Arc::new(discord::Discord),
+        Arc::new(web::WebPage),
     ]
 }
 

@@ -8,7 +8,8 @@ use async_trait::async_trait;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
-use super::{Card, Channel, Fault, Hub};
+use super::forms::decision_link;
+use super::{Card, Channel, Fault, Hub, Question};
 use crate::error::ApiError;
 use crate::lane::SORRY;
 use crate::run::output_of;
@@ -258,11 +259,22 @@ impl Hub {
             approval_id: approval.id,
             tool: approval.tool.unwrap_or_default(),
             arguments: serde_json::to_string_pretty(&arguments).unwrap_or_default(),
-            question: None,
-            link: None,
+            question: approval.elicitation.as_deref().and_then(question_of),
+            link: Some(self.link_of(message, &id).await?),
         };
         let sent = channel.ask(self, message, &card).await;
         self.end(held, message, progress, sent).await
+    }
+
+    /// The page on which whoever asked for a turn decides what it waits for.
+    async fn link_of(&self, message: &OutboundRow, approval_id: &str) -> Result<String, Fault> {
+        let run_id = message.run_id.as_deref().unwrap_or_default();
+        let turns = self.store.turns_of_run(&message.tenant_id, run_id).await?;
+        let actor = turns.last().map(|turn| turn.actor.as_str());
+        let actor: Value = serde_json::from_str(actor.unwrap_or_default()).unwrap_or_default();
+        let sender = actor["id"].as_str().unwrap_or_default();
+        let (tenant, channel) = (&message.tenant_id, &message.channel);
+        Ok(decision_link(self, tenant, approval_id, channel, sender)?)
     }
 
     /// Notes that a piece is on its way: whoever finds that later does not know whether it came there.
@@ -341,6 +353,14 @@ impl Hub {
             _ => Some(said.to_owned()),
         })
     }
+}
+
+fn question_of(elicitation: &str) -> Option<Question> {
+    let asked: Value = serde_json::from_str(elicitation).ok()?;
+    Some(Question {
+        message: asked["message"].as_str().unwrap_or_default().to_owned(),
+        schema: asked["requested_schema"].clone(),
+    })
 }
 
 fn failed(message: &mut OutboundRow, status: &str) {

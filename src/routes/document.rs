@@ -158,7 +158,8 @@ fn complete(mut document: Document) -> Document {
 }
 
 /// Operations whose ids are not made of their paths alone.
-const NAMES: [(&str, &str, &str); 24] = [
+const NAMES: [(&str, &str, &str); 25] = [
+    ("GET", "/hosted/{id}", "hosted.page"),
     ("POST", "/v1/chat/completions", "completions.create"),
     ("POST", "/v1/files", "files.upload"),
     ("POST", "/v1/agents/{id}/ui", "agents.ui.put"),

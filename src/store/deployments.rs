@@ -21,6 +21,8 @@ pub struct DeploymentRow {
     pub owner_email: Option<String>,
     pub status: String,
     pub created_at: i64,
+    /// What is kept of its secrets.
+    pub sealed: Option<Vec<u8>>,
 }
 
 /// Which deployments are listed.
@@ -37,6 +39,9 @@ pub trait DeploymentStore: Send + Sync {
     /// `false` when another one answers there already.
     async fn insert_deployment(&self, deployment: &DeploymentRow) -> Result<bool>;
     async fn deployment(&self, tenant_id: &str, id: &str) -> Result<Option<DeploymentRow>>;
+    /// A page that anybody may open: whoever asks has nothing but its address, which names no tenant.
+    /// It is the row that says whose it is.
+    async fn web_page(&self, id: &str) -> Result<Option<DeploymentRow>>;
     async fn deployments(
         &self,
         tenant_id: &str,

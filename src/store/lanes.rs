@@ -35,8 +35,8 @@ impl LaneRule {
 }
 
 /// Channels whose runs come out of lanes.
-pub const LANE_CHANNELS: [&str; 6] = [
-    "schedule", "slack", "telegram", "whatsapp", "email", "discord",
+pub const LANE_CHANNELS: [&str; 7] = [
+    "schedule", "slack", "telegram", "whatsapp", "email", "discord", "web",
 ];
 
 /// How a queued turn ended, or why it waits no more.

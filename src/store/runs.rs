@@ -114,6 +114,7 @@ pub struct Pause {
 #[derive(Debug, Clone, Default)]
 pub struct RunFilter {
     pub smith_id: Option<String>,
+    pub thread_id: Option<String>,
     pub agent_id: Option<String>,
     pub status: Option<String>,
     pub external_id_prefix: Option<String>,

@@ -30,6 +30,7 @@ libfuzzer_sys::fuzz_target!(
         "telegram" => targets::telegram(data),
         "whatsapp" => targets::whatsapp(data),
         "discord" => targets::discord(data),
+        "web_page" => targets::web_page(data),
         other => panic!("no target is named '{other}'"),
     }
 );

@@ -3,7 +3,7 @@
 
 use bytes::{Bytes, BytesMut};
 use serde_json::Value;
-use smithgate::channel::{Channel, discord, telegram, whatsapp};
+use smithgate::channel::{Channel, discord, forms, telegram, web, whatsapp};
 use smithgate::config::ProviderWire;
 use smithgate::frame::{self, Escaped, Frame};
 use smithgate::model::{ModelRequest, provider, rules};
@@ -276,5 +276,24 @@ pub fn discord(data: &[u8]) {
     let text = String::from_utf8_lossy(data);
     for message in discord::Discord.messages(&text) {
         assert!(message.encode_utf16().count() <= 2000 && !message.trim().is_empty());
+    }
+}
+
+/// What a web page posts, and what is filled into the form of a question: a schema, and behind a line
+/// of its own the form.
+pub fn web_page(data: &[u8]) {
+    if let Some(said) = web::decode(data) {
+        assert!(!said.id.is_empty());
+        assert!(!said.text.trim().is_empty() || !said.files.is_empty());
+    }
+    let (schema, form) = match memchr::memchr(b'\n', data) {
+        Some(at) => (&data[..at], &data[at + 1..]),
+        None => (data, &[][..]),
+    };
+    if let Ok(schema) = serde_json::from_slice::<serde_json::Value>(schema) {
+        let _ = web::Settings::read(&schema);
+        let (shown, answer) = forms::of_question(&schema, form);
+        assert!(answer.is_object());
+        assert!(!shown.contains("<script"), "{shown}");
     }
 }

@@ -115,6 +115,7 @@ fn arrival(tenant_id: &str, smith: &str) -> InboundRow {
         status: "done".to_owned(),
         reason: None,
         takings: 0,
+        attempts: 0,
         due_at: None,
         created_at: now_micros(),
     }
@@ -212,6 +213,8 @@ pub async fn one_of_each(harness: &Harness, smith: &str) -> Owned {
         .to_owned();
     let target = json!({ "kind": "mcp", "target": { "type": "smith", "id": smith } });
     let deployment = made("/v1/deployments", target).await;
+    let target = json!({ "kind": "web", "target": { "type": "smith", "id": smith } });
+    let page = made("/v1/deployments", target).await;
     let schedules = format!("/v1/smiths/{smith}/schedules");
     let schedule = made(&schedules, json!({ "cron": "@yearly" })).await;
     let (arrival, message) = (
@@ -304,6 +307,11 @@ pub async fn one_of_each(harness: &Harness, smith: &str) -> Owned {
             ("/v1/telegram/webhook/", one(&harness.tenant)),
             ("/v1/whatsapp/webhook/", one(&harness.tenant)),
             ("/v1/discord/webhook/", one(&harness.tenant)),
+            // A page is anybody's; what its visitors have is tested where pages are.
+            ("/hosted/", one(&page)),
+            ("/v1/hosted/", one(&page)),
+            ("/v1/ui/decisions/", one("none")),
+            ("/v1/ui/connections/", one("none")),
             ("/v1/smiths/{id}/schedules/", vec![smith.clone(), schedule]),
             ("/v1/files/", one(&file)),
             ("/v1/skills/", vec![skill, "1".to_owned()]),
@@ -489,6 +497,11 @@ async fn no_route_gives_anything_of_anothers() {
         "/v1/ui/chat/{id}/stream",
         // Platforms have no token; without a bot's secret nothing comes of it.
         "/v1/telegram/webhook/{tenant}",
+        // Anybody may open a page.
+        "/hosted/{id}",
+        "/hosted/{id}/embed.js",
+        "/v1/hosted/{id}",
+        "/v1/hosted/{id}/chat",
     ];
     let mut walked = 0;
     for (path, item) in paths {
@@ -515,6 +528,9 @@ async fn no_route_gives_anything_of_anothers() {
                     "/ready",
                     "/.well-known/jwks.json",
                     "/v1/oauth/callback",
+                    "/hosted/{id}",
+                    "/hosted/{id}/embed.js",
+                    "/v1/hosted/{id}",
                 ];
                 if filled.is_some() && !by_name.contains(&path.as_str()) {
                     assert!(
@@ -554,6 +570,10 @@ async fn no_route_gives_anything_of_anothers() {
             "/v1/telegram/webhook/",
             "/v1/whatsapp/webhook/",
             "/v1/discord/webhook/",
+            "/hosted/",
+            "/v1/hosted/",
+            "/v1/ui/decisions/",
+            "/v1/ui/connections/",
         ]
         .contains(prefix)
         {

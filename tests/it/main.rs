@@ -64,6 +64,7 @@ mod tools;
 mod typed;
 mod ui;
 mod webhooks;
+mod webpage;
 mod whatsapp;
 mod wide;
 mod wires;

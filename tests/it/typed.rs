@@ -23,7 +23,7 @@ const OTHERS: [&str; 14] = [
     "/reference",
     "/v1/models/",
     "/v1/inbound_events",
-    "/v1/hosted",
+    "/hosted/",
     "/grants",
 ];
 

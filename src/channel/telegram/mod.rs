@@ -87,6 +87,13 @@ impl Channel for Telegram {
         if arguments.len() < card.arguments.len() {
             arguments.push('…');
         }
+        if let (Some(question), Some(link)) = (&card.question, &card.link) {
+            let asked: String = question.message.chars().take(MAX_ARGUMENTS).collect();
+            let keyboard = [[json!({ "text": "Answer", "url": link })]];
+            let body = json!({ "text": format::escape(&asked), "parse_mode": "HTML",
+                "reply_markup": { "inline_keyboard": keyboard } });
+            return api::send(hub, &account.secrets, &to.reply_to, body).await;
+        }
         let text = format!(
             "May I use <b>{}</b>?\n<pre>{}</pre>",
             format::escape(&card.tool),

@@ -8,7 +8,8 @@ macro_rules! impl_deployments {
                 let done = sqlx::query(
                     "INSERT INTO deployments (id, tenant_id, target_type, target_id, kind, \
                      address, provider, provider_metadata, display_name, owner_email, status, \
-                     created_at) VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12) \
+                     created_at, sealed) \
+                     VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13) \
                      ON CONFLICT DO NOTHING",
                 )
                 .bind(&deployment.id)
@@ -23,6 +24,7 @@ macro_rules! impl_deployments {
                 .bind(&deployment.owner_email)
                 .bind(&deployment.status)
                 .bind(deployment.created_at)
+                .bind(&deployment.sealed)
                 .execute(&self.write)
                 .await?;
                 Ok(done.rows_affected() > 0)
@@ -36,6 +38,15 @@ macro_rules! impl_deployments {
                 Ok(
                     sqlx::query_as("SELECT * FROM deployments WHERE tenant_id = $1 AND id = $2")
                         .bind(tenant_id)
+                        .bind(id)
+                        .fetch_optional(&self.read)
+                        .await?,
+                )
+            }
+
+            async fn web_page(&self, id: &str) -> Result<Option<DeploymentRow>> {
+                Ok(
+                    sqlx::query_as("SELECT * FROM deployments WHERE id = $1 AND kind = 'web'")
                         .bind(id)
                         .fetch_optional(&self.read)
                         .await?,

@@ -42,6 +42,7 @@ macro_rules! impl_runs {
                 query.push_bind(tenant_id.to_owned());
                 for (sql, value) in [
                     (" AND smith_id = ", filter.smith_id.as_deref()),
+                    (" AND thread_id = ", filter.thread_id.as_deref()),
                     (" AND agent_id = ", filter.agent_id.as_deref()),
                     (" AND status = ", filter.status.as_deref()),
                     (" AND id < ", before),

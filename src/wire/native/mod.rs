@@ -6,6 +6,7 @@
 mod decode;
 mod document;
 mod encode;
+mod hosted;
 mod rest;
 mod schedules;
 mod serve;

@@ -152,6 +152,7 @@ pub async fn list(
         agent_id: page.filter("agent_id"),
         status: page.filter("status"),
         external_id_prefix: page.filter("external_id_prefix"),
+        ..RunFilter::default()
     };
     if let Some(named) = &filter.smith_id {
         caller.require_smith(named)?;

@@ -21,11 +21,11 @@ use crate::wire::native::{Encoder, RunIn, decode, write_duplicate};
 use crate::wire::turn::{Followed, RunTurn, write_frames};
 
 /// The wire's name in metrics.
-const WIRE: &str = "native";
+pub(super) const WIRE: &str = "native";
 
 /// What the document says of what is answered natively here.
 #[derive(OpenApi)]
-#[openapi(paths(create, replay, events))]
+#[openapi(paths(create, replay, events, super::hosted::chat))]
 pub struct Operations;
 
 /// What this wire answers.
@@ -46,6 +46,7 @@ pub fn routes() -> Vec<Route> {
             "/v1/smiths/{id}/runs/{run}/events",
             |exchange, ids| Box::pin(async move { events(exchange, ids[0], ids[1]).await }),
         ),
+        super::hosted::route(),
     ]
 }
 

@@ -23,16 +23,16 @@ use crate::wire::ui::encode::write_error;
 use crate::wire::ui::{DecodedUiChat, Encoder, UiRequest, decode};
 
 /// The wire's name in metrics.
-const WIRE: &str = "ui";
+pub(super) const WIRE: &str = "ui";
 
-fn headers() -> [Extra; 1] {
+pub(super) fn headers() -> [Extra; 1] {
     [(
         HeaderName::from_static("x-vercel-ai-ui-message-stream"),
         HeaderValue::from_static("v1"),
     )]
 }
 
-fn encoder(run_id: &str) -> Encoder {
+pub(super) fn encoder(run_id: &str) -> Encoder {
     let message_id = ids::beside(ids::Kind::Message, ids::Kind::Run, run_id);
     Encoder::new(run_id, message_id)
 }
@@ -72,7 +72,7 @@ struct UiChatIn {
 
 /// What the document says of what is answered natively here.
 #[derive(OpenApi)]
-#[openapi(paths(create, resume))]
+#[openapi(paths(create, resume, super::page::follow))]
 pub struct Operations;
 
 /// Its operations in the document; its routes are served natively.
@@ -90,6 +90,7 @@ pub fn routes() -> Vec<Route> {
         Route::wire(Method::GET, "/v1/ui/chat/{id}/stream", |exchange, ids| {
             Box::pin(async move { resume(exchange, ids[0]).await })
         }),
+        super::page::route(),
     ]
 }
 
