@@ -10,7 +10,7 @@ use super::{Fault, Hub};
 use crate::upstream::{Endpoint, Timeouts, UpstreamError, UpstreamRequest};
 
 const PATIENCE: Duration = Duration::from_secs(20);
-const MAX_ANSWER: usize = 4 * 1024 * 1024;
+pub const MAX_ANSWER: usize = 4 * 1024 * 1024;
 /// A platform that says to wait longer is tried sooner all the same, in seconds.
 pub const LONGEST_WAIT: u64 = 3600;
 

@@ -8,18 +8,22 @@ mod accounts;
 mod arrivals;
 mod bind;
 mod call;
+pub mod discord;
+mod fetch;
 mod files;
 pub mod forms;
 mod inbound;
 mod live;
 mod markdown;
 mod outbox;
+mod report;
 mod rest;
 mod said;
 mod split;
 pub mod telegram;
 mod tools;
 pub mod web;
+pub mod whatsapp;
 
 pub use accounts::Account;
 pub use arrivals::Arrivals;
@@ -258,7 +262,12 @@ const SHOWN_AT_ONCE: usize = 1024;
 
 /// All channels: the line of registration.
 fn kinds() -> Vec<Arc<dyn Channel>> {
-    vec![Arc::new(telegram::Telegram), Arc::new(web::WebPage)]
+    vec![
+        Arc::new(telegram::Telegram),
+        Arc::<whatsapp::WhatsApp>::default(),
+        Arc::new(discord::Discord),
+        Arc::new(web::WebPage),
+    ]
 }
 
 impl Hub {

@@ -191,7 +191,7 @@ impl Hub {
         message
     }
 
-    async fn tell_failure(&self, message: &OutboundRow) {
+    pub(super) async fn tell_failure(&self, message: &OutboundRow) {
         let data = json!({ "message_id": message.id, "deployment_id": message.deployment_id,
             "channel": message.channel, "run_id": message.run_id, "status": message.status,
             "error": message.last_error });
@@ -335,7 +335,7 @@ impl Hub {
     }
 
     /// What a message says; `None`: nothing.
-    async fn text(&self, message: &OutboundRow) -> Result<Option<String>, Fault> {
+    pub(super) async fn text(&self, message: &OutboundRow) -> Result<Option<String>, Fault> {
         if message.kind != "answer" {
             return Ok(message.content.clone());
         }

@@ -2,17 +2,26 @@
 
 use utoipa_axum::router::OpenApiRouter;
 
-use super::{forms, telegram, web};
+use super::{discord, forms, telegram, web, whatsapp};
 use crate::edge::{AppState, Route};
 
 /// Operations of all channels.
 pub fn documented() -> OpenApiRouter<AppState> {
     telegram::documented()
+        .merge(whatsapp::documented())
+        .merge(discord::documented())
         .merge(web::documented())
         .merge(forms::documented())
 }
 
 /// What the edge must know of their routes.
 pub fn routes() -> Vec<Route> {
-    [telegram::routes(), web::routes(), forms::routes()].concat()
+    [
+        telegram::routes(),
+        whatsapp::routes(),
+        discord::routes(),
+        web::routes(),
+        forms::routes(),
+    ]
+    .concat()
 }

@@ -8,6 +8,16 @@ use serde::{Deserialize, Serialize};
 pub struct Channels {
     /// Of Telegram's Bot API.
     pub telegram_url: String,
+    /// Of Meta's Graph API with its version, which WhatsApp is a part of.
+    pub whatsapp_url: String,
+    /// The secret of the Meta app that delivers for all tenants that name none of their own.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub whatsapp_app_secret: Option<String>,
+    /// What Meta shows when it asks whether that app may deliver here.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub whatsapp_verify_token: Option<String>,
+    /// Of Discord's API with its version.
+    pub discord_url: String,
     /// The largest file that is taken from a message, in bytes.
     pub max_file_bytes: usize,
 }
@@ -16,6 +26,10 @@ impl Default for Channels {
     fn default() -> Self {
         Self {
             telegram_url: "https://api.telegram.org".to_owned(),
+            whatsapp_url: "https://graph.facebook.com/v26.0".to_owned(),
+            whatsapp_app_secret: None,
+            whatsapp_verify_token: None,
+            discord_url: "https://discord.com/api/v10".to_owned(),
             max_file_bytes: 20 * 1024 * 1024,
         }
     }

@@ -148,6 +148,11 @@ pub trait ChannelStore: Send + Sync {
     /// Tenants above `after` that have an account of a kind, at most `limit`.
     async fn integrated(&self, kind: &str, after: &str, limit: i64) -> Result<Vec<String>>;
     async fn delete_integration(&self, tenant_id: &str, kind: &str) -> Result<bool>;
+    /// Makes an address of a platform that of the tenant's account, instead of any other it had, until
+    /// the account is deleted; `false` when it is another tenant's.
+    async fn claim_address(&self, tenant_id: &str, kind: &str, address: &str) -> Result<bool>;
+    /// The tenant that what is sent to an address of a platform is for.
+    async fn tenant_of_address(&self, kind: &str, address: &str) -> Result<Option<String>>;
 
     /// Keeps an arrival; `false` when it is there already.
     async fn accept(&self, arrival: &InboundRow) -> Result<bool>;

@@ -28,6 +28,8 @@ libfuzzer_sys::fuzz_target!(
         "responses_request" => targets::responses_request(data),
         "ui_request" => targets::ui_request(data),
         "telegram" => targets::telegram(data),
+        "whatsapp" => targets::whatsapp(data),
+        "discord" => targets::discord(data),
         "web_page" => targets::web_page(data),
         other => panic!("no target is named '{other}'"),
     }

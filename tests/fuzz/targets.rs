@@ -3,7 +3,7 @@
 
 use bytes::{Bytes, BytesMut};
 use serde_json::Value;
-use smithgate::channel::{Channel, forms, telegram, web};
+use smithgate::channel::{Channel, discord, forms, telegram, web, whatsapp};
 use smithgate::config::ProviderWire;
 use smithgate::frame::{self, Escaped, Frame};
 use smithgate::model::{ModelRequest, provider, rules};
@@ -252,6 +252,30 @@ pub fn telegram(data: &[u8]) {
             message.matches("<a ").count(),
             message.matches("</a>").count()
         );
+    }
+}
+
+/// What WhatsApp delivers, and what is written for it.
+pub fn whatsapp(data: &[u8]) {
+    for (arrival, _) in whatsapp::decode(data) {
+        assert!(!arrival.key.is_empty() && !arrival.kind.is_empty());
+    }
+    let text = String::from_utf8_lossy(data);
+    for message in whatsapp::WhatsApp::default().messages(&text) {
+        assert!(message.encode_utf16().count() <= 4096 && !message.trim().is_empty());
+        assert!(!message.contains(|c| ('\u{E000}'..='\u{E00F}').contains(&c)));
+    }
+}
+
+/// What Discord delivers, and what is written for it.
+pub fn discord(data: &[u8]) {
+    if let Some((arrival, _)) = discord::decode(data) {
+        assert!(!arrival.key.is_empty() && !arrival.kind.is_empty());
+        assert!(arrival.data.get("token").is_none());
+    }
+    let text = String::from_utf8_lossy(data);
+    for message in discord::Discord.messages(&text) {
+        assert!(message.encode_utf16().count() <= 2000 && !message.trim().is_empty());
     }
 }
 

@@ -305,6 +305,8 @@ pub async fn one_of_each(harness: &Harness, smith: &str) -> Owned {
             ),
             ("/v1/inbound_events/", one(&arrival.id)),
             ("/v1/telegram/webhook/", one(&harness.tenant)),
+            ("/v1/whatsapp/webhook/", one(&harness.tenant)),
+            ("/v1/discord/webhook/", one(&harness.tenant)),
             // A page is anybody's; what its visitors have is tested where pages are.
             ("/hosted/", one(&page)),
             ("/v1/hosted/", one(&page)),
@@ -566,6 +568,8 @@ async fn no_route_gives_anything_of_anothers() {
             "/v1/tenant/grants/",
             "/v1/ui/chat/",
             "/v1/telegram/webhook/",
+            "/v1/whatsapp/webhook/",
+            "/v1/discord/webhook/",
             "/hosted/",
             "/v1/hosted/",
             "/v1/ui/decisions/",

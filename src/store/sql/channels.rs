@@ -156,6 +156,48 @@ macro_rules! impl_channels {
                 Ok(done.rows_affected() > 0)
             }
 
+            async fn claim_address(
+                &self,
+                tenant_id: &str,
+                kind: &str,
+                address: &str,
+            ) -> Result<bool> {
+                let mut tx = self.write.begin().await?;
+                sqlx::query("DELETE FROM channel_addresses WHERE tenant_id = $1 AND kind = $2")
+                    .bind(tenant_id)
+                    .bind(kind)
+                    .execute(&mut *tx)
+                    .await?;
+                let done = sqlx::query(
+                    "INSERT INTO channel_addresses (kind, address, tenant_id) \
+                     VALUES ($1, $2, $3) ON CONFLICT DO NOTHING",
+                )
+                .bind(kind)
+                .bind(address)
+                .bind(tenant_id)
+                .execute(&mut *tx)
+                .await?;
+                if done.rows_affected() == 0 {
+                    return Ok(false);
+                }
+                tx.commit().await?;
+                Ok(true)
+            }
+
+            async fn tenant_of_address(
+                &self,
+                kind: &str,
+                address: &str,
+            ) -> Result<Option<String>> {
+                Ok(sqlx::query_scalar(
+                    "SELECT tenant_id FROM channel_addresses WHERE kind = $1 AND address = $2",
+                )
+                .bind(kind)
+                .bind(address)
+                .fetch_optional(&self.read)
+                .await?)
+            }
+
             async fn accept(&self, arrival: &InboundRow) -> Result<bool> {
                 let done = $crate::store::sql::channels::accept!(&self.write, arrival);
                 Ok(done.rows_affected() > 0)

@@ -1,0 +1,10 @@
+-- Where platforms deliver for all tenants to one place: which of a platform's addresses is whose.
+CREATE TABLE channel_addresses (
+    kind TEXT NOT NULL,
+    -- In the platform's words: of WhatsApp, the id of a phone number.
+    address TEXT NOT NULL,
+    tenant_id TEXT NOT NULL,
+    PRIMARY KEY (kind, address),
+    FOREIGN KEY (tenant_id, kind) REFERENCES integrations (tenant_id, kind) ON DELETE CASCADE
+);
+CREATE UNIQUE INDEX channel_addresses_tenant ON channel_addresses (tenant_id, kind);
