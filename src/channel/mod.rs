@@ -13,6 +13,7 @@ mod markdown;
 mod outbox;
 mod rest;
 mod said;
+pub mod slack;
 mod split;
 pub mod telegram;
 
@@ -223,7 +224,10 @@ const AT_ONCE: usize = 64;
 
 /// All channels: the line of registration.
 fn kinds() -> Vec<Arc<dyn Channel>> {
-    vec![Arc::new(telegram::Telegram)]
+    vec![
+        Arc::new(telegram::Telegram),
+        Arc::new(slack::Slack::default()),
+    ]
 }
 
 impl Hub {

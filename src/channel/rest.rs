@@ -2,15 +2,17 @@
 
 use utoipa_axum::router::OpenApiRouter;
 
-use super::telegram;
+use super::{slack, telegram};
 use crate::edge::{AppState, Route};
 
 /// Operations of all channels.
 pub fn documented() -> OpenApiRouter<AppState> {
-    telegram::documented()
+    telegram::documented().merge(slack::documented())
 }
 
 /// What the edge must know of their routes.
 pub fn routes() -> Vec<Route> {
-    telegram::routes()
+    let mut routes = telegram::routes();
+    routes.extend(slack::routes());
+    routes
 }

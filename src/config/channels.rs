@@ -8,6 +8,8 @@ use serde::{Deserialize, Serialize};
 pub struct Channels {
     /// Of Telegram's Bot API.
     pub telegram_url: String,
+    /// Of Slack: its Web API is below `/api`, installations begin below `/oauth`.
+    pub slack_url: String,
     /// The largest file that is taken from a message, in bytes.
     pub max_file_bytes: usize,
 }
@@ -16,6 +18,7 @@ impl Default for Channels {
     fn default() -> Self {
         Self {
             telegram_url: "https://api.telegram.org".to_owned(),
+            slack_url: "https://slack.com".to_owned(),
             max_file_bytes: 20 * 1024 * 1024,
         }
     }

@@ -118,6 +118,7 @@ pub trait ChannelStore: Send + Sync {
     async fn integration(&self, tenant_id: &str, kind: &str) -> Result<Option<IntegrationRow>>;
     /// Tenants above `after` that have an account of a kind, at most `limit`.
     async fn integrated(&self, kind: &str, after: &str, limit: i64) -> Result<Vec<String>>;
+    /// Deletes an account, and those below it (`slack/T1` is below `slack`).
     async fn delete_integration(&self, tenant_id: &str, kind: &str) -> Result<bool>;
 
     /// Keeps an arrival; `false` when it is there already.

@@ -106,7 +106,7 @@ impl Upstream {
         self.resolve(endpoint).await.map(|_| ())
     }
 
-    async fn resolve(&self, endpoint: &Endpoint) -> Result<Arc<[SocketAddr]>, UpstreamError> {
+    pub(super) async fn resolve(&self, endpoint: &Endpoint) -> Result<Arc<[SocketAddr]>, UpstreamError> {
         let found = match endpoint.literal_address() {
             Some(ip) => Arc::from([SocketAddr::new(ip, endpoint.port)].as_slice()),
             None => {

@@ -61,6 +61,21 @@ impl Endpoint {
         }
     }
 
+    /// Whether both are one server.
+    pub fn is_same_server(&self, other: &Self) -> bool {
+        (self.tls, self.host.as_str(), self.port) == (other.tls, other.host.as_str(), other.port)
+    }
+
+    /// Whether it is the server `other` or one whose name is below that one's, on the same port.
+    pub fn is_of(&self, other: &Self) -> bool {
+        let is_below = other.literal_address().is_none()
+            && self
+                .host
+                .strip_suffix(other.host.as_str())
+                .is_some_and(|rest| rest.ends_with('.'));
+        (self.tls, self.port) == (other.tls, other.port) && (self.host == other.host || is_below)
+    }
+
     /// The IP address, when the host is one.
     pub fn literal_address(&self) -> Option<IpAddr> {
         self.host.parse().ok()
@@ -86,6 +101,16 @@ mod tests {
             endpoint.target("/m:s?alt=sse"),
             "/v1/m:s?api-version=1&a&alt=sse"
         );
+        let of = |a: &str, b: &str| {
+            let parse = |url: &str| Endpoint::parse(url, false).expect("valid");
+            parse(a).is_of(&parse(b))
+        };
+        assert!(of("https://files.slack.com/a", "https://slack.com"));
+        assert!(of("https://slack.com/a", "https://slack.com"));
+        assert!(!of("https://evilslack.com/a", "https://slack.com"));
+        assert!(!of("http://files.slack.com/a", "https://slack.com"));
+        assert!(!of("https://slack.com:8443/a", "https://slack.com"));
+        assert!(!of("http://1.127.0.0.1/a", "http://127.0.0.1"));
         let endpoint = Endpoint::parse("https://x/v1?", false).expect("valid");
         assert_eq!(endpoint.target("/chat?b"), "/v1/chat?b");
         for bad in ["ftp://x", "nope", "https://u:p@x/", "https://x/#f"] {

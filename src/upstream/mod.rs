@@ -12,10 +12,12 @@ mod endpoint;
 mod error;
 pub mod framing;
 mod pool;
+mod raw;
 mod response;
 
 pub use address::{AddressGuard, Refused};
 pub use client::{Names, Timeouts, Upstream, UpstreamRequest};
 pub use endpoint::Endpoint;
 pub use error::UpstreamError;
+pub use pingora_core::protocols::Stream;
 pub use response::UpstreamResponse;
