@@ -195,12 +195,14 @@ impl Gateway {
         let ingestion = Ingestion::new(retrieval.clone(), hold);
         let ingestion = Worker::new(ingestion, metrics.clone(), tell.clone());
         let hub_upstream = upstream.clone();
+        let senders = tools::SendersSlot::default();
         let parts = tools::hosted::Parts {
             store: store.clone(),
             upstream,
             documents: retrieval.clone(),
             sandbox: sandbox.clone(),
             config: config.tools.clone(),
+            senders: senders.clone(),
         };
         let tools = Toolbox::new(parts, vault.clone(), connections.clone());
         let parts = RunParts {
@@ -238,6 +240,8 @@ impl Gateway {
             public_url: public_url(&config),
             metrics: metrics.clone(),
         });
+        let sender: Arc<dyn tools::Senders> = hub.clone();
+        senders.set(Arc::downgrade(&sender));
         let schedules = Schedules::new(store.clone(), lanes.clone(), metrics.clone());
         let tasks = vec![
             writer,
@@ -344,7 +348,7 @@ impl Gateway {
         let (runs, cancels) = (self.runs.clone(), self.runs.clone());
         let (retention, admission) = (self.retention(), self.admission.clone());
         let (lanes, schedules) = (self.lanes.clone(), self.schedules.clone());
-        let [arrivals, outbox, polls] = [(); 3].map(|()| self.hub.clone());
+        let [arrivals, outbox, polls, shown] = [(); 4].map(|()| self.hub.clone());
         self.workers.lock().extend([
             tended::spawn("leases", move || runs.clone().keep_leases()),
             tended::spawn("cancels", move || cancels.clone().follow_cancels()),
@@ -354,6 +358,7 @@ impl Gateway {
             tended::spawn("schedules", move || schedules.clone().work()),
             tended::spawn("arrivals", move || arrivals.clone().interpret_arrivals()),
             tended::spawn("outbox", move || outbox.clone().send_outbound()),
+            tended::spawn("live", move || shown.clone().show_answers()),
             tended::spawn("polls", move || polls.clone().poll()),
         ]);
         let rooms = self.rooms().into_iter();

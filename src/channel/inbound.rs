@@ -179,7 +179,7 @@ impl Hub {
                 reason: Some(why.to_owned()),
                 ..ArrivalEnd::default()
             }),
-            Meaning::Said(said) => self.said(channel, arrival, *said).await,
+            Meaning::Said(said) => self.said(arrival, *said).await,
             Meaning::Decided(press) => self.decided(channel, arrival, press).await,
             Meaning::TakenBack(chat, message) => {
                 let (tenant_id, kind) = (&arrival.tenant_id, &arrival.source);
@@ -202,12 +202,7 @@ impl Hub {
         }
     }
 
-    async fn said(
-        &self,
-        channel: &Arc<dyn Channel>,
-        arrival: &InboundRow,
-        said: Said,
-    ) -> Result<ArrivalEnd, Fault> {
+    async fn said(&self, arrival: &InboundRow, said: Said) -> Result<ArrivalEnd, Fault> {
         if let Some(Command::Start(Some(token))) = &said.command
             && let Some((answerer, binding)) = self.bind_by_token(arrival, &said, token).await?
         {
@@ -264,9 +259,6 @@ impl Hub {
             }
             end.taken_back = Some((smith_id, thread.clone(), said.message.clone()));
         }
-        channel
-            .typing(self, &arrival.tenant_id, &said.reply_to)
-            .await;
         let data = json!({ "inbound_event_id": arrival.id, "channel": arrival.source,
             "deployment_id": answerer.deployment.id, "thread_id": thread,
             "sender": said.sender.to_json(&arrival.source) });
@@ -482,6 +474,7 @@ fn turn(
         run_id: ids::mint(ids::Kind::Run),
         status: "queued".to_owned(),
         reason: None,
+        draft: None,
         created_at: now,
         updated_at: now,
     })

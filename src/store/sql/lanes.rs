@@ -444,6 +444,26 @@ macro_rules! impl_lanes {
                 .await?)
             }
 
+            async fn note_draft(
+                &self,
+                tenant_id: &str,
+                id: &str,
+                draft: &str,
+                now: i64,
+            ) -> Result<()> {
+                sqlx::query(
+                    "UPDATE queued_turns SET draft = $3, updated_at = $4 \
+                     WHERE tenant_id = $1 AND id = $2",
+                )
+                .bind(tenant_id)
+                .bind(id)
+                .bind(draft)
+                .bind(now)
+                .execute(&self.write)
+                .await?;
+                Ok(())
+            }
+
             async fn waits_in_lane(
                 &self,
                 tenant_id: &str,
