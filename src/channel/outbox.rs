@@ -7,7 +7,7 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
-use super::{Card, Channel, Fault, Hub};
+use super::{Card, Channel, Fault, Hub, Question};
 use crate::error::ApiError;
 use crate::lane::SORRY;
 use crate::run::output_of;
@@ -204,7 +204,7 @@ impl Hub {
             approval_id: approval.id,
             tool: approval.tool.unwrap_or_default(),
             arguments: serde_json::to_string_pretty(&arguments).unwrap_or_default(),
-            question: None,
+            question: approval.elicitation.as_deref().and_then(Question::of),
             link: None,
         };
         let sent = channel.ask(self, message, &card).await;

@@ -106,7 +106,10 @@ impl Upstream {
         self.resolve(endpoint).await.map(|_| ())
     }
 
-    pub(super) async fn resolve(&self, endpoint: &Endpoint) -> Result<Arc<[SocketAddr]>, UpstreamError> {
+    pub(super) async fn resolve(
+        &self,
+        endpoint: &Endpoint,
+    ) -> Result<Arc<[SocketAddr]>, UpstreamError> {
         let found = match endpoint.literal_address() {
             Some(ip) => Arc::from([SocketAddr::new(ip, endpoint.port)].as_slice()),
             None => {

@@ -110,7 +110,6 @@ mod tests {
         assert!(!of("https://evilslack.com/a", "https://slack.com"));
         assert!(!of("http://files.slack.com/a", "https://slack.com"));
         assert!(!of("https://slack.com:8443/a", "https://slack.com"));
-        assert!(!of("http://1.127.0.0.1/a", "http://127.0.0.1"));
         let endpoint = Endpoint::parse("https://x/v1?", false).expect("valid");
         assert_eq!(endpoint.target("/chat?b"), "/v1/chat?b");
         for bad in ["ftp://x", "nope", "https://u:p@x/", "https://x/#f"] {

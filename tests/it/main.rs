@@ -51,6 +51,8 @@ mod schedules;
 mod secrets;
 mod shapes;
 mod skills;
+mod slack;
+mod slack_platform;
 mod startup;
 mod storage;
 mod store;

@@ -116,7 +116,14 @@ pub async fn form(
     let headers = [(header::CONTENT_TYPE, kind), authorization];
     let (path, body) = (format!("/api/{method}"), Bytes::from(text));
     let called = hub
-        .call(platform(hub), Method::POST, &path, &headers, body, MAX_ANSWER)
+        .call(
+            platform(hub),
+            Method::POST,
+            &path,
+            &headers,
+            body,
+            MAX_ANSWER,
+        )
         .await?;
     judged(method, &called)
 }
@@ -148,7 +155,10 @@ fn judged(method: &str, called: &Called) -> Result<Value, Fault> {
         error => format!("Slack refused {method}: {error}"),
     };
     // Which scope is missing, which field is wrong.
-    for more in [&answer["needed"], &answer["response_metadata"]["messages"][0]] {
+    for more in [
+        &answer["needed"],
+        &answer["response_metadata"]["messages"][0],
+    ] {
         if let Some(more) = more.as_str() {
             why.push_str(": ");
             why.extend(more.chars().take(200));
@@ -280,7 +290,11 @@ mod tests {
         assert_eq!(after.map(|after| after.as_secs()), Some(7));
         for (status, body, kind) in [
             (200, r#"{"ok":false,"error":"channel_not_found"}"#, "never"),
-            (200, r#"{"ok":false,"error":"service_unavailable"}"#, "later"),
+            (
+                200,
+                r#"{"ok":false,"error":"service_unavailable"}"#,
+                "later",
+            ),
             (200, r#"{"ok":false,"error":"fatal_error"}"#, "unknown"),
             (200, "<html>", "unknown"),
             (503, "<html>", "later"),
@@ -294,9 +308,16 @@ mod tests {
             };
             assert_eq!(told, kind, "{status} {body}");
         }
-        let missing = judge(200, r#"{"ok":false,"error":"missing_scope","needed":"chat:write"}"#, None);
+        let missing = judge(
+            200,
+            r#"{"ok":false,"error":"missing_scope","needed":"chat:write"}"#,
+            None,
+        );
         let missing = missing.expect_err("refused");
-        assert_eq!(missing.to_string(), "Slack refused chat.postMessage: missing_scope: chat:write");
+        assert_eq!(
+            missing.to_string(),
+            "Slack refused chat.postMessage: missing_scope: chat:write"
+        );
         assert!(is_refused_with(&missing, &["missing_scope"]));
         assert!(!is_refused_with(&missing, &["chat:write"]));
     }

@@ -31,7 +31,10 @@ pub async fn attach(
     }
     if files.len() > MOST {
         let more = files.len() - MOST;
-        add_line(&mut said.text, &format!("[{more} more files are not read.]"));
+        add_line(
+            &mut said.text,
+            &format!("[{more} more files are not read.]"),
+        );
     }
     Ok(())
 }
@@ -65,12 +68,18 @@ async fn one(
     let url = [&file["url_private_download"], &file["url_private"]];
     let url = url.into_iter().find_map(Value::as_str);
     let Some(url) = url.filter(|url| api::on_slack(hub, url).is_some()) else {
-        add_line(&mut said.text, &format!("[A file, {name}, is not there to read.]"));
+        add_line(
+            &mut said.text,
+            &format!("[A file, {name}, is not there to read.]"),
+        );
         return Ok(());
     };
     let limit = hub.config.max_file_bytes;
     let too_large = || format!("[A file, {name}, is too large to read.]");
-    if file["size"].as_u64().is_some_and(|size| size > limit as u64) {
+    if file["size"]
+        .as_u64()
+        .is_some_and(|size| size > limit as u64)
+    {
         add_line(&mut said.text, &too_large());
         return Ok(());
     }
@@ -90,21 +99,26 @@ async fn one(
         }
         _ => {
             tracing::info!(tenant_id, status = %got.status, "Slack gave no file: files:read?");
-            add_line(&mut said.text, &format!("[A file, {name}, could not be read.]"));
+            add_line(
+                &mut said.text,
+                &format!("[A file, {name}, could not be read.]"),
+            );
             return Ok(());
         }
     }
     let kept = hub.keep_file(tenant_id, name, media_type, got.body).await?;
     let source = Source::FileId { id: kept };
-    said.parts.push(match media_type.is_some_and(|kind| kind.starts_with("image/")) {
-        true => Part::Image {
-            source,
-            detail: None,
+    said.parts.push(
+        match media_type.is_some_and(|kind| kind.starts_with("image/")) {
+            true => Part::Image {
+                source,
+                detail: None,
+            },
+            false => Part::File {
+                source,
+                name: Some(name.to_owned()),
+            },
         },
-        false => Part::File {
-            source,
-            name: Some(name.to_owned()),
-        },
-    });
+    );
     Ok(())
 }

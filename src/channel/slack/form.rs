@@ -39,18 +39,25 @@ pub fn modal(question: &Question, metadata: &str) -> Option<Value> {
             return None;
         }
         let element = element(schema)?;
-        let label = schema["title"].as_str().filter(|title| !title.trim().is_empty());
+        let label = schema["title"]
+            .as_str()
+            .filter(|title| !title.trim().is_empty());
         let mut block = json!({ "type": "input", "block_id": format!("{PREFIX}{name}"),
             "label": words(label.unwrap_or(name), MAX_LABEL), "element": element,
             "optional": !is_required(name) });
-        if let Some(hint) = schema["description"].as_str().filter(|hint| !hint.is_empty()) {
+        if let Some(hint) = schema["description"]
+            .as_str()
+            .filter(|hint| !hint.is_empty())
+        {
             block["hint"] = words(hint, MAX_LABEL);
         }
         blocks.push(block);
     }
-    Some(json!({ "type": "modal", "callback_id": CALLBACK, "private_metadata": metadata,
+    Some(
+        json!({ "type": "modal", "callback_id": CALLBACK, "private_metadata": metadata,
         "title": words("A question", 24), "submit": words("Send", 24),
-        "close": words("Cancel", 24), "blocks": blocks }))
+        "close": words("Cancel", 24), "blocks": blocks }),
+    )
 }
 
 fn words(text: &str, limit: usize) -> Value {
@@ -266,7 +273,10 @@ mod tests {
         );
         assert_eq!(blocks[1]["optional"], false);
         assert_eq!(blocks[2]["optional"], true);
-        assert_eq!(blocks[1]["element"]["initial_option"]["text"]["text"], "Middle");
+        assert_eq!(
+            blocks[1]["element"]["initial_option"]["text"]["text"],
+            "Middle"
+        );
         assert_eq!(blocks[2]["element"]["min_value"], "1");
         assert_eq!(blocks[3]["element"]["initial_option"]["value"], "true");
         assert_eq!(blocks[4]["element"]["max_length"], 500);

@@ -254,7 +254,10 @@ mod tests {
             ("re**mark**able", "re\u{200b}*mark*\u{200b}able"),
             ("这**重点**在", "这\u{200b}*重点*\u{200b}在"),
             // Nobody is called by what a model says.
-            ("<!channel> <@U1> & co", "&lt;!channel&gt; &lt;@U1&gt; &amp; co"),
+            (
+                "<!channel> <@U1> & co",
+                "&lt;!channel&gt; &lt;@U1&gt; &amp; co",
+            ),
             ("**a _b ~~c~~_ d**", "*a _b ~c~_ d*"),
         ] {
             assert_eq!(render(markdown, &Mrkdwn::default()), mrkdwn, "{markdown}");
@@ -263,42 +266,39 @@ mod tests {
 
     /// Whether each angle bracket is of a link or a quote, and each ampersand of an entity.
     fn is_valid(text: &str) -> bool {
-        let mut rest = text;
-        while let Some(at) = rest.find(['<', '>', '&']) {
-            let (before, found) = (&rest[..at], &rest[at..]);
-            if found.starts_with('&') {
-                if !["&lt;", "&gt;", "&amp;"].iter().any(|one| found.starts_with(one)) {
-                    return false;
-                }
-                rest = &found[1..];
-            } else if found.starts_with('>') {
-                let is_quote = before.is_empty() && rest.len() == text.len() || before.ends_with('\n');
-                if !is_quote && !before.ends_with("> ") && !before.is_empty() {
-                    return false;
-                }
-                rest = &found[1..];
-            } else {
-                let Some(end) = found.find('>') else {
-                    return false;
+        let entities = ["&lt;", "&gt;", "&amp;"];
+        let is_entity = |rest: &str| entities.iter().any(|one| rest.starts_with(one));
+        text.lines().all(|line| {
+            let mut rest = line.trim_start_matches("> ");
+            while let Some(at) = rest.find(['<', '>', '&']) {
+                rest = &rest[at..];
+                let length = match rest.as_bytes()[0] {
+                    b'&' if is_entity(rest) => 1,
+                    b'<' => match rest.find('>') {
+                        Some(end) if is_link(&rest[1..end]) => end + 1,
+                        _ => return false,
+                    },
+                    _ => return false,
                 };
-                let inner = &found[1..end];
-                let is_link = ["http://", "https://", "mailto:", "tel:"]
-                    .iter()
-                    .any(|scheme| inner.starts_with(scheme));
-                if !is_link || inner.contains('\n') || inner.contains('<') {
-                    return false;
-                }
-                rest = &found[end + 1..];
+                rest = &rest[length..];
             }
-        }
-        true
+            true
+        })
+    }
+
+    fn is_link(inner: &str) -> bool {
+        let schemes = ["http://", "https://", "mailto:", "tel:"];
+        schemes.iter().any(|scheme| inner.starts_with(scheme)) && !inner.contains('<')
     }
 
     #[test]
     fn a_long_answer_is_cut_where_it_may_be() {
         let code: String = (0..800).map(|n| format!("let line_{n} = {n};\n")).collect();
         let words = "A sentence with a [link](https://example.com/a/b). ".repeat(300);
-        let text = format!("# Begin\n\n{words}\n\n```rust\n{code}```\n\n{}", "🙂".repeat(5000));
+        let text = format!(
+            "# Begin\n\n{words}\n\n```rust\n{code}```\n\n{}",
+            "🙂".repeat(5000)
+        );
         let messages = messages(&text, &Mrkdwn::default(), 4000);
         assert!(messages.len() > 5);
         let mut all = String::new();

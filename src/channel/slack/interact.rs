@@ -9,7 +9,7 @@ use serde_json::{Value, json};
 use super::api::{self, is_id};
 use super::form;
 use super::format::{escape, escape_within};
-use super::receive::command_of;
+use super::receive::{command_of, team_of};
 use crate::channel::{
     Arrival, Card, Command, Decision, Fault, Hub, Meaning, Question, Said, Sender,
 };
@@ -44,7 +44,10 @@ fn cleaned(sealer: Option<&Sealer<'_>>, payload: &mut Value) {
     members.shift_remove("response_urls");
     let url = members.shift_remove("response_url");
     if let (Some(sealer), Some(Value::String(url))) = (sealer, url)
-        && let Ok(sealed) = sealer.hub.vault.seal(&owner(sealer.tenant_id), url.as_bytes())
+        && let Ok(sealed) = sealer
+            .hub
+            .vault
+            .seal(&owner(sealer.tenant_id), url.as_bytes())
     {
         let sealed = STANDARD.encode(sealed);
         members.insert("sealed_response_url".to_owned(), json!(sealed));
@@ -53,7 +56,9 @@ fn cleaned(sealer: Option<&Sealer<'_>>, payload: &mut Value) {
 
 /// The URL that came with a press or a command.
 fn response_url(hub: &Hub, tenant_id: &str, data: &Value) -> Option<String> {
-    let sealed = STANDARD.decode(data["sealed_response_url"].as_str()?).ok()?;
+    let sealed = STANDARD
+        .decode(data["sealed_response_url"].as_str()?)
+        .ok()?;
     let opened = hub.vault.open(&owner(tenant_id), &sealed).ok()?;
     String::from_utf8(opened.to_vec()).ok()
 }
@@ -110,8 +115,7 @@ pub fn command_arrival(sealer: Option<&Sealer<'_>>, mut fields: Value) -> Option
 }
 
 fn team(fields: &Value) -> Option<&str> {
-    let all = [&fields["team_id"], &fields["enterprise_id"]];
-    all.into_iter().filter_map(Value::as_str).find(|id| is_id(id))
+    Some(team_of(fields)).filter(|team| !team.is_empty())
 }
 
 /// What a card asks, and where it is.
@@ -153,7 +157,12 @@ fn asked_in(payload: &Value) -> Option<Asked> {
     })?;
     let channel = word(&payload["container"]["channel_id"]).or(word(&payload["channel"]["id"]));
     let message = word(&payload["container"]["message_ts"]).or(word(&payload["message"]["ts"]));
-    read(action["action_id"].as_str()?, &action["value"], channel, message)
+    read(
+        action["action_id"].as_str()?,
+        &action["value"],
+        channel,
+        message,
+    )
 }
 
 fn presser(payload: &Value) -> Option<Sender> {
@@ -243,12 +252,19 @@ pub async fn interpret(hub: &Hub, arrival: &InboundRow, data: &Value) -> Result<
         .approval(&arrival.tenant_id, &asked.approval_id)
         .await?
         .filter(|approval| approval.status == ApprovalStatus::Pending);
-    let question = approval.and_then(|approval| question_of(approval.elicitation.as_deref()?));
+    let question = approval.and_then(|approval| Question::of(approval.elicitation.as_deref()?));
     let kept = json!({ "id": asked.approval_id, "chat": asked.chat, "channel": asked.channel,
         "message": asked.message });
     let view = question.and_then(|question| form::modal(&question, &kept.to_string()));
     let Some(view) = view else {
-        tell(hub, &arrival.tenant_id, data, "This question is over.", false).await;
+        tell(
+            hub,
+            &arrival.tenant_id,
+            data,
+            "This question is over.",
+            false,
+        )
+        .await;
         return Ok(Meaning::Nothing("the question is over"));
     };
     let team = asked.chat.split(':').next().unwrap_or_default();
@@ -264,15 +280,6 @@ pub async fn interpret(hub: &Hub, arrival: &InboundRow, data: &Value) -> Result<
             Ok(Meaning::Nothing("the form could not be opened"))
         }
     }
-}
-
-/// What an approval asks beside yes or no, of `{message, requested_schema}`.
-fn question_of(elicitation: &str) -> Option<Question> {
-    let asked: Value = serde_json::from_str(elicitation).ok()?;
-    Some(Question {
-        message: asked["message"].as_str().unwrap_or_default().to_owned(),
-        schema: asked["requested_schema"].clone(),
-    })
 }
 
 /// Says what was decided in place of the card, or to who pressed alone why nothing was.
@@ -360,13 +367,17 @@ pub async fn ask(hub: &Hub, to: &OutboundRow, card: &Card) -> Result<String, Fau
 /// A card as words for a notification, and as blocks.
 fn blocks(card: &Card, chat: &str) -> (String, Value) {
     let kept = json!({ "id": card.approval_id, "chat": chat }).to_string();
-    let button = |text: &str, style: &str, action: &str| json!({ "type": "button",
+    let button = |text: &str, style: &str, action: &str| {
+        json!({ "type": "button",
         "text": { "type": "plain_text", "text": text, "emoji": true }, "style": style,
-        "action_id": action, "value": kept });
+        "action_id": action, "value": kept })
+    };
     let link = |text: &str| {
         let url = card.link.as_deref().filter(|url| url.len() <= 3000)?;
-        Some(json!({ "type": "button", "text": { "type": "plain_text", "text": text },
-            "action_id": "smith_link", "url": url }))
+        Some(
+            json!({ "type": "button", "text": { "type": "plain_text", "text": text },
+            "action_id": "smith_link", "url": url }),
+        )
     };
     let (title, section, buttons) = match &card.question {
         None => (
@@ -374,7 +385,10 @@ fn blocks(card: &Card, chat: &str) -> (String, Value) {
             format!(
                 "May I use `{}`?\n```\n{}\n```",
                 escape_within(&card.tool.replace('`', "ˋ"), 200),
-                escape_within(&card.arguments.replace("```", "``\u{200b}`"), MAX_SECTION - 250)
+                escape_within(
+                    &card.arguments.replace("```", "``\u{200b}`"),
+                    MAX_SECTION - 250
+                )
             ),
             vec![
                 button("✅ Approve", "primary", APPROVE),

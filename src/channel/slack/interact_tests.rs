@@ -23,12 +23,22 @@ fn a_press_is_a_decision() {
         panic!("nothing is decided");
     };
     assert_eq!(
-        (decision.approval_id.as_str(), decision.approve, decision.chat.as_str()),
+        (
+            decision.approval_id.as_str(),
+            decision.approve,
+            decision.chat.as_str()
+        ),
         ("apr_1", false, "T1:C1:17.0001")
     );
     assert_eq!(decision.sender.id, "T1:U1");
-    assert!(matches!(read("block_actions", &press("other")), Meaning::Nothing(_)));
-    assert!(matches!(read("block_actions", &press(ANSWER)), Meaning::Nothing(_)));
+    assert!(matches!(
+        read("block_actions", &press("other")),
+        Meaning::Nothing(_)
+    ));
+    assert!(matches!(
+        read("block_actions", &press(ANSWER)),
+        Meaning::Nothing(_)
+    ));
     assert!(super::arrival(None, json!({ "type": "block_suggestion" })).is_none());
 }
 
@@ -42,7 +52,10 @@ fn a_form_answers_its_question() {
             "state": { "values": { "q:size": { "value": { "type": "plain_text_input",
                 "value": "m" } } } } } });
     let asked = asked_in(&submitted).expect("ours");
-    assert_eq!((asked.channel.as_str(), asked.message.as_str()), ("C1", "18.0001"));
+    assert_eq!(
+        (asked.channel.as_str(), asked.message.as_str()),
+        ("C1", "18.0001")
+    );
     let Meaning::Decided(decision) = read("view_submission", &submitted) else {
         panic!("nothing is decided");
     };
@@ -66,11 +79,17 @@ fn slash_commands_are_commands_or_said() {
     assert_eq!(said("/smith", "").command, Some(Command::Help));
     assert_eq!(said("/smith", "new").command, Some(Command::New));
     assert_eq!(said("/stop", "").command, Some(Command::Stop));
-    assert_eq!(said("/smith", "start abc").command, Some(Command::Start(Some("abc".into()))));
+    assert_eq!(
+        said("/smith", "start abc").command,
+        Some(Command::Start(Some("abc".into())))
+    );
     let question = said("/smith", "stop the music &amp; go");
     assert_eq!(question.command, None);
     assert_eq!(question.text, "stop the music & go");
-    assert_eq!((question.chat.as_str(), question.sender.id.as_str()), ("T1:C1", "T1:U1"));
+    assert_eq!(
+        (question.chat.as_str(), question.sender.id.as_str()),
+        ("T1:C1", "T1:U1")
+    );
     assert!(command_arrival(None, json!({ "ssl_check": "1" })).is_none());
 }
 

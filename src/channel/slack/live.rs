@@ -36,7 +36,9 @@ const GONE: [&str; 3] = ["message_not_found", "channel_not_found", "thread_not_f
 
 /// What of an answer its first message shows.
 fn first_message(text: &str) -> Option<String> {
-    messages(text, &Mrkdwn::default(), MAX_TEXT).into_iter().next()
+    messages(text, &Mrkdwn::default(), MAX_TEXT)
+        .into_iter()
+        .next()
 }
 
 pub async fn show(
@@ -54,7 +56,17 @@ pub async fn show(
     let workspace = api::workspace(hub, tenant_id, team).await?;
     let mut known: Draft = serde_json::from_value(draft.clone()).unwrap_or_default();
     let shown = match (known.ts.is_empty(), known.is_stream) {
-        (true, _) => begin(slack, hub, (tenant_id, &workspace), reply_to, &mut known, text).await,
+        (true, _) => {
+            begin(
+                slack,
+                hub,
+                (tenant_id, &workspace),
+                reply_to,
+                &mut known,
+                text,
+            )
+            .await
+        }
         (false, true) => go_on(hub, &workspace, &mut known, text).await,
         (false, false) => edit(hub, &workspace, &known, text).await,
     };

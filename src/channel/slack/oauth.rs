@@ -19,6 +19,8 @@ use crate::store::{
 const SECOND: i64 = 1_000_000;
 /// A link to install lasts so long.
 const PATIENCE: i64 = 7 * 24 * 3600 * SECOND;
+/// Whose states they are; no provider of a smith's connections has such a name.
+const PROVIDER: &str = "slack/install";
 /// What an app needs for all that this channel does.
 pub const SCOPES: &str = "app_mentions:read,assistant:write,channels:history,chat:write,commands,\
     files:read,groups:history,im:history,im:write,mpim:history,users:read";
@@ -51,7 +53,10 @@ pub async fn made(
 ) -> Result<Map<String, Value>, ApiError> {
     let mut shown = Map::new();
     if let Some(token) = start_token {
-        shown.insert("prefilled_message".to_owned(), json!(format!("start {token}")));
+        shown.insert(
+            "prefilled_message".to_owned(),
+            json!(format!("start {token}")),
+        );
     }
     let tenant_id = &deployment.tenant_id;
     let account: Option<Account<Secrets>> = hub.account(tenant_id, KIND).await?;
@@ -67,7 +72,7 @@ pub async fn made(
         id: state.clone(),
         tenant_id: tenant_id.clone(),
         smith_id: String::new(),
-        provider: KIND.to_owned(),
+        provider: PROVIDER.to_owned(),
         return_url: None,
         sealed: hub
             .vault
@@ -126,7 +131,7 @@ pub async fn ended(
     let row = hub.store.take_oauth_state(state).await?;
     let row = row.filter(|row| {
         row.tenant_id == tenant_id
-            && row.provider == KIND
+            && row.provider == PROVIDER
             && row.created_at > now_micros() - PATIENCE
     });
     let Some(row) = row else {
@@ -149,12 +154,7 @@ pub async fn ended(
     }
 }
 
-async fn install(
-    hub: &Hub,
-    tenant_id: &str,
-    deployment_id: &str,
-    code: &str,
-) -> Result<(), Fault> {
+async fn install(hub: &Hub, tenant_id: &str, deployment_id: &str, code: &str) -> Result<(), Fault> {
     let account: Option<Account<Secrets>> = hub.account(tenant_id, KIND).await?;
     let account = account.filter(is_ready);
     let account = account.ok_or_else(|| Fault::Never("the tenant has no app".to_owned()))?;
@@ -230,11 +230,7 @@ async fn install(
 
 /// Forgets the token of a workspace that took the app away
 /// (<https://docs.slack.dev/reference/events/app_uninstalled>).
-pub async fn uninstalled(
-    hub: &Hub,
-    tenant_id: &str,
-    payload: &Value,
-) -> Result<Meaning, Fault> {
+pub async fn uninstalled(hub: &Hub, tenant_id: &str, payload: &Value) -> Result<Meaning, Fault> {
     let event = &payload["event"];
     let bots = event["tokens"]["bot"].as_array();
     if event["type"] == json!("tokens_revoked") && bots.is_none_or(Vec::is_empty) {
@@ -245,9 +241,13 @@ pub async fn uninstalled(
         return Ok(Meaning::Nothing("it names no workspace"));
     }
     // What comes late says nothing of an installation that came after it.
-    let at = payload["event_time"].as_i64().unwrap_or(i64::MAX / SECOND - 1);
+    let at = payload["event_time"]
+        .as_i64()
+        .unwrap_or(i64::MAX / SECOND - 1);
     let is_older = |settings: &Value, name: &str| {
-        settings[name].as_i64().is_none_or(|made| made < (at + 1) * SECOND)
+        settings[name]
+            .as_i64()
+            .is_none_or(|made| made < (at + 1) * SECOND)
     };
     let kind = install_kind(team);
     let installed: Option<Account<Install>> = hub.account(tenant_id, &kind).await?;

@@ -24,10 +24,16 @@ pub fn arrival(mut payload: Value) -> Option<Arrival> {
         "event_callback" => (word(&payload["event_id"]), word(&payload["event"]["type"])),
         kind @ "app_rate_limited" => {
             let minute = payload["minute_rate_limited"].as_i64()?;
-            (format!("{kind}:{}:{minute}", team_of(&payload)), kind.to_owned())
+            (
+                format!("{kind}:{}:{minute}", team_of(&payload)),
+                kind.to_owned(),
+            )
         }
         _ => return None,
     };
+    if is_own(&payload) {
+        return None;
+    }
     if key.is_empty() || kind.is_empty() || key.len() > MAX_KEY || kind.len() > MAX_KEY {
         return None;
     }
@@ -39,12 +45,36 @@ pub fn arrival(mut payload: Value) -> Option<Arrival> {
     })
 }
 
+/// Whether it is what the app itself said or changed: each edit of an answer comes back so.
+fn is_own(payload: &Value) -> bool {
+    let event = &payload["event"];
+    let about = match event["subtype"].as_str() {
+        Some("message_changed") => &event["message"],
+        Some("message_deleted") => &event["previous_message"],
+        _ => event,
+    };
+    let app = payload["api_app_id"].as_str().unwrap_or_default();
+    let authors = [&about["app_id"], &about["bot_profile"]["app_id"]];
+    !app.is_empty() && about["bot_id"].is_string() && authors.into_iter().any(|one| one == app)
+}
+
 /// The workspace that an event comes from, or the organization, where the app is installed in all of
 /// it.
 pub(super) fn team_of(payload: &Value) -> &str {
     let team = payload["team_id"].as_str().filter(|team| is_id(team));
     let enterprise = payload["enterprise_id"].as_str().filter(|id| is_id(id));
-    team.or(enterprise).unwrap_or_default()
+    let marks = [
+        &payload["authorizations"][0]["is_enterprise_install"],
+        &payload["is_enterprise_install"],
+    ];
+    let is_whole = marks
+        .into_iter()
+        .any(|mark| *mark == true || *mark == "true");
+    let found = match is_whole {
+        true => enterprise.or(team),
+        false => team.or(enterprise),
+    };
+    found.unwrap_or_default()
 }
 
 /// Where a message is.
@@ -75,9 +105,10 @@ fn place_of(payload: &Value) -> Option<Place<'_>> {
             (about, &event["channel"])
         }
         "app_mention" => (event, &event["channel"]),
-        "assistant_thread_started" | "assistant_thread_context_changed" => {
-            (&event["assistant_thread"], &event["assistant_thread"]["channel_id"])
-        }
+        "assistant_thread_started" | "assistant_thread_context_changed" => (
+            &event["assistant_thread"],
+            &event["assistant_thread"]["channel_id"],
+        ),
         _ => return None,
     };
     let time = |value: &'_ Value| value.as_str().is_some_and(is_time);
@@ -158,11 +189,8 @@ async fn message(
         // Without a word for the bot it counts where the bot is spoken with already.
         Read::InThread(said, about) => {
             let begun_by_bot = about["parent_user_id"] == json!(workspace.bot_user_id);
-            let takes_part = begun_by_bot
-                || hub
-                    .store
-                    .has_turns_of(tenant_id, KIND, &said.chat)
-                    .await?;
+            let takes_part =
+                begun_by_bot || hub.store.has_turns_of(tenant_id, KIND, &said.chat).await?;
             if !takes_part {
                 return Ok(Meaning::Nothing("the bot takes no part in this thread"));
             }
@@ -175,7 +203,9 @@ async fn message(
             return Ok(Meaning::Nothing("there is nothing in it to answer"));
         }
     }
-    said.sender.name = slack.name_of(hub, tenant_id, &workspace, &said.sender.id).await;
+    said.sender.name = slack
+        .name_of(hub, tenant_id, &workspace, &said.sender.id)
+        .await;
     Ok(Meaning::Said(said))
 }
 
@@ -273,14 +303,19 @@ fn forwarded(message: &Value) -> Option<String> {
     let attachments = message["attachments"].as_array()?;
     let mut all = String::new();
     for attachment in attachments.iter().take(10) {
-        let is_message = attachment["is_msg_unfurl"] == json!(true)
-            || attachment["is_share"] == json!(true);
-        let words = attachment["text"].as_str().or(attachment["fallback"].as_str());
+        let is_message =
+            attachment["is_msg_unfurl"] == json!(true) || attachment["is_share"] == json!(true);
+        let words = attachment["text"]
+            .as_str()
+            .or(attachment["fallback"].as_str());
         let Some(words) = words.filter(|_| is_message) else {
             continue;
         };
         let who = attachment["author_name"].as_str().unwrap_or("somebody");
-        files::add_line(&mut all, &format!("[Forwarded, of {who}: {}]", text::plain(words, "").0));
+        files::add_line(
+            &mut all,
+            &format!("[Forwarded, of {who}: {}]", text::plain(words, "").0),
+        );
     }
     let cut: String = all.chars().take(MAX_FORWARDED).collect();
     Some(cut).filter(|cut| !cut.is_empty())
@@ -293,9 +328,9 @@ fn command(words: &str) -> Option<Command> {
     let (first, second, third) = (all.next()?, all.next(), all.next());
     let token = second.filter(|_| third.is_none());
     if first == "start" {
-        return token.filter(|token| is_token(token)).map(|token| {
-            Command::Start(Some(token.to_owned()))
-        });
+        return token
+            .filter(|token| is_token(token))
+            .map(|token| Command::Start(Some(token.to_owned())));
     }
     command_of(first.strip_prefix('/')?, second)
 }
@@ -313,7 +348,10 @@ pub(super) fn command_of(name: &str, rest: Option<&str>) -> Option<Command> {
 
 /// Whether a word is a start token as deployments have them.
 fn is_token(word: &str) -> bool {
-    word.len() == 43 && word.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-' || b == b'_')
+    word.len() == 43
+        && word
+            .bytes()
+            .all(|b| b.is_ascii_alphanumeric() || b == b'-' || b == b'_')
 }
 
 impl Slack {
@@ -341,7 +379,9 @@ impl Slack {
                 &user["name"],
             ];
             let mut names = names.into_iter().filter_map(Value::as_str);
-            names.find(|name| !name.trim().is_empty()).map(str::to_owned)
+            names
+                .find(|name| !name.trim().is_empty())
+                .map(str::to_owned)
         };
         self.names.get_with(key, asked).await
     }

@@ -26,6 +26,8 @@ use crate::store::now_micros;
 
 const MAX_SECRET: usize = 512;
 const MAX_SCOPES: usize = 4096;
+/// Of the handshake, which nothing is signed in.
+const MAX_HANDSHAKE: usize = 4096;
 
 /// Its operations.
 pub fn documented() -> OpenApiRouter<AppState> {
@@ -128,7 +130,11 @@ pub struct SlackOut {
 
 fn shown(gateway: &AppState, tenant: &str, account: Option<&Account<Secrets>>) -> SlackOut {
     let hub = &gateway.hub;
-    let word = |name: &str| account.and_then(|a| a.settings[name].as_str()).map(str::to_owned);
+    let word = |name: &str| {
+        account
+            .and_then(|a| a.settings[name].as_str())
+            .map(str::to_owned)
+    };
     let signs = account.is_some_and(|account| account.secrets.signing_secret.is_some());
     let url = |what: &str| signs.then(|| format!("{}/v1/slack/{what}/{tenant}", hub.public_url));
     let has_bot = account.is_some_and(|account| account.secrets.bot_token.is_some());
@@ -170,7 +176,10 @@ fn secret(
     let given = given.trim();
     check_text(param, given, MAX_SECRET)?;
     if !given.bytes().all(|byte| byte.is_ascii_graphic()) {
-        return Err(ApiError::invalid(param, "holds a space or a letter of no secret"));
+        return Err(ApiError::invalid(
+            param,
+            "holds a space or a letter of no secret",
+        ));
     }
     let given = Some(given.to_owned()).filter(|given| !given.is_empty());
     let is_changed = *kept != given;
@@ -191,7 +200,11 @@ fn scopes(param: &'static str, given: &Tree) -> Result<String, ApiError> {
         }
         _ => return Err(bad()),
     };
-    let all: Vec<&str> = all.into_iter().map(str::trim).filter(|s| !s.is_empty()).collect();
+    let all: Vec<&str> = all
+        .into_iter()
+        .map(str::trim)
+        .filter(|s| !s.is_empty())
+        .collect();
     let text = all.join(",");
     let is_scope = |c: char| c.is_ascii_alphanumeric() || ":._,-".contains(c);
     if text.len() > MAX_SCOPES || !text.chars().all(is_scope) {
@@ -223,14 +236,25 @@ pub async fn put(
     let secrets = &mut account.secrets;
     let asks = input.bot_token.is_some();
     secret("bot_token", input.bot_token, &mut secrets.bot_token)?;
-    secret("signing_secret", input.signing_secret, &mut secrets.signing_secret)?;
-    secret("client_secret", input.client_secret, &mut secrets.client_secret)?;
+    secret(
+        "signing_secret",
+        input.signing_secret,
+        &mut secrets.signing_secret,
+    )?;
+    secret(
+        "client_secret",
+        input.client_secret,
+        &mut secrets.client_secret,
+    )?;
     let is_other_app = secret("app_token", input.app_token, &mut secrets.app_token)?;
     let mut settings = match account.settings {
         Value::Object(settings) => settings,
         _ => Map::new(),
     };
-    let mut client_id = settings.get("client_id").and_then(Value::as_str).map(str::to_owned);
+    let mut client_id = settings
+        .get("client_id")
+        .and_then(Value::as_str)
+        .map(str::to_owned);
     secret("client_id", input.client_id, &mut client_id)?;
     let mut set = |name: &str, value: Option<String>| match value.filter(|text| !text.is_empty()) {
         Some(value) => drop(settings.insert(name.to_owned(), json!(value))),
@@ -240,7 +264,10 @@ pub async fn put(
         set("oauth_scopes", Some(scopes("oauth_scopes", given)?));
     }
     if let Some(given) = &input.oauth_user_scopes {
-        set("oauth_user_scopes", Some(scopes("oauth_user_scopes", given)?));
+        set(
+            "oauth_user_scopes",
+            Some(scopes("oauth_user_scopes", given)?),
+        );
     }
     if let Some(url) = input.return_url {
         if !url.is_empty() {
@@ -276,7 +303,10 @@ pub async fn put(
     }
     if let (true, Some(token)) = (is_other_app, &secrets.app_token) {
         if !token.starts_with("xapp-") {
-            return Err(ApiError::invalid("app_token", "is no token of an app: xapp-…"));
+            return Err(ApiError::invalid(
+                "app_token",
+                "is no token of an app: xapp-…",
+            ));
         }
         let opened = api::form(hub, By::Token(token), "apps.connections.open", &[]).await;
         opened.map_err(|fault| slack_api_error(&fault, "app_token"))?;
@@ -341,7 +371,10 @@ pub async fn events(
     body: Bytes,
 ) -> Result<Json<Value>, ApiError> {
     // Whoever sets the URL in Slack may not have set the secret here yet.
-    let handshake: Option<Value> = serde_json::from_slice(&body).ok();
+    let is_small = body.len() <= MAX_HANDSHAKE;
+    let handshake: Option<Value> = is_small
+        .then(|| serde_json::from_slice(&body).ok())
+        .flatten();
     if let Some(handshake) = &handshake
         && handshake["type"] == json!("url_verification")
     {
@@ -449,11 +482,15 @@ pub async fn installed(
     let account: Option<Account<Secrets>> = hub.account(&tenant, KIND).await?;
     let page = account.and_then(|account| account.settings["return_url"].as_str().map(parse_page));
     if let Some(Ok(mut page)) = page {
-        page.query_pairs_mut().append_pair("slack", outcome.as_str());
+        page.query_pairs_mut()
+            .append_pair("slack", outcome.as_str());
         return Ok(Redirect::to(page.as_str()).into_response());
     }
     let (status, words) = match outcome {
-        oauth::Outcome::Installed => (StatusCode::OK, "The app is installed. Write to it in Slack."),
+        oauth::Outcome::Installed => (
+            StatusCode::OK,
+            "The app is installed. Write to it in Slack.",
+        ),
         oauth::Outcome::Denied => (StatusCode::OK, "The app was not installed."),
         oauth::Outcome::Failed => (
             StatusCode::BAD_GATEWAY,

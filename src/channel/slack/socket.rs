@@ -26,14 +26,14 @@ use crate::upstream::{Endpoint, Stream};
 /// How often accounts are looked for.
 const LOOK_EVERY: Duration = Duration::from_secs(2);
 /// For how long a node has an app; it is prolonged three times as often.
-const LEASE: Duration = Duration::from_secs(30);
+const LEASE: Duration = Duration::from_secs(45);
 /// Slack sends something within seconds; a connection that is silent for so long is gone.
 const SILENCE: Duration = Duration::from_secs(60);
 const CONNECT_WITHIN: Duration = Duration::from_secs(10);
 /// A connection that lasted so long was a good one.
 const GOOD: Duration = Duration::from_secs(30);
 const FIRST_PAUSE: Duration = Duration::from_secs(1);
-const LAST_PAUSE: Duration = Duration::from_secs(60);
+const LAST_PAUSE: Duration = Duration::from_secs(30);
 const MAX_MESSAGE: usize = 4 * 1024 * 1024;
 const TENANTS: i64 = 500;
 

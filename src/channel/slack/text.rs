@@ -88,9 +88,18 @@ mod tests {
         for (text, words) in [
             ("<@UBOT> hi", "hi"),
             ("hi <@UBOT|smith>, <@UBOT>", "hi , @UBOT"),
-            ("<@U1|ann> in <#C1|general> &amp; <#C2>", "@ann in #general & #C2"),
-            ("<!here> <!subteam^S1|@devs> <!date^1^{date}|today>", "@here @devs today"),
-            ("<https://a.b/c|a.b/c> <https://a.b|the page>", "https://a.b/c the page (https://a.b)"),
+            (
+                "<@U1|ann> in <#C1|general> &amp; <#C2>",
+                "@ann in #general & #C2",
+            ),
+            (
+                "<!here> <!subteam^S1|@devs> <!date^1^{date}|today>",
+                "@here @devs today",
+            ),
+            (
+                "<https://a.b/c|a.b/c> <https://a.b|the page>",
+                "https://a.b/c the page (https://a.b)",
+            ),
             ("<mailto:a@b.c|a@b.c>", "a@b.c"),
             ("1 &lt; 2 &amp;lt; 3 <", "1 < 2 &lt; 3 <"),
         ] {
