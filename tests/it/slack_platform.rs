@@ -206,12 +206,31 @@ impl Platform {
             }
             "oauth.v2.access" => {
                 // Client id and secret as `1.2:cs`.
-                if !token.ends_with("MS4yOmNz") || word("code") != "good" {
-                    return refusal("invalid_code");
+                if !token.ends_with("MS4yOmNz") {
+                    return refusal("invalid_client_id");
                 }
-                json!({ "access_token": "xoxb-other", "bot_user_id": "UBOT2", "app_id": "A1",
-                    "scope": "chat:write", "team": { "id": "T2", "name": "Other" },
-                    "authed_user": { "id": "U9" } })
+                // A refresh token counts once.
+                let is_new = self
+                    .calls
+                    .lock()
+                    .iter()
+                    .filter(|call| call.2 == *body)
+                    .count()
+                    == 1;
+                match (
+                    word("code").as_str(),
+                    word("refresh_token").as_str(),
+                    is_new,
+                ) {
+                    ("good", "", _) => json!({ "access_token": "xoxb-first", "app_id": "A1",
+                        "bot_user_id": "UBOT2", "scope": "chat:write", "expires_in": 60,
+                        "refresh_token": "xoxe-1", "team": { "id": "T2", "name": "Other" },
+                        "authed_user": { "id": "U9" } }),
+                    ("", "xoxe-1", true) => json!({ "access_token": "xoxb-other",
+                        "refresh_token": "xoxe-2", "expires_in": 43_200 }),
+                    ("", ..) => return refusal("invalid_refresh_token"),
+                    _ => return refusal("invalid_code"),
+                }
             }
             _ => return (404, json!({ "ok": false, "error": "unknown_method" })),
         };
@@ -256,7 +275,7 @@ fn model(body: &[u8]) -> Response {
         delta(json!({}), json!("stop"))
     ));
     let pause = match asked.contains("slow") {
-        true => Duration::from_millis(500),
+        true => Duration::from_millis(350),
         false => Duration::ZERO,
     };
     let stream = futures_util::stream::iter(events).then(move |event| async move {

@@ -6,7 +6,7 @@ use bytes::Bytes;
 use http::{HeaderName, HeaderValue, Method, header};
 use serde_json::{Value, json};
 
-use super::{Install, KIND, Secrets, install_kind};
+use super::{Install, KIND, Secrets, install_kind, oauth};
 use crate::channel::{Account, CallFault, Called, Fault, Hub, Platform};
 use crate::upstream::Endpoint;
 
@@ -66,10 +66,13 @@ pub async fn workspace(hub: &Hub, tenant_id: &str, team: &str) -> Result<Workspa
         false => None,
     };
     match installed {
-        Some(install) => Ok(Workspace {
-            token: install.secrets.bot_token,
-            bot_user_id: word(&install.settings, "bot_user_id"),
-        }),
+        Some(install) => {
+            let install = oauth::fresh(hub, tenant_id, team, &account, install).await?;
+            Ok(Workspace {
+                token: install.secrets.bot_token,
+                bot_user_id: word(&install.settings, "bot_user_id"),
+            })
+        }
         None => Err(Fault::Never(format!(
             "the app is not installed in workspace '{team}'"
         ))),

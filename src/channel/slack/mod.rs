@@ -58,6 +58,9 @@ pub struct Secrets {
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct Install {
     pub bot_token: String,
+    /// Of apps whose tokens rotate.
+    #[serde(default)]
+    pub refresh_token: Option<String>,
 }
 
 /// What an installation is kept as: below the app's own account.

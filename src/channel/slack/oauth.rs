@@ -17,6 +17,8 @@ use crate::store::{
 };
 
 const SECOND: i64 = 1_000_000;
+/// A token that runs out so soon is replaced.
+const BEFOREHAND: i64 = 600 * SECOND;
 /// A link to install lasts so long.
 const PATIENCE: i64 = 7 * 24 * 3600 * SECOND;
 /// Whose states they are; no provider of a smith's connections has such a name.
@@ -177,9 +179,11 @@ async fn install(hub: &Hub, tenant_id: &str, deployment_id: &str, code: &str) ->
     let install = Account {
         settings: json!({ "team_id": team, "team_name": place["name"], "app_id": granted["app_id"],
             "bot_user_id": granted["bot_user_id"], "scope": granted["scope"],
-            "deployment_id": deployment_id, "installed_at": now }),
+            "deployment_id": deployment_id, "installed_at": now,
+            "expires_at": expiry(&granted) }),
         secrets: Install {
             bot_token: token.to_owned(),
+            refresh_token: granted["refresh_token"].as_str().map(str::to_owned),
         },
     };
     hub.keep_account(tenant_id, &install_kind(team), &install)
@@ -226,6 +230,70 @@ async fn install(hub: &Hub, tenant_id: &str, deployment_id: &str, code: &str) ->
     };
     hub.store.end_arrival(&arrival, &end, now).await?;
     Ok(())
+}
+
+/// When a granted token runs out, in microseconds; `None`: never.
+fn expiry(granted: &Value) -> Option<i64> {
+    let seconds = granted["expires_in"].as_i64()?;
+    Some(now_micros().saturating_add(seconds.saturating_mul(SECOND)))
+}
+
+/// An installation whose token is good for a while: of an app with token rotation
+/// (<https://docs.slack.dev/authentication/using-token-rotation>) another one is fetched.
+pub async fn fresh(
+    hub: &Hub,
+    tenant_id: &str,
+    team: &str,
+    app: &Account<Secrets>,
+    mut install: Account<Install>,
+) -> Result<Account<Install>, Fault> {
+    let now = now_micros();
+    let expires_at = install.settings["expires_at"].as_i64().unwrap_or(i64::MAX);
+    let Some(refresh_token) = install.secrets.refresh_token.clone() else {
+        return Ok(install);
+    };
+    if expires_at - now > BEFOREHAND {
+        return Ok(install);
+    }
+    let lease = format!("slack/{tenant_id}/{team}");
+    let (node_id, until) = (hub.runs.node_id(), now + 30 * SECOND);
+    if !hub.store.take_lease(&lease, node_id, now, until).await? {
+        return match expires_at > now {
+            true => Ok(install),
+            false => Err(Fault::later("another node fetches a token")),
+        };
+    }
+    let id = app.settings["client_id"].as_str().unwrap_or_default();
+    let secret = app.secrets.client_secret.as_deref().unwrap_or_default();
+    let fields = [
+        ("grant_type", "refresh_token"),
+        ("refresh_token", refresh_token.as_str()),
+    ];
+    let granted = api::form(hub, By::App(id, secret), "oauth.v2.access", &fields).await;
+    let kind = install_kind(team);
+    let granted = match api::asked(granted) {
+        Ok(granted) => granted,
+        Err(fault) => {
+            // Its token counts once: somebody else may have been first.
+            let kept: Option<Account<Install>> = hub.account(tenant_id, &kind).await?;
+            let is_other = |kept: &Account<Install>| {
+                kept.secrets.refresh_token.as_deref() != Some(refresh_token.as_str())
+            };
+            return match kept.filter(is_other) {
+                Some(kept) => Ok(kept),
+                None if expires_at > now => Ok(install),
+                None => Err(fault),
+            };
+        }
+    };
+    let token = granted["access_token"].as_str();
+    let token = token.ok_or_else(|| Fault::later("Slack gave no token"))?;
+    token.clone_into(&mut install.secrets.bot_token);
+    let next = granted["refresh_token"].as_str().map(str::to_owned);
+    install.secrets.refresh_token = next.or(Some(refresh_token));
+    install.settings["expires_at"] = json!(expiry(&granted));
+    hub.keep_account(tenant_id, &kind, &install).await?;
+    Ok(install)
 }
 
 /// Forgets the token of a workspace that took the app away
