@@ -372,6 +372,11 @@ impl Hub {
                 let status = now.map_or("over", |now| now.status.as_str());
                 format!("This is {status} already: {}", tool)
             }
+            // What was entered is not what was asked for: whoever entered it can do so again.
+            Err(error) if error.status.as_u16() == 400 => {
+                channel.decided(self, arrival, &error.message, false).await;
+                return Ok(nothing("what was entered does not answer the question"));
+            }
             Err(error) => return Err(error.into()),
         };
         channel.decided(self, arrival, &text, true).await;

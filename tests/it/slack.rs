@@ -475,6 +475,18 @@ async fn approvals_are_buttons_and_questions_are_forms() {
     let view = app.slack.wait("views.open", 1).await.remove(0)["view"].clone();
     let field = &view["blocks"][1];
     assert_eq!(field["element"]["type"], "number_input");
+    let mut odd = json!({ "type": "view_submission", "trigger_id": "1.41",
+        "user": { "id": MEMBER, "team_id": TEAM }, "team": { "id": TEAM },
+        "view": { "callback_id": view["callback_id"], "private_metadata": view["private_metadata"] } });
+    odd["view"]["state"] = json!({ "values": {} });
+    app.press(&odd).await;
+    let told = app.slack.wait("chat.postEphemeral", 2).await;
+    assert!(
+        told[1]["text"]
+            .as_str()
+            .is_some_and(|text| text.contains("width")),
+        "{told:?}"
+    );
     let block = field["block_id"].as_str().expect("an id");
     let submitted = json!({ "type": "view_submission", "trigger_id": "1.5",
         "user": { "id": MEMBER, "team_id": TEAM }, "team": { "id": TEAM },
@@ -867,6 +879,67 @@ async fn files_are_read_from_slack_alone() {
     assert!(asked.contains("data:image/png;base64,") && asked.contains("What is this?"));
     assert!(asked.contains("b.png, is not there to read"), "{asked}");
     assert!(asked.contains("c.bin, is too large"), "{asked}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_thread_of_an_assistant_is_a_conversation() {
+    let app = App::start().await;
+    *app.slack.platform.has_streams.lock() = true;
+    let smith = app.harness.smith("slow/writer").await;
+    // Whom it answers by name, and so may write to.
+    let body = json!({ "kind": "slack", "target": { "type": "smith", "id": smith },
+        "address": "T1:U1" });
+    ok(app.harness.post("/v1/deployments", &body).send().await).await;
+    let thread = json!({ "type": "assistant_thread_started", "assistant_thread": {
+        "user_id": MEMBER, "channel_id": "D1", "thread_ts": "16.0001", "context": {} } });
+    app.event("Ev1", thread).await;
+    let mut message = direct("17.0001", "a slow one");
+    message["thread_ts"] = json!("16.0001");
+    app.event("Ev2", message).await;
+    let told = app.slack.wait("assistant.threads.setStatus", 1).await;
+    assert_eq!(
+        (&told[0]["channel_id"], &told[0]["thread_ts"]),
+        (&json!("D1"), &json!("16.0001"))
+    );
+    app.slack.wait("chat.stopStream", 1).await;
+    app.slack.wait("chat.update", 1).await;
+    let runs = app.runs().await;
+    assert_eq!(runs[0]["thread_id"], "slack:T1:D1:16.0001");
+    let posted: Vec<_> = app
+        .slack
+        .platform
+        .messages
+        .lock()
+        .values()
+        .cloned()
+        .collect();
+    assert_eq!(
+        (posted.len(), posted[0].text.as_str()),
+        (1, "You said _a slow one_")
+    );
+    let events = ok(app.harness.get("/v1/inbound_events").send().await).await;
+    assert_eq!(events["data"][1]["type"], "assistant_thread_started");
+    // It speaks by itself, too.
+    let patch = json!({ "model": "openai-chat/script" });
+    let path = format!("/v1/smiths/{smith}");
+    ok(app
+        .harness
+        .request(Method::PATCH, &path)
+        .json(&patch)
+        .send()
+        .await)
+    .await;
+    let script = "slack_send_message {\"text\": \"**Done**\", \"to\": \"T1:U1\"}";
+    let run = app.harness.run(&smith, script).await;
+    assert_eq!(run["status"], "completed", "{run}");
+    let sent = app.slack.wait("chat.postMessage", 1).await;
+    assert_eq!(
+        (&sent[0]["channel"], &sent[0]["text"]),
+        (&json!("U1"), &json!("*Done*"))
+    );
+    let script = "slack_send_message {\"text\": \"hi\", \"to\": \"T1:C9\"}";
+    let run = app.harness.run(&smith, script).await;
+    assert_eq!(run["status"], "paused_for_approval", "{run}");
 }
 
 /// A Slack of `emulate`, in a process of its own.
