@@ -6,7 +6,6 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::Duration;
 
-use prometheus::core::Collector;
 use tokio::sync::{Notify, mpsc};
 use tokio_util::sync::CancellationToken;
 
@@ -137,26 +136,26 @@ impl Gateway {
         let node_id: Arc<str> = ids::mint(ids::Kind::Node).into();
         let (heard, changes) = mpsc::unbounded_channel();
         let bus = match &config.bus.redis_url {
-            Some(url) => Bus::connect(url, node_id.clone(), heard).await?,
+            Some(url) => {
+                Bus::connect(url, node_id.clone(), heard, metrics.bus_lost.clone()).await?
+            }
             None => Bus::default(),
         };
-        let auth = Auth::new(keys, &config.auth, store.clone(), bus.clone()).await?;
+        let auth = Auth::new(
+            keys,
+            &config.auth,
+            store.clone(),
+            bus.clone(),
+            metrics.clone(),
+        )
+        .await?;
         let auth = Arc::new(auth);
-        let overload = Overload::new(Duration::from_millis(config.limits.max_worker_lag_ms));
+        let overload = Overload::new(
+            Duration::from_millis(config.limits.max_worker_lag_ms),
+            &metrics,
+        );
         let server = &config.server;
-        let bodies = Bodies::new(server.max_bytes_in_flight, server.max_body_bytes);
-        let counters = [&auth.cache_hits, &auth.cache_misses].into_iter();
-        let counters = counters.chain(bus.lost());
-        let collectors = counters
-            .map(|counter| Box::new(counter.clone()) as Box<dyn Collector>)
-            .chain(overload.metrics())
-            .chain(bodies.metrics());
-        for collector in collectors {
-            metrics
-                .registry
-                .register(collector)
-                .map_err(|e| StartError::Config(e.to_string()))?;
-        }
+        let bodies = Bodies::new(server.max_bytes_in_flight, server.max_body_bytes, &metrics);
         let routing = Routing::new(&config, store.clone(), vault.clone(), metrics.clone())
             .map_err(StartError::Config)?;
         let guard = AddressGuard::new(config.egress.allow_networks.clone());

@@ -172,6 +172,11 @@ fn push_body(id: &mut String, bits: Ulid) {
     id.extend(body.iter().map(|letter| char::from(*letter)));
 }
 
+/// The id of `kind` with the body of another id: of what there is once for each of the other.
+pub fn beside(kind: Kind, of: Kind, id: &str) -> String {
+    format!("{}{}", kind.prefix(), body(of, id).unwrap_or(id))
+}
+
 /// The id of `kind` that belongs to `seed`, with the time of another id: the same each time.
 pub fn derived(kind: Kind, with_time_of: &str, seed: &str) -> String {
     let body = with_time_of.rsplit_once('_').map_or("", |(_, body)| body);

@@ -395,9 +395,8 @@ fn actor_of(arrival: &InboundRow, sender: &str) -> Value {
 /// A message of the gateway's own.
 fn notice(arrival: &InboundRow, said: &Said, answerer: &Answerer, text: &str) -> OutboundRow {
     let now = now_micros();
-    let body = ids::body(ids::Kind::InboundEvent, &arrival.id).unwrap_or(&arrival.id);
     OutboundRow {
-        id: format!("{}{body}", ids::Kind::Outbound.prefix()),
+        id: ids::beside(ids::Kind::Outbound, ids::Kind::InboundEvent, &arrival.id),
         tenant_id: arrival.tenant_id.clone(),
         smith_id: answerer.smith_id.clone(),
         deployment_id: answerer.deployment.id.clone(),
@@ -456,11 +455,7 @@ fn turn(
     let turns = serde_json::to_string(&turns).map_err(|error| Fault::Never(error.to_string()))?;
     Ok(QueuedTurnRow {
         // Of the arrival, so that it never becomes two.
-        id: format!(
-            "{}{}",
-            ids::Kind::QueuedTurn.prefix(),
-            ids::body(ids::Kind::InboundEvent, &arrival.id).unwrap_or(&arrival.id)
-        ),
+        id: ids::beside(ids::Kind::QueuedTurn, ids::Kind::InboundEvent, &arrival.id),
         tenant_id: arrival.tenant_id.clone(),
         smith_id: answerer.smith_id.clone(),
         thread_id: thread,
