@@ -12,6 +12,7 @@ use tokio::process::{Child, ChildStdin, ChildStdout, Command};
 
 use crate::assets::{clients, program};
 use crate::slack_platform::{APP, BOT, Slack, TEAM, long_answer};
+use crate::store::postgres_url;
 use crate::support::{Harness, free_address, ok, refused};
 use crate::tools::Workshop;
 
@@ -35,8 +36,9 @@ struct App {
 }
 
 /// A gateway whose Slack is at `url`, with a model that writes slowly.
-async fn gateway(url: String, model: Option<String>) -> Harness {
+async fn gateway(url: String, model: Option<String>, store: Option<String>) -> Harness {
     Harness::start_with(|config, _| {
+        config.store.url = store;
         config.server.public_url = Some(format!("http://{}", config.server.listen));
         config.channels.slack_url = url;
         config.egress.allow_networks = vec!["127.0.0.0/8".parse().expect("a network")];
@@ -90,9 +92,13 @@ async fn put(harness: &Harness, body: &Value) -> Value {
 
 impl App {
     async fn start() -> Self {
+        Self::start_on(None).await
+    }
+
+    async fn start_on(store: Option<String>) -> Self {
         let slack = Slack::start().await;
         let base = format!("http://{}", slack.address);
-        let harness = gateway(base.clone(), Some(format!("{base}/llm"))).await;
+        let harness = gateway(base.clone(), Some(format!("{base}/llm")), store).await;
         let body = json!({ "bot_token": BOT, "signing_secret": SECRET });
         let made = put(&harness, &body).await;
         assert_eq!(
@@ -187,7 +193,11 @@ fn mention(ts: &str, text: &str) -> Value {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_mention_is_answered_once_in_its_thread() {
-    let app = App::start().await;
+    tokio::join!(a_mention(None), a_mention(Some(postgres_url().await)));
+}
+
+async fn a_mention(store: Option<String>) {
+    let app = App::start_on(store).await;
     let deployment = catch_all(&app.harness, "slow/writer").await;
     app.event("Ev1", mention("17.0001", "hello & <!channel>"))
         .await;
@@ -606,7 +616,11 @@ async fn slacks_no_is_waited_out_and_what_is_unknown_is_said() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn what_waits_may_be_changed_and_taken_back() {
-    let app = App::start().await;
+    tokio::join!(what_waits(None), what_waits(Some(postgres_url().await)));
+}
+
+async fn what_waits(store: Option<String>) {
+    let app = App::start_on(store).await;
     catch_all(&app.harness, "slow/writer").await;
     app.event("Ev1", direct("17.0001", "a slow one")).await;
     for _ in 0..100 {
@@ -702,7 +716,14 @@ async fn slash_commands_are_answered_where_they_are_given() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn another_workspace_installs_the_app_and_takes_it_away() {
-    let app = App::start().await;
+    tokio::join!(
+        an_installation(None),
+        an_installation(Some(postgres_url().await))
+    );
+}
+
+async fn an_installation(store: Option<String>) {
+    let app = App::start_on(store).await;
     let back = "https://product.example/slack?x=1";
     let own = json!({ "client_id": "1.2", "client_secret": "cs", "return_url": back,
         "oauth_scopes": ["chat:write", "im:history"] });
@@ -1031,6 +1052,7 @@ async fn an_emulated_slack_is_answered() {
     let harness = gateway(
         slack.url.clone(),
         Some(format!("http://{}/llm", model.address)),
+        None,
     )
     .await;
     let redirect = harness.url(&format!("/v1/slack/oauth/{}", harness.tenant));
