@@ -36,7 +36,7 @@ pub struct Target {
 #[derive(Debug, Deserialize, ToSchema)]
 pub struct DeploymentIn {
     pub target: Target,
-    /// `mcp`, `telegram` or `web`; the other kinds are not built yet.
+    /// `mcp`, `slack`, `telegram`, `whatsapp`, `email`, `discord` or `web`.
     pub kind: String,
     /// Who is answered by a fixed smith: a sender or a conversation, as the channel names them.
     #[serde(default)]
@@ -201,7 +201,7 @@ pub async fn create(
         let message = "an MCP deployment is ready as it is made: leave 'setup' out";
         return Err(ApiError::bad_request("mcp_no_setup", message).param("setup"));
     }
-    let wants_token = wants_start_token(input.setup.as_ref(), &input.target)?;
+    let wants_token = wants_start_token(input.setup.as_ref(), &input.kind, &input.target)?;
     let target = input.target;
     if let Some(smith) = caller.smith_id()
         && (target.kind != "smith" || target.id != **smith)
@@ -298,11 +298,15 @@ pub async fn create(
 }
 
 /// Whether a token is asked for by which conversations bind themselves.
-fn wants_start_token(setup: Option<&Tree>, target: &Target) -> Result<bool, ApiError> {
+fn wants_start_token(setup: Option<&Tree>, kind: &str, target: &Target) -> Result<bool, ApiError> {
     let Some(setup) = setup else {
         return Ok(false);
     };
     let setup: Value = serde_json::to_value(setup).unwrap_or_default();
+    // Whose app can be installed by others is given the link to that anyway.
+    if setup["mode"] == "oauth_install" && kind == "slack" {
+        return Ok(false);
+    }
     if setup["mode"] != "start_token" {
         let why = "must be start_token";
         return Err(ApiError::invalid("setup.mode", why));

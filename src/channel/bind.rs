@@ -13,6 +13,9 @@ use crate::store::{
 /// Longest name of a sender that a smith is given.
 const MAX_NAME: usize = 200;
 
+/// A conversation is looked for with so many of the places that it is in.
+const MAX_PLACES: usize = 4;
+
 /// A smith that answers, and by which deployment.
 #[derive(Debug, Clone)]
 pub struct Answerer {
@@ -40,6 +43,14 @@ pub fn chat_identity(chat: &str) -> String {
     format!("chat:{chat}")
 }
 
+/// A conversation and the places that it is in, the narrowest first: `T1:C1:9.1`, `T1:C1`, `T1`.
+fn places(chat: &str) -> impl Iterator<Item = &str> {
+    std::iter::successors(Some(chat), |place| {
+        place.rsplit_once(':').map(|(wider, _)| wider)
+    })
+    .take(MAX_PLACES)
+}
+
 fn sender_identity(sender: &str) -> String {
     format!("sender:{sender}")
 }
@@ -57,7 +68,10 @@ impl Hub {
         if let Some(id) = named {
             return self.answerer_at(tenant_id, id, said).await;
         }
-        let identities = [chat_identity(&said.chat), sender_identity(&said.sender.id)];
+        let of_sender = sender_identity(&said.sender.id);
+        // Conversations are bound by hand; a sender is when a catch-all first answers them.
+        let mut identities: Vec<String> = places(&said.chat).map(chat_identity).collect();
+        identities.push(of_sender.clone());
         for identity in &identities {
             let found = self.store.binding(tenant_id, kind, identity).await?;
             if let Some(binding) = found
@@ -68,7 +82,8 @@ impl Hub {
         }
         for deployment in self.deployments(tenant_id, kind, "smith").await? {
             let is_exact = deployment.address.as_deref().is_some_and(|address| {
-                address.eq_ignore_ascii_case(&said.sender.id) || address == said.chat
+                address.eq_ignore_ascii_case(&said.sender.id)
+                    || places(&said.chat).any(|place| place == address)
             });
             if is_exact && self.has_smith(tenant_id, &deployment.target_id).await? {
                 let smith_id = deployment.target_id.clone();
@@ -86,11 +101,10 @@ impl Hub {
             return Ok(None);
         };
         let smith_id = self.smith_of(&deployment, kind, said).await?;
-        let [_, identity] = identities;
         let binding = BindingRow {
             tenant_id: tenant_id.clone(),
             kind: kind.clone(),
-            identity,
+            identity: of_sender,
             smith_id: smith_id.clone(),
             deployment_id: deployment.id.clone(),
             created_at: now_micros(),

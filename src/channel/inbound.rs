@@ -79,16 +79,20 @@ impl Hub {
             Meaning::Said(said) => self.said(arrival, *said).await,
             Meaning::Decided(press) => self.decided(channel, arrival, press).await,
             Meaning::TakenBack(chat, message) => {
-                let identity = super::bind::chat_identity(&chat);
                 let (tenant_id, kind) = (&arrival.tenant_id, &arrival.source);
-                let bound = self.store.binding(tenant_id, kind, &identity).await?;
-                let Some(bound) = bound else {
-                    return Ok(ArrivalEnd::default());
+                let waits = self
+                    .store
+                    .waiting_message(tenant_id, kind, &chat, &message)
+                    .await?;
+                let Some((smith_id, thread)) = waits else {
+                    return Ok(ArrivalEnd {
+                        reason: Some("the message that was taken back does not wait".to_owned()),
+                        ..ArrivalEnd::default()
+                    });
                 };
-                let thread = self.thread(arrival, &chat, &bound.smith_id).await?;
                 Ok(ArrivalEnd {
-                    taken_back: Some((bound.smith_id.clone(), thread, message)),
-                    smith_id: bound.smith_id,
+                    taken_back: Some((smith_id.clone(), thread, message)),
+                    smith_id,
                     ..ArrivalEnd::default()
                 })
             }
@@ -264,6 +268,11 @@ impl Hub {
                 let now = self.store.approval(tenant_id, &approval.id).await?;
                 let status = now.map_or("over", |now| now.status.as_str());
                 format!("This is {status} already: {}", tool)
+            }
+            // What was entered is not what was asked for: whoever entered it can do so again.
+            Err(error) if error.status.as_u16() == 400 => {
+                channel.decided(self, arrival, &error.message, false).await;
+                return Ok(nothing("what was entered does not answer the question"));
             }
             Err(error) => return Err(error.into()),
         };

@@ -19,6 +19,7 @@ mod outbox;
 mod report;
 mod rest;
 mod said;
+pub mod slack;
 mod split;
 pub mod telegram;
 mod tools;
@@ -267,6 +268,7 @@ fn kinds() -> Vec<Arc<dyn Channel>> {
         Arc::<whatsapp::WhatsApp>::default(),
         Arc::new(discord::Discord),
         Arc::new(web::WebPage),
+        Arc::new(slack::Slack::default()),
     ]
 }
 

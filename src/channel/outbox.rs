@@ -259,7 +259,7 @@ impl Hub {
             approval_id: approval.id,
             tool: approval.tool.unwrap_or_default(),
             arguments: serde_json::to_string_pretty(&arguments).unwrap_or_default(),
-            question: approval.elicitation.as_deref().and_then(question_of),
+            question: approval.elicitation.as_deref().and_then(Question::of),
             link: Some(self.link_of(message, &id).await?),
         };
         let sent = channel.ask(self, message, &card).await;
@@ -353,14 +353,6 @@ impl Hub {
             _ => Some(said.to_owned()),
         })
     }
-}
-
-fn question_of(elicitation: &str) -> Option<Question> {
-    let asked: Value = serde_json::from_str(elicitation).ok()?;
-    Some(Question {
-        message: asked["message"].as_str().unwrap_or_default().to_owned(),
-        schema: asked["requested_schema"].clone(),
-    })
 }
 
 fn failed(message: &mut OutboundRow, status: &str) {

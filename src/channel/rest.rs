@@ -2,12 +2,13 @@
 
 use utoipa_axum::router::OpenApiRouter;
 
-use super::{discord, forms, telegram, web, whatsapp};
+use super::{discord, forms, slack, telegram, web, whatsapp};
 use crate::edge::{AppState, Route};
 
 /// Operations of all channels.
 pub fn documented() -> OpenApiRouter<AppState> {
     telegram::documented()
+        .merge(slack::documented())
         .merge(whatsapp::documented())
         .merge(discord::documented())
         .merge(web::documented())
@@ -18,6 +19,7 @@ pub fn documented() -> OpenApiRouter<AppState> {
 pub fn routes() -> Vec<Route> {
     [
         telegram::routes(),
+        slack::routes(),
         whatsapp::routes(),
         discord::routes(),
         web::routes(),

@@ -120,6 +120,17 @@ pub struct Destination {
     pub reply_to: Value,
 }
 
+impl Question {
+    /// Of an approval's `{message, requested_schema}`.
+    pub fn of(elicitation: &str) -> Option<Self> {
+        let asked: Value = serde_json::from_str(elicitation).ok()?;
+        Some(Self {
+            message: asked["message"].as_str().unwrap_or_default().to_owned(),
+            schema: asked["requested_schema"].clone(),
+        })
+    }
+}
+
 impl Sender {
     /// For records and for the model.
     pub fn to_json(&self, channel: &str) -> Value {

@@ -18,6 +18,8 @@ pub struct Channels {
     pub whatsapp_verify_token: Option<String>,
     /// Of Discord's API with its version.
     pub discord_url: String,
+    /// Of Slack: its Web API is below `/api`, installations begin below `/oauth`.
+    pub slack_url: String,
     /// The largest file that is taken from a message, in bytes.
     pub max_file_bytes: usize,
 }
@@ -30,6 +32,7 @@ impl Default for Channels {
             whatsapp_app_secret: None,
             whatsapp_verify_token: None,
             discord_url: "https://discord.com/api/v10".to_owned(),
+            slack_url: "https://slack.com".to_owned(),
             max_file_bytes: 20 * 1024 * 1024,
         }
     }

@@ -147,6 +147,7 @@ pub trait ChannelStore: Send + Sync {
     async fn integration(&self, tenant_id: &str, kind: &str) -> Result<Option<IntegrationRow>>;
     /// Tenants above `after` that have an account of a kind, at most `limit`.
     async fn integrated(&self, kind: &str, after: &str, limit: i64) -> Result<Vec<String>>;
+    /// Deletes an account, and those below it (`slack/T1` is below `slack`).
     async fn delete_integration(&self, tenant_id: &str, kind: &str) -> Result<bool>;
     /// Makes an address of a platform that of the tenant's account, instead of any other it had, until
     /// the account is deleted; `false` when it is another tenant's.

@@ -198,6 +198,16 @@ pub trait LaneStore: Send + Sync {
         thread_id: &str,
         message: &str,
     ) -> Result<bool>;
+    /// Whether a turn came out of a channel's conversation.
+    async fn has_turns_of(&self, tenant_id: &str, channel: &str, chat: &str) -> Result<bool>;
+    /// Smith and thread of the turn that a conversation's message waits as.
+    async fn waiting_message(
+        &self,
+        tenant_id: &str,
+        channel: &str,
+        chat: &str,
+        message: &str,
+    ) -> Result<Option<(String, String)>>;
     /// A turn by its id.
     async fn queued_turn(&self, tenant_id: &str, id: &str) -> Result<Option<QueuedTurnRow>>;
 }

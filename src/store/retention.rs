@@ -36,16 +36,22 @@ const DAY: i64 = 24 * HOUR;
 
 /// What is deleted of all tenants by its age alone: how, and how old it becomes in microseconds. A
 /// token that ran out proves nothing any more; one that was revoked and never runs out stays.
-pub(super) const SWEPT: [(&str, i64); 15] = [
+pub(super) const SWEPT: [(&str, i64); 16] = [
     (
         "DELETE FROM idempotency WHERE (tenant_id, key) IN \
          (SELECT tenant_id, key FROM idempotency WHERE created_at < $1 LIMIT $2)",
         DAY,
     ),
     (
+        "DELETE FROM oauth_states WHERE smith_id <> '' AND id IN \
+         (SELECT id FROM oauth_states WHERE smith_id <> '' AND created_at < $1 LIMIT $2)",
+        HOUR,
+    ),
+    // Of installations of a tenant's app, which wait for people elsewhere.
+    (
         "DELETE FROM oauth_states WHERE id IN \
          (SELECT id FROM oauth_states WHERE created_at < $1 LIMIT $2)",
-        HOUR,
+        7 * DAY,
     ),
     (
         "DELETE FROM connector_clients WHERE used_at IS NULL AND id IN \

@@ -31,6 +31,7 @@ libfuzzer_sys::fuzz_target!(
         "whatsapp" => targets::whatsapp(data),
         "discord" => targets::discord(data),
         "web_page" => targets::web_page(data),
+        "slack" => targets::slack(data),
         other => panic!("no target is named '{other}'"),
     }
 );

@@ -3,7 +3,7 @@
 
 use bytes::{Bytes, BytesMut};
 use serde_json::Value;
-use smithgate::channel::{Channel, discord, forms, telegram, web, whatsapp};
+use smithgate::channel::{Channel, discord, forms, slack, telegram, web, whatsapp};
 use smithgate::config::ProviderWire;
 use smithgate::frame::{self, Escaped, Frame};
 use smithgate::model::{ModelRequest, provider, rules};
@@ -295,5 +295,18 @@ pub fn web_page(data: &[u8]) {
         let (shown, answer) = forms::of_question(&schema, form);
         assert!(answer.is_object());
         assert!(!shown.contains("<script"), "{shown}");
+    }
+}
+
+/// What Slack delivers, and what is written for it.
+pub fn slack(data: &[u8]) {
+    if let Some((arrival, _)) = slack::decode(data) {
+        assert!(!arrival.key.is_empty() && !arrival.kind.is_empty());
+        assert!(arrival.data.get("token").is_none() && arrival.data.get("response_url").is_none());
+    }
+    let text = String::from_utf8_lossy(data);
+    for message in slack::Slack::default().messages(&text) {
+        assert!(message.encode_utf16().count() <= 4000 && !message.trim().is_empty());
+        assert!(!message.contains("<!") && !message.contains("<@"));
     }
 }

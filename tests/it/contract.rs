@@ -312,6 +312,10 @@ pub async fn one_of_each(harness: &Harness, smith: &str) -> Owned {
             ("/v1/hosted/", one(&page)),
             ("/v1/ui/decisions/", one("none")),
             ("/v1/ui/connections/", one("none")),
+            ("/v1/slack/events/", one(&harness.tenant)),
+            ("/v1/slack/interactivity/", one(&harness.tenant)),
+            ("/v1/slack/commands/", one(&harness.tenant)),
+            ("/v1/slack/oauth/", one(&harness.tenant)),
             ("/v1/smiths/{id}/schedules/", vec![smith.clone(), schedule]),
             ("/v1/files/", one(&file)),
             ("/v1/skills/", vec![skill, "1".to_owned()]),
@@ -502,6 +506,10 @@ async fn no_route_gives_anything_of_anothers() {
         "/hosted/{id}/embed.js",
         "/v1/hosted/{id}",
         "/v1/hosted/{id}/chat",
+        "/v1/slack/events/{tenant}",
+        "/v1/slack/interactivity/{tenant}",
+        "/v1/slack/commands/{tenant}",
+        "/v1/slack/oauth/{tenant}",
     ];
     let mut walked = 0;
     for (path, item) in paths {
@@ -574,6 +582,10 @@ async fn no_route_gives_anything_of_anothers() {
             "/v1/hosted/",
             "/v1/ui/decisions/",
             "/v1/ui/connections/",
+            "/v1/slack/events/",
+            "/v1/slack/interactivity/",
+            "/v1/slack/commands/",
+            "/v1/slack/oauth/",
         ]
         .contains(prefix)
         {

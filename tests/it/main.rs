@@ -53,6 +53,8 @@ mod secrets;
 mod shapes;
 mod skills;
 mod speaker;
+mod slack;
+mod slack_platform;
 mod startup;
 mod storage;
 mod store;

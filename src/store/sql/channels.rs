@@ -147,12 +147,14 @@ macro_rules! impl_channels {
             }
 
             async fn delete_integration(&self, tenant_id: &str, kind: &str) -> Result<bool> {
-                let done =
-                    sqlx::query("DELETE FROM integrations WHERE tenant_id = $1 AND kind = $2")
-                        .bind(tenant_id)
-                        .bind(kind)
-                        .execute(&self.write)
-                        .await?;
+                let done = sqlx::query(
+                    "DELETE FROM integrations WHERE tenant_id = $1 AND (kind = $2 OR kind LIKE $3)",
+                )
+                .bind(tenant_id)
+                .bind(kind)
+                .bind(format!("{kind}/%"))
+                .execute(&self.write)
+                .await?;
                 Ok(done.rows_affected() > 0)
             }
 

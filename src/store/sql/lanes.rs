@@ -494,6 +494,44 @@ macro_rules! impl_lanes {
                 Ok(found.is_some())
             }
 
+            async fn has_turns_of(
+                &self,
+                tenant_id: &str,
+                channel: &str,
+                chat: &str,
+            ) -> Result<bool> {
+                let found: Option<i64> = sqlx::query_scalar(
+                    "SELECT place FROM queued_turns WHERE tenant_id = $1 AND channel = $2 \
+                     AND chat = $3 LIMIT 1",
+                )
+                .bind(tenant_id)
+                .bind(channel)
+                .bind(chat)
+                .fetch_optional(&self.read)
+                .await?;
+                Ok(found.is_some())
+            }
+
+            async fn waiting_message(
+                &self,
+                tenant_id: &str,
+                channel: &str,
+                chat: &str,
+                message: &str,
+            ) -> Result<Option<(String, String)>> {
+                Ok(sqlx::query_as(
+                    "SELECT smith_id, thread_id FROM queued_turns WHERE tenant_id = $1 \
+                     AND channel = $2 AND chat = $3 AND message = $4 AND status = 'queued' \
+                     LIMIT 1",
+                )
+                .bind(tenant_id)
+                .bind(channel)
+                .bind(chat)
+                .bind(message)
+                .fetch_optional(&self.read)
+                .await?)
+            }
+
             async fn queued_turn(
                 &self,
                 tenant_id: &str,
