@@ -14,6 +14,7 @@ mod outbox;
 mod rest;
 mod said;
 mod split;
+pub mod email;
 pub mod telegram;
 
 pub use accounts::Account;
@@ -38,6 +39,7 @@ use crate::metrics::Metrics;
 use crate::run::{Runs, Smiths};
 use crate::secrets::Vault;
 use crate::store::{DeploymentRow, InboundRow, OutboundRow, Store};
+use crate::untrusted::Sandbox;
 use crate::upstream::Upstream;
 
 /// Why an arrival cannot be interpreted, or a message not be sent.
@@ -192,6 +194,7 @@ pub struct Hub {
     pub store: Arc<dyn Store>,
     pub vault: Arc<Vault>,
     pub upstream: Arc<Upstream>,
+    pub sandbox: Arc<Sandbox>,
     pub runs: Arc<Runs>,
     pub smiths: Arc<Smiths>,
     pub lanes: Arc<Lanes>,
@@ -210,6 +213,7 @@ pub struct HubParts {
     pub store: Arc<dyn Store>,
     pub vault: Arc<Vault>,
     pub upstream: Arc<Upstream>,
+    pub sandbox: Arc<Sandbox>,
     pub runs: Arc<Runs>,
     pub smiths: Arc<Smiths>,
     pub lanes: Arc<Lanes>,
@@ -223,7 +227,10 @@ const AT_ONCE: usize = 64;
 
 /// All channels: the line of registration.
 fn kinds() -> Vec<Arc<dyn Channel>> {
-    vec![Arc::new(telegram::Telegram)]
+    vec![
+        Arc::new(telegram::Telegram),
+        Arc::new(email::Email::default()),
+    ]
 }
 
 impl Hub {
@@ -234,6 +241,7 @@ impl Hub {
             store: parts.store,
             vault: parts.vault,
             upstream: parts.upstream,
+            sandbox: parts.sandbox,
             runs: parts.runs,
             smiths: parts.smiths,
             lanes: parts.lanes,

@@ -2,15 +2,15 @@
 
 use utoipa_axum::router::OpenApiRouter;
 
-use super::telegram;
+use super::{email, telegram};
 use crate::edge::{AppState, Route};
 
 /// Operations of all channels.
 pub fn documented() -> OpenApiRouter<AppState> {
-    telegram::documented()
+    telegram::documented().merge(email::documented())
 }
 
 /// What the edge must know of their routes.
 pub fn routes() -> Vec<Route> {
-    telegram::routes()
+    [telegram::routes(), email::routes()].concat()
 }

@@ -2,6 +2,8 @@
 
 use serde::{Deserialize, Serialize};
 
+use super::Email;
+
 /// Base URLs of platforms; others than theirs are for emulators and relays.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
@@ -10,6 +12,8 @@ pub struct Channels {
     pub telegram_url: String,
     /// The largest file that is taken from a message, in bytes.
     pub max_file_bytes: usize,
+    /// Mail servers.
+    pub email: Email,
 }
 
 impl Default for Channels {
@@ -17,6 +21,7 @@ impl Default for Channels {
         Self {
             telegram_url: "https://api.telegram.org".to_owned(),
             max_file_bytes: 20 * 1024 * 1024,
+            email: Email::default(),
         }
     }
 }
