@@ -36,9 +36,10 @@ pub struct Target {
 #[derive(Debug, Deserialize, ToSchema)]
 pub struct DeploymentIn {
     pub target: Target,
-    /// `mcp` or `telegram`; the other kinds are not built yet.
+    /// `mcp`, `telegram` or `email`; the other kinds are not built yet.
     pub kind: String,
-    /// Who is answered by a fixed smith: a sender or a conversation, as the channel names them.
+    /// Who is answered by a fixed smith: a sender or a conversation, as the channel names them; of
+    /// e-mail, the address that is the smith's.
     #[serde(default)]
     pub address: Option<String>,
     /// For channels: `while_running` says what becomes of a message that comes while another is
@@ -46,7 +47,7 @@ pub struct DeploymentIn {
     #[serde(default)]
     pub provider_metadata: Option<Object>,
     /// How a channel is bound to: `{"mode": "start_token"}` makes a token by which a conversation binds
-    /// itself to a smith. `mcp` has nothing to set up.
+    /// itself to a smith; `{"mode": "provision"}` makes an address of e-mail. `mcp` has nothing to set up.
     #[serde(default)]
     #[schema(value_type = Option<Object>)]
     pub setup: Option<Tree>,
@@ -171,7 +172,8 @@ pub async fn create(
         let message = "an MCP deployment is ready as it is made: leave 'setup' out";
         return Err(ApiError::bad_request("mcp_no_setup", message).param("setup"));
     }
-    let wants_token = wants_start_token(input.setup.as_ref(), &input.target)?;
+    let is_made = input.kind == "email" && mode_of(input.setup.as_ref()) == "provision";
+    let wants_token = !is_made && wants_start_token(input.setup.as_ref(), &input.target)?;
     let target = input.target;
     if let Some(smith) = caller.smith_id()
         && (target.kind != "smith" || target.id != **smith)
@@ -204,6 +206,13 @@ pub async fn create(
     let settings = match &channel {
         Some(channel) => account_of(&gateway, &caller, channel.kind()).await?,
         None => Value::Null,
+    };
+    let address = match &channel {
+        Some(channel) => {
+            let (hub, tenant_id) = (&gateway.hub, &caller.tenant_id);
+            channel.address(hub, tenant_id, address, is_made).await?
+        }
+        None => address,
     };
     let row = DeploymentRow {
         id: ids::mint(ids::Kind::Deployment),
@@ -243,6 +252,12 @@ pub async fn create(
         deployment: deployment_out(&gateway, row),
     };
     Ok((StatusCode::CREATED, Json(made)))
+}
+
+fn mode_of(setup: Option<&Tree>) -> String {
+    let setup = setup.and_then(|setup| serde_json::to_value(setup).ok());
+    let mode = setup.and_then(|setup| setup["mode"].as_str().map(str::to_owned));
+    mode.unwrap_or_default()
 }
 
 /// Whether a token is asked for by which conversations bind themselves.

@@ -131,6 +131,17 @@ pub trait Channel: Send + Sync {
         Ok(Map::new())
     }
 
+    /// The address of a new deployment, checked; `is_made`: one is made when none is given.
+    async fn address(
+        &self,
+        _hub: &Hub,
+        _tenant_id: &str,
+        address: Option<String>,
+        _is_made: bool,
+    ) -> Result<Option<String>, ApiError> {
+        Ok(address)
+    }
+
     /// Whether deployments need an account of the tenant's on the platform.
     fn needs_account(&self) -> bool {
         true

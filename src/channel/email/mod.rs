@@ -179,6 +179,41 @@ impl Channel for Email {
         Ok(shown)
     }
 
+    async fn address(
+        &self,
+        hub: &Hub,
+        tenant_id: &str,
+        address: Option<String>,
+        is_made: bool,
+    ) -> Result<Option<String>, ApiError> {
+        let wrong = |code: &'static str, why: &'static str| {
+            Err(ApiError::bad_request(code, why).param("address"))
+        };
+        let account: Option<Account<Secrets>> = hub.account(tenant_id, KIND).await?;
+        let settings = account.map(|account| Settings::of(&account.settings));
+        let made = match (address, settings) {
+            (Some(address), _) => match mail::address_of(&address) {
+                Some(address) => address,
+                None => return wrong("invalid_address", "is no e-mail address"),
+            },
+            (None, Some(settings)) if is_made => {
+                let word = crate::connection::random_text()?.to_ascii_lowercase();
+                let word = word.chars().filter(char::is_ascii_alphanumeric).take(12);
+                format!("smith-{}@{}", word.collect::<String>(), settings.from_domain)
+            }
+            _ => return Ok(None),
+        };
+        let taken = deployments(hub, tenant_id).await?;
+        let mut taken = taken.iter().filter_map(|one| one.address.as_deref());
+        match taken.any(|other| other.eq_ignore_ascii_case(&made)) {
+            true => {
+                let why = "another deployment has this address";
+                Err(ApiError::conflict("address_in_use", why).param("address"))
+            }
+            false => Ok(Some(made)),
+        }
+    }
+
     fn deep_link(&self, settings: &Value, token: &str) -> Option<String> {
         let settings = Settings::of(settings);
         let to = settings.default_mailbox();

@@ -197,7 +197,8 @@ fn without_signature(lines: &[&str]) -> usize {
     while end > 0 {
         let line = lines[end - 1].trim().to_lowercase();
         let is_added = line.len() < 80 && SENT_FROM.iter().any(|word| line.starts_with(word));
-        if !line.is_empty() && !(is_added && end > 1) {
+        let goes = line.is_empty() || (is_added && end > 1);
+        if !goes {
             break;
         }
         end -= 1;
