@@ -7,6 +7,7 @@
 mod accounts;
 mod bind;
 mod call;
+pub mod email;
 mod files;
 mod inbound;
 mod markdown;
@@ -14,7 +15,6 @@ mod outbox;
 mod rest;
 mod said;
 mod split;
-pub mod email;
 pub mod telegram;
 
 pub use accounts::Account;

@@ -57,13 +57,8 @@ pub trait EmailStore: Send + Sync {
     async fn note_email(&self, message: &EmailMessageRow) -> Result<()>;
     async fn email_message(&self, tenant_id: &str, id: &str) -> Result<Option<EmailMessageRow>>;
     /// How many messages of a sender were noted since `since`, at most `limit`.
-    async fn emails_of(
-        &self,
-        tenant_id: &str,
-        sender: &str,
-        since: i64,
-        limit: i64,
-    ) -> Result<i64>;
+    async fn emails_of(&self, tenant_id: &str, sender: &str, since: i64, limit: i64)
+    -> Result<i64>;
 
     /// Adds or replaces.
     async fn put_suppression(&self, suppression: &SuppressionRow) -> Result<()>;

@@ -1,7 +1,9 @@
 //! Mail taken apart, by `mail-parser`: its text, what is attached, and reports of delivery. A message
 //! of many tiny parts takes a hundred times its size in memory, which is why it is read in a child.
 
-use mail_parser::{HeaderName, HeaderValue, Message, MessageParser, MessagePart, MimeHeaders, PartType};
+use mail_parser::{
+    HeaderName, HeaderValue, Message, MessageParser, MessagePart, MimeHeaders, PartType,
+};
 use serde::{Deserialize, Serialize};
 
 use super::markup;
@@ -461,7 +463,11 @@ pub fn people_of(text: &str) -> Vec<Person> {
     let header = format!("To: {}\r\n\r\n", line(text));
     let parsed = MessageParser::default().parse_headers(header.as_bytes());
     parsed.map_or_else(Vec::new, |found| {
-        people(found.header(HeaderName::To).and_then(HeaderValue::as_address))
+        people(
+            found
+                .header(HeaderName::To)
+                .and_then(HeaderValue::as_address),
+        )
     })
 }
 

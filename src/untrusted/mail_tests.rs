@@ -26,7 +26,10 @@ fn a_message_with_both_texts_and_a_file_is_read() {
     assert_eq!(mail.text, "Hello");
     assert_eq!(files, [b"a,b".to_vec()]);
     assert_eq!(
-        (mail.attached[0].name.as_deref(), mail.attached[0].media_type.as_str()),
+        (
+            mail.attached[0].name.as_deref(),
+            mail.attached[0].media_type.as_str()
+        ),
         (Some("a.csv"), "text/csv")
     );
 }
@@ -38,7 +41,11 @@ fn html_alone_becomes_text() {
          <p>Is it <b>open</b>?</p><script>bad()</script><ul><li>one<li>two</ul></html>",
     );
     let (mail, _) = read(&raw);
-    assert!(mail.text.contains("Is it open?") && mail.text.contains("two"), "{}", mail.text);
+    assert!(
+        mail.text.contains("Is it open?") && mail.text.contains("two"),
+        "{}",
+        mail.text
+    );
     assert!(!mail.text.contains("bad()"), "{}", mail.text);
 }
 
@@ -88,7 +95,10 @@ fn what_is_automatic_says_so() {
 
 #[test]
 fn addresses_hold_nothing_that_ends_a_line() {
-    assert_eq!(address_of(" Ann@Example.COM "), Some("ann@example.com".to_owned()));
+    assert_eq!(
+        address_of(" Ann@Example.COM "),
+        Some("ann@example.com".to_owned())
+    );
     for bad in [
         "ann",
         "@x",
@@ -103,7 +113,10 @@ fn addresses_hold_nothing_that_ends_a_line() {
         assert_eq!(address_of(bad), None, "{bad}");
     }
     let people = people_of("Ann <a@x.test>, b@x.test\r\nBcc: z@x.test");
-    assert!(people.iter().all(|found| found.address != "z@x.test"), "{people:?}");
+    assert!(
+        people.iter().all(|found| found.address != "z@x.test"),
+        "{people:?}"
+    );
     assert_eq!(people[0].name.as_deref(), Some("Ann"));
 }
 

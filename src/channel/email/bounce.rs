@@ -14,9 +14,14 @@ use crate::untrusted::mail::{Report, Reported};
 pub async fn told(hub: &Hub, arrival: &InboundRow, report: &Report) -> Result<Meaning, Fault> {
     let tenant_id = &arrival.tenant_id;
     let Some(message_id) = &report.message_id else {
-        return Ok(Meaning::Nothing("a report of delivery that names no message"));
+        return Ok(Meaning::Nothing(
+            "a report of delivery that names no message",
+        ));
     };
-    let sent = hub.store.email_message(tenant_id, &short(message_id)).await?;
+    let sent = hub
+        .store
+        .email_message(tenant_id, &short(message_id))
+        .await?;
     let Some((sent, outbound_id)) = sent.and_then(|sent| {
         let outbound_id = sent.outbound_id.clone()?;
         Some((sent, outbound_id))
@@ -53,7 +58,9 @@ pub async fn told(hub: &Hub, arrival: &InboundRow, report: &Report) -> Result<Me
         }
         hub.runs.tell(event).await?;
     }
-    Ok(Meaning::Nothing("a report of a message that was not delivered"))
+    Ok(Meaning::Nothing(
+        "a report of a message that was not delivered",
+    ))
 }
 
 /// Whether a status says that the address is none (RFC 3463), now and later.

@@ -83,7 +83,9 @@ fn subject(text: &str) -> String {
 
 /// The subject of an answer.
 pub fn answer_to(subject: &str) -> String {
-    let begins = subject.get(..3).is_some_and(|begin| begin.eq_ignore_ascii_case("re:"));
+    let begins = subject
+        .get(..3)
+        .is_some_and(|begin| begin.eq_ignore_ascii_case("re:"));
     match begins {
         true => subject.to_owned(),
         false => format!("Re: {subject}"),
@@ -92,7 +94,10 @@ pub fn answer_to(subject: &str) -> String {
 
 /// Of a letter that answers nothing: its first line, without marks.
 pub fn first_line(markdown: &str) -> String {
-    let line = markdown.lines().map(str::trim).find(|line| !line.is_empty());
+    let line = markdown
+        .lines()
+        .map(str::trim)
+        .find(|line| !line.is_empty());
     let plain: String = line
         .unwrap_or_default()
         .trim_start_matches(['#', '>', '-', '*', ' '])
@@ -123,9 +128,7 @@ pub fn html(markdown: &str) -> String {
     let mut links = Vec::new();
     let events = Parser::new_ext(&text, options()).filter_map(|event| match event {
         Event::Html(text) | Event::InlineHtml(text) => Some(Event::Text(text)),
-        Event::Start(
-            Tag::Link { dest_url, .. } | Tag::Image { dest_url, .. },
-        ) => {
+        Event::Start(Tag::Link { dest_url, .. } | Tag::Image { dest_url, .. }) => {
             let lower = dest_url.to_ascii_lowercase();
             let is_shown = SCHEMES.iter().any(|scheme| lower.starts_with(scheme));
             // HTML has no link within a link.

@@ -21,11 +21,7 @@ const MAX_REFERENCES: usize = 20;
 const MIN_PICTURE: usize = 1024;
 
 /// What an arrival means.
-pub async fn interpret(
-    email: &Email,
-    hub: &Hub,
-    arrival: &InboundRow,
-) -> Result<Meaning, Fault> {
+pub async fn interpret(email: &Email, hub: &Hub, arrival: &InboundRow) -> Result<Meaning, Fault> {
     let kept: Kept =
         serde_json::from_str(&arrival.data).map_err(|error| Fault::Never(error.to_string()))?;
     let tenant_id = &arrival.tenant_id;
@@ -177,11 +173,19 @@ fn said(kept: &Kept, settings: &Settings, mail: &Mail, is_verified: bool) -> Sai
         text = format!("Subject: {}\n\n{text}", head.subject);
     }
     // Where a sender is not verified, an answer goes to nobody but who is named as the sender.
-    let answer_to = head.reply_to.first().filter(|_| is_verified).unwrap_or(&from);
+    let answer_to = head
+        .reply_to
+        .first()
+        .filter(|_| is_verified)
+        .unwrap_or(&from);
     let own: Vec<&String> = head.references.iter().chain(&head.message_id).collect();
     let skip = own.len().saturating_sub(MAX_REFERENCES);
     let first = own.first().filter(|_| skip > 0);
-    let references: Vec<&String> = first.into_iter().chain(own.iter().skip(skip)).copied().collect();
+    let references: Vec<&String> = first
+        .into_iter()
+        .chain(own.iter().skip(skip))
+        .copied()
+        .collect();
     let name = head.message_id.clone();
     Said {
         sender: Sender {
@@ -271,7 +275,8 @@ async fn attach(
         });
     }
     if left_out > 0 {
-        said.text.push_str(&format!("\n[{left_out} more files are left out.]"));
+        said.text
+            .push_str(&format!("\n[{left_out} more files are left out.]"));
     }
     Ok(())
 }

@@ -206,7 +206,10 @@ mod tests {
         assert!(limits.enter(bob));
         limits.leave(ann);
         assert!(limits.enter(ann));
-        assert_eq!([(); 4].map(|()| limits.count(ann)), [true, true, true, false]);
+        assert_eq!(
+            [(); 4].map(|()| limits.count(ann)),
+            [true, true, true, false]
+        );
         assert!(limits.count(bob));
         let v6 = |text: &str| counted(text.parse().expect("an address"));
         assert_eq!(v6("2001:db8::1"), v6("2001:db8::ffff"));

@@ -107,7 +107,9 @@ async fn deployments(hub: &Hub, tenant_id: &str) -> Result<Vec<DeploymentRow>, A
         kind: Some(KIND.to_owned()),
         ..DeploymentFilter::default()
     };
-    let found = hub.store.deployments(tenant_id, &filter, None, MAX_DEPLOYMENTS);
+    let found = hub
+        .store
+        .deployments(tenant_id, &filter, None, MAX_DEPLOYMENTS);
     Ok(found.await?.into_vec())
 }
 
@@ -173,7 +175,10 @@ impl Channel for Email {
             let account: Option<Account<Secrets>> =
                 hub.account(&deployment.tenant_id, KIND).await?;
             if account.is_some() {
-                shown.insert("prefilled_message".to_owned(), json!(format!("/start {token}")));
+                shown.insert(
+                    "prefilled_message".to_owned(),
+                    json!(format!("/start {token}")),
+                );
             }
         }
         Ok(shown)
@@ -199,7 +204,11 @@ impl Channel for Email {
             (None, Some(settings)) if is_made => {
                 let word = crate::connection::random_text()?.to_ascii_lowercase();
                 let word = word.chars().filter(char::is_ascii_alphanumeric).take(12);
-                format!("smith-{}@{}", word.collect::<String>(), settings.from_domain)
+                format!(
+                    "smith-{}@{}",
+                    word.collect::<String>(),
+                    settings.from_domain
+                )
             }
             _ => return Ok(None),
         };
@@ -264,7 +273,9 @@ fn asked(card: &Card) -> String {
         Some(link) => text.push_str(&format!(
             "\nDecide here, once; whoever has this link may: <{link}>\n"
         )),
-        None => text.push_str("\nIt waits for a decision in the application that you know me from.\n"),
+        None => {
+            text.push_str("\nIt waits for a decision in the application that you know me from.\n")
+        }
     }
     text
 }
@@ -306,7 +317,10 @@ mod tests {
             link: Some("https://x.test/a".to_owned()),
         };
         let html = compose::html(&asked(&card));
-        assert!(html.contains("https://x.test/a") && !html.contains("<b>"), "{html}");
+        assert!(
+            html.contains("https://x.test/a") && !html.contains("<b>"),
+            "{html}"
+        );
         assert!(html.contains("<code>```\n&lt;b&gt;"), "{html}");
         assert!(!html.contains("<h1>"), "{html}");
     }

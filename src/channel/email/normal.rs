@@ -144,7 +144,10 @@ pub fn outside(message: &Value) -> Option<Outside> {
     let envelope = &message["envelope"];
     let return_path = text(envelope, &["from", "mail_from"])
         .or_else(|| text(message, &["envelope_from", "return_path", "mail_from"]));
-    let recipients = match any(message, &["recipient", "recipients", "envelope_to", "rcpt_to"]) {
+    let recipients = match any(
+        message,
+        &["recipient", "recipients", "envelope_to", "rcpt_to"],
+    ) {
         Value::Null => people(any(envelope, &["to", "rcpt_to"])),
         found => people(found),
     };
@@ -198,7 +201,14 @@ pub fn content(bytes: &[u8]) -> (Mail, Vec<Vec<u8>>, Option<String>) {
         found[..end.unwrap_or(0)].to_owned()
     };
     let mut mail = Mail {
-        text: body(&["text", "text_body", "plain", "body", "TextBody", "body-plain"]),
+        text: body(&[
+            "text",
+            "text_body",
+            "plain",
+            "body",
+            "TextBody",
+            "body-plain",
+        ]),
         ..Mail::default()
     };
     let html = body(&["html", "html_body", "HtmlBody", "body-html"]);
@@ -214,7 +224,14 @@ pub fn content(bytes: &[u8]) -> (Mail, Vec<Vec<u8>>, Option<String>) {
             mail.left_out += 1;
             continue;
         };
-        let kind = ["content_type", "contentType", "mime_type", "mimeType", "type", "ContentType"];
+        let kind = [
+            "content_type",
+            "contentType",
+            "mime_type",
+            "mimeType",
+            "type",
+            "ContentType",
+        ];
         let media_type = text(one, &kind).unwrap_or("application/octet-stream");
         let media_type = media_type.split(';').next().unwrap_or_default().trim();
         let disposition = text(one, &["disposition", "contentDisposition"]);

@@ -14,12 +14,41 @@ const FORWARDED: [&str; 6] = [
 const FORWARDS: [&str; 7] = ["fwd:", "fw:", "wg:", "tr:", "rv:", "i:", "enc:"];
 /// Names of fields in the header that Outlook puts above history.
 const FROM: [&str; 9] = [
-    "from:", "von:", "de:", "da:", "van:", "från:", "fra:", "od:", "expéditeur:",
+    "from:",
+    "von:",
+    "de:",
+    "da:",
+    "van:",
+    "från:",
+    "fra:",
+    "od:",
+    "expéditeur:",
 ];
 const OTHERS: [&str; 24] = [
-    "sent:", "date:", "to:", "subject:", "cc:", "gesendet:", "datum:", "an:", "betreff:",
-    "envoyé:", "envoyé :", "à:", "objet:", "enviado:", "para:", "asunto:", "inviato:", "oggetto:",
-    "verzonden:", "aan:", "onderwerp:", "skickat:", "till:", "ämne:",
+    "sent:",
+    "date:",
+    "to:",
+    "subject:",
+    "cc:",
+    "gesendet:",
+    "datum:",
+    "an:",
+    "betreff:",
+    "envoyé:",
+    "envoyé :",
+    "à:",
+    "objet:",
+    "enviado:",
+    "para:",
+    "asunto:",
+    "inviato:",
+    "oggetto:",
+    "verzonden:",
+    "aan:",
+    "onderwerp:",
+    "skickat:",
+    "till:",
+    "ämne:",
 ];
 /// Last lines that programs add.
 const SENT_FROM: [&str; 7] = [
@@ -118,7 +147,12 @@ fn is_rule_or_blank(line: &str) -> bool {
 
 /// Whether lines begin with the fields that Outlook puts above history.
 fn is_header(lines: &[&str]) -> bool {
-    let plain = |line: &str| line.trim().trim_start_matches('*').replace('*', "").to_lowercase();
+    let plain = |line: &str| {
+        line.trim()
+            .trim_start_matches('*')
+            .replace('*', "")
+            .to_lowercase()
+    };
     let first = plain(lines[0]);
     if !FROM.iter().any(|word| first.starts_with(word)) {
         return false;
@@ -176,9 +210,16 @@ fn is_attribution_alone(lines: &[&str], at: usize, line: &str) -> bool {
     (at..lines.len().min(at + MAX_ATTRIBUTION)).any(|end| {
         let text = lines[at..=end].join(" ");
         let is_whole = is_attribution(&text) && text.contains('@');
-        let has_verb = ["wrote:", "schrieb:", "a écrit", "escribió:", "ha scritto:", "schreef:"]
-            .iter()
-            .any(|verb| text.contains(verb));
+        let has_verb = [
+            "wrote:",
+            "schrieb:",
+            "a écrit",
+            "escribió:",
+            "ha scritto:",
+            "schreef:",
+        ]
+        .iter()
+        .any(|verb| text.contains(verb));
         (is_whole || is_attribution(&text)) && has_verb
     })
 }
@@ -187,7 +228,9 @@ fn is_attribution_alone(lines: &[&str], at: usize, line: &str) -> bool {
 fn without_signature(lines: &[&str]) -> usize {
     const MOST: usize = 20;
     let mut end = lines.len();
-    let mark = lines.iter().rposition(|line| *line == "-- " || *line == "--");
+    let mark = lines
+        .iter()
+        .rposition(|line| *line == "-- " || *line == "--");
     if let Some(mark) = mark
         && mark > 0
         && end - mark <= MOST
@@ -227,7 +270,11 @@ mod tests {
             "Sent from my phone",
         ] {
             let text = format!("Yes, please.\nAt 5: sharp.\n\n{history}");
-            assert_eq!(fresh(&text, "Re: x"), "Yes, please.\nAt 5: sharp.", "{history}");
+            assert_eq!(
+                fresh(&text, "Re: x"),
+                "Yes, please.\nAt 5: sharp.",
+                "{history}"
+            );
         }
     }
 

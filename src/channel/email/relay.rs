@@ -65,7 +65,10 @@ impl Route {
                 host: host.clone(),
                 port: settings.smtp_port.unwrap_or(usual),
                 tls,
-                login: settings.smtp_username.clone().zip(secrets.smtp_password.clone()),
+                login: settings
+                    .smtp_username
+                    .clone()
+                    .zip(secrets.smtp_password.clone()),
                 ca: None,
                 is_trusted: false,
             });
@@ -97,8 +100,9 @@ impl Route {
 pub async fn send(hub: &Hub, to: &OutboundRow, markdown: &str, key: &str) -> Result<String, Fault> {
     let Account { settings, secrets } = account(hub, &to.tenant_id).await?;
     let settings = Settings::of(&settings);
-    let route = Route::of(&settings, &secrets, &hub.config.email)
-        .ok_or_else(|| Fault::Never("email_unconfigured: mail has no way to leave by".to_owned()))?;
+    let route = Route::of(&settings, &secrets, &hub.config.email).ok_or_else(|| {
+        Fault::Never("email_unconfigured: mail has no way to leave by".to_owned())
+    })?;
     let mut outside = outside(hub, to, &settings, markdown, key).await?;
     let recipient = outside.to.clone();
     if let Some(found) = hub.store.suppression(&to.tenant_id, &recipient).await? {
@@ -149,7 +153,10 @@ async fn outside(
     let from = match text("mailbox").filter(|mailbox| settings.has(mailbox)) {
         Some(mailbox) => mailbox,
         None => {
-            let deployment = hub.store.deployment(&to.tenant_id, &to.deployment_id).await?;
+            let deployment = hub
+                .store
+                .deployment(&to.tenant_id, &to.deployment_id)
+                .await?;
             let address = deployment.and_then(|found| found.address);
             let own = address.filter(|address| settings.has(address));
             own.unwrap_or_else(|| settings.default_mailbox())
@@ -212,12 +219,7 @@ fn before(error: &SmtpError) -> Fault {
     }
 }
 
-async fn carry(
-    hub: &Hub,
-    route: &Route,
-    outside: &Outside,
-    letter: &[u8],
-) -> Result<(), Refusal> {
+async fn carry(hub: &Hub, route: &Route, outside: &Outside, letter: &[u8]) -> Result<(), Refusal> {
     let connecting = connect(hub, route);
     let mut connection = tokio::time::timeout(CONNECT, connecting)
         .await
@@ -422,7 +424,9 @@ mod tests {
 
     #[test]
     fn a_status_says_that_an_address_is_none() {
-        assert!(gone("permanent error (550): 5.1.1 <a@x.test>: no such user"));
+        assert!(gone(
+            "permanent error (550): 5.1.1 <a@x.test>: no such user"
+        ));
         assert!(!gone("permanent error (550): 5.7.1 refused, see 5.1.11"));
         assert!(!gone("permanent error (554): spam"));
     }

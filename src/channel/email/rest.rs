@@ -162,7 +162,10 @@ fn shown(hub: &Hub, tenant_id: &str, account: Option<&Account<Secrets>>) -> Emai
         inbound_url: Some(format!("{}/v1/email/inbound/{tenant_id}", hub.public_url)),
         inbound_secret: None,
         dkim_record: Some(DnsRecord {
-            name: format!("{}._domainkey.{}", settings.dkim_selector, settings.from_domain),
+            name: format!(
+                "{}._domainkey.{}",
+                settings.dkim_selector, settings.from_domain
+            ),
             kind: "TXT",
             value: settings.dkim_record,
         }),
@@ -171,7 +174,9 @@ fn shown(hub: &Hub, tenant_id: &str, account: Option<&Account<Secrets>>) -> Emai
         mailbox: Some(settings.mailbox),
         authserv_id: settings.authserv_id,
         require_verified: Some(settings.require_verified),
-        smtp_tls: tls.map(str::to_owned).filter(|_| settings.smtp_host.is_some()),
+        smtp_tls: tls
+            .map(str::to_owned)
+            .filter(|_| settings.smtp_host.is_some()),
         smtp_host: settings.smtp_host,
         smtp_port: settings.smtp_port,
         smtp_username: settings.smtp_username,
@@ -212,8 +217,12 @@ fn settings(input: &EmailIn) -> Result<Settings, ApiError> {
     let empty = |param: &'static str, why: &'static str| {
         ApiError::new(StatusCode::UNPROCESSABLE_ENTITY, "empty_config", why).param(param)
     };
-    let from_domain = host("from_domain", input.from_domain.clone())?
-        .ok_or_else(|| empty("from_domain", "the domain that mail is sent from is missing"))?;
+    let from_domain = host("from_domain", input.from_domain.clone())?.ok_or_else(|| {
+        empty(
+            "from_domain",
+            "the domain that mail is sent from is missing",
+        )
+    })?;
     if !from_domain.contains('.') || from_domain.contains(':') {
         return Err(ApiError::invalid("from_domain", "is no domain"));
     }
@@ -230,7 +239,10 @@ fn settings(input: &EmailIn) -> Result<Settings, ApiError> {
         Some("tls") => Some(RelayTls::Tls),
         Some("none") => Some(RelayTls::None),
         Some(_) => {
-            return Err(ApiError::invalid("smtp_tls", "must be starttls, tls or none"));
+            return Err(ApiError::invalid(
+                "smtp_tls",
+                "must be starttls, tls or none",
+            ));
         }
     };
     let smtp_username = word("smtp_username", input.smtp_username.clone(), MAX_SECRET)?;
@@ -240,10 +252,16 @@ fn settings(input: &EmailIn) -> Result<Settings, ApiError> {
             Some(_) => "smtp_password",
             None => "smtp_username",
         };
-        return Err(ApiError::invalid(param, "a name and a password go together"));
+        return Err(ApiError::invalid(
+            param,
+            "a name and a password go together",
+        ));
     }
     if smtp_tls == Some(RelayTls::None) && smtp_password.is_some() {
-        return Err(ApiError::invalid("smtp_tls", "a password is not sent in the clear"));
+        return Err(ApiError::invalid(
+            "smtp_tls",
+            "a password is not sent in the clear",
+        ));
     }
     if input.smtp_port == Some(0) {
         return Err(ApiError::invalid("smtp_port", "must be 1 to 65535"));
@@ -305,8 +323,8 @@ pub async fn put(
     let before: Option<Account<Secrets>> = hub.account(tenant_id, KIND).await?;
     let key = before.as_ref().and_then(|before| {
         let old = Settings::of(&before.settings);
-        let is_same = old.from_domain == settings.from_domain
-            && old.dkim_selector == settings.dkim_selector;
+        let is_same =
+            old.from_domain == settings.from_domain && old.dkim_selector == settings.dkim_selector;
         is_same.then(|| (before.secrets.dkim_key.clone(), old.dkim_record))
     });
     // Of a domain that stays, so does the key: the DNS has it already.
@@ -368,9 +386,7 @@ pub async fn remove(
 /// Whether a delivery shows the secret, or is signed with it: `X-Inbound-Signature: t=<unix>,v1=<hex>`,
 /// the HMAC-SHA256 of `<t>.` and the body, as webhooks of this gateway are.
 fn check_secret(headers: &HeaderMap, body: &[u8], secret: &str) -> Result<(), ApiError> {
-    let same = |a: &[u8], b: &[u8]| {
-        aws_lc_rs::constant_time::verify_slices_are_equal(a, b).is_ok()
-    };
+    let same = |a: &[u8], b: &[u8]| aws_lc_rs::constant_time::verify_slices_are_equal(a, b).is_ok();
     let wrong = |why: &'static str| Err(ApiError::forbidden("bad_inbound_secret", why));
     if let Some(said) = headers.get("x-inbound-secret") {
         return match same(said.as_bytes(), secret.as_bytes()) {
@@ -383,7 +399,9 @@ fn check_secret(headers: &HeaderMap, body: &[u8], secret: &str) -> Result<(), Ap
         return wrong("the delivery shows no X-Inbound-Secret and no X-Inbound-Signature");
     };
     let part = |name: &str| {
-        let parts = said.split(',').filter_map(|part| part.trim().split_once('='));
+        let parts = said
+            .split(',')
+            .filter_map(|part| part.trim().split_once('='));
         parts
             .filter(|(found, _)| *found == name)
             .map(|(_, value)| value)
@@ -489,7 +507,11 @@ pub async fn inbound(
 /// The tenant's addresses that a message came to: as the way says, else as its header does.
 fn mailboxes(settings: &Settings, recipients: Vec<String>, head: &mail::Head) -> Vec<String> {
     const MOST: usize = 20;
-    let addressed = head.to.iter().chain(&head.cc).map(|one| one.address.clone());
+    let addressed = head
+        .to
+        .iter()
+        .chain(&head.cc)
+        .map(|one| one.address.clone());
     let ways: [Vec<String>; 3] = [recipients, head.delivered_to.clone(), addressed.collect()];
     for way in ways {
         let mut own: Vec<String> = way

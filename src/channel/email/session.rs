@@ -198,7 +198,9 @@ impl Session<'_> {
                     let reply = match gone {
                         Gone::Broken => return Err(gone),
                         Gone::Silent => format!("421 4.4.2 {hostname} Timeout\r\n"),
-                        Gone::Line => "500 5.5.2 Line too long or not ended by CR LF\r\n".to_owned(),
+                        Gone::Line => {
+                            "500 5.5.2 Line too long or not ended by CR LF\r\n".to_owned()
+                        }
                     };
                     wire.write(&reply).await?;
                     return Err(gone);
@@ -232,7 +234,8 @@ impl Session<'_> {
                 "STARTTLS" if self.offers_tls && rest.is_empty() => {
                     if !wire.read.is_empty() {
                         // Said in the clear, it would count as said under TLS.
-                        wire.write("501 5.5.2 Nothing may follow STARTTLS\r\n").await?;
+                        wire.write("501 5.5.2 Nothing may follow STARTTLS\r\n")
+                            .await?;
                         return Ok(After::Nothing);
                     }
                     wire.write("220 2.0.0 Ready to start TLS\r\n").await?;
@@ -366,7 +369,8 @@ impl Session<'_> {
     where
         S: AsyncRead + AsyncWrite + Unpin + Send,
     {
-        wire.write("354 End data with <CR><LF>.<CR><LF>\r\n").await?;
+        wire.write("354 End data with <CR><LF>.<CR><LF>\r\n")
+            .await?;
         let until = (Instant::now() + DATA).min(self.end);
         let mut data = Data::new(self.config.max_message_bytes);
         let mut memory: Option<OwnedSemaphorePermit> = None;
@@ -387,7 +391,10 @@ impl Session<'_> {
             let wanted = data.content.len().div_ceil(UNIT).saturating_sub(held);
             if has_room && wanted > 0 {
                 let units = u32::try_from(wanted).unwrap_or(u32::MAX);
-                match (self.limits.memory.clone().try_acquire_many_owned(units), &mut memory) {
+                match (
+                    self.limits.memory.clone().try_acquire_many_owned(units),
+                    &mut memory,
+                ) {
                     (Ok(more), Some(memory)) => memory.merge(more),
                     (Ok(more), memory) => *memory = Some(more),
                     (Err(_), memory) => {
@@ -475,10 +482,19 @@ mod tests {
     #[test]
     fn paths_are_between_brackets() {
         assert_eq!(path("FROM:<a@b.c>", "FROM:"), Some(("a@b.c", "")));
-        assert_eq!(path("from: <a@b.c> SIZE=1", "FROM:"), Some(("a@b.c", " SIZE=1")));
+        assert_eq!(
+            path("from: <a@b.c> SIZE=1", "FROM:"),
+            Some(("a@b.c", " SIZE=1"))
+        );
         assert_eq!(path("FROM:<>", "FROM:"), Some(("", "")));
         assert_eq!(path("TO:<@x,@y:a@b.c>", "TO:"), Some(("a@b.c", "")));
-        for bad in ["FROM:a@b.c", "FROM:<a@b.c", "FROM", "TO:<a@b.c>", "FROM:<a>x"] {
+        for bad in [
+            "FROM:a@b.c",
+            "FROM:<a@b.c",
+            "FROM",
+            "TO:<a@b.c>",
+            "FROM:<a>x",
+        ] {
             assert_eq!(path(bad, "FROM:"), None, "{bad}");
         }
     }

@@ -103,7 +103,11 @@ pub async fn remove(
     Path(address): Path<String>,
 ) -> Result<StatusCode, ApiError> {
     let lower = address.to_lowercase();
-    match gateway.store.delete_suppression(&caller.tenant_id, &lower).await? {
+    match gateway
+        .store
+        .delete_suppression(&caller.tenant_id, &lower)
+        .await?
+    {
         true => Ok(StatusCode::NO_CONTENT),
         false => Err(ApiError::not_found("suppression", &address)),
     }

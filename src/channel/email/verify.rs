@@ -5,12 +5,12 @@ use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
+use mail_auth::dmarc::Policy;
+use mail_auth::dmarc::verify::DmarcParameters;
 use mail_auth::hickory_resolver::config::{
     ConnectionConfig, NameServerConfig, ResolverConfig, ResolverOpts,
 };
 use mail_auth::spf::verify::SpfParameters;
-use mail_auth::dmarc::Policy;
-use mail_auth::dmarc::verify::DmarcParameters;
 use mail_auth::{
     AuthenticatedMessage, DkimResult, DmarcResult, MessageAuthenticator, SpfOutput, SpfResult,
 };
@@ -97,12 +97,7 @@ async fn look(
     let dkim = authenticator.verify_dkim(&message).await;
     let (spf, return_domain) = spf(authenticator, envelope, hostname).await;
     let dmarc = authenticator
-        .verify_dmarc(DmarcParameters::new(
-            &message,
-            &dkim,
-            &return_domain,
-            &spf,
-        ))
+        .verify_dmarc(DmarcParameters::new(&message, &dkim, &return_domain, &spf))
         .await;
     let passes = |result: &DmarcResult| *result == DmarcResult::Pass;
     if passes(dmarc.dkim_result()) || passes(dmarc.spf_result()) {
@@ -187,7 +182,10 @@ pub fn told(found: &Found, from: &str, envelope: &Envelope) -> Verdict {
             .dkim_domain
             .as_deref()
             .is_some_and(|domain| vouches(domain, from_domain));
-    let return_domain = envelope.from.as_deref().and_then(|from| from.rsplit_once('@'));
+    let return_domain = envelope
+        .from
+        .as_deref()
+        .and_then(|from| from.rsplit_once('@'));
     let is_sent = is_pass(&found.spf)
         && return_domain.is_some_and(|(_, domain)| vouches(domain, from_domain));
     let is_verified = match &found.dmarc {
@@ -231,7 +229,13 @@ pub fn results(topmost: &str, hop: &str) -> Option<Found> {
             continue;
         };
         let result = result.to_ascii_lowercase();
-        match method.split('/').next().unwrap_or(method).to_ascii_lowercase().as_str() {
+        match method
+            .split('/')
+            .next()
+            .unwrap_or(method)
+            .to_ascii_lowercase()
+            .as_str()
+        {
             "spf" => found.spf = found.spf.or(Some(result)),
             "dmarc" => found.dmarc = found.dmarc.or(Some(result)),
             "dkim" if found.dkim.as_deref() != Some("pass") => {
@@ -263,7 +267,11 @@ mod tests {
                        dkim=fail header.d=a.test; dkim=pass header.i=@x.test; dmarc=fail";
         let found = results(topmost, "MX.acme.test").expect("of the hop");
         assert_eq!(
-            (found.spf.as_deref(), found.dmarc.as_deref(), found.dkim_domain.as_deref()),
+            (
+                found.spf.as_deref(),
+                found.dmarc.as_deref(),
+                found.dkim_domain.as_deref()
+            ),
             (Some("pass"), Some("fail"), Some("x.test"))
         );
         assert_eq!(results(topmost, "mx.other.test"), None);
@@ -283,12 +291,21 @@ mod tests {
             dmarc: None,
         };
         let evil = envelope("b@evil.test");
-        assert_eq!(told(&pass("evil.test"), "a@x.test", &evil), Verdict::Unverified);
+        assert_eq!(
+            told(&pass("evil.test"), "a@x.test", &evil),
+            Verdict::Unverified
+        );
         assert_eq!(told(&pass("x.test"), "a@x.test", &evil), Verdict::Verified);
-        assert_eq!(told(&pass("x.test"), "a@m.x.test", &evil), Verdict::Verified);
+        assert_eq!(
+            told(&pass("x.test"), "a@m.x.test", &evil),
+            Verdict::Verified
+        );
         assert_eq!(told(&pass("test"), "a@x.test", &evil), Verdict::Unverified);
         let own = envelope("b@x.test");
-        assert_eq!(told(&pass("evil.test"), "a@x.test", &own), Verdict::Verified);
+        assert_eq!(
+            told(&pass("evil.test"), "a@x.test", &own),
+            Verdict::Verified
+        );
         let failed = Found {
             dmarc: Some("fail".to_owned()),
             ..pass("x.test")
