@@ -12,6 +12,7 @@ use prometheus::{IntCounter, IntGauge};
 use tokio::sync::Notify;
 
 use crate::error::ApiError;
+use crate::metrics::Metrics;
 
 /// Bodies up to here are not counted for their owner, only for the node: most are smaller, and the
 /// owners' counts are behind a lock.
@@ -42,29 +43,16 @@ pub struct Held {
 
 impl Bodies {
     /// Of `most` bytes, of which one owner may hold half, and `largest` at least.
-    pub fn new(most: usize, largest: usize) -> Arc<Self> {
+    pub fn new(most: usize, largest: usize, metrics: &Metrics) -> Arc<Self> {
         Arc::new(Self {
             most,
             share: (most / 2).max(largest),
             used: AtomicUsize::new(0),
             owners: Mutex::default(),
             freed: Notify::new(),
-            shown: IntGauge::new(
-                "smithgate_body_bytes_in_flight",
-                "Bytes of request bodies that this node holds",
-            )
-            .expect("a valid metric"),
-            refused: IntCounter::new(
-                "smithgate_bodies_refused_total",
-                "Request bodies that were refused because this node held too many bytes of others",
-            )
-            .expect("a valid metric"),
+            shown: metrics.body_bytes.clone(),
+            refused: metrics.bodies_refused.clone(),
         })
-    }
-
-    /// What it tells of itself.
-    pub fn metrics(&self) -> [Box<dyn prometheus::core::Collector>; 2] {
-        [Box::new(self.shown.clone()), Box::new(self.refused.clone())]
     }
 
     /// Bytes that are held.
@@ -212,7 +200,7 @@ mod tests {
 
     #[tokio::test]
     async fn a_node_holds_no_more_than_its_budget() {
-        let bodies = Bodies::new(8 * MIB, MIB);
+        let bodies = Bodies::new(8 * MIB, MIB, &Metrics::new());
         let mut first = bodies.begin("a".into());
         let mut second = bodies.begin("b".into());
         first.grow(4 * MIB).await.expect("room");
@@ -237,7 +225,7 @@ mod tests {
 
     #[tokio::test]
     async fn what_is_alone_always_has_room() {
-        let bodies = Bodies::new(8 * MIB, MIB);
+        let bodies = Bodies::new(8 * MIB, MIB, &Metrics::new());
         let mut body = bodies.begin("a".into());
         body.grow(MIB).await.expect("room");
         let mut beside = bodies.begin("a".into());
@@ -250,7 +238,7 @@ mod tests {
 
     #[tokio::test]
     async fn no_owner_takes_all() {
-        let bodies = Bodies::new(8 * MIB, MIB);
+        let bodies = Bodies::new(8 * MIB, MIB, &Metrics::new());
         let mut greedy = bodies.begin("a".into());
         greedy.grow(4 * MIB).await.expect("its share");
         assert!(greedy.grow(1).await.is_err());

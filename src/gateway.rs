@@ -6,7 +6,6 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::Duration;
 
-use prometheus::core::Collector;
 use tokio::sync::{Notify, mpsc};
 use tokio_util::sync::CancellationToken;
 
@@ -137,26 +136,26 @@ impl Gateway {
         let node_id: Arc<str> = ids::mint(ids::Kind::Node).into();
         let (heard, changes) = mpsc::unbounded_channel();
         let bus = match &config.bus.redis_url {
-            Some(url) => Bus::connect(url, node_id.clone(), heard).await?,
+            Some(url) => {
+                Bus::connect(url, node_id.clone(), heard, metrics.bus_lost.clone()).await?
+            }
             None => Bus::default(),
         };
-        let auth = Auth::new(keys, &config.auth, store.clone(), bus.clone()).await?;
+        let auth = Auth::new(
+            keys,
+            &config.auth,
+            store.clone(),
+            bus.clone(),
+            metrics.clone(),
+        )
+        .await?;
         let auth = Arc::new(auth);
-        let overload = Overload::new(Duration::from_millis(config.limits.max_worker_lag_ms));
+        let overload = Overload::new(
+            Duration::from_millis(config.limits.max_worker_lag_ms),
+            &metrics,
+        );
         let server = &config.server;
-        let bodies = Bodies::new(server.max_bytes_in_flight, server.max_body_bytes);
-        let counters = [&auth.cache_hits, &auth.cache_misses].into_iter();
-        let counters = counters.chain(bus.lost());
-        let collectors = counters
-            .map(|counter| Box::new(counter.clone()) as Box<dyn Collector>)
-            .chain(overload.metrics())
-            .chain(bodies.metrics());
-        for collector in collectors {
-            metrics
-                .registry
-                .register(collector)
-                .map_err(|e| StartError::Config(e.to_string()))?;
-        }
+        let bodies = Bodies::new(server.max_bytes_in_flight, server.max_body_bytes, &metrics);
         let routing = Routing::new(&config, store.clone(), vault.clone(), metrics.clone())
             .map_err(StartError::Config)?;
         let guard = AddressGuard::new(config.egress.allow_networks.clone());
@@ -195,12 +194,14 @@ impl Gateway {
         let ingestion = Ingestion::new(retrieval.clone(), hold);
         let ingestion = Worker::new(ingestion, metrics.clone(), tell.clone());
         let hub_upstream = upstream.clone();
+        let senders = tools::SendersSlot::default();
         let parts = tools::hosted::Parts {
             store: store.clone(),
             upstream,
             documents: retrieval.clone(),
             sandbox: sandbox.clone(),
             config: config.tools.clone(),
+            senders: senders.clone(),
         };
         let tools = Toolbox::new(parts, vault.clone(), connections.clone());
         let parts = RunParts {
@@ -239,6 +240,8 @@ impl Gateway {
             public_url: public_url(&config),
             metrics: metrics.clone(),
         });
+        let sender: Arc<dyn tools::Senders> = hub.clone();
+        senders.set(Arc::downgrade(&sender));
         let schedules = Schedules::new(store.clone(), lanes.clone(), metrics.clone());
         let tasks = vec![
             writer,
@@ -345,7 +348,7 @@ impl Gateway {
         let (runs, cancels) = (self.runs.clone(), self.runs.clone());
         let (retention, admission) = (self.retention(), self.admission.clone());
         let (lanes, schedules) = (self.lanes.clone(), self.schedules.clone());
-        let [arrivals, outbox, polls] = [(); 3].map(|()| self.hub.clone());
+        let [arrivals, outbox, polls, shown] = [(); 4].map(|()| self.hub.clone());
         self.workers.lock().extend([
             tended::spawn("leases", move || runs.clone().keep_leases()),
             tended::spawn("cancels", move || cancels.clone().follow_cancels()),
@@ -355,6 +358,7 @@ impl Gateway {
             tended::spawn("schedules", move || schedules.clone().work()),
             tended::spawn("arrivals", move || arrivals.clone().interpret_arrivals()),
             tended::spawn("outbox", move || outbox.clone().send_outbound()),
+            tended::spawn("live", move || shown.clone().show_answers()),
             tended::spawn("polls", move || polls.clone().poll()),
         ]);
         let rooms = self.rooms().into_iter();

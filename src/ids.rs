@@ -172,6 +172,22 @@ fn push_body(id: &mut String, bits: Ulid) {
     id.extend(body.iter().map(|letter| char::from(*letter)));
 }
 
+/// The id of `kind` with the body of another id: of what there is once for each of the other.
+pub fn beside(kind: Kind, of: Kind, id: &str) -> String {
+    format!("{}{}", kind.prefix(), body(of, id).unwrap_or(id))
+}
+
+/// The id of `kind` that belongs to `seed`, with the time of another id: the same each time.
+pub fn derived(kind: Kind, with_time_of: &str, seed: &str) -> String {
+    let body = with_time_of.rsplit_once('_').map_or("", |(_, body)| body);
+    let bits = bits_of(body).or_else(|| Ulid::from_string(body).ok());
+    let digest = aws_lc_rs::digest::digest(&aws_lc_rs::digest::SHA256, seed.as_bytes());
+    let mut random = [0; 16];
+    random.copy_from_slice(&digest.as_ref()[..16]);
+    let time = bits.map_or(0, |bits| bits.timestamp_ms());
+    with_body(kind, Ulid::from_parts(time, u128::from_be_bytes(random)))
+}
+
 /// The least ids of `kind` that were minted at or after a time.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Floor {

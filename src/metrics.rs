@@ -5,9 +5,10 @@ use std::collections::HashSet;
 use std::sync::Arc;
 
 use parking_lot::RwLock;
+use prometheus::core::Collector;
 use prometheus::{
-    Histogram, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge, Opts, Registry,
-    TextEncoder,
+    Gauge, Histogram, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge, Opts,
+    Registry, TextEncoder,
 };
 
 /// Most combinations of labels that callers make up (providers and models of their own) of one
@@ -91,98 +92,90 @@ pub struct Metrics {
     pub schedule_fires: IntCounterVec,
     /// Seconds from when a schedule said to when it fired.
     pub schedule_lateness: Histogram,
+    /// Verifications of tokens that were answered from the cache.
+    pub token_cache_hits: IntCounter,
+    /// Verifications that checked a signature.
+    pub token_cache_misses: IntCounter,
+    /// Pieces that other nodes were not told.
+    pub bus_lost: IntCounter,
+    /// Seconds that what is ready waits for a worker.
+    pub worker_lag: Gauge,
+    /// Model calls and runs that were refused because the workers were behind.
+    pub overload_refused: IntCounter,
+    /// Bytes of request bodies that this node holds.
+    pub body_bytes: IntGauge,
+    /// Request bodies that were refused because this node held too many bytes of others.
+    pub bodies_refused: IntCounter,
 }
 
-fn counters(registry: &Registry, name: &str, help: &str, labels: &[&str]) -> IntCounterVec {
-    let vec = IntCounterVec::new(Opts::new(name, help), labels).expect("a valid metric");
-    registry
-        .register(Box::new(vec.clone()))
-        .expect("a new metric");
-    vec
+/// The one way by which metrics are made: whatever is made is registered.
+struct Maker<'a>(&'a Registry);
+
+impl Maker<'_> {
+    fn keep<C: Collector + Clone + 'static>(&self, made: prometheus::Result<C>) -> C {
+        let made = made.expect("a valid metric");
+        let registered = self.0.register(Box::new(made.clone()));
+        registered.expect("a new metric");
+        made
+    }
+
+    fn counter(&self, name: &str, help: &str) -> IntCounter {
+        self.keep(IntCounter::new(name, help))
+    }
+
+    fn counters(&self, name: &str, help: &str, labels: &[&str]) -> IntCounterVec {
+        self.keep(IntCounterVec::new(Opts::new(name, help), labels))
+    }
+
+    fn gauge(&self, name: &str, help: &str) -> IntGauge {
+        self.keep(IntGauge::new(name, help))
+    }
+
+    fn histogram(&self, name: &str, help: &str, buckets: &[f64]) -> Histogram {
+        let options = HistogramOpts::new(name, help).buckets(buckets.to_vec());
+        self.keep(Histogram::with_opts(options))
+    }
+
+    fn histograms(&self, name: &str, help: &str, buckets: &[f64], label: &str) -> HistogramVec {
+        let options = HistogramOpts::new(name, help).buckets(buckets.to_vec());
+        self.keep(HistogramVec::new(options, &[label]))
+    }
 }
+
+/// Seconds of what is waited for.
+const WAITS: [f64; 12] = [
+    0.01, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 15.0, 60.0, 300.0, 3600.0,
+];
+/// Seconds of an answer's beginning.
+const ANSWERS: [f64; 15] = [
+    0.0005, 0.001, 0.002, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0,
+];
+/// Seconds of a commit.
+const COMMITS: [f64; 12] = [
+    0.0005, 0.001, 0.002, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 1.0, 5.0, 60.0,
+];
 
 impl Metrics {
     /// A new registry with all metrics.
     pub fn new() -> Self {
         let registry = Registry::new();
-        let streams_open = IntGauge::new("smithgate_streams_open", "Event streams being written")
-            .expect("a valid metric");
-        let cancelled_calls = IntCounter::new(
-            "smithgate_provider_calls_cancelled_total",
-            "Provider calls given up because the client had gone",
-        )
-        .expect("a valid metric");
-        let time_to_first_byte = HistogramVec::new(
-            HistogramOpts::new(
-                "smithgate_time_to_first_byte_seconds",
-                "From the request's header to the answer's first byte",
-            )
-            .buckets(vec![
-                0.0005, 0.001, 0.002, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0,
-                10.0, 30.0,
-            ]),
-            &["route"],
-        )
-        .expect("a valid metric");
-        let journal_commit = Histogram::with_opts(
-            HistogramOpts::new(
-                "smithgate_journal_commit_seconds",
-                "One commit of what runs write, with its retries",
-            )
-            .buckets(vec![
-                0.0005, 0.001, 0.002, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 1.0, 5.0, 60.0,
-            ]),
-        )
-        .expect("a valid metric");
-        let journal_entries = IntCounter::new(
-            "smithgate_journal_entries_total",
-            "Entries written by commits of the journal",
-        )
-        .expect("a valid metric");
-        const WAITS: [f64; 12] = [
-            0.01, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 15.0, 60.0, 300.0, 3600.0,
-        ];
-        let lane_lag = HistogramVec::new(
-            HistogramOpts::new(
-                "smithgate_lane_lag_seconds",
-                "From a turn's arrival in its lane to the begin of its run",
-            )
-            .buckets(WAITS.to_vec()),
-            &["channel"],
-        )
-        .expect("a valid metric");
-        let schedule_lateness = Histogram::with_opts(
-            HistogramOpts::new(
-                "smithgate_schedule_lateness_seconds",
-                "From when a schedule said to when it fired",
-            )
-            .buckets(WAITS.to_vec()),
-        )
-        .expect("a valid metric");
-        for metric in [
-            Box::new(streams_open.clone()) as Box<dyn prometheus::core::Collector>,
-            Box::new(cancelled_calls.clone()),
-            Box::new(time_to_first_byte.clone()),
-            Box::new(journal_commit.clone()),
-            Box::new(journal_entries.clone()),
-            Box::new(lane_lag.clone()),
-            Box::new(schedule_lateness.clone()),
-        ] {
-            registry.register(metric).expect("a new metric");
-        }
-        let make =
-            |name: &str, help: &str, labels: &[&str]| counters(&registry, name, help, labels);
+        let make = Maker(&registry);
         Self {
-            requests: make(
+            requests: make.counters(
                 "smithgate_requests_total",
                 "Requests by route and status",
                 &["route", "status"],
             ),
-            streams_open,
-            time_to_first_byte,
-            frames: make("smithgate_frames_total", "Frames written", &["wire"]),
+            streams_open: make.gauge("smithgate_streams_open", "Event streams being written"),
+            time_to_first_byte: make.histograms(
+                "smithgate_time_to_first_byte_seconds",
+                "From the request's header to the answer's first byte",
+                &ANSWERS,
+                "route",
+            ),
+            frames: make.counters("smithgate_frames_total", "Frames written", &["wire"]),
             tokens: Named::new(
-                make(
+                make.counters(
                     "smithgate_tokens_total",
                     "Tokens by provider, model and kind",
                     &["provider", "model", "kind"],
@@ -190,53 +183,100 @@ impl Metrics {
                 2,
             ),
             provider_errors: Named::new(
-                make(
+                make.counters(
                     "smithgate_provider_errors_total",
                     "Failed provider calls",
                     &["provider", "kind"],
                 ),
                 1,
             ),
-            cancelled_calls,
-            cache_hits: make(
+            cancelled_calls: make.counter(
+                "smithgate_provider_calls_cancelled_total",
+                "Provider calls given up because the client had gone",
+            ),
+            cache_hits: make.counters(
                 "smithgate_cache_hits_total",
                 "Look-ups from memory",
                 &["cache"],
             ),
-            cache_misses: make(
+            cache_misses: make.counters(
                 "smithgate_cache_misses_total",
                 "Look-ups that asked the store",
                 &["cache"],
             ),
-            journal_commit,
-            journal_entries,
-            work: make(
+            journal_commit: make.histogram(
+                "smithgate_journal_commit_seconds",
+                "One commit of what runs write, with its retries",
+                &COMMITS,
+            ),
+            journal_entries: make.counter(
+                "smithgate_journal_entries_total",
+                "Entries written by commits of the journal",
+            ),
+            work: make.counters(
                 "smithgate_work_total",
                 "Pieces of shared work by kind and what became of them",
                 &["work", "what"],
             ),
-            lane_lag,
-            lane_failures: make(
+            lane_lag: make.histograms(
+                "smithgate_lane_lag_seconds",
+                "From a turn's arrival in its lane to the begin of its run",
+                &WAITS,
+                "channel",
+            ),
+            lane_failures: make.counters(
                 "smithgate_lane_failures_total",
                 "Queued turns that became no run",
                 &["channel"],
             ),
-            channel_arrivals: make(
+            channel_arrivals: make.counters(
                 "smithgate_channel_arrivals_total",
                 "What platforms sent",
                 &["channel", "outcome"],
             ),
-            channel_deliveries: make(
+            channel_deliveries: make.counters(
                 "smithgate_channel_deliveries_total",
                 "Attempts to send a message",
                 &["channel", "outcome"],
             ),
-            schedule_fires: make(
+            schedule_fires: make.counters(
                 "smithgate_schedule_fires_total",
                 "Fires of schedules by what became of them",
                 &["outcome"],
             ),
-            schedule_lateness,
+            schedule_lateness: make.histogram(
+                "smithgate_schedule_lateness_seconds",
+                "From when a schedule said to when it fired",
+                &WAITS,
+            ),
+            token_cache_hits: make.counter(
+                "smithgate_token_cache_hits_total",
+                "Token checks from cache",
+            ),
+            token_cache_misses: make.counter(
+                "smithgate_token_cache_misses_total",
+                "Token checks by signature",
+            ),
+            bus_lost: make.counter(
+                "smithgate_bus_lost_total",
+                "What other nodes were not told, as Redis did not take it",
+            ),
+            worker_lag: make.keep(Gauge::new(
+                "smithgate_worker_lag_seconds",
+                "How long what is ready waits for a worker",
+            )),
+            overload_refused: make.counter(
+                "smithgate_overload_refused_total",
+                "Model calls and runs that were refused because the workers were behind",
+            ),
+            body_bytes: make.gauge(
+                "smithgate_body_bytes_in_flight",
+                "Bytes of request bodies that this node holds",
+            ),
+            bodies_refused: make.counter(
+                "smithgate_bodies_refused_total",
+                "Request bodies that were refused because this node held too many bytes of others",
+            ),
             registry,
         }
     }

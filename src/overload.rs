@@ -22,6 +22,7 @@ use tokio::net::UnixStream;
 use tokio::time::Instant;
 
 use crate::error::ApiError;
+use crate::metrics::Metrics;
 
 /// Between two looks.
 const EVERY: Duration = Duration::from_millis(10);
@@ -157,26 +158,13 @@ fn throttles(stat: &str) -> Option<u64> {
 
 impl Overload {
     /// Refuses above `limit`; never, when that is zero.
-    pub fn new(limit: Duration) -> Arc<Self> {
+    pub fn new(limit: Duration, metrics: &Metrics) -> Arc<Self> {
         Arc::new(Self {
             limit,
             refuses: AtomicBool::new(false),
-            shown: Gauge::new(
-                "smithgate_worker_lag_seconds",
-                "How long what is ready waits for a worker",
-            )
-            .expect("a valid metric"),
-            refused: IntCounter::new(
-                "smithgate_overload_refused_total",
-                "Model calls and runs that were refused because the workers were behind",
-            )
-            .expect("a valid metric"),
+            shown: metrics.worker_lag.clone(),
+            refused: metrics.overload_refused.clone(),
         })
-    }
-
-    /// What it tells of itself.
-    pub fn metrics(&self) -> [Box<dyn prometheus::core::Collector>; 2] {
-        [Box::new(self.shown.clone()), Box::new(self.refused.clone())]
     }
 
     /// Looks for as long as the gateway lives.
@@ -280,7 +268,7 @@ mod tests {
     impl Sight {
         fn new(limit: u64) -> Self {
             Self {
-                overload: Overload::new(ms(limit)),
+                overload: Overload::new(ms(limit), &Metrics::new()),
                 against: Against::default(),
             }
         }

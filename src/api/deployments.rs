@@ -4,7 +4,7 @@ use axum::Json;
 use axum::extract::{Path, State};
 use axum::http::StatusCode;
 use serde::{Deserialize, Serialize};
-use serde_json::Value;
+use serde_json::{Map, Value};
 use utoipa::ToSchema;
 
 use crate::auth::{Principal, scope};
@@ -99,6 +99,18 @@ pub struct DeploymentMade {
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(nullable = false)]
     pub deep_link: Option<String>,
+    /// What a person sends first to be bound.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(nullable = false)]
+    pub prefilled_message: Option<String>,
+    /// Where the app is installed on a workspace.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(nullable = false)]
+    pub install_url: Option<String>,
+    /// What the installation is known by.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(nullable = false)]
+    pub state: Option<String>,
 }
 
 fn deployment_out(gateway: &Gateway, row: DeploymentRow) -> DeploymentOut {
@@ -204,8 +216,10 @@ pub async fn create(
     let address = input.address.filter(|address| !address.is_empty());
     check_text("address", address.as_deref().unwrap_or_default(), MAX_EMAIL)?;
     let settings = match &channel {
-        Some(channel) => account_of(&gateway, &caller, channel.kind()).await?,
-        None => Value::Null,
+        Some(channel) if channel.needs_account() => {
+            account_of(&gateway, &caller, channel.kind()).await?
+        }
+        _ => Value::Null,
     };
     let address = match &channel {
         Some(channel) => {
@@ -243,11 +257,22 @@ pub async fn create(
         let (tenant_id, id) = (&row.tenant_id, &row.id);
         gateway.store.set_start_token(tenant_id, id, &hash).await?;
     }
+    let shown = match &channel {
+        Some(channel) => {
+            let made = channel.made(&gateway.hub, &row, start_token.as_deref());
+            made.await?
+        }
+        None => Map::new(),
+    };
+    let once = |name: &str| shown.get(name).and_then(Value::as_str).map(str::to_owned);
     let made = DeploymentMade {
         deep_link: start_token
             .as_ref()
             .zip(channel)
             .and_then(|(token, channel)| channel.deep_link(&settings, token)),
+        prefilled_message: once("prefilled_message"),
+        install_url: once("install_url"),
+        state: once("state"),
         start_token,
         deployment: deployment_out(&gateway, row),
     };

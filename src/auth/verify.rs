@@ -7,13 +7,13 @@ use std::time::Duration;
 
 use arc_swap::ArcSwap;
 use jsonwebtoken::{Algorithm, Header, Validation};
-use prometheus::IntCounter;
 use serde::{Deserialize, Serialize};
 
 use super::*;
 use crate::bus::{Bus, Notice};
 use crate::error::ApiError;
 use crate::ids;
+use crate::metrics::Metrics;
 use crate::store::{GrantsOf, OrganizationKeyRow, Store, TokenRow, now_micros, now_seconds};
 
 /// How often nodes look for revocations made elsewhere; well within the 5 s of the contract.
@@ -65,14 +65,7 @@ pub struct Auth {
     verified: moka::sync::Cache<[u8; 32], Arc<Principal>>,
     revoked: ArcSwap<HashSet<String>>,
     validation: Validation,
-    /// Verifications answered from the cache.
-    pub cache_hits: IntCounter,
-    /// Verifications that checked a signature.
-    pub cache_misses: IntCounter,
-}
-
-fn counter(name: &str, help: &str) -> IntCounter {
-    IntCounter::new(name, help).expect("a valid metric name")
+    metrics: Metrics,
 }
 
 impl Auth {
@@ -82,6 +75,7 @@ impl Auth {
         config: &crate::config::Auth,
         store: Arc<dyn Store>,
         bus: Bus,
+        metrics: Metrics,
     ) -> Result<Self, crate::store::StoreError> {
         let revoked = store.revoked_since(0).await?;
         let mut validation = Validation::new(Algorithm::RS256);
@@ -101,14 +95,7 @@ impl Auth {
                 .build(),
             revoked: ArcSwap::from_pointee(revoked.into_iter().map(|(id, _)| id).collect()),
             validation,
-            cache_hits: counter(
-                "smithgate_token_cache_hits_total",
-                "Token checks from cache",
-            ),
-            cache_misses: counter(
-                "smithgate_token_cache_misses_total",
-                "Token checks by signature",
-            ),
+            metrics,
         })
     }
 
@@ -143,11 +130,11 @@ impl Auth {
         let mut key = [0u8; 32];
         key.copy_from_slice(digest.as_ref());
         if let Some(principal) = self.verified.get(&key) {
-            self.cache_hits.inc();
+            self.metrics.token_cache_hits.inc();
             self.check(&principal)?;
             return Ok(principal);
         }
-        self.cache_misses.inc();
+        self.metrics.token_cache_misses.inc();
         let principal = Arc::new(self.verify_signature(token)?);
         self.check(&principal)?;
         self.verified.insert(key, principal.clone());

@@ -30,19 +30,15 @@ impl Bus {
         url: &str,
         node_id: Arc<str>,
         changes: mpsc::UnboundedSender<Notice>,
+        lost: IntCounter,
     ) -> Result<Self, RedisError> {
-        let link = redis::Link::open(url, node_id, changes).await?;
+        let link = redis::Link::open(url, node_id, changes, lost).await?;
         Ok(Self(Some(link)))
     }
 
     /// Whether there are other nodes to tell.
     pub fn is_on(&self) -> bool {
         self.0.is_some()
-    }
-
-    /// Pieces that were not sent since the start, as Redis did not take them.
-    pub fn lost(&self) -> Option<&IntCounter> {
-        self.0.as_ref().map(|link| link.lost())
     }
 
     /// Tells frames of a run, from number `first` on, encoded. Never waits.

@@ -128,6 +128,7 @@ impl Link {
         url: &str,
         node_id: Arc<str>,
         changes: mpsc::UnboundedSender<Notice>,
+        lost: IntCounter,
     ) -> Result<Arc<Self>, RedisError> {
         let client = redis::Client::open(url)?;
         let config = ConnectionManagerConfig::new()
@@ -141,11 +142,7 @@ impl Link {
             node_id: node_id.clone(),
             manager: manager.clone(),
             outgoing,
-            lost: IntCounter::new(
-                "smithgate_bus_lost_total",
-                "What other nodes were not told, as Redis did not take it",
-            )
-            .expect("a valid metric name"),
+            lost,
             followers: Arc::default(),
             next_follower: AtomicU64::new(0),
             wants,
@@ -159,10 +156,6 @@ impl Link {
         };
         tokio::spawn(listener.listen(wanted));
         Ok(link)
-    }
-
-    pub fn lost(&self) -> &IntCounter {
-        &self.lost
     }
 
     pub fn send(&self, outgoing: Outgoing) {

@@ -179,7 +179,7 @@ impl Hub {
                 reason: Some(why.to_owned()),
                 ..ArrivalEnd::default()
             }),
-            Meaning::Said(said) => self.said(channel, arrival, *said).await,
+            Meaning::Said(said) => self.said(arrival, *said).await,
             Meaning::Decided(press) => self.decided(channel, arrival, press).await,
             Meaning::TakenBack(chat, message) => {
                 let identity = super::bind::chat_identity(&chat);
@@ -198,12 +198,7 @@ impl Hub {
         }
     }
 
-    async fn said(
-        &self,
-        channel: &Arc<dyn Channel>,
-        arrival: &InboundRow,
-        said: Said,
-    ) -> Result<ArrivalEnd, Fault> {
+    async fn said(&self, arrival: &InboundRow, said: Said) -> Result<ArrivalEnd, Fault> {
         if let Some(Command::Start(Some(token))) = &said.command
             && let Some((answerer, binding)) = self.bind_by_token(arrival, &said, token).await?
         {
@@ -260,9 +255,6 @@ impl Hub {
             }
             end.taken_back = Some((smith_id, thread.clone(), said.message.clone()));
         }
-        channel
-            .typing(self, &arrival.tenant_id, &said.reply_to)
-            .await;
         let data = json!({ "inbound_event_id": arrival.id, "channel": arrival.source,
             "deployment_id": answerer.deployment.id, "thread_id": thread,
             "sender": said.sender.to_json(&arrival.source) });
@@ -394,9 +386,8 @@ fn actor_of(arrival: &InboundRow, sender: &str) -> Value {
 /// A message of the gateway's own.
 fn notice(arrival: &InboundRow, said: &Said, answerer: &Answerer, text: &str) -> OutboundRow {
     let now = now_micros();
-    let body = ids::body(ids::Kind::InboundEvent, &arrival.id).unwrap_or(&arrival.id);
     OutboundRow {
-        id: format!("{}{body}", ids::Kind::Outbound.prefix()),
+        id: ids::beside(ids::Kind::Outbound, ids::Kind::InboundEvent, &arrival.id),
         tenant_id: arrival.tenant_id.clone(),
         smith_id: answerer.smith_id.clone(),
         deployment_id: answerer.deployment.id.clone(),
@@ -455,11 +446,7 @@ fn turn(
     let turns = serde_json::to_string(&turns).map_err(|error| Fault::Never(error.to_string()))?;
     Ok(QueuedTurnRow {
         // Of the arrival, so that it never becomes two.
-        id: format!(
-            "{}{}",
-            ids::Kind::QueuedTurn.prefix(),
-            ids::body(ids::Kind::InboundEvent, &arrival.id).unwrap_or(&arrival.id)
-        ),
+        id: ids::beside(ids::Kind::QueuedTurn, ids::Kind::InboundEvent, &arrival.id),
         tenant_id: arrival.tenant_id.clone(),
         smith_id: answerer.smith_id.clone(),
         thread_id: thread,
@@ -478,6 +465,7 @@ fn turn(
         run_id: ids::mint(ids::Kind::Run),
         status: "queued".to_owned(),
         reason: None,
+        draft: None,
         created_at: now,
         updated_at: now,
     })

@@ -10,12 +10,14 @@ mod call;
 pub mod email;
 mod files;
 mod inbound;
+mod live;
 mod markdown;
 mod outbox;
 mod rest;
 mod said;
 mod split;
 pub mod telegram;
+mod tools;
 
 pub use accounts::Account;
 pub use bind::token_hash;
@@ -25,16 +27,18 @@ pub use said::{
     Arrival, Card, Command, Decision, Destination, Meaning, Question, Said, SendTool, Sender,
 };
 
+use std::collections::HashSet;
 use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
+use parking_lot::Mutex;
 use serde_json::{Map, Value};
-use tokio::sync::{Notify, Semaphore};
+use tokio::sync::{Notify, Semaphore, mpsc};
 
 use crate::config;
 use crate::error::ApiError;
-use crate::lane::Lanes;
+use crate::lane::{Begun, Lanes};
 use crate::metrics::Metrics;
 use crate::run::{Runs, Smiths};
 use crate::secrets::Vault;
@@ -217,6 +221,11 @@ pub struct Hub {
     arrived: Notify,
     outgoing: Arc<Notify>,
     working: Arc<Semaphore>,
+    /// Turns that begin on this node, whose answers are shown.
+    begun: tokio::sync::Mutex<mpsc::Receiver<Begun>>,
+    /// Runs whose answer is being shown right now.
+    showing: Mutex<HashSet<String>>,
+    sending: tools::Sending,
 }
 
 /// The parts of a hub.
@@ -236,6 +245,9 @@ pub struct HubParts {
 /// Arrivals that are interpreted and messages that are sent at once, on each node.
 const AT_ONCE: usize = 64;
 
+/// Turns that have begun and wait to be shown; more are answered all the same.
+const SHOWN_AT_ONCE: usize = 1024;
+
 /// All channels: the line of registration.
 fn kinds() -> Vec<Arc<dyn Channel>> {
     vec![
@@ -247,6 +259,8 @@ fn kinds() -> Vec<Arc<dyn Channel>> {
 impl Hub {
     /// Puts the parts together.
     pub fn new(parts: HubParts) -> Arc<Self> {
+        let (tell, begun) = mpsc::channel(SHOWN_AT_ONCE);
+        parts.lanes.tell_begun(tell);
         Arc::new(Self {
             outgoing: parts.runs.answers_due.clone(),
             store: parts.store,
@@ -262,6 +276,9 @@ impl Hub {
             kinds: kinds(),
             arrived: Notify::new(),
             working: Arc::new(Semaphore::new(AT_ONCE)),
+            begun: tokio::sync::Mutex::new(begun),
+            showing: Mutex::default(),
+            sending: tools::Sending::default(),
         })
     }
 

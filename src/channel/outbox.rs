@@ -166,6 +166,13 @@ impl Hub {
             return Ok(());
         };
         let pieces = channel.messages(&text);
+        let is_new = progress.sent.is_empty() && progress.sending.is_none();
+        if let (true, Some(first)) = (is_new, pieces.first())
+            && let Some(name) = self.settle(channel, message, first).await?
+        {
+            progress.sent.push(name);
+            self.note(message, &progress).await?;
+        }
         for (at, piece) in pieces.iter().enumerate().skip(progress.sent.len()) {
             self.begin(channel, message, &mut progress, at).await?;
             let key = format!("{}-{at}", message.id);

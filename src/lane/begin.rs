@@ -45,7 +45,9 @@ impl Lanes {
             detached: true,
             ..RunRequest::of_nobody(tenant_id, smith_id, channel, actor, permit)
         };
-        self.runs.start(request).await.map(drop)
+        let started = self.runs.start(request).await?;
+        self.has_begun(last, started.reader.run());
+        Ok(())
     }
 
     /// Ends a turn that becomes no run, and says so in the feed.

@@ -7,4 +7,4 @@ mod begin;
 mod worker;
 
 pub use begin::SORRY;
-pub use worker::Lanes;
+pub use worker::{Begun, Lanes};

@@ -1,16 +1,17 @@
 //! The worker that makes runs of what waits in lanes.
 
 use std::panic::AssertUnwindSafe;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use futures_util::FutureExt;
-use tokio::sync::{Notify, Semaphore};
+use serde_json::Value;
+use tokio::sync::{Notify, Semaphore, mpsc};
 
 use crate::error::ApiError;
 use crate::limit::Admission;
 use crate::metrics::Metrics;
-use crate::run::Runs;
+use crate::run::{LiveRun, Runs};
 use crate::store::{LaneRow, LaneRule, QueuedTurnRow, Store, TurnEnd, now_micros};
 
 const SECOND: i64 = 1_000_000;
@@ -44,7 +45,18 @@ pub struct Lanes {
     pub(super) gate: Arc<Admission>,
     pub(super) metrics: Metrics,
     due: Arc<Notify>,
+    begun: OnceLock<mpsc::Sender<Begun>>,
     beginning: Arc<Semaphore>,
+}
+
+/// A turn whose run has begun on this node, for whoever shows it.
+pub struct Begun {
+    pub tenant_id: String,
+    pub turn_id: String,
+    pub channel: String,
+    /// Where its answer goes.
+    pub reply_to: Value,
+    pub live: Arc<LiveRun>,
 }
 
 /// What is to be done with a lane.
@@ -69,8 +81,29 @@ impl Lanes {
             runs,
             gate,
             metrics,
+            begun: OnceLock::new(),
             beginning: Arc::new(Semaphore::new(BEGINNING)),
         })
+    }
+
+    /// Names who is told of turns that begin; the first counts.
+    pub fn tell_begun(&self, to: mpsc::Sender<Begun>) {
+        let _ = self.begun.set(to);
+    }
+
+    /// Tells of a turn that has begun. It is answered all the same when nobody listens.
+    pub(super) fn has_begun(&self, turn: &QueuedTurnRow, live: &Arc<LiveRun>) {
+        let (Some(to), Some(reply_to)) = (self.begun.get(), &turn.reply_to) else {
+            return;
+        };
+        let begun = Begun {
+            tenant_id: turn.tenant_id.clone(),
+            turn_id: turn.id.clone(),
+            channel: turn.channel.clone(),
+            reply_to: serde_json::from_str(reply_to).unwrap_or_default(),
+            live: live.clone(),
+        };
+        let _ = to.try_send(begun);
     }
 
     /// Something may be due.

@@ -41,14 +41,12 @@ pub struct ToolSpan {
 
 /// The trace of a run shares the run's body.
 pub fn trace_id(run_id: &str) -> String {
-    let body = ids::body(ids::Kind::Run, run_id).unwrap_or(run_id);
-    format!("{}{body}", ids::Kind::Trace.prefix())
+    ids::beside(ids::Kind::Trace, ids::Kind::Run, run_id)
 }
 
 /// The id of a run's root span.
 pub fn root_span_id(trace_id: &str) -> String {
-    let body = ids::body(ids::Kind::Trace, trace_id).unwrap_or(trace_id);
-    format!("{}{body}", ids::Kind::Span.prefix())
+    ids::beside(ids::Kind::Span, ids::Kind::Trace, trace_id)
 }
 
 /// The feed's word on how a run ended; a cancelled run is told on its stream only.

@@ -58,6 +58,12 @@ fn bytes(text: &str) -> Bytes {
     Bytes::copy_from_slice(text.as_bytes())
 }
 
+/// Whether a human must approve a call.
+fn asks_first(tool: &Tool, call: &Pending) -> bool {
+    let arguments = arguments_object(&call.arguments);
+    tool.asks_first(arguments.as_object().unwrap_or(&Map::new()))
+}
+
 /// What a client is shown of a call: the tool's own name, its server, the arguments' text.
 fn shown(set: &ToolSet, call: &Pending) -> (Bytes, Bytes, Bytes) {
     let tool = set.tools.get(&call.name);
@@ -85,7 +91,7 @@ impl Runs {
         for call in pending.iter_mut() {
             let tool = set.tools.get(&call.name);
             match call.state {
-                CallState::New if tool.is_some_and(|t| t.needs_approval) && !call.approved => {
+                CallState::New if !call.approved && tool.is_some_and(|t| asks_first(t, call)) => {
                     call.state = CallState::Waiting;
                     call.approval_id = Some(ids::mint(ids::Kind::Approval));
                 }

@@ -241,6 +241,7 @@ fn turn_of(schedule: &ScheduleRow, due_at: i64, now: i64) -> QueuedTurnRow {
         run_id: ids::mint(ids::Kind::Run),
         status: "queued".to_owned(),
         reason: None,
+        draft: None,
         created_at: now,
         updated_at: now,
     }

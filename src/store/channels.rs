@@ -65,6 +65,16 @@ pub struct BindingRow {
     pub created_at: i64,
 }
 
+/// A way by which a smith reaches somebody.
+#[derive(Debug, Clone, PartialEq, Eq, sqlx::FromRow)]
+pub struct ReachRow {
+    /// The channel.
+    pub kind: String,
+    pub deployment_id: String,
+    /// As in [`BindingRow`], or a deployment's address.
+    pub identity: Option<String>,
+}
+
 /// A message that is to be sent.
 #[derive(Debug, Clone, PartialEq, Eq, sqlx::FromRow)]
 pub struct OutboundRow {
@@ -76,7 +86,7 @@ pub struct OutboundRow {
     /// Messages of one conversation are sent in order.
     pub chat: String,
     pub run_id: Option<String>,
-    /// `answer`, `approval` or `notice`.
+    /// `answer`, `approval`, `notice` or `message`: what a smith sends by a tool.
     pub kind: String,
     /// JSON: where to, as the channel wrote it.
     pub reply_to: String,
@@ -167,6 +177,10 @@ pub trait ChannelStore: Send + Sync {
     ) -> Result<Option<String>>;
 
     /// Puts a message into the outbox; `false` when it is there already.
+    /// Whether a tenant has a deployment on any channel.
+    async fn has_channels(&self, tenant_id: &str) -> Result<bool>;
+    /// Whom a smith reaches over active deployments, the latest first.
+    async fn reached(&self, tenant_id: &str, smith_id: &str, limit: i64) -> Result<Vec<ReachRow>>;
     async fn insert_outbound(&self, message: &OutboundRow) -> Result<bool>;
     /// Tenants above `after` with messages to send, at most `limit`.
     async fn tenants_with_outbound(&self, after: &str, limit: i64) -> Result<Vec<String>>;

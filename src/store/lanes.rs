@@ -98,6 +98,8 @@ pub struct QueuedTurnRow {
     pub status: String,
     /// Why it failed or was dropped.
     pub reason: Option<String>,
+    /// JSON: what its channel shows of the answer while it is written.
+    pub draft: Option<String>,
     pub created_at: i64,
     pub updated_at: i64,
 }
@@ -186,6 +188,8 @@ pub trait LaneStore: Send + Sync {
         smith_id: &str,
         thread_id: &str,
     ) -> Result<Option<QueuedTurnRow>>;
+    /// Notes what is shown of a turn's answer.
+    async fn note_draft(&self, tenant_id: &str, id: &str, draft: &str, now: i64) -> Result<()>;
     /// Whether a message waits in a lane.
     async fn waits_in_lane(
         &self,

@@ -11,9 +11,11 @@ pub mod hosted;
 pub mod mcp;
 mod mount;
 mod registry;
+mod send;
 mod skills;
 mod tool_set;
 
 pub use mount::{Approval, FILE_SEARCH, Mount, Mounted, Mounts};
 pub use registry::{Calling, News, Next, Output, ToolCall, Toolbox, secret_owner};
+pub use send::{SendFunction, Senders, SendersSlot};
 pub use tool_set::{HOSTED_SERVER, Tool, ToolSet, is_allowed, requires_approval};

@@ -13,6 +13,7 @@ use super::hosted::{HOSTED, Hosted, Parts, ToolUser, cut, hosted};
 use super::mcp::{
     CallError, CallRequest, McpCall, Question, ServerKey, Sessions, Step, content_of, discover,
 };
+use super::send::{SendFunction, add_send};
 use super::skills;
 use super::tool_set::{
     Kind, Tool, ToolSet, add_hosted, add_mcp, add_skills, function_name, is_allowed,
@@ -140,9 +141,18 @@ impl Toolbox {
             config.auto_memory,
             skills,
         ]);
-        let key = (tenant_id.clone(), named.to_string());
+        let send = match self.parts.senders.get() {
+            Some(senders) => senders.functions(tenant_id, smith_id).await?,
+            None => Arc::default(),
+        };
+        // Only smiths that are bound to channels have tools of their own.
+        let mut named = named.to_string();
+        if !send.is_empty() {
+            named.push_str(smith_id);
+        }
+        let key = (tenant_id.clone(), named);
         self.sets
-            .try_get_with(key, self.build(tenant_id, smith_id, config))
+            .try_get_with(key, self.build(tenant_id, smith_id, config, &send))
             .await
             .map_err(|error: Arc<ApiError>| ApiError::clone(&error))
     }
@@ -152,6 +162,7 @@ impl Toolbox {
         tenant_id: &Arc<str>,
         smith_id: &str,
         config: &AgentConfig,
+        send: &[Arc<SendFunction>],
     ) -> Result<Arc<ToolSet>, ApiError> {
         let mut set = ToolSet::default();
         let mut named: Vec<&str> = config
@@ -171,6 +182,7 @@ impl Toolbox {
                 })),
             }
         }
+        add_send(&mut set, send);
         let (store, references) = (self.parts.store.as_ref(), &config.skills);
         let skills =
             skills::attached(store, tenant_id, smith_id, references, &mut set.warnings).await?;
@@ -317,6 +329,19 @@ impl Toolbox {
                     ..call.caller.clone()
                 };
                 Calling::Done(self.hosted(*hosted, tool, call, &caller).await)
+            }
+            Kind::Send(function) => {
+                let sent = match self.parts.senders.get() {
+                    Some(senders) => senders.send(function, call).await,
+                    None => Err("there are no channels here".to_owned()),
+                };
+                Calling::Done(match sent {
+                    Ok(text) => Output {
+                        content: vec![Part::Text { text }],
+                        ..Output::default()
+                    },
+                    Err(why) => Output::error(why),
+                })
             }
             Kind::Skills(skills) => {
                 let (store, tenant) = (&self.parts.store, &call.caller.tenant_id);

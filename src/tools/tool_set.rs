@@ -4,10 +4,11 @@ use std::collections::HashMap;
 use std::sync::Arc;
 
 use globset::Glob;
-use serde_json::{Value, json};
+use serde_json::{Map, Value, json};
 
 use super::hosted::Hosted;
 use super::mcp::ServerKey;
+use super::send::SendFunction;
 use super::skills::{self, Attached};
 use crate::model::ToolDef;
 use crate::store::{McpServerRow, McpSettings, McpTool};
@@ -27,6 +28,8 @@ pub(super) enum Kind {
     Mcp(Arc<McpServerRow>),
     /// Of a server that is not registered.
     Mounted(ServerKey),
+    /// Sends over a channel.
+    Send(Arc<SendFunction>),
     /// Reads the smith's skills.
     Skills(Arc<[Attached]>),
 }
@@ -38,7 +41,7 @@ pub struct Tool {
     pub name: String,
     /// The MCP server's name, or [`HOSTED_SERVER`].
     pub server: String,
-    /// Whether a human must approve its calls.
+    /// Whether a human must approve its calls, whatever their arguments.
     pub needs_approval: bool,
     /// Whether a second call does no harm.
     pub repeatable: bool,
@@ -121,6 +124,14 @@ impl ToolSet {
 }
 
 impl Tool {
+    /// Whether a human must approve a call with these arguments.
+    pub fn asks_first(&self, arguments: &Map<String, Value>) -> bool {
+        match &self.kind {
+            Kind::Send(function) => !function.is_known(arguments),
+            _ => self.needs_approval,
+        }
+    }
+
     /// Whether it is this tool.
     fn is(&self, other: &Self) -> bool {
         std::mem::discriminant(&self.kind) == std::mem::discriminant(&other.kind)

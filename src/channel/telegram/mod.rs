@@ -3,6 +3,7 @@
 
 mod api;
 mod format;
+mod live;
 mod poll;
 mod receive;
 mod rest;
@@ -11,13 +12,14 @@ pub use receive::decode;
 pub use rest::{documented, routes};
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use async_trait::async_trait;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
 use super::split::messages;
-use super::{Account, Card, Channel, Fault, Hub, Meaning};
+use super::{Account, Card, Channel, Destination, Fault, Hub, Meaning, SendTool};
 use crate::error::ApiError;
 use crate::store::{InboundRow, OutboundRow};
 use format::Html;
@@ -138,6 +140,57 @@ impl Channel for Telegram {
         if let Err(error) = api::call(hub, &account.secrets, "sendChatAction", &body).await {
             tracing::debug!(%error, "a sender is not shown that they are answered");
         }
+    }
+
+    fn shows_every(&self) -> Option<Duration> {
+        Some(live::EVERY)
+    }
+
+    async fn show(
+        &self,
+        hub: &Hub,
+        tenant_id: &str,
+        reply_to: &Value,
+        draft: &mut Value,
+        text: &str,
+    ) -> Result<(), Fault> {
+        let account = account(hub, tenant_id).await?;
+        live::show(hub, &account, reply_to, draft, text).await
+    }
+
+    async fn settle(
+        &self,
+        hub: &Hub,
+        to: &OutboundRow,
+        draft: &Value,
+        message: &str,
+    ) -> Result<Option<String>, Fault> {
+        let account = account(hub, &to.tenant_id).await?;
+        live::settle(hub, &account, &to.reply_to, draft, message).await
+    }
+
+    fn send_tool(&self) -> Option<SendTool> {
+        Some(SendTool {
+            name: "telegram_send_message",
+            description: "Send a message over Telegram",
+            to: "A chat's number",
+        })
+    }
+
+    fn destination(&self, to: &str) -> Result<Destination, String> {
+        let (chat, topic) = to.split_once(':').map_or((to, None), |(c, t)| (c, Some(t)));
+        let number = |text: &str| {
+            let read: Result<i64, _> = text.parse();
+            read.map_err(|_| format!("'{to}' is no chat: a number, or number:topic"))
+        };
+        let mut reply_to = json!({ "chat_id": number(chat)? });
+        if let Some(topic) = topic {
+            reply_to["message_thread_id"] = json!(number(topic)?);
+        }
+        Ok(Destination {
+            chat: to.to_owned(),
+            reply_to,
+        })
     }
 
     async fn poll(&self, hub: Arc<Hub>) {

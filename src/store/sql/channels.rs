@@ -381,6 +381,39 @@ macro_rules! impl_channels {
                 .await?)
             }
 
+            async fn has_channels(&self, tenant_id: &str) -> Result<bool> {
+                Ok(sqlx::query_scalar(
+                    "SELECT EXISTS (SELECT 1 FROM deployments WHERE tenant_id = $1 \
+                     AND kind <> 'mcp')",
+                )
+                .bind(tenant_id)
+                .fetch_one(&self.read)
+                .await?)
+            }
+
+            async fn reached(
+                &self,
+                tenant_id: &str,
+                smith_id: &str,
+                limit: i64,
+            ) -> Result<Vec<ReachRow>> {
+                Ok(sqlx::query_as(
+                    "SELECT kind, deployment_id, identity FROM (SELECT b.kind, \
+                     b.deployment_id, b.identity, b.created_at FROM channel_bindings b \
+                     JOIN deployments d ON d.id = b.deployment_id AND d.tenant_id = b.tenant_id \
+                     WHERE b.tenant_id = $1 AND b.smith_id = $2 AND d.status = 'active' \
+                     UNION ALL SELECT kind, id, address, created_at FROM deployments \
+                     WHERE tenant_id = $1 AND target_type = 'smith' AND target_id = $2 \
+                     AND status = 'active' AND kind <> 'mcp') AS reached \
+                     ORDER BY created_at DESC LIMIT $3",
+                )
+                .bind(tenant_id)
+                .bind(smith_id)
+                .bind(limit)
+                .fetch_all(&self.read)
+                .await?)
+            }
+
             async fn insert_outbound(&self, message: &OutboundRow) -> Result<bool> {
                 let done = $crate::store::sql::channels::insert_outbound!(&self.write, message);
                 Ok(done.rows_affected() > 0)

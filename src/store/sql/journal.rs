@@ -76,9 +76,11 @@ macro_rules! checkpoint {
             for approval in $point.pause.iter().flat_map(|pause| &pause.approvals) {
                 $crate::store::sql::approvals::add_approval!(&mut *$tx, approval);
                 if $point.of_lane {
-                    let kind = $crate::ids::Kind::Approval;
-                    let body = $crate::ids::body(kind, &approval.id).unwrap_or(&approval.id);
-                    let id = format!("{}{body}", $crate::ids::Kind::Outbound.prefix());
+                    let id = $crate::ids::beside(
+                        $crate::ids::Kind::Outbound,
+                        $crate::ids::Kind::Approval,
+                        &approval.id,
+                    );
                     $crate::store::sql::lanes::answer_turn!(
                         $tx,
                         id,

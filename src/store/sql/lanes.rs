@@ -114,8 +114,11 @@ macro_rules! end_turns_of_runs {
             .await?;
             if let Some((smith_id, thread_id)) = lanes.first() {
                 // Whoever holds the lane now has looked before this.
-                let body = $crate::ids::body($crate::ids::Kind::Run, run_id).unwrap_or(run_id);
-                let id = format!("{}{body}", $crate::ids::Kind::Outbound.prefix());
+                let id = $crate::ids::beside(
+                    $crate::ids::Kind::Outbound,
+                    $crate::ids::Kind::Run,
+                    run_id,
+                );
                 let none = None::<&str>;
                 $crate::store::sql::lanes::answer_turn!(
                     $tx, id, tenant_id, run_id, "answer", none, now
@@ -309,7 +312,11 @@ macro_rules! impl_lanes {
                 if let Some((event, notice)) = told {
                     let events = [event];
                     $crate::store::sql::events::add_events!(tx, events);
-                    let body = $crate::ids::body($crate::ids::Kind::QueuedTurn, id).unwrap_or(id);
+                    let message = $crate::ids::beside(
+                        $crate::ids::Kind::Outbound,
+                        $crate::ids::Kind::QueuedTurn,
+                        id,
+                    );
                     sqlx::query(
                         "INSERT INTO outbound_messages (id, tenant_id, smith_id, deployment_id, \
                          channel, chat, kind, reply_to, content, status, due_at, created_at, \
@@ -320,7 +327,7 @@ macro_rules! impl_lanes {
                     )
                     .bind(tenant_id)
                     .bind(id)
-                    .bind(format!("{}{body}", $crate::ids::Kind::Outbound.prefix()))
+                    .bind(message)
                     .bind(notice)
                     .bind(now)
                     .execute(&mut *tx)
@@ -442,6 +449,26 @@ macro_rules! impl_lanes {
                 .bind(thread_id)
                 .fetch_optional(&self.read)
                 .await?)
+            }
+
+            async fn note_draft(
+                &self,
+                tenant_id: &str,
+                id: &str,
+                draft: &str,
+                now: i64,
+            ) -> Result<()> {
+                sqlx::query(
+                    "UPDATE queued_turns SET draft = $3, updated_at = $4 \
+                     WHERE tenant_id = $1 AND id = $2",
+                )
+                .bind(tenant_id)
+                .bind(id)
+                .bind(draft)
+                .bind(now)
+                .execute(&self.write)
+                .await?;
+                Ok(())
             }
 
             async fn waits_in_lane(

@@ -3,9 +3,8 @@
 
 /// The id of the trace that a run has of itself.
 pub(in crate::store) fn trace_of(run_id: &str) -> String {
-    use crate::ids::{Kind, body};
-    let body = body(Kind::Run, run_id).unwrap_or(run_id);
-    format!("{}{body}", Kind::Trace.prefix())
+    use crate::ids::{Kind, beside};
+    beside(Kind::Trace, Kind::Run, run_id)
 }
 
 /// Deletes some rows of a table with this key, of the owners with these ids.

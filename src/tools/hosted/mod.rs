@@ -65,6 +65,8 @@ pub struct Parts {
     pub documents: Arc<dyn Documents>,
     pub sandbox: Arc<Sandbox>,
     pub config: config::Tools,
+    /// Where channels are, once there are any.
+    pub senders: super::SendersSlot,
 }
 
 /// For whom a tool is called.

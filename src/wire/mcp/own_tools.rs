@@ -67,7 +67,7 @@ pub async fn call(
         return Ok(None);
     };
     let arguments = request.arguments.clone().unwrap_or_default();
-    if tool.needs_approval {
+    if tool.asks_first(&arguments) {
         let shown = Value::Object(arguments.clone()).to_string();
         match ask.leave(&request.name, shown, request).await? {
             Leave::Given => {}

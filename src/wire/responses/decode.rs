@@ -255,6 +255,12 @@ pub fn decode(request: ResponsesRequest) -> Result<DecodedResponse, ApiError> {
         "truncation": request.truncation.as_deref().unwrap_or("disabled"),
         "user": request.user,
     });
+    let response_format = decode_format(&text.format, "text.format")?;
+    // As the wire's own service says it.
+    if input.is_empty() && conversation.is_none() && previous_response_id.is_none() {
+        let why = "must be given where there is no previous_response_id and no conversation";
+        return Err(ApiError::invalid("input", why));
+    }
     let include = request.include.unwrap_or_default();
     let includes = |what: &str| include.iter().flatten().any(|included| included == what);
     Ok(DecodedResponse {
@@ -266,7 +272,7 @@ pub fn decode(request: ResponsesRequest) -> Result<DecodedResponse, ApiError> {
         mounts: tools.mounts,
         tool_choice,
         parallel_tool_calls: request.parallel_tool_calls,
-        response_format: decode_format(&text.format, "text.format")?,
+        response_format,
         params: Params {
             temperature: request.temperature,
             top_p: request.top_p,
@@ -414,6 +420,8 @@ mod tests {
         let pair: Map<String, Value> = (0..17).map(|n| (n.to_string(), json!("x"))).collect();
         for (body, param) in [
             (json!({ "input": 7 }), "input"),
+            (json!({}), "input"),
+            (json!({ "input": [] }), "input"),
             (json!({ "input": [7] }), "input[0]"),
             (json!({ "input": [{ "role": "user" }] }), "input[0]"),
             (json!({ "stream": "yes" }), "stream"),

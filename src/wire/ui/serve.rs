@@ -33,8 +33,7 @@ fn headers() -> [Extra; 1] {
 }
 
 fn encoder(run_id: &str) -> Encoder {
-    let body = ids::body(ids::Kind::Run, run_id).unwrap_or(run_id);
-    let message_id = format!("{}{body}", ids::Kind::Message.prefix());
+    let message_id = ids::beside(ids::Kind::Message, ids::Kind::Run, run_id);
     Encoder::new(run_id, message_id)
 }
 

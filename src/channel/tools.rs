@@ -1,0 +1,133 @@
+//! The tools by which smiths send over channels, once they are bound there.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use async_trait::async_trait;
+use serde_json::json;
+
+use super::Hub;
+use crate::error::ApiError;
+use crate::ids;
+use crate::store::{OutboundRow, now_micros};
+use crate::tools::{SendFunction, Senders, ToolCall};
+
+/// Another node's changes are seen after this.
+const TTL: Duration = Duration::from_secs(3);
+const REMEMBERED: u64 = 10_000;
+/// Conversations of a smith that its tools know.
+const MOST_KNOWN: i64 = 200;
+
+type Functions = Arc<[Arc<SendFunction>]>;
+
+/// What is remembered of who may send, for as long as other nodes' changes may take.
+pub(super) struct Sending {
+    tenants: moka::future::Cache<Arc<str>, bool>,
+    smiths: moka::future::Cache<(Arc<str>, String), Functions>,
+}
+
+impl Default for Sending {
+    fn default() -> Self {
+        let lasting = || moka::future::Cache::builder().max_capacity(REMEMBERED);
+        Self {
+            tenants: lasting().time_to_live(TTL).build(),
+            smiths: moka::future::Cache::builder()
+                .max_capacity(REMEMBERED)
+                .time_to_live(TTL)
+                .build(),
+        }
+    }
+}
+
+impl Hub {
+    async fn functions_of(&self, tenant_id: &str, smith_id: &str) -> Result<Functions, ApiError> {
+        let reached = self.store.reached(tenant_id, smith_id, MOST_KNOWN).await?;
+        let mut functions = Vec::new();
+        for channel in &self.kinds {
+            let Some(tool) = channel.send_tool() else {
+                continue;
+            };
+            let mut here = reached.iter().filter(|reach| reach.kind == channel.kind());
+            let Some(first) = here.clone().next() else {
+                continue;
+            };
+            let mut known: Vec<String> = Vec::new();
+            for identity in here.by_ref().filter_map(|reach| reach.identity.as_deref()) {
+                let bare = identity
+                    .strip_prefix("chat:")
+                    .or(identity.strip_prefix("sender:"));
+                let bare = bare.unwrap_or(identity);
+                if !known.iter().any(|known| known == bare) {
+                    known.push(bare.to_owned());
+                }
+            }
+            functions.push(Arc::new(SendFunction {
+                name: tool.name,
+                description: tool.description,
+                to: tool.to,
+                kind: channel.kind(),
+                deployment_id: first.deployment_id.clone(),
+                known,
+            }));
+        }
+        Ok(functions.into())
+    }
+}
+
+#[async_trait]
+impl Senders for Hub {
+    async fn functions(&self, tenant_id: &Arc<str>, smith_id: &str) -> Result<Functions, ApiError> {
+        let told = |error: Arc<ApiError>| ApiError::clone(&error);
+        let looked = self.sending.tenants.try_get_with(tenant_id.clone(), async {
+            Ok::<_, ApiError>(self.store.has_channels(tenant_id).await?)
+        });
+        if !looked.await.map_err(told)? {
+            return Ok(Arc::default());
+        }
+        let key = (tenant_id.clone(), smith_id.to_owned());
+        let found = self
+            .sending
+            .smiths
+            .try_get_with(key, self.functions_of(tenant_id, smith_id));
+        found.await.map_err(told)
+    }
+
+    async fn send(&self, function: &SendFunction, call: &ToolCall) -> Result<String, String> {
+        let text = crate::tools::hosted::text(&call.arguments, "text")?;
+        if text.trim().is_empty() {
+            return Err("'text' is empty".to_owned());
+        }
+        let to = function
+            .to(&call.arguments)
+            .ok_or("'to' says whom to write to")?;
+        let channel = self
+            .channel(function.kind)
+            .ok_or("there is no such channel here")?;
+        let destination = channel.destination(to)?;
+        let now = now_micros();
+        let message = OutboundRow {
+            id: ids::derived(ids::Kind::Outbound, &call.run_id, &call.idempotency_key),
+            tenant_id: call.caller.tenant_id.to_string(),
+            smith_id: call.caller.smith_id.to_string(),
+            deployment_id: function.deployment_id.clone(),
+            channel: function.kind.to_owned(),
+            chat: destination.chat,
+            run_id: Some(call.run_id.clone()),
+            kind: "message".to_owned(),
+            reply_to: destination.reply_to.to_string(),
+            content: Some(text.to_owned()),
+            status: "pending".to_owned(),
+            attempts: 0,
+            takings: 0,
+            progress: "{}".to_owned(),
+            last_error: None,
+            due_at: Some(now),
+            created_at: now,
+            updated_at: now,
+        };
+        let kept = self.store.insert_outbound(&message).await;
+        kept.map_err(|_| "the message could not be kept; nothing was sent".to_owned())?;
+        self.outgoing.notify_one();
+        Ok(json!({ "status": "queued", "delivery_id": message.id, "to": to }).to_string())
+    }
+}

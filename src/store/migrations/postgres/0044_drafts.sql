@@ -1,0 +1,3 @@
+-- What a channel shows of the answer to a turn while it is written: JSON of the channel's own; '{}'
+-- while it is about to show it for the first time.
+ALTER TABLE queued_turns ADD COLUMN draft TEXT;
