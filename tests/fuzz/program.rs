@@ -28,6 +28,7 @@ libfuzzer_sys::fuzz_target!(
         "responses_request" => targets::responses_request(data),
         "ui_request" => targets::ui_request(data),
         "telegram" => targets::telegram(data),
+        "email" => targets::email(data),
         other => panic!("no target is named '{other}'"),
     }
 );

@@ -3,7 +3,7 @@
 
 use bytes::{Bytes, BytesMut};
 use serde_json::Value;
-use smithgate::channel::{Channel, telegram};
+use smithgate::channel::{Channel, email, telegram};
 use smithgate::config::ProviderWire;
 use smithgate::frame::{self, Escaped, Frame};
 use smithgate::model::{ModelRequest, provider, rules};
@@ -252,5 +252,23 @@ pub fn telegram(data: &[u8]) {
             message.matches("<a ").count(),
             message.matches("</a>").count()
         );
+    }
+}
+
+/// Mail as it comes over the wire, and the letter that is written of its words.
+pub fn email(data: &[u8]) {
+    let (head, mail) = email::decode(data);
+    let is_line = |text: &str| !text.contains(['\r', '\n', '\0']);
+    assert!(is_line(&head.subject));
+    let people = head.from.iter().chain(&head.to).chain(&head.cc).chain(&head.reply_to);
+    for person in people {
+        assert!(is_line(&person.address) && person.address.contains('@'));
+    }
+    for id in head.message_id.iter().chain(&head.references).chain(&head.in_reply_to) {
+        assert!(is_line(id) && !id.contains(['<', '>', ' ']));
+    }
+    let html = email::letter(&mail.text).to_ascii_lowercase();
+    for tag in ["<script", "<img", "<iframe", "<style", "href=\"javascript"] {
+        assert!(!html.contains(tag));
     }
 }

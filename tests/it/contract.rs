@@ -302,6 +302,8 @@ pub async fn one_of_each(harness: &Harness, smith: &str) -> Owned {
             ),
             ("/v1/inbound_events/", one(&arrival.id)),
             ("/v1/telegram/webhook/", one(&harness.tenant)),
+            ("/v1/email/inbound/", one(&harness.tenant)),
+            ("/v1/tenant/email/suppressions/", one("ann@example.com")),
             ("/v1/smiths/{id}/schedules/", vec![smith.clone(), schedule]),
             ("/v1/files/", one(&file)),
             ("/v1/skills/", vec![skill, "1".to_owned()]),
@@ -487,6 +489,7 @@ async fn no_route_gives_anything_of_anothers() {
         "/v1/ui/chat/{id}/stream",
         // Platforms have no token; without a bot's secret nothing comes of it.
         "/v1/telegram/webhook/{tenant}",
+        "/v1/email/inbound/{tenant}",
     ];
     let mut walked = 0;
     for (path, item) in paths {
@@ -550,6 +553,8 @@ async fn no_route_gives_anything_of_anothers() {
             "/v1/tenant/grants/",
             "/v1/ui/chat/",
             "/v1/telegram/webhook/",
+            "/v1/email/inbound/",
+            "/v1/tenant/email/suppressions/",
         ]
         .contains(prefix)
         {

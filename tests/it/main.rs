@@ -22,6 +22,7 @@ mod cycles;
 mod decisions;
 mod decoders;
 mod edge;
+mod email;
 mod faults;
 mod filters;
 mod forward;
