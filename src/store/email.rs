@@ -56,9 +56,15 @@ pub trait EmailStore: Send + Sync {
     /// Notes a message; one that is noted stays as it is.
     async fn note_email(&self, message: &EmailMessageRow) -> Result<()>;
     async fn email_message(&self, tenant_id: &str, id: &str) -> Result<Option<EmailMessageRow>>;
-    /// How many messages of a sender were noted since `since`, at most `limit`.
-    async fn emails_of(&self, tenant_id: &str, sender: &str, since: i64, limit: i64)
-    -> Result<i64>;
+    /// How many messages of a sender were noted from `since` until `until`, at most `limit`.
+    async fn emails_of(
+        &self,
+        tenant_id: &str,
+        sender: &str,
+        since: i64,
+        until: i64,
+        limit: i64,
+    ) -> Result<i64>;
 
     /// Adds or replaces.
     async fn put_suppression(&self, suppression: &SuppressionRow) -> Result<()>;

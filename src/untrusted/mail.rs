@@ -224,7 +224,8 @@ fn report_of(message: &Message<'_>) -> Option<Report> {
                 report.message_id = report.message_id.or(inner.map(str::to_owned));
             }
             "text/rfc822-headers" | "message/global-headers" => {
-                let headers = MessageParser::default().parse_headers(part.contents());
+                let fields = [part.contents(), b"\r\n\r\n"].concat();
+                let headers = MessageParser::default().parse_headers(&fields);
                 let id = headers.and_then(|found| found.message_id().map(str::to_owned));
                 report.message_id = report.message_id.or(id);
             }

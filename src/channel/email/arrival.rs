@@ -104,6 +104,18 @@ pub async fn accept(hub: &Hub, tenant_id: &str, coming: Coming<'_>) -> Result<()
         let people = head.from.iter().chain(&head.to).chain(&head.cc);
         let mut people: Vec<&str> = people.map(|one| one.address.as_str()).collect();
         people.push(mailbox);
+        // Before the arrival, so that what comes behind it counts it.
+        hub.store
+            .note_email(&EmailMessageRow {
+                tenant_id: tenant_id.to_owned(),
+                id: short(&name),
+                chat: chat.clone(),
+                sender: sender.clone(),
+                people: json!(people).to_string(),
+                outbound_id: None,
+                created_at: now,
+            })
+            .await?;
         let kept = Kept {
             form: coming.form,
             content: content.clone(),
@@ -116,22 +128,10 @@ pub async fn accept(hub: &Hub, tenant_id: &str, coming: Coming<'_>) -> Result<()
         let arrival = Arrival {
             key: format!("{name} {mailbox}"),
             kind: "message".to_owned(),
-            subject: chat.clone(),
+            subject: chat,
             data: serde_json::to_value(&kept).map_err(ApiError::internal)?,
         };
         hub.accept(tenant_id, KIND, arrival).await?;
-        // After the arrival: what is noted and not kept would count against its sender.
-        hub.store
-            .note_email(&EmailMessageRow {
-                tenant_id: tenant_id.to_owned(),
-                id: short(&name),
-                chat,
-                sender: sender.clone(),
-                people: json!(people).to_string(),
-                outbound_id: None,
-                created_at: now,
-            })
-            .await?;
     }
     Ok(())
 }

@@ -9,7 +9,7 @@ use super::verify::{self, Verdict};
 use super::{Email, Settings, account, bounce, deployments, normal, quote};
 use crate::channel::{Command, Fault, Hub, Meaning, Said, Sender};
 use crate::model::{Part, Source};
-use crate::store::{InboundRow, now_micros};
+use crate::store::InboundRow;
 use crate::untrusted::mail::{Attached, Mail};
 
 const HOUR: i64 = 3600 * 1_000_000;
@@ -27,13 +27,13 @@ pub async fn interpret(email: &Email, hub: &Hub, arrival: &InboundRow) -> Result
     let tenant_id = &arrival.tenant_id;
     let account = account(hub, tenant_id).await?;
     let settings = Settings::of(&account.settings);
-    let content = hub.store.email_content(tenant_id, &kept.content).await?;
-    let Some(content) = content else {
-        return Err(Fault::Never("the message is kept no more".to_owned()));
-    };
-    let (mail, files) = read(hub, tenant_id, kept.form, &content).await?;
-    if let Some(report) = &mail.report {
-        return bounce::told(hub, arrival, report).await;
+    // A report has no return path (RFC 3464, section 2).
+    if kept.envelope.from.as_deref().is_none_or(str::is_empty) {
+        let content = content_of(hub, tenant_id, &kept).await?;
+        let (mail, _) = read(hub, tenant_id, kept.form, content).await?;
+        if let Some(report) = &mail.report {
+            return bounce::told(hub, arrival, report).await;
+        }
     }
     if kept.envelope.from.as_deref() == Some("") {
         return Ok(Meaning::Nothing("it has no return path"));
@@ -54,20 +54,23 @@ pub async fn interpret(email: &Email, hub: &Hub, arrival: &InboundRow) -> Result
         return Ok(Meaning::Nothing("it was sent from an address of ours"));
     }
     let most = i64::from(hub.config.email.max_per_sender_hour);
-    let since = now_micros() - HOUR;
+    // It is noted before it is an arrival; those that came behind it do not count.
+    let until = arrival.created_at;
     let sent = hub
         .store
-        .emails_of(tenant_id, &from.address, since, most + 1)
+        .emails_of(tenant_id, &from.address, until - HOUR, until, most + 1)
         .await?;
     if sent > most {
         return Ok(Meaning::Nothing("its sender writes too often"));
     }
+    let content = content_of(hub, tenant_id, &kept).await?;
     let verdict = match told_by_hop(&kept, &settings) {
         Some(verdict) => verdict,
         None => {
             let authenticator = email.authenticator(hub)?;
             let hostname = hub.config.email.hostname.clone();
             let (from, envelope) = (from.address.clone(), kept.envelope.clone());
+            let content = content.clone();
             verify::verify(authenticator, content, from, envelope, hostname).await
         }
     };
@@ -85,6 +88,7 @@ pub async fn interpret(email: &Email, hub: &Hub, arrival: &InboundRow) -> Result
         }
         _ => {}
     }
+    let (mail, files) = read(hub, tenant_id, kept.form, content).await?;
     let mut said = said(&kept, &settings, &mail, verdict == Verdict::Verified);
     said.chat.clone_from(&arrival.subject);
     if said.command.is_none() {
@@ -96,11 +100,16 @@ pub async fn interpret(email: &Email, hub: &Hub, arrival: &InboundRow) -> Result
     Ok(Meaning::Said(Box::new(said)))
 }
 
+async fn content_of(hub: &Hub, tenant_id: &str, kept: &Kept) -> Result<Vec<u8>, Fault> {
+    let found = hub.store.email_content(tenant_id, &kept.content).await?;
+    found.ok_or_else(|| Fault::Never("the message is kept no more".to_owned()))
+}
+
 async fn read(
     hub: &Hub,
     tenant_id: &str,
     form: Form,
-    content: &[u8],
+    content: Vec<u8>,
 ) -> Result<(Mail, Vec<Vec<u8>>), Fault> {
     let tenant: Arc<str> = Arc::from(tenant_id);
     let refused = |error: crate::untrusted::SandboxError| {
@@ -112,11 +121,11 @@ async fn read(
     };
     match form {
         Form::Mime => {
-            let done = hub.sandbox.mail(&tenant, content.to_vec());
+            let done = hub.sandbox.mail(&tenant, content);
             done.await.map_err(refused)
         }
         Form::Json => {
-            let (mut mail, files, html) = normal::content(content);
+            let (mut mail, files, html) = normal::content(&content);
             if mail.text.trim().is_empty()
                 && let Some(html) = html
             {

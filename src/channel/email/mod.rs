@@ -7,6 +7,7 @@ mod data;
 mod interpret;
 mod listen;
 mod normal;
+mod post;
 mod quote;
 mod relay;
 mod rest;

@@ -128,15 +128,17 @@ macro_rules! impl_email {
                 tenant_id: &str,
                 sender: &str,
                 since: i64,
+                until: i64,
                 limit: i64,
             ) -> Result<i64> {
                 Ok(sqlx::query_scalar(
                     "SELECT COUNT(*) FROM (SELECT 1 FROM email_messages WHERE tenant_id = $1 \
-                     AND sender = $2 AND created_at >= $3 LIMIT $4) AS recent",
+                     AND sender = $2 AND created_at BETWEEN $3 AND $4 LIMIT $5) AS recent",
                 )
                 .bind(tenant_id)
                 .bind(sender)
                 .bind(since)
+                .bind(until)
                 .bind(limit)
                 .fetch_one(&self.read)
                 .await?)
