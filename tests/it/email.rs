@@ -934,7 +934,8 @@ async fn smiths_have_addresses_and_ask_before_they_act() {
     let approvals = post.list("/v1/approvals").await;
     let run = approvals[0]["run_id"].as_str().expect("a run");
     let path = format!("/v1/smiths/{smith}/runs/{run}/submit");
-    let body = json!({ "approvals": [{ "id": approvals[0]["id"], "decision": "approve" }] });
+    let body = json!({ "kind": "approval_decision", "approval_id": approvals[0]["id"],
+        "decision": "approve" });
     ok(harness.post(&path, &body).send().await).await;
     let letters = post.wait(3).await;
     let done = post.read(&letters[2].1).await;
