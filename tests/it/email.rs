@@ -1073,3 +1073,87 @@ async fn an_account_is_checked_and_its_domain_is_nobody_elses() {
         (400, &json!("email_unconfigured"))
     );
 }
+
+crate::store::on_both_engines!(mail_and_its_domains_stay_apart);
+
+async fn mail_and_its_domains_stay_apart(store: Arc<dyn smithgate::store::Store>) {
+    use smithgate::store::{EmailMessageRow, SuppressionRow};
+    let (ann, bob) = ("proj_ann", "proj_bob");
+    let domain = async |name: &str| store.tenant_of_email_domain(name).await.expect("asked");
+    let claim = async |name: &str, tenant: &str| {
+        let claimed = store.claim_email_domain(name, tenant, 1).await;
+        claimed.expect("asked")
+    };
+    assert!(claim("a.test", ann).await && claim("a.test", ann).await);
+    assert!(!claim("a.test", bob).await && claim("b.test", bob).await);
+    // A tenant has one: with the new one the old one is free.
+    assert!(claim("c.test", ann).await);
+    assert_eq!(domain("a.test").await, None);
+    assert_eq!(domain("c.test").await.as_deref(), Some(ann));
+    store.release_email_domains(ann).await.expect("released");
+    assert_eq!(domain("c.test").await, None);
+    assert_eq!(domain("b.test").await.as_deref(), Some(bob));
+    let content: Vec<u8> = (0..2_500_000_u32).map(|n| n as u8).collect();
+    for _ in 0..2 {
+        let put = store.put_email_content(ann, "x", &content, 1).await;
+        put.expect("kept");
+    }
+    let found = async |tenant: &str| store.email_content(tenant, "x").await.expect("asked");
+    assert!(found(ann).await == Some(content) && found(bob).await.is_none());
+    for (id, at) in [("1", 10), ("2", 20), ("2", 25), ("3", 30)] {
+        let message = EmailMessageRow {
+            tenant_id: ann.to_owned(),
+            id: id.to_owned(),
+            chat: format!("c{at}"),
+            sender: "x@y.test".to_owned(),
+            people: "[]".to_owned(),
+            outbound_id: None,
+            created_at: at,
+        };
+        store.note_email(&message).await.expect("noted");
+    }
+    let count = async |tenant: &str, since: i64, until: i64, limit: i64| {
+        let counted = store.emails_of(tenant, "x@y.test", since, until, limit);
+        counted.await.expect("counted")
+    };
+    assert_eq!(count(ann, 0, 100, 9).await, 3);
+    assert_eq!(
+        (count(ann, 11, 29, 9).await, count(ann, 0, 100, 2).await),
+        (1, 2)
+    );
+    assert_eq!(count(bob, 0, 100, 9).await, 0);
+    let second = store.email_message(ann, "2").await.expect("asked");
+    assert_eq!(second.map(|found| found.chat).as_deref(), Some("c20"));
+    assert_eq!(store.email_message(bob, "2").await.expect("asked"), None);
+    for address in ["b@x.test", "a@x.test"] {
+        let row = SuppressionRow {
+            tenant_id: ann.to_owned(),
+            address: address.to_owned(),
+            reason: "manual".to_owned(),
+            detail: None,
+            created_at: 1,
+        };
+        store.put_suppression(&row).await.expect("kept");
+    }
+    let all = store.suppressions(ann, None, 10).await.expect("listed");
+    let all: Vec<&str> = all.iter().map(|one| one.address.as_str()).collect();
+    assert_eq!(all, ["a@x.test", "b@x.test"]);
+    let next = store.suppressions(ann, Some("a@x.test"), 10).await;
+    assert_eq!(next.expect("listed").len(), 1);
+    assert!(
+        !store
+            .delete_suppression(bob, "a@x.test")
+            .await
+            .expect("asked")
+    );
+    assert!(
+        store
+            .delete_suppression(ann, "a@x.test")
+            .await
+            .expect("asked")
+    );
+    assert_eq!(
+        store.suppression(ann, "a@x.test").await.expect("asked"),
+        None
+    );
+}
