@@ -18,6 +18,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 
 use crate::assets::{McpServer, clients, program};
+use crate::store::{on_both_engines, postgres, sqlite};
 use crate::support::{Harness, free_address, ok, refused};
 use crate::tools::Workshop;
 
@@ -1074,7 +1075,7 @@ async fn an_account_is_checked_and_its_domain_is_nobody_elses() {
     );
 }
 
-crate::store::on_both_engines!(mail_and_its_domains_stay_apart);
+on_both_engines!(mail_and_its_domains_stay_apart);
 
 async fn mail_and_its_domains_stay_apart(store: Arc<dyn smithgate::store::Store>) {
     use smithgate::store::{EmailMessageRow, SuppressionRow};
