@@ -461,6 +461,12 @@ pub fn address_of(text: &str) -> Option<String> {
 
 /// Addresses as people write them: `Ann <ann@example.com>, bob@example.com`.
 pub fn people_of(text: &str) -> Vec<Person> {
+    // What begins a line of its own is no part of a field.
+    let ends = text.trim().match_indices('\n');
+    let end = ends
+        .map(|(at, _)| at)
+        .find(|at| !text.trim()[at + 1..].starts_with([' ', '\t']));
+    let text = &text.trim()[..end.unwrap_or(text.trim().len())];
     let header = format!("To: {}\r\n\r\n", line(text));
     let parsed = MessageParser::default().parse_headers(header.as_bytes());
     parsed.map_or_else(Vec::new, |found| {
