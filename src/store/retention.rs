@@ -120,7 +120,7 @@ pub(super) const SWEPT: [(&str, i64); 17] = [
     (
         "DELETE FROM email_pieces WHERE (tenant_id, id, number) IN (SELECT tenant_id, id, number \
          FROM email_pieces WHERE created_at < $1 LIMIT $2)",
-        30 * DAY,
+        7 * DAY,
     ),
     // Who answers a message that is older begins a new conversation.
     (

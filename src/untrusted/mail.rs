@@ -6,6 +6,7 @@ use mail_parser::{
 };
 use serde::{Deserialize, Serialize};
 
+use super::letter::Letter;
 use super::markup;
 
 /// Lines that may begin a part; what is behind the last is not read.
@@ -185,7 +186,7 @@ pub fn text_of_html(html: &str) -> String {
     if markup::is_too_deep(html) {
         return markup::flat_text(html);
     }
-    html2text::config::plain_no_decorate()
+    html2text::config::with_decorator(Letter::default())
         .string_from_read(html.as_bytes(), WIDTH)
         .unwrap_or_else(|_| markup::flat_text(html))
 }

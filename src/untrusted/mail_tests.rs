@@ -129,3 +129,16 @@ fn a_million_parts_are_few() {
     let (mail, files) = read(raw.as_bytes());
     assert!(files.len() <= MAX_ATTACHMENTS && mail.text.len() <= MAX_TEXT);
 }
+
+#[test]
+fn history_in_html_is_history() {
+    let raw = crlf(
+        "Subject: Re: x\nContent-Type: text/html; charset=utf-8\n\n<div dir=ltr>Yes, see \
+         <a href=\"https://x.test/a\">this</a>.</div><br><div class=gmail_quote><div dir=ltr>On Sat, \
+         28 Nov 2026 at 10:00, Smith &lt;<a href=\"mailto:s@acme.test\">s@acme.test</a>&gt; \
+         wrote:<br></div><blockquote class=gmail_quote>Hello<br>there<p>Bye</p></blockquote></div>",
+    );
+    let (head, mail) = crate::channel::email::decode(&raw);
+    assert_eq!(head.subject, "Re: x");
+    assert_eq!(mail.text, "Yes, see this <https://x.test/a>.");
+}

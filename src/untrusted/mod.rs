@@ -12,6 +12,7 @@ mod document;
 mod frame;
 mod front_matter;
 mod job;
+mod letter;
 pub mod mail;
 mod markup;
 mod page;

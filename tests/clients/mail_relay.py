@@ -4,9 +4,11 @@ import asyncio
 import base64
 import json
 import os
+import ssl
 import sys
 
 from aiosmtpd.controller import Controller
+from aiosmtpd.smtp import AuthResult
 
 OUT = os.environ["MAIL_OUT"]
 PORT = int(os.environ["PORT"])
@@ -45,7 +47,20 @@ class Handler:
         return "250 2.0.0 Ok"
 
 
-controller = Controller(Handler(), hostname="127.0.0.1", port=PORT)
+settings = {}
+if "MAIL_CERT" in os.environ:
+    context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+    context.load_cert_chain(os.environ["MAIL_CERT"], os.environ["MAIL_KEY"])
+    if os.environ["MAIL_TLS"] == "tls":
+        # It does not see that the connection is TLS already.
+        settings = {"ssl_context": context, "auth_require_tls": False}
+    else:
+        settings = {"tls_context": context, "require_starttls": True}
+    settings["auth_required"] = True
+    settings["authenticator"] = lambda server, session, envelope, mechanism, data: AuthResult(
+        success=(data.login, data.password) == (b"smith", b"pass word"), handled=False
+    )
+controller = Controller(Handler(), hostname="127.0.0.1", port=PORT, **settings)
 controller.start()
 asyncio.new_event_loop().run_forever()
 sys.exit(0)

@@ -1158,3 +1158,60 @@ async fn mail_and_its_domains_stay_apart(store: Arc<dyn smithgate::store::Store>
         None
     );
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn relays_are_spoken_to_under_tls_and_with_a_password() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let made = rcgen::generate_simple_self_signed(vec!["localhost".to_owned()]).expect("made");
+    let (cert, key) = (dir.path().join("c.pem"), dir.path().join("k.pem"));
+    std::fs::write(&cert, made.cert.pem()).expect("written");
+    std::fs::write(&key, made.signing_key.serialize_pem()).expect("written");
+    for (name, tls) in [("starttls", RelayTls::Starttls), ("tls", RelayTls::Tls)] {
+        let out = dir.path().join(name);
+        let mut command = tokio::process::Command::new(program("TEST_PYTHON"));
+        command.arg(clients().join("mail_relay.py"));
+        command.env("MAIL_OUT", &out).env("MAIL_TLS", name);
+        command.env("MAIL_CERT", &cert).env("MAIL_KEY", &key);
+        let relay = McpServer::start(command, "").await;
+        let (_, port) = relay.url.rsplit_once(':').expect("a port");
+        let relay_port: u16 = port.parse().expect("a number");
+        let send = async |password: &str, ca: Option<&PathBuf>| {
+            let post = Post::start_with(|email| {
+                email.relay = Some(Relay {
+                    host: "localhost".to_owned(),
+                    port: relay_port,
+                    username: Some("smith".to_owned()),
+                    password: Some(password.to_owned()),
+                    tls,
+                    ca: ca.cloned(),
+                });
+            })
+            .await;
+            let deployment = post.catch_all("openai-chat/text").await;
+            let letter = message("ann@good.test", "1@good.test", "", "Hi");
+            post.deliver("ann@good.test", "help@acme.test", &letter)
+                .await;
+            let path = format!("/v1/deployments/{deployment}/deliveries");
+            for _ in 0..200 {
+                let all = post.list(&path).await;
+                if let Some(one) = all.first()
+                    && (one["status"] == "sent" || one["attempts"] != 0)
+                {
+                    return one.clone();
+                }
+                tokio::time::sleep(Duration::from_millis(50)).await;
+            }
+            panic!("{name}: nothing was sent");
+        };
+        let sent = send("pass word", Some(&cert)).await;
+        assert_eq!(sent["status"], "sent", "{name}: {sent}");
+        // Whoever the other side is, without proof it gets neither mail nor password.
+        for (password, ca) in [("pass word", None), ("wrong", Some(&cert))] {
+            let kept = send(password, ca).await;
+            assert_eq!(kept["status"], "pending", "{name}: {kept}");
+            assert!(!kept.to_string().contains("pass word"), "{kept}");
+        }
+        let taken = std::fs::read_to_string(&out).expect("letters");
+        assert_eq!(taken.lines().count(), 1, "{name}");
+    }
+}
