@@ -10,8 +10,8 @@ use mail_auth::common::headers::HeaderWriter;
 use mail_auth::dkim::DkimSigner;
 use pingora_core::tls::PrivateKeyDer;
 
-/// The fields that are signed, of those that a letter has.
-const FIELDS: [&str; 11] = [
+/// The fields that are signed, those that a letter has not as well: nobody can add them on its way.
+const FIELDS: [&str; 10] = [
     "From",
     "To",
     "Subject",
@@ -21,7 +21,6 @@ const FIELDS: [&str; 11] = [
     "References",
     "MIME-Version",
     "Content-Type",
-    "Content-Transfer-Encoding",
     "Auto-Submitted",
 ];
 
