@@ -71,6 +71,15 @@ impl<V> Entries<V> {
 
     /// Takes the members of `more` in: each replaces the one of its name, or comes at the end.
     pub fn extend(&mut self, more: impl IntoIterator<Item = (String, V)>) {
+        /// So many members are looked through faster than hashed.
+        const FEW: usize = 16;
+        let mut more = more.into_iter();
+        while self.0.len() < FEW {
+            match more.next() {
+                Some((key, value)) => self.insert(key, value),
+                None => return,
+            }
+        }
         let names = self.0.iter().map(|(key, _)| key.clone());
         let mut places: HashMap<String, usize> = names.zip(0..).collect();
         for (key, value) in more {

@@ -69,6 +69,9 @@ impl Escaped {
     pub fn chars(&self) -> u64 {
         let begun = |bytes: &[u8]| bytes.iter().filter(|b| **b & 0xC0 != 0x80).count() as u64;
         let (mut rest, mut chars) = (&self.0[..], 0);
+        if rest.is_ascii() && memchr::memchr(b'\\', rest).is_none() {
+            return rest.len() as u64;
+        }
         while let Some(at) = memchr::memchr(b'\\', rest) {
             chars += begun(&rest[..at]);
             let used = match rest.get(at + 1) {

@@ -237,6 +237,22 @@ fn listed(body: &[u8]) -> Option<Bytes> {
 /// Members that hold the answer, in all wires: that they hold something is all that must be known.
 const ANSWERS: [&str; 5] = ["choices", "output", "candidates", "content", "data"];
 
+/// Members that tell nothing of a failure, in all wires; most answers have hardly any other.
+const BESIDE: [&str; 12] = [
+    "id",
+    "created",
+    "created_at",
+    "model",
+    "usage",
+    "system_fingerprint",
+    "service_tier",
+    "usageMetadata",
+    "modelVersion",
+    "responseId",
+    "provider",
+    "prompt_filter_results",
+];
+
 /// What an answer's members are, without the answer itself and what is large in it: a failure is small.
 fn outline_of(body: &[u8]) -> Result<Value, serde_json::Error> {
     let is_small = body.len() <= LARGE_MEMBER;
@@ -254,6 +270,9 @@ fn outline_of(body: &[u8]) -> Result<Value, serde_json::Error> {
     };
     let mut outline = Map::new();
     for (name, raw) in members {
+        if BESIDE.contains(&name.as_str()) {
+            continue;
+        }
         let is_answer = ANSWERS.contains(&name.as_str()) && holds_something(raw);
         let value = match is_answer {
             true => Value::Bool(true),

@@ -181,7 +181,7 @@ fn a_wire_knows_no_other() {
 
 /// Lines of a source file, tests beside the code among them. The longest of today set it: it is to
 /// come down, never up.
-const LONGEST: usize = 830;
+const LONGEST: usize = 700;
 
 #[test]
 fn files_stay_short() {

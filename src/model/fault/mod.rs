@@ -57,6 +57,25 @@ pub struct Fault {
     pub pause: Option<Duration>,
 }
 
+/// Whether an event is surely one of those that answers begin with, so that it need not be read as a
+/// whole: it has the place of an answer, and no word of a failure however it may be written.
+fn is_plain_beginning(data: &[u8]) -> bool {
+    const PLACES: [&[u8]; 5] = [
+        b"\"type\":\"message_start\"",
+        b"\"type\":\"content_block_start\"",
+        b"\"type\":\"response.",
+        b"\"choices\":[{",
+        b"\"candidates\":[{",
+    ];
+    const WORDS: [&[u8]; 3] = [b"rror", b"ailed", b"\\u"];
+    let has = |words: &[&[u8]]| {
+        words
+            .iter()
+            .any(|w| memchr::memmem::find(data, w).is_some())
+    };
+    !has(&WORDS) && has(&PLACES)
+}
+
 impl Fault {
     /// Of an answer with an error status.
     pub fn of_answer(status: u16, headers: &HeaderMap, body: &[u8]) -> Self {
@@ -100,6 +119,9 @@ impl Fault {
     /// The failure that an event of a stream tells.
     pub fn in_event(name: Option<&[u8]>, data: &[u8]) -> Option<Self> {
         let is_error = name == Some(b"error");
+        if !is_error && is_plain_beginning(data) {
+            return None;
+        }
         let Ok(value) = serde_json::from_slice::<Value>(data) else {
             return is_error.then(|| {
                 let message = short(&String::from_utf8_lossy(data));

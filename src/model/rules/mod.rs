@@ -31,7 +31,7 @@ struct Entry {
 pub fn resolve(wire: ProviderWire, host: &str, model: &str, own: &[ModelRule]) -> Rules {
     let (host, name) = (host.to_ascii_lowercase(), plain_name(model));
     let mut rules = Rules::default();
-    for entry in table::TABLE {
+    for entry in table::entries() {
         let is_meant = (entry.wires.is_empty() || entry.wires.contains(&wire))
             && (entry.hosts.is_empty() || entry.hosts.iter().any(|h| is_host(h, &host)))
             && (entry.models.is_empty() || entry.models.iter().any(|m| matches(m, &name)));

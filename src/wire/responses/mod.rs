@@ -19,6 +19,7 @@ mod record;
 mod referred;
 mod rest;
 mod serve;
+mod smith;
 pub mod tools;
 pub mod turns;
 
