@@ -338,4 +338,52 @@ mod tests {
             assert!(email.destination(bad).is_err(), "{bad}");
         }
     }
+
+    const LETTERS: [&[u8]; 3] = [
+        include_bytes!("../../../tests/fixtures/email/plain.eml"),
+        include_bytes!("../../../tests/fixtures/email/alternative.eml"),
+        include_bytes!("../../../tests/fixtures/email/report.eml"),
+    ];
+
+    proptest::proptest! {
+        #[test]
+        fn whatever_comes_is_read(
+            letter in 0_usize..3,
+            cuts in proptest::collection::vec((proptest::prelude::any::<proptest::sample::Index>(),
+                proptest::collection::vec(proptest::prelude::any::<u8>(), 0..6)), 0..8),
+        ) {
+            let mut raw = LETTERS[letter].to_vec();
+            for (at, bytes) in cuts {
+                let at = at.index(raw.len());
+                let end = (at + bytes.len() / 2).min(raw.len());
+                raw.splice(at..end, bytes);
+            }
+            let (head, mail) = decode(&raw);
+            let is_line = |text: &str| !text.contains(['\r', '\n', '\0']);
+            proptest::prop_assert!(is_line(&head.subject));
+            let people = head.from.iter().chain(&head.to).chain(&head.reply_to);
+            for person in people {
+                proptest::prop_assert!(is_line(&person.address) && person.address.contains('@'));
+            }
+            for id in head.message_id.iter().chain(&head.references).chain(&head.in_reply_to) {
+                proptest::prop_assert!(is_line(id) && !id.contains(['<', '>', ' ']), "{id}");
+            }
+            let html = letter_of(&mail.text);
+            proptest::prop_assert!(!html.contains("<script") && !html.contains("<img"));
+        }
+
+        #[test]
+        fn no_words_become_tags(text in "[<>/a-z\"'`*_\\[\\]() \\n!:=-]{0,120}") {
+            let html = letter_of(&text);
+            for tag in ["<script", "<img", "<iframe", "<style", "<a href=\"javascript", "<a href=\"data"] {
+                proptest::prop_assert!(!html.contains(tag), "{html}");
+            }
+            let fresh = quote::fresh(&text, "x");
+            proptest::prop_assert_eq!(fresh.is_empty(), text.trim().is_empty());
+        }
+    }
+
+    fn letter_of(text: &str) -> String {
+        letter(text).to_ascii_lowercase()
+    }
 }
