@@ -1215,3 +1215,68 @@ async fn relays_are_spoken_to_under_tls_and_with_a_password() {
         assert_eq!(taken.lines().count(), 1, "{name}");
     }
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_smith_begins_a_conversation_and_whoever_is_silent_is_hung_up_on() {
+    let post = Post::start_with(|email| email.timeout_s = 1).await;
+    let harness = &post.harness;
+    let smith = harness.tool_smith(&[]).await;
+    let body = json!({ "kind": "email", "target": { "type": "smith", "id": smith },
+        "address": "forge@acme.test" });
+    ok(harness.post("/v1/deployments", &body).send().await).await;
+    let script =
+        "email_send {\"to\": \"Bob <bob@good.test>\", \"text\": \"# The offer\\n\\nHi Bob\"}";
+    let letter = message("ann@good.test", "1@good.test", "", script);
+    let letter = letter.replace("Subject: The forge\n", "");
+    post.deliver("ann@good.test", "forge@acme.test", &letter)
+        .await;
+    let asked = post.read(&post.wait(1).await[0].1).await;
+    let html = asked["html"].as_str().expect("HTML");
+    assert!(
+        html.contains("May I use <code>email_send</code>?"),
+        "{html}"
+    );
+    let approvals = post.list("/v1/approvals").await;
+    let run = approvals[0]["run_id"].as_str().expect("a run");
+    let path = format!("/v1/smiths/{smith}/runs/{run}/submit");
+    let body = json!({ "kind": "approval_decision", "approval_id": approvals[0]["id"],
+        "decision": "approve" });
+    ok(harness.post(&path, &body).send().await).await;
+    let letters = post.wait(3).await;
+    let (_, offer) = letters
+        .iter()
+        .find(|(to, _)| to == "bob@good.test")
+        .expect("the offer");
+    let offer = post.read(offer).await;
+    assert_eq!(header(&offer, "Subject"), "The offer");
+    assert_eq!(header(&offer, "To"), "Bob <bob@good.test>");
+    assert_eq!(header(&offer, "From"), "Acme Smith <forge@acme.test>");
+    // What Bob answers belongs to it.
+    let id = header(&offer, "Message-ID");
+    let answer = message(
+        "bob@good.test",
+        "2@good.test",
+        &format!("In-Reply-To: {id}\n"),
+        "Yes",
+    );
+    post.deliver("bob@good.test", "forge@acme.test", &answer)
+        .await;
+    post.reasons(2).await;
+    let arrivals = post.list("/v1/inbound_events").await;
+    assert_eq!(arrivals[0]["subject"], "to:bob@good.test");
+    // Somebody else who knows its name is in another conversation.
+    let other = message(
+        "eve@lax.test",
+        "3@lax.test",
+        &format!("In-Reply-To: {id}\n"),
+        "Me too",
+    );
+    post.deliver("eve@lax.test", "forge@acme.test", &other)
+        .await;
+    post.reasons(3).await;
+    let arrivals = post.list("/v1/inbound_events").await;
+    assert_ne!(arrivals[0]["subject"], "to:bob@good.test");
+    let mut silent = post.smtp().await;
+    assert!(silent.reply().await.starts_with("421 4.4.2"));
+    assert_eq!(silent.reply().await, "");
+}
