@@ -234,6 +234,7 @@ impl Gateway {
             store: store.clone(),
             vault: vault.clone(),
             upstream: hub_upstream,
+            sandbox: sandbox.clone(),
             runs: runs.clone(),
             smiths: smiths.clone(),
             lanes: lanes.clone(),

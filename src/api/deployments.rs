@@ -38,7 +38,8 @@ pub struct DeploymentIn {
     pub target: Target,
     /// `mcp`, `slack`, `telegram`, `whatsapp`, `email`, `discord` or `web`.
     pub kind: String,
-    /// Who is answered by a fixed smith: a sender or a conversation, as the channel names them.
+    /// Who is answered by a fixed smith: a sender or a conversation, as the channel names them; of
+    /// e-mail, the address that is the smith's.
     #[serde(default)]
     pub address: Option<String>,
     /// For channels: `while_running` says what becomes of a message that comes while another is
@@ -49,7 +50,7 @@ pub struct DeploymentIn {
     #[serde(default)]
     pub secrets: Option<Object>,
     /// How a channel is bound to: `{"mode": "start_token"}` makes a token by which a conversation binds
-    /// itself to a smith. `mcp` has nothing to set up.
+    /// itself to a smith; `{"mode": "provision"}` makes an address of e-mail. `mcp` has nothing to set up.
     #[serde(default)]
     #[schema(value_type = Option<Object>)]
     pub setup: Option<Tree>,
@@ -201,7 +202,9 @@ pub async fn create(
         let message = "an MCP deployment is ready as it is made: leave 'setup' out";
         return Err(ApiError::bad_request("mcp_no_setup", message).param("setup"));
     }
-    let wants_token = wants_start_token(input.setup.as_ref(), &input.kind, &input.target)?;
+    let is_made = input.kind == "email" && mode_of(input.setup.as_ref()) == "provision";
+    let wants_token =
+        !is_made && wants_start_token(input.setup.as_ref(), &input.kind, &input.target)?;
     let target = input.target;
     if let Some(smith) = caller.smith_id()
         && (target.kind != "smith" || target.id != **smith)
@@ -245,6 +248,13 @@ pub async fn create(
         _ => Value::Null,
     };
     let id = ids::mint(ids::Kind::Deployment);
+    let address = match &channel {
+        Some(channel) => {
+            let (hub, tenant_id) = (&gateway.hub, &caller.tenant_id);
+            channel.address(hub, tenant_id, address, is_made).await?
+        }
+        None => address,
+    };
     let row = DeploymentRow {
         sealed: gateway.hub.seal_secrets(&caller.tenant_id, &id, &secrets)?,
         id,
@@ -295,6 +305,12 @@ pub async fn create(
         deployment: deployment_out(&gateway, row),
     };
     Ok((StatusCode::CREATED, Json(made)))
+}
+
+fn mode_of(setup: Option<&Tree>) -> String {
+    let setup = setup.and_then(|setup| serde_json::to_value(setup).ok());
+    let mode = setup.and_then(|setup| setup["mode"].as_str().map(str::to_owned));
+    mode.unwrap_or_default()
 }
 
 /// Whether a token is asked for by which conversations bind themselves.

@@ -64,6 +64,22 @@ impl Hub {
         said: &Said,
     ) -> Result<Option<(Answerer, Option<BindingRow>)>, Fault> {
         let (tenant_id, kind) = (&arrival.tenant_id, &arrival.source);
+        // Where smiths have addresses of their own, what is sent to one is that smith's.
+        if let Some(mailbox) = said.reply_to["mailbox"].as_str() {
+            for deployment in self.deployments(tenant_id, kind, "smith").await? {
+                let is_its = |address: &str| address.eq_ignore_ascii_case(mailbox);
+                if deployment.address.as_deref().is_some_and(is_its)
+                    && self.has_smith(tenant_id, &deployment.target_id).await?
+                {
+                    let smith_id = deployment.target_id.clone();
+                    let answerer = Answerer {
+                        smith_id,
+                        deployment,
+                    };
+                    return Ok(Some((answerer, None)));
+                }
+            }
+        }
         let named = self.channel(kind).and_then(|one| one.deployment_of(said));
         if let Some(id) = named {
             return self.answerer_at(tenant_id, id, said).await;

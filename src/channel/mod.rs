@@ -9,6 +9,7 @@ mod arrivals;
 mod bind;
 mod call;
 pub mod discord;
+pub mod email;
 mod fetch;
 mod files;
 pub mod forms;
@@ -53,6 +54,7 @@ use crate::metrics::Metrics;
 use crate::run::{Runs, Smiths};
 use crate::secrets::Vault;
 use crate::store::{DeploymentRow, InboundRow, OutboundRow, Store};
+use crate::untrusted::Sandbox;
 use crate::upstream::Upstream;
 use crate::work::Room;
 
@@ -145,6 +147,17 @@ pub trait Channel: Send + Sync {
         Ok(Map::new())
     }
 
+    /// The address of a new deployment, checked; `is_made`: one is made when none is given.
+    async fn address(
+        &self,
+        _hub: &Hub,
+        _tenant_id: &str,
+        address: Option<String>,
+        _is_made: bool,
+    ) -> Result<Option<String>, ApiError> {
+        Ok(address)
+    }
+
     /// Whether deployments need an account of the tenant's on the platform.
     fn needs_account(&self) -> bool {
         true
@@ -228,6 +241,7 @@ pub struct Hub {
     pub store: Arc<dyn Store>,
     pub vault: Arc<Vault>,
     pub upstream: Arc<Upstream>,
+    pub sandbox: Arc<Sandbox>,
     pub runs: Arc<Runs>,
     pub smiths: Arc<Smiths>,
     pub lanes: Arc<Lanes>,
@@ -250,6 +264,7 @@ pub struct HubParts {
     pub store: Arc<dyn Store>,
     pub vault: Arc<Vault>,
     pub upstream: Arc<Upstream>,
+    pub sandbox: Arc<Sandbox>,
     pub runs: Arc<Runs>,
     pub smiths: Arc<Smiths>,
     pub lanes: Arc<Lanes>,
@@ -269,6 +284,7 @@ fn kinds() -> Vec<Arc<dyn Channel>> {
         Arc::new(discord::Discord),
         Arc::new(web::WebPage),
         Arc::new(slack::Slack::default()),
+        Arc::new(email::Email::default()),
     ]
 }
 
@@ -282,6 +298,7 @@ impl Hub {
             store: parts.store,
             vault: parts.vault,
             upstream: parts.upstream,
+            sandbox: parts.sandbox,
             runs: parts.runs,
             smiths: parts.smiths,
             lanes: parts.lanes,

@@ -2,7 +2,7 @@
 
 use utoipa_axum::router::OpenApiRouter;
 
-use super::{discord, forms, slack, telegram, web, whatsapp};
+use super::{discord, email, forms, slack, telegram, web, whatsapp};
 use crate::edge::{AppState, Route};
 
 /// Operations of all channels.
@@ -10,6 +10,7 @@ pub fn documented() -> OpenApiRouter<AppState> {
     telegram::documented()
         .merge(slack::documented())
         .merge(whatsapp::documented())
+        .merge(email::documented())
         .merge(discord::documented())
         .merge(web::documented())
         .merge(forms::documented())
@@ -21,6 +22,7 @@ pub fn routes() -> Vec<Route> {
         telegram::routes(),
         slack::routes(),
         whatsapp::routes(),
+        email::routes(),
         discord::routes(),
         web::routes(),
         forms::routes(),

@@ -2,6 +2,8 @@
 
 use serde::{Deserialize, Serialize};
 
+use super::Email;
+
 /// Base URLs of platforms; others than theirs are for emulators and relays.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
@@ -22,6 +24,8 @@ pub struct Channels {
     pub slack_url: String,
     /// The largest file that is taken from a message, in bytes.
     pub max_file_bytes: usize,
+    /// Mail servers.
+    pub email: Email,
 }
 
 impl Default for Channels {
@@ -34,6 +38,7 @@ impl Default for Channels {
             discord_url: "https://discord.com/api/v10".to_owned(),
             slack_url: "https://slack.com".to_owned(),
             max_file_bytes: 20 * 1024 * 1024,
+            email: Email::default(),
         }
     }
 }

@@ -5,6 +5,7 @@
 
 mod auth;
 mod channels;
+mod email;
 mod limits;
 mod log;
 mod model_rules;
@@ -16,6 +17,7 @@ mod tools;
 
 pub use auth::Auth;
 pub use channels::Channels;
+pub use email::{Email, Relay, RelayTls};
 pub use limits::{Concurrency, Limits, Rates};
 pub use log::{Log, LogFormat};
 pub use model_rules::{
@@ -167,6 +169,10 @@ impl Config {
         for (at, origin) in self.server.return_origins.iter().enumerate() {
             parse_origin(origin).map_err(|why| bad(format!("server.return_origins[{at}]"), why))?;
         }
+        self.channels
+            .email
+            .check()
+            .map_err(|(key, why)| bad(format!("channels.email.{key}"), why))?;
         if self.auth.grant_days == 0 {
             return Err(bad("auth.grant_days", "must be above 0"));
         }

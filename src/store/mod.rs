@@ -15,6 +15,7 @@ mod conversations;
 mod customers;
 mod deployments;
 mod documents;
+mod email;
 mod error;
 mod events;
 mod files;
@@ -53,6 +54,7 @@ pub use conversations::*;
 pub use customers::*;
 pub use deployments::*;
 pub use documents::Metadata;
+pub use email::*;
 pub use error::{StorageFault, StoreError};
 pub use events::*;
 pub use files::*;
@@ -122,6 +124,7 @@ whole_store!(
     LaneStore,
     ScheduleStore,
     ChannelStore,
+    EmailStore,
 );
 
 /// Opens the configured engine and brings its schema up to date.

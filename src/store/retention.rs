@@ -36,7 +36,7 @@ const DAY: i64 = 24 * HOUR;
 
 /// What is deleted of all tenants by its age alone: how, and how old it becomes in microseconds. A
 /// token that ran out proves nothing any more; one that was revoked and never runs out stays.
-pub(super) const SWEPT: [(&str, i64); 16] = [
+pub(super) const SWEPT: [(&str, i64); 17] = [
     (
         "DELETE FROM idempotency WHERE (tenant_id, key) IN \
          (SELECT tenant_id, key FROM idempotency WHERE created_at < $1 LIMIT $2)",
@@ -121,6 +121,18 @@ pub(super) const SWEPT: [(&str, i64); 16] = [
         "DELETE FROM outbound_messages WHERE id IN (SELECT id FROM outbound_messages \
          WHERE due_at IS NULL AND updated_at < $1 LIMIT $2)",
         30 * DAY,
+    ),
+    // Mail as it came is wanted until it is interpreted, and for a look afterwards.
+    (
+        "DELETE FROM email_pieces WHERE (tenant_id, id, number) IN (SELECT tenant_id, id, number \
+         FROM email_pieces WHERE created_at < $1 LIMIT $2)",
+        7 * DAY,
+    ),
+    // Who answers a message that is older begins a new conversation.
+    (
+        "DELETE FROM email_messages WHERE (tenant_id, id) IN (SELECT tenant_id, id \
+         FROM email_messages WHERE created_at < $1 LIMIT $2)",
+        365 * DAY,
     ),
 ];
 

@@ -4,7 +4,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use super::document::{self, Cutting};
-use super::{archive, front_matter, page, schema};
+use super::{archive, front_matter, mail, page, schema};
 
 /// What a child is asked.
 #[derive(Debug, Serialize, Deserialize)]
@@ -26,6 +26,10 @@ pub enum Work {
     Archive(archive::Bounds),
     /// YAML as JSON.
     FrontMatter,
+    /// A message of e-mail.
+    Mail,
+    /// HTML as text.
+    Html,
     /// A schema, of so many bytes, and a value when there are more.
     Schema { schema_bytes: usize },
 }
@@ -103,6 +107,19 @@ pub fn run(work: &Work, bytes: &[u8]) -> Result<(Told, Vec<u8>), Refused> {
             let found = front_matter::parse(&text);
             let found = found.map_err(|why| Refused::new("invalid_bundle", why))?;
             Ok((Told::Json, json(&found)?))
+        }
+        Work::Mail => {
+            let (found, contents) = mail::read(bytes);
+            let found = serde_json::to_vec(&found).map_err(|_| Refused::broken())?;
+            let files = std::iter::once(&found).chain(&contents);
+            // Told by their order; the first is what the message holds.
+            let list = files.map(|file| (String::new(), file.len())).collect();
+            let bytes = std::iter::once(found).chain(contents).flatten().collect();
+            Ok((Told::Files(list), bytes))
+        }
+        Work::Html => {
+            let html = String::from_utf8_lossy(bytes);
+            Ok((Told::Text, mail::text_of_html(&html).into_bytes()))
         }
         Work::Schema { schema_bytes } => {
             let (schema, value) = bytes

@@ -12,6 +12,8 @@ mod document;
 mod frame;
 mod front_matter;
 mod job;
+mod letter;
+pub mod mail;
 mod markup;
 mod page;
 mod pool;

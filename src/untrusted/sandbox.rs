@@ -13,6 +13,7 @@ use super::archive;
 use super::document::{Cutting, ExtractError};
 use super::frame::MAX_BODY;
 use super::job::{Refused, Told, Work};
+use super::mail::Mail;
 use super::pool::{Lost, Start, Worker};
 use super::queue::{Class, Queue};
 use crate::config;
@@ -22,6 +23,7 @@ const IDLE: Duration = Duration::from_secs(30);
 /// How long somebody waits for a child, beyond the job's own time.
 const PATIENCE: Duration = Duration::from_secs(30);
 const PAGE_TIME: Duration = Duration::from_secs(10);
+const MAIL_TIME: Duration = Duration::from_secs(10);
 const SKILL_TIME: Duration = Duration::from_secs(5);
 const SCHEMA_TIME: Duration = Duration::from_secs(3);
 
@@ -161,6 +163,43 @@ impl Sandbox {
             rest = others;
         }
         Ok(files)
+    }
+
+    /// What a message of e-mail holds, and its attachments.
+    pub async fn mail(
+        self: &Arc<Self>,
+        tenant: &Arc<str>,
+        raw: Vec<u8>,
+    ) -> Result<(Mail, Vec<Vec<u8>>), SandboxError> {
+        let done = self.run(tenant, Class::Short, Work::Mail, raw, MAIL_TIME);
+        let (told, bytes) = done.await?;
+        let broken = || refused(Refused::broken());
+        let Told::Files(list) = told else {
+            return Err(broken());
+        };
+        let mut rest = bytes.as_slice();
+        let mut files = Vec::with_capacity(list.len());
+        for (_, length) in list {
+            let (file, others) = rest.split_at_checked(length).ok_or_else(broken)?;
+            files.push(file.to_vec());
+            rest = others;
+        }
+        let mut files = files.into_iter();
+        let mail = files.next().unwrap_or_default();
+        let mail = serde_json::from_slice(&mail).map_err(|_| broken())?;
+        Ok((mail, files.collect()))
+    }
+
+    /// HTML as text.
+    pub async fn html(
+        self: &Arc<Self>,
+        tenant: &Arc<str>,
+        html: String,
+    ) -> Result<String, SandboxError> {
+        let html = html.into_bytes();
+        let done = self.run(tenant, Class::Short, Work::Html, html, PAGE_TIME);
+        let (_, text) = done.await?;
+        Ok(String::from_utf8_lossy(&text).into_owned())
     }
 
     /// YAML as JSON.

@@ -32,6 +32,7 @@ libfuzzer_sys::fuzz_target!(
         "discord" => targets::discord(data),
         "web_page" => targets::web_page(data),
         "slack" => targets::slack(data),
+        "email" => targets::email(data),
         other => panic!("no target is named '{other}'"),
     }
 );

@@ -3,7 +3,7 @@
 
 use bytes::{Bytes, BytesMut};
 use serde_json::Value;
-use smithgate::channel::{Channel, discord, forms, slack, telegram, web, whatsapp};
+use smithgate::channel::{Channel, discord, email, forms, slack, telegram, web, whatsapp};
 use smithgate::config::ProviderWire;
 use smithgate::frame::{self, Escaped, Frame};
 use smithgate::model::{ModelRequest, provider, rules};
@@ -308,5 +308,39 @@ pub fn slack(data: &[u8]) {
     for message in slack::Slack::default().messages(&text) {
         assert!(message.encode_utf16().count() <= 4000 && !message.trim().is_empty());
         assert!(!message.contains("<!") && !message.contains("<@"));
+    }
+}
+
+/// Mail as it comes over the wire, and the letter that is written of its words.
+pub fn email(data: &[u8]) {
+    let (head, mail) = email::decode(data);
+    let is_line = |text: &str| !text.contains(['\r', '\n', '\0']);
+    assert!(is_line(&head.subject));
+    let people = head
+        .from
+        .iter()
+        .chain(&head.to)
+        .chain(&head.cc)
+        .chain(&head.reply_to);
+    for person in people {
+        assert!(is_line(&person.address) && person.address.contains('@'));
+    }
+    for id in head
+        .message_id
+        .iter()
+        .chain(&head.references)
+        .chain(&head.in_reply_to)
+    {
+        assert!(is_line(id) && !id.contains(['<', '>', ' ']));
+    }
+    let html = email::letter(&mail.text).to_ascii_lowercase();
+    for tag in [
+        "<script",
+        "<img",
+        "<iframe",
+        "<style",
+        "<a href=\"javascript",
+    ] {
+        assert!(!html.contains(tag));
     }
 }

@@ -316,6 +316,8 @@ pub async fn one_of_each(harness: &Harness, smith: &str) -> Owned {
             ("/v1/slack/interactivity/", one(&harness.tenant)),
             ("/v1/slack/commands/", one(&harness.tenant)),
             ("/v1/slack/oauth/", one(&harness.tenant)),
+            ("/v1/email/inbound/", one(&harness.tenant)),
+            ("/v1/tenant/email/suppressions/", one("ann@example.com")),
             ("/v1/smiths/{id}/schedules/", vec![smith.clone(), schedule]),
             ("/v1/files/", one(&file)),
             ("/v1/skills/", vec![skill, "1".to_owned()]),
@@ -510,6 +512,7 @@ async fn no_route_gives_anything_of_anothers() {
         "/v1/slack/interactivity/{tenant}",
         "/v1/slack/commands/{tenant}",
         "/v1/slack/oauth/{tenant}",
+        "/v1/email/inbound/{tenant}",
     ];
     let mut walked = 0;
     for (path, item) in paths {
@@ -586,6 +589,8 @@ async fn no_route_gives_anything_of_anothers() {
             "/v1/slack/interactivity/",
             "/v1/slack/commands/",
             "/v1/slack/oauth/",
+            "/v1/email/inbound/",
+            "/v1/tenant/email/suppressions/",
         ]
         .contains(prefix)
         {

@@ -12,6 +12,7 @@ pub(super) mod continuity;
 pub(super) mod conversations;
 pub(super) mod customers;
 pub(super) mod deployments;
+pub(super) mod email;
 pub(super) mod events;
 pub(super) mod files;
 pub(super) mod idempotency;
@@ -62,6 +63,7 @@ macro_rules! impl_store {
         $crate::store::sql::lanes::impl_lanes!($store);
         $crate::store::sql::schedules::impl_schedules!($store);
         $crate::store::sql::channels::impl_channels!($store);
+        $crate::store::sql::email::impl_email!($store);
     };
 }
 

@@ -118,6 +118,7 @@ macro_rules! impl_organizations {
                 for query in [
                     "DELETE FROM schedules WHERE tenant_id = $1",
                     "DELETE FROM integrations WHERE tenant_id = $1",
+                    "DELETE FROM email_domains WHERE tenant_id = $1",
                     "DELETE FROM channel_bindings WHERE tenant_id = $1",
                     "DELETE FROM lanes WHERE tenant_id = $1",
                     "DELETE FROM queued_turns WHERE tenant_id = $1 \
