@@ -859,14 +859,14 @@ async fn without_a_public_address_slack_is_listened_to() {
         .push(&json!({ "type": "slash_commands", "envelope_id": "e3",
         "accepts_response_payload": true, "payload": { "command": "/smith", "text": "help",
         "team_id": TEAM, "channel_id": "C1", "user_id": MEMBER, "trigger_id": "1.1" } }));
-    let sent = app.slack.wait("chat.postMessage", 2).await;
-    assert!(sent.iter().any(|sent| sent["text"] == "You said _hi_"));
+    app.slack.wait("chat.postMessage", 2).await;
+    app.slack.shows("You said _hi_").await;
     // Slack wants another connection.
     app.slack
         .push(&json!({ "type": "disconnect", "reason": "refresh_requested" }));
     linked(2).await;
     push("e4", envelope("Ev2", direct("17.0002", "again")), 0);
-    app.slack.wait("chat.postMessage", 3).await;
+    app.slack.shows("You said _again_").await;
     let acknowledged = app.slack.platform.acknowledged.lock().clone();
     let ids: Vec<&Value> = acknowledged.iter().map(|one| &one["envelope_id"]).collect();
     assert_eq!(

@@ -371,6 +371,18 @@ impl Slack {
         answers.push_back((status, value));
     }
 
+    /// Waits until a message says something: what is shown before that is a part of it.
+    pub async fn shows(&self, text: &str) {
+        for _ in 0..300 {
+            let is_there = |posted: &Posted| posted.text == text;
+            if self.platform.messages.lock().values().any(is_there) {
+                return;
+            }
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+        panic!("nothing says {text}");
+    }
+
     /// Waits until a method was called so often.
     pub async fn wait(&self, method: &str, count: usize) -> Vec<Value> {
         for _ in 0..300 {
