@@ -643,7 +643,11 @@ async fn an_answer_appears_while_it_is_written() {
     *bot.speaker.pause.lock() = Duration::from_millis(600);
     bot.deliver(&bot.ask("Count")).await;
     let first = bot.until(|(how, _, _)| how == "edit").await;
-    assert_eq!(first["content"], "One. …");
+    let first = first["content"].as_str().unwrap_or_default();
+    assert!(
+        first.starts_with("One.") && first.ends_with(" …"),
+        "{first}"
+    );
     bot.latest(&deployment, "sent").await;
     let calls = bot.calls();
     let last = &calls.last().expect("calls").2["content"];
