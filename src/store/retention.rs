@@ -36,7 +36,7 @@ const DAY: i64 = 24 * HOUR;
 
 /// What is deleted of all tenants by its age alone: how, and how old it becomes in microseconds. A
 /// token that ran out proves nothing any more; one that was revoked and never runs out stays.
-pub(super) const SWEPT: [(&str, i64); 17] = [
+pub(super) const SWEPT: [(&str, i64); 18] = [
     (
         "DELETE FROM idempotency WHERE (tenant_id, key) IN \
          (SELECT tenant_id, key FROM idempotency WHERE created_at < $1 LIMIT $2)",

@@ -205,6 +205,7 @@ async fn install(hub: &Hub, tenant_id: &str, deployment_id: &str, code: &str) ->
         deployment_id: deployment_id.to_owned(),
         created_at: now,
     });
+    let held = now + 60 * SECOND;
     // It is an arrival as any other: kept, and with what it leads to in one transaction.
     let arrival = InboundRow {
         id: ids::mint(ids::Kind::InboundEvent),
@@ -218,7 +219,8 @@ async fn install(hub: &Hub, tenant_id: &str, deployment_id: &str, code: &str) ->
         status: "accepted".to_owned(),
         reason: None,
         takings: 0,
-        due_at: Some(now + 60 * SECOND),
+        attempts: 0,
+        due_at: Some(held),
         created_at: now,
     };
     hub.store.accept(&arrival).await?;
@@ -228,7 +230,7 @@ async fn install(hub: &Hub, tenant_id: &str, deployment_id: &str, code: &str) ->
         binding,
         ..ArrivalEnd::default()
     };
-    hub.store.end_arrival(&arrival, &end, now).await?;
+    hub.store.end_arrival(&arrival, held, &end, now).await?;
     Ok(())
 }
 
