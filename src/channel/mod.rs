@@ -256,7 +256,7 @@ pub struct Hub {
     begun: tokio::sync::Mutex<mpsc::Receiver<Begun>>,
     /// Runs whose answer is being shown right now.
     showing: Mutex<HashSet<String>>,
-    sending: tools::Sending,
+    sending: tools::Remembered,
 }
 
 /// The parts of a hub.
@@ -309,7 +309,7 @@ impl Hub {
             arrived: Notify::new(),
             begun: tokio::sync::Mutex::new(begun),
             showing: Mutex::default(),
-            sending: tools::Sending::default(),
+            sending: tools::Remembered::default(),
         })
     }
 

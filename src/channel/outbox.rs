@@ -8,7 +8,7 @@ use async_trait::async_trait;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
-use super::forms::decision_link;
+use super::forms::{connection_link, decision_link};
 use super::{Card, Channel, Fault, Hub, Question};
 use crate::error::ApiError;
 use crate::lane::SORRY;
@@ -336,6 +336,13 @@ impl Hub {
 
     /// What a message says; `None`: nothing.
     pub(super) async fn text(&self, message: &OutboundRow) -> Result<Option<String>, Fault> {
+        if message.kind == "connection" {
+            let provider = message.content.as_deref().unwrap_or_default();
+            let link = connection_link(self, &message.tenant_id, &message.smith_id, provider)?;
+            return Ok(Some(format!(
+                "I need your leave to use {provider} for this. Please connect it here, then ask me again:\n\n{link}"
+            )));
+        }
         if message.kind != "answer" {
             return Ok(message.content.clone());
         }

@@ -38,6 +38,20 @@ pub enum Command {
     Help,
 }
 
+impl Command {
+    /// Of its word, without what marks it as one; `token` is what stands behind it.
+    pub fn of(word: &str, token: Option<&str>) -> Option<Self> {
+        let token = token.filter(|token| !token.is_empty());
+        Some(match word {
+            "start" => Self::Start(token.map(str::to_owned)),
+            "new" => Self::New,
+            "stop" => Self::Stop,
+            "help" => Self::Help,
+            _ => return None,
+        })
+    }
+}
+
 /// A message of a person.
 #[derive(Debug, Clone)]
 pub struct Said {

@@ -10,7 +10,7 @@ use super::Hub;
 use crate::error::ApiError;
 use crate::ids;
 use crate::store::{OutboundRow, now_micros};
-use crate::tools::{SendFunction, Senders, ToolCall};
+use crate::tools::{SendFunction, Senders, Sending};
 
 /// Another node's changes are seen after this.
 const TTL: Duration = Duration::from_secs(3);
@@ -21,12 +21,12 @@ const MOST_KNOWN: i64 = 200;
 type Functions = Arc<[Arc<SendFunction>]>;
 
 /// What is remembered of who may send, for as long as other nodes' changes may take.
-pub(super) struct Sending {
+pub(super) struct Remembered {
     tenants: moka::future::Cache<Arc<str>, bool>,
     smiths: moka::future::Cache<(Arc<str>, String), Functions>,
 }
 
-impl Default for Sending {
+impl Default for Remembered {
     fn default() -> Self {
         let lasting = || moka::future::Cache::builder().max_capacity(REMEMBERED);
         Self {
@@ -92,13 +92,13 @@ impl Senders for Hub {
         found.await.map_err(told)
     }
 
-    async fn send(&self, function: &SendFunction, call: &ToolCall) -> Result<String, String> {
-        let text = crate::tools::hosted::text(&call.arguments, "text")?;
+    async fn send(&self, function: &SendFunction, call: Sending<'_>) -> Result<String, String> {
+        let text = crate::tools::hosted::text(call.arguments, "text")?;
         if text.trim().is_empty() {
             return Err("'text' is empty".to_owned());
         }
         let to = function
-            .to(&call.arguments)
+            .to(call.arguments)
             .ok_or("'to' says whom to write to")?;
         let channel = self
             .channel(function.kind)
@@ -106,13 +106,13 @@ impl Senders for Hub {
         let destination = channel.destination(to)?;
         let now = now_micros();
         let message = OutboundRow {
-            id: ids::derived(ids::Kind::Outbound, &call.run_id, &call.idempotency_key),
-            tenant_id: call.caller.tenant_id.to_string(),
-            smith_id: call.caller.smith_id.to_string(),
+            id: ids::derived(ids::Kind::Outbound, call.run_id, call.idempotency_key),
+            tenant_id: call.tenant_id.to_owned(),
+            smith_id: call.smith_id.to_owned(),
             deployment_id: function.deployment_id.clone(),
             channel: function.kind.to_owned(),
             chat: destination.chat,
-            run_id: Some(call.run_id.clone()),
+            run_id: Some(call.run_id.to_owned()),
             kind: "message".to_owned(),
             reply_to: destination.reply_to.to_string(),
             content: Some(text.to_owned()),

@@ -64,6 +64,9 @@ fn asks_first(tool: &Tool, call: &Pending) -> bool {
     tool.asks_first(arguments.as_object().unwrap_or(&Map::new()))
 }
 
+/// The event of a tool whose smith lacks a grant.
+const CONNECTION: &str = "connection.required";
+
 /// What a client is shown of a call: the tool's own name, its server, the arguments' text.
 fn shown(set: &ToolSet, call: &Pending) -> (Bytes, Bytes, Bytes) {
     let tool = set.tools.get(&call.name);
@@ -301,13 +304,7 @@ impl Runs {
         if let Some(provider) = output.lacks_connection {
             let data = json!({ "run_id": job.row.id, "provider": provider });
             let (tenant, smith) = (&job.row.tenant_id, Some(job.row.smith_id.as_str()));
-            events.push(EventRow::new(
-                tenant,
-                "connection.required",
-                smith,
-                &data,
-                None,
-            ));
+            events.push(EventRow::new(tenant, CONNECTION, smith, &data, None));
         }
         if let Some(replies) = output.suggested_replies {
             job.progress.suggested_replies = Some(replies);
@@ -368,6 +365,11 @@ impl Runs {
             true => None,
         };
         job.has_state = true;
+        let wants = events.iter().find(|event| event.kind == CONNECTION);
+        let wants = wants.and_then(|event| {
+            let data: Value = serde_json::from_str(&event.data).ok()?;
+            data["provider"].as_str().map(str::to_owned)
+        });
         Ok(Checkpoint {
             tenant_id: job.row.tenant_id.clone(),
             run_id: job.row.id.clone(),
@@ -378,6 +380,7 @@ impl Runs {
             events,
             pause,
             of_lane: job.row.may_be_of_lane(),
+            wants,
             updated_at: now_micros(),
         })
     }

@@ -89,7 +89,8 @@ pub struct OutboundRow {
     /// Messages of one conversation are sent in order.
     pub chat: String,
     pub run_id: Option<String>,
-    /// `answer`, `approval`, `notice` or `message`: what a smith sends by a tool.
+    /// `answer`, `approval`, `connection` (asks for a grant), `notice` or `message` (what a smith sends
+    /// by a tool).
     pub kind: String,
     /// JSON: where to, as the channel wrote it.
     pub reply_to: String,

@@ -96,6 +96,8 @@ pub struct Checkpoint {
     pub pause: Option<Pause>,
     /// Whether the run may have come out of a lane.
     pub of_lane: bool,
+    /// The OAuth provider whose grant the person is asked for, where they are answered.
+    pub wants: Option<String>,
     pub updated_at: i64,
 }
 

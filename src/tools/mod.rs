@@ -17,5 +17,5 @@ mod tool_set;
 
 pub use mount::{Approval, FILE_SEARCH, Mount, Mounted, Mounts};
 pub use registry::{Calling, News, Next, Output, ToolCall, Toolbox, secret_owner};
-pub use send::{SendFunction, Senders, SendersSlot};
+pub use send::{SendFunction, Senders, SendersSlot, Sending};
 pub use tool_set::{HOSTED_SERVER, Tool, ToolSet, is_allowed, requires_approval};

@@ -13,10 +13,10 @@ use super::hosted::{HOSTED, Hosted, Parts, ToolUser, cut, hosted};
 use super::mcp::{
     CallError, CallRequest, McpCall, Question, ServerKey, Sessions, Step, content_of, discover,
 };
-use super::send::{SendFunction, add_send};
+use super::send::{SendFunction, Sending};
 use super::skills;
 use super::tool_set::{
-    Kind, Tool, ToolSet, add_hosted, add_mcp, add_skills, function_name, is_allowed,
+    Kind, Tool, ToolSet, add_hosted, add_mcp, add_send, add_skills, function_name, is_allowed,
 };
 use crate::connection::Connections;
 use crate::error::ApiError;
@@ -331,8 +331,15 @@ impl Toolbox {
                 Calling::Done(self.hosted(*hosted, tool, call, &caller).await)
             }
             Kind::Send(function) => {
+                let sending = Sending {
+                    tenant_id: &call.caller.tenant_id,
+                    smith_id: &call.caller.smith_id,
+                    run_id: &call.run_id,
+                    idempotency_key: &call.idempotency_key,
+                    arguments: &call.arguments,
+                };
                 let sent = match self.parts.senders.get() {
-                    Some(senders) => senders.send(function, call).await,
+                    Some(senders) => senders.send(function, sending).await,
                     None => Err("there are no channels here".to_owned()),
                 };
                 Calling::Done(match sent {

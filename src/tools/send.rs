@@ -5,8 +5,6 @@ use std::sync::{Arc, OnceLock, Weak};
 use async_trait::async_trait;
 use serde_json::{Map, Value, json};
 
-use super::registry::ToolCall;
-use super::tool_set::{HOSTED_SERVER, Kind, Tool, ToolSet};
 use crate::error::ApiError;
 
 /// Longest text that is sent, in bytes.
@@ -46,7 +44,7 @@ impl SendFunction {
         })
     }
 
-    fn parameters(&self) -> Value {
+    pub(super) fn parameters(&self) -> Value {
         let known = match self.known.is_empty() {
             true => String::new(),
             false => format!(
@@ -64,16 +62,25 @@ impl SendFunction {
             true => &["to", "text"],
             false => &["text"],
         };
-        super::hosted::object(
-            json!({
+        json!({ "type": "object", "required": required, "additionalProperties": false,
+            "properties": {
                 "text": { "type": "string", "minLength": 1, "maxLength": MAX_TEXT,
                     "description": "What is sent, in Markdown" },
                 "to": { "type": "string", "maxLength": MAX_TO,
                     "description": format!("{}.{known}", self.to) },
-            }),
-            required,
-        )
+            } })
     }
+}
+
+/// A call that sends.
+#[derive(Debug, Clone, Copy)]
+pub struct Sending<'a> {
+    pub tenant_id: &'a str,
+    pub smith_id: &'a str,
+    pub run_id: &'a str,
+    /// The same for each attempt of this call, and for no other call.
+    pub idempotency_key: &'a str,
+    pub arguments: &'a Map<String, Value>,
 }
 
 /// Channels, which live above this module.
@@ -87,7 +94,7 @@ pub trait Senders: Send + Sync {
     ) -> Result<Arc<[Arc<SendFunction>]>, ApiError>;
 
     /// Puts a message into the outbox, once for a call's idempotency key; the error is told to the model.
-    async fn send(&self, function: &SendFunction, call: &ToolCall) -> Result<String, String>;
+    async fn send(&self, function: &SendFunction, sending: Sending<'_>) -> Result<String, String>;
 }
 
 /// Where channels are found once they are there.
@@ -103,23 +110,6 @@ impl SendersSlot {
     /// They, while they are there.
     pub(super) fn get(&self) -> Option<Arc<dyn Senders>> {
         self.0.get().and_then(Weak::upgrade)
-    }
-}
-
-pub(super) fn add_send(set: &mut ToolSet, functions: &[Arc<SendFunction>]) {
-    for function in functions {
-        let parameters = function.parameters();
-        let added = Tool::new(
-            function.name.to_owned(),
-            HOSTED_SERVER.to_owned(),
-            false,
-            // A call's message has a name of its own: it is sent once.
-            true,
-            Kind::Send(function.clone()),
-            &parameters,
-        );
-        let described = Some(function.description.to_owned());
-        set.add(function.name.to_owned(), described, parameters, added);
     }
 }
 

@@ -174,6 +174,23 @@ pub(super) fn add_hosted(set: &mut ToolSet, tool: &'static dyn Hosted) {
     }
 }
 
+pub(super) fn add_send(set: &mut ToolSet, functions: &[Arc<SendFunction>]) {
+    for function in functions {
+        let parameters = function.parameters();
+        let added = Tool::new(
+            function.name.to_owned(),
+            HOSTED_SERVER.to_owned(),
+            false,
+            // A call's message has a name of its own: it is sent once.
+            true,
+            Kind::Send(function.clone()),
+            &parameters,
+        );
+        let described = Some(function.description.to_owned());
+        set.add(function.name.to_owned(), described, parameters, added);
+    }
+}
+
 pub(super) fn add_skills(set: &mut ToolSet, skills: Arc<[Attached]>) {
     set.prompt = Some(skills::prompt(&skills));
     for (name, description, parameters) in skills::functions(&skills) {

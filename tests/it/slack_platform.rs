@@ -275,7 +275,7 @@ fn model(body: &[u8]) -> Response {
         delta(json!({}), json!("stop"))
     ));
     let pause = match asked.contains("slow") {
-        true => Duration::from_millis(350),
+        true => Duration::from_millis(800),
         false => Duration::ZERO,
     };
     let stream = futures_util::stream::iter(events).then(move |event| async move {

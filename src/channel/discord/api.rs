@@ -6,8 +6,7 @@ use bytes::Bytes;
 use http::{HeaderName, HeaderValue, Method, header};
 use serde_json::{Value, json};
 
-use super::Secrets;
-use super::place::Interaction;
+use super::{Interaction, Secrets};
 use crate::channel::call::{Called, LONGEST_WAIT, MAX_ANSWER};
 use crate::channel::{CallFault, Fault, Hub, Platform};
 

@@ -4,8 +4,7 @@
 use serde_json::{Value, json};
 
 use super::place::is_id;
-use super::receive::command_of;
-use crate::channel::{Arrival, Meaning, Said, Sender};
+use crate::channel::{Arrival, Command, Meaning, Said, Sender};
 
 /// An ordinary message, and one that replies.
 const TYPES: [u64; 2] = [0, 19];
@@ -111,7 +110,7 @@ fn typed(text: &str) -> Option<crate::channel::Command> {
     let token = words
         .next()
         .map(|word| word.strip_prefix("token:").unwrap_or(word));
-    command_of(name, token)
+    Command::of(name, token)
 }
 
 #[cfg(test)]

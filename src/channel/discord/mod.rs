@@ -30,6 +30,12 @@ use crate::error::ApiError;
 use crate::store::{DeploymentRow, InboundRow, OutboundRow};
 use place::{Place, is_id};
 
+/// An interaction that is being answered.
+#[derive(Debug, Clone)]
+pub struct Interaction {
+    pub token: String,
+}
+
 pub const KIND: &str = "discord";
 /// Of the arguments on a card.
 const MAX_ARGUMENTS: usize = 1200;

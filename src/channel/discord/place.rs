@@ -5,7 +5,7 @@ use base64::Engine;
 use base64::engine::general_purpose::STANDARD_NO_PAD;
 use serde_json::{Value, json};
 
-use super::{Secrets, api};
+use super::{Interaction, Secrets, api};
 use crate::channel::{Account, Fault, Hub};
 use crate::error::ApiError;
 use crate::store::now_micros;
@@ -17,12 +17,6 @@ const VALID_FOR: i64 = (15 * 60 - 20) * 1_000_000;
 /// The first moment of Discord's ids, in milliseconds.
 const EPOCH_MS: i64 = 1_420_070_400_000;
 const MAX_TOKEN: usize = 1024;
-
-/// An interaction that is being answered.
-#[derive(Debug, Clone)]
-pub struct Interaction {
-    pub token: String,
-}
 
 /// An id of Discord's, which becomes a part of paths.
 pub fn is_id(text: &str) -> bool {

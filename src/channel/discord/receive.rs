@@ -179,18 +179,6 @@ async fn is_answered(hub: &Hub, arrival: &InboundRow, said: &Said) -> Result<boo
     Ok(hub.answerer(arrival, said).await?.is_some())
 }
 
-/// A command by its name.
-pub fn command_of(name: &str, token: Option<&str>) -> Option<Command> {
-    let token = token.filter(|token| !token.is_empty());
-    Some(match name {
-        "start" => Command::Start(token.map(str::to_owned)),
-        "new" => Command::New,
-        "stop" => Command::Stop,
-        "help" => Command::Help,
-        _ => return None,
-    })
-}
-
 /// What an arrival means, but for the files in it.
 fn meaning(kind: &str, interaction: &Value) -> Meaning {
     if kind.starts_with("message_") && kind != "message_component" || kind == "message" {
@@ -226,7 +214,7 @@ fn meaning(kind: &str, interaction: &Value) -> Meaning {
     };
     let mut text = String::new();
     let name = data["name"].as_str().unwrap_or_default();
-    let command = command_of(name, option("token"));
+    let command = Command::of(name, option("token"));
     if name == "ask" {
         option("message").unwrap_or_default().clone_into(&mut text);
     } else if command.is_none() {

@@ -1,106 +1,20 @@
 //! The listener: who may connect, and how much all of them together may take.
 
-use std::collections::HashMap;
-use std::net::{IpAddr, Ipv6Addr};
+use std::net::IpAddr;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
-use parking_lot::Mutex;
 use pingora_core::tls::{
     ServerConfig, TlsAcceptor, install_default_crypto_provider, load_certs_and_key_files,
 };
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::Semaphore;
 
+use super::limits::{Limits, counted};
 use super::session;
 use crate::channel::Hub;
 use crate::config::Email;
 
 const AFTER_FAULT: Duration = Duration::from_secs(5);
-const MINUTE: Duration = Duration::from_secs(60);
-/// Addresses that are remembered; those that are quiet are forgotten first.
-const MAX_ADDRESSES: usize = 10_000;
-/// Memory is counted in units of so many bytes.
-pub const UNIT: usize = 64 * 1024;
-
-/// What connections share.
-pub struct Limits {
-    connections: Arc<Semaphore>,
-    pub memory: Arc<Semaphore>,
-    addresses: Mutex<HashMap<IpAddr, Address>>,
-    most_connections: usize,
-    most_messages: u32,
-}
-
-struct Address {
-    connections: usize,
-    /// Messages since then.
-    messages: u32,
-    since: Instant,
-}
-
-impl Limits {
-    /// Of a configuration.
-    pub fn new(config: &Email) -> Self {
-        Self {
-            connections: Arc::new(Semaphore::new(config.max_connections)),
-            memory: Arc::new(Semaphore::new(config.max_bytes_in_flight.div_ceil(UNIT))),
-            addresses: Mutex::default(),
-            most_connections: config.max_connections_per_address,
-            most_messages: config.max_messages_per_minute,
-        }
-    }
-
-    /// Lets an address have one connection more; `false`: it has as many as it may.
-    fn enter(&self, address: IpAddr) -> bool {
-        let mut addresses = self.addresses.lock();
-        if addresses.len() >= MAX_ADDRESSES {
-            addresses.retain(|_, one| one.connections > 0 || one.since.elapsed() < MINUTE);
-        }
-        if addresses.len() >= MAX_ADDRESSES && !addresses.contains_key(&address) {
-            return false;
-        }
-        let one = addresses.entry(address).or_insert_with(|| Address {
-            connections: 0,
-            messages: 0,
-            since: Instant::now(),
-        });
-        let may = one.connections < self.most_connections;
-        one.connections += usize::from(may);
-        may
-    }
-
-    fn leave(&self, address: IpAddr) {
-        if let Some(one) = self.addresses.lock().get_mut(&address) {
-            one.connections = one.connections.saturating_sub(1);
-        }
-    }
-
-    /// Counts a message; `false`: it is one too many.
-    pub fn count(&self, address: IpAddr) -> bool {
-        let mut addresses = self.addresses.lock();
-        let Some(one) = addresses.get_mut(&address) else {
-            return true;
-        };
-        if one.since.elapsed() >= MINUTE {
-            (one.since, one.messages) = (Instant::now(), 0);
-        }
-        one.messages = one.messages.saturating_add(1);
-        one.messages <= self.most_messages
-    }
-}
-
-/// Who is counted as one: an address, of IPv6 the network that one customer has.
-pub fn counted(address: IpAddr) -> IpAddr {
-    match address.to_canonical() {
-        IpAddr::V6(v6) => {
-            let network = u128::from(v6) & !((1_u128 << 64) - 1);
-            IpAddr::V6(Ipv6Addr::from(network))
-        }
-        v4 => v4,
-    }
-}
-
 /// Takes mail from other servers, for ever; nothing where no address is configured.
 pub async fn listen(hub: Arc<Hub>) {
     let Some(address) = hub.config.email.listen else {

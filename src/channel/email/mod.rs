@@ -5,6 +5,7 @@ mod bounce;
 mod compose;
 mod data;
 mod interpret;
+mod limits;
 mod listen;
 mod normal;
 mod post;

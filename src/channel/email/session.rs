@@ -12,7 +12,7 @@ use tokio::time::Instant;
 
 use super::arrival::{self, Coming, Envelope, Form, Found};
 use super::data::{Data, Step};
-use super::listen::{Limits, UNIT, counted};
+use super::limits::{Limits, UNIT, counted};
 use crate::channel::Hub;
 use crate::config::Email;
 use crate::untrusted::mail;

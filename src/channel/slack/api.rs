@@ -6,8 +6,7 @@ use bytes::Bytes;
 use http::{HeaderName, HeaderValue, Method, header};
 use serde_json::{Value, json};
 
-use super::{Install, KIND, Secrets, install_kind, oauth};
-use crate::channel::{Account, CallFault, Called, Fault, Hub, Platform};
+use crate::channel::{CallFault, Called, Fault, Hub, Platform};
 use crate::upstream::Endpoint;
 
 const MAX_ANSWER: usize = 4 * 1024 * 1024;
@@ -44,39 +43,6 @@ pub struct Workspace {
 /// Whether a text is an id of Slack's, which becomes a part of our own names.
 pub fn is_id(text: &str) -> bool {
     (1..=64).contains(&text.len()) && text.bytes().all(|byte| byte.is_ascii_alphanumeric())
-}
-
-/// The workspace `team` of a tenant; an empty one is that of the tenant's own bot.
-pub async fn workspace(hub: &Hub, tenant_id: &str, team: &str) -> Result<Workspace, Fault> {
-    let account: Option<Account<Secrets>> = hub.account(tenant_id, KIND).await?;
-    let account =
-        account.ok_or_else(|| Fault::Never("slack_unconfigured: the tenant has no app".into()))?;
-    let word = |settings: &Value, name: &str| settings[name].as_str().unwrap_or("").to_owned();
-    let settings = &account.settings;
-    let is_whole = settings["is_enterprise_install"] == json!(true);
-    let is_own = team.is_empty() || settings["team_id"] == json!(team) || is_whole;
-    if let (true, Some(token)) = (is_own, &account.secrets.bot_token) {
-        return Ok(Workspace {
-            token: token.clone(),
-            bot_user_id: word(settings, "bot_user_id"),
-        });
-    }
-    let installed: Option<Account<Install>> = match is_id(team) {
-        true => hub.account(tenant_id, &install_kind(team)).await?,
-        false => None,
-    };
-    match installed {
-        Some(install) => {
-            let install = oauth::fresh(hub, tenant_id, team, &account, install).await?;
-            Ok(Workspace {
-                token: install.secrets.bot_token,
-                bot_user_id: word(&install.settings, "bot_user_id"),
-            })
-        }
-        None => Err(Fault::Never(format!(
-            "the app is not installed in workspace '{team}'"
-        ))),
-    }
 }
 
 fn bearer(token: &str) -> Result<(HeaderName, HeaderValue), Fault> {

@@ -9,7 +9,7 @@ use serde_json::{Value, json};
 use super::api::{self, is_id};
 use super::form;
 use super::format::{escape, escape_within};
-use super::receive::{command_of, team_of};
+use super::{team_of, workspace};
 use crate::channel::{
     Arrival, Card, Command, Decision, Fault, Hub, Meaning, Question, Said, Sender,
 };
@@ -211,13 +211,13 @@ fn commanded(data: &Value) -> Meaning {
     let text = super::text::plain(word("text"), "").0;
     let mut words = text.split_whitespace();
     let (first, second, third) = (words.next(), words.next(), words.next());
-    let command = match (command_of(name, first), first) {
+    let command = match (Command::of(name, first), first) {
         (Some(command), _) => Some(command),
         (None, None) => Some(Command::Help),
         // `/smith stop`; but `/smith stop the music` is said.
         (None, Some(first)) => match (first.trim_start_matches('/'), second, third) {
             ("start", Some(token), None) => Some(Command::Start(Some(token.to_owned()))),
-            (word, None, _) => command_of(word, None),
+            (word, None, _) => Command::of(word, None),
             _ => None,
         },
     };
@@ -268,7 +268,7 @@ pub async fn interpret(hub: &Hub, arrival: &InboundRow, data: &Value) -> Result<
         return Ok(Meaning::Nothing("the question is over"));
     };
     let team = asked.chat.split(':').next().unwrap_or_default();
-    let workspace = api::workspace(hub, &arrival.tenant_id, team).await?;
+    let workspace = workspace::workspace(hub, &arrival.tenant_id, team).await?;
     let body = json!({ "trigger_id": data["trigger_id"], "view": view });
     match api::call(hub, &workspace.token, "views.open", &body).await {
         Ok(_) => Ok(Meaning::Nothing("a form is opened")),
@@ -300,7 +300,7 @@ async fn told(
     let asked = asked_in(data).ok_or_else(gone)?;
     let mut place = asked.chat.split(':');
     let (team, thread) = (place.next().unwrap_or_default(), place.nth(1));
-    let workspace = api::workspace(hub, tenant_id, team).await?;
+    let workspace = workspace::workspace(hub, tenant_id, team).await?;
     let text = escape(text);
     let (method, body) = match is_settled {
         true => (
@@ -334,7 +334,7 @@ pub async fn post(
 ) -> Result<String, Fault> {
     let to: Value = serde_json::from_str(reply_to).unwrap_or_default();
     let team = to["team"].as_str().unwrap_or_default();
-    let workspace = api::workspace(hub, tenant_id, team).await?;
+    let workspace = workspace::workspace(hub, tenant_id, team).await?;
     body["channel"] = to["channel"].clone();
     if to["thread_ts"].is_string() {
         body["thread_ts"] = to["thread_ts"].clone();

@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 
 use super::api::{self, Workspace, is_refused_with};
 use super::format::Mrkdwn;
-use super::{MAX_TEXT, Slack};
+use super::{MAX_TEXT, Slack, workspace};
 use crate::channel::split::messages;
 use crate::channel::{Fault, Hub};
 use crate::connection::challenge;
@@ -53,7 +53,7 @@ pub async fn show(
         return Ok(());
     }
     let team = reply_to["team"].as_str().unwrap_or_default();
-    let workspace = api::workspace(hub, tenant_id, team).await?;
+    let workspace = workspace::workspace(hub, tenant_id, team).await?;
     let mut known: Draft = serde_json::from_value(draft.clone()).unwrap_or_default();
     let shown = match (known.ts.is_empty(), known.is_stream) {
         (true, _) => {
@@ -179,7 +179,7 @@ pub async fn settle(
     }
     let reply_to: Value = serde_json::from_str(&to.reply_to).unwrap_or_default();
     let team = reply_to["team"].as_str().unwrap_or_default();
-    let workspace = api::workspace(hub, &to.tenant_id, team).await?;
+    let workspace = workspace::workspace(hub, &to.tenant_id, team).await?;
     let place = json!({ "channel": known.channel, "ts": known.ts });
     if known.is_stream {
         // All of these can be asked for again: what they do is the same.

@@ -13,6 +13,7 @@ mod rest;
 mod signature;
 mod socket;
 mod text;
+mod workspace;
 
 pub use receive::decode;
 pub use rest::{documented, routes};
@@ -31,6 +32,27 @@ use crate::store::{DeploymentRow, InboundRow, OutboundRow};
 use format::Mrkdwn;
 
 pub const KIND: &str = "slack";
+
+/// The workspace that an event comes from, or the organization, where the app is installed in all of
+/// it.
+fn team_of(payload: &Value) -> &str {
+    let team = payload["team_id"].as_str().filter(|team| api::is_id(team));
+    let enterprise = payload["enterprise_id"]
+        .as_str()
+        .filter(|id| api::is_id(id));
+    let marks = [
+        &payload["authorizations"][0]["is_enterprise_install"],
+        &payload["is_enterprise_install"],
+    ];
+    let is_whole = marks
+        .into_iter()
+        .any(|mark| *mark == true || *mark == "true");
+    let found = match is_whole {
+        true => enterprise.or(team),
+        false => team.or(enterprise),
+    };
+    found.unwrap_or_default()
+}
 /// Of a message, in UTF-16 units: Slack recommends no more than 4000 characters
 /// (<https://docs.slack.dev/reference/methods/chat.postMessage>).
 const MAX_TEXT: usize = 4000;
@@ -146,7 +168,7 @@ impl Channel for Slack {
         let team = reply_to["team"].as_str().unwrap_or_default();
         let body = json!({ "channel_id": channel, "thread_ts": reply_to["thread_ts"],
             "status": "is thinking…" });
-        let told = match api::workspace(hub, tenant_id, team).await {
+        let told = match workspace::workspace(hub, tenant_id, team).await {
             Ok(workspace) => {
                 let method = "assistant.threads.setStatus";
                 api::call(hub, &workspace.token, method, &body).await

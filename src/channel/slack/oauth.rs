@@ -5,8 +5,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, json};
 
 use super::api::{self, By, is_id};
-use super::receive::team_of;
-use super::{Install, KIND, Secrets, install_kind};
+use super::{Install, KIND, Secrets, install_kind, team_of};
 use crate::channel::bind::chat_identity;
 use crate::channel::{Account, Fault, Hub, Meaning};
 use crate::connection::random_text;

@@ -3,7 +3,7 @@
 use serde_json::{Value, json};
 
 use super::api::{self, By, Workspace, is_id};
-use super::{KIND, Slack, files, interact, oauth, text};
+use super::{KIND, Slack, files, interact, oauth, team_of, text, workspace};
 use crate::channel::{Arrival, Command, Fault, Hub, Meaning, Said, Sender};
 use crate::store::InboundRow;
 
@@ -56,25 +56,6 @@ fn is_own(payload: &Value) -> bool {
     let app = payload["api_app_id"].as_str().unwrap_or_default();
     let authors = [&about["app_id"], &about["bot_profile"]["app_id"]];
     !app.is_empty() && about["bot_id"].is_string() && authors.into_iter().any(|one| one == app)
-}
-
-/// The workspace that an event comes from, or the organization, where the app is installed in all of
-/// it.
-pub(super) fn team_of(payload: &Value) -> &str {
-    let team = payload["team_id"].as_str().filter(|team| is_id(team));
-    let enterprise = payload["enterprise_id"].as_str().filter(|id| is_id(id));
-    let marks = [
-        &payload["authorizations"][0]["is_enterprise_install"],
-        &payload["is_enterprise_install"],
-    ];
-    let is_whole = marks
-        .into_iter()
-        .any(|mark| *mark == true || *mark == "true");
-    let found = match is_whole {
-        true => enterprise.or(team),
-        false => team.or(enterprise),
-    };
-    found.unwrap_or_default()
 }
 
 /// Where a message is.
@@ -181,7 +162,7 @@ async fn message(
     payload: &Value,
 ) -> Result<Meaning, Fault> {
     let (tenant_id, team) = (&arrival.tenant_id, team_of(payload));
-    let workspace = api::workspace(hub, tenant_id, team).await?;
+    let workspace = workspace::workspace(hub, tenant_id, team).await?;
     let read = read(payload, &workspace.bot_user_id);
     let (mut said, about) = match read {
         Read::Meaning(meaning) => return Ok(meaning),
@@ -332,18 +313,7 @@ fn command(words: &str) -> Option<Command> {
             .filter(|token| is_token(token))
             .map(|token| Command::Start(Some(token.to_owned())));
     }
-    command_of(first.strip_prefix('/')?, second)
-}
-
-/// A command by its name and what follows it.
-pub(super) fn command_of(name: &str, rest: Option<&str>) -> Option<Command> {
-    Some(match name {
-        "start" => Command::Start(rest.map(str::to_owned)),
-        "new" => Command::New,
-        "stop" => Command::Stop,
-        "help" => Command::Help,
-        _ => return None,
-    })
+    Command::of(first.strip_prefix('/')?, second)
 }
 
 /// Whether a word is a start token as deployments have them.

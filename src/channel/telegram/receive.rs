@@ -187,13 +187,7 @@ fn command(text: &str, bot: &str, is_private: bool) -> Option<Command> {
     if !is_ours {
         return None;
     }
-    Some(match name {
-        "start" => Command::Start(words.next().map(str::to_owned)),
-        "new" => Command::New,
-        "stop" => Command::Stop,
-        "help" => Command::Help,
-        _ => return None,
-    })
+    Command::of(name, words.next())
 }
 
 /// Adds what came with a message: files are kept here first.

@@ -10,7 +10,7 @@ use serde_json::{Value, json};
 use utoipa::ToSchema;
 
 use super::follow::{Awaited, run_of_turn};
-use super::rest::{MAX_TEXT, allow};
+use super::pace::{MAX_TEXT, allow};
 use super::settings::Settings;
 use super::visitor::{Visit, Visitor, page};
 use super::{KIND, password};

@@ -17,6 +17,7 @@ mod files;
 mod follow;
 mod history;
 mod hosted;
+mod pace;
 mod page;
 mod password;
 mod rest;

@@ -10,7 +10,7 @@ use utoipa::ToSchema;
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
-use super::buckets::Buckets;
+use super::pace::{MAX_TEXT, allow};
 use super::visitor::{Visit, Visitor, cookie};
 use super::{KIND, assets, files, history, hosted, page, password};
 use crate::channel::{Arrival, Fault, Hub, Meaning, Said, Sender, turn_of};
@@ -22,16 +22,8 @@ use crate::model::Part;
 use crate::run::Word;
 use crate::store::InboundRow;
 
-/// Of a message, in bytes.
-pub const MAX_TEXT: usize = 32 * 1024;
 const MAX_FILES: usize = 10;
 const MAX_ID: usize = 64;
-/// Messages of one visitor: so many in a minute, and so many at once.
-const PER_MINUTE: u32 = 20;
-const AT_ONCE: u32 = 10;
-
-static SAID: Buckets = Buckets::new();
-
 /// Its operations.
 pub fn documented() -> OpenApiRouter<AppState> {
     OpenApiRouter::new()
@@ -116,13 +108,6 @@ pub struct DecisionIn {
 pub fn decode(body: &[u8]) -> Option<MessageIn> {
     let said: MessageIn = crate::edge::parse(body).ok()?;
     check(&said).ok().map(|()| said)
-}
-
-/// Counts a message of a visitor; 429 when there are too many.
-pub fn allow(visit: &Visit) -> Result<(), ApiError> {
-    SAID.take(&visit.visitor.id, PER_MINUTE, AT_ONCE)?;
-    let per_minute = visit.settings.per_minute;
-    SAID.take(&visit.deployment.id, per_minute, per_minute)
 }
 
 fn check(said: &MessageIn) -> Result<(), ApiError> {

@@ -92,6 +92,21 @@ macro_rules! checkpoint {
                     );
                 }
             }
+            if let (true, Some(provider)) = ($point.of_lane, &$point.wants) {
+                // Once in a run, however often its tools say so.
+                let seed = format!("{}:connection:{provider}", $point.run_id);
+                let kind = $crate::ids::Kind::Outbound;
+                let id = $crate::ids::derived(kind, &$point.run_id, &seed);
+                $crate::store::sql::lanes::answer_turn!(
+                    $tx,
+                    id,
+                    &$point.tenant_id,
+                    &$point.run_id,
+                    "connection",
+                    provider,
+                    $point.updated_at
+                );
+            }
         }
         touched
     }};

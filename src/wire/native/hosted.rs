@@ -6,7 +6,7 @@ use std::pin::pin;
 use bytes::BytesMut;
 use http::Method;
 
-use super::{Encoder, serve::WIRE};
+use super::{Encoder, WIRE};
 use crate::channel::web::{HostedIn, hosted, until_gone};
 use crate::edge::{Exchange, Gone, Route, parse, readable};
 use crate::error::ApiError;

@@ -21,6 +21,9 @@ use utoipa_axum::routes;
 
 use crate::edge::AppState;
 
+/// The wire's name in metrics.
+const WIRE: &str = "native";
+
 /// Its operations, and the routes of those that are no streams.
 pub fn documented() -> OpenApiRouter<AppState> {
     OpenApiRouter::with_openapi(serve::Operations::openapi())

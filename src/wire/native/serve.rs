@@ -8,8 +8,8 @@ use serde::Deserialize;
 use serde_json::{Value, json};
 use utoipa::OpenApi;
 
-use super::document;
 use super::rest::RunOut;
+use super::{WIRE, document};
 use crate::auth::{Principal, Scope};
 use crate::edge::idempotency::{self, Claim, Keyed};
 use crate::edge::{Exchange, Gone, Route, parse, readable};
@@ -19,9 +19,6 @@ use crate::run::{Reader, RunRequest, Thread, run_out};
 use crate::store::RunRow;
 use crate::wire::native::{Encoder, RunIn, decode, write_duplicate};
 use crate::wire::turn::{Followed, RunTurn, write_frames};
-
-/// The wire's name in metrics.
-pub(super) const WIRE: &str = "native";
 
 /// What the document says of what is answered natively here.
 #[derive(OpenApi)]

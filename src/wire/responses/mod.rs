@@ -37,6 +37,11 @@ use crate::edge::AppState;
 use crate::frame::{StopReason, Usage};
 use serde_json::{Value, json};
 
+/// The wire's name in metrics.
+const WIRE: &str = "responses";
+/// The hosted tool that stands in for the wire's own.
+const WEB_SEARCH: &str = "web_search";
+
 /// Its operations, and the routes of those that are no streams.
 pub fn documented() -> OpenApiRouter<AppState> {
     OpenApiRouter::with_openapi(serve::Operations::openapi())

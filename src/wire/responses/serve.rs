@@ -8,8 +8,9 @@ use http::{Method, StatusCode};
 use serde_json::{Map, Value, json};
 use utoipa::OpenApi;
 
+use super::WIRE;
 use super::record::{Stored, answer_items};
-use super::smith::{SmithTurn, smith_turn};
+use super::smith::{SmithTurn, Turned, smith_turn};
 use crate::auth::{Principal, SMITH_HEADER, Scope};
 use crate::config::ProviderWire;
 use crate::edge::{Exchange, Gone, Route, parse, readable};
@@ -30,11 +31,6 @@ use crate::wire::responses::{
     Head, ResponsesGate, ResponsesRequest, Status, StreamEncoder, body_of, decode,
 };
 use crate::wire::turn::{Answer, Followed, Routed, translate_stream, whole_answer};
-
-/// The wire's name in metrics.
-pub(super) const WIRE: &str = "responses";
-/// The hosted tool that stands in for the wire's own.
-pub(super) const WEB_SEARCH: &str = "web_search";
 
 static SAME_WIRE: SameWire = SameWire {
     wire: WIRE,
@@ -94,7 +90,7 @@ pub async fn create(exchange: &mut Exchange) -> Result<(), Gone> {
 }
 
 /// What a call turned out to be.
-pub(super) enum Plan {
+enum Plan {
     Run(Box<SmithTurn>),
     Background(Value),
     Forward(Box<Forward>),
@@ -114,7 +110,12 @@ async fn begin(exchange: &mut Exchange) -> Result<Plan, ApiError> {
     match smith {
         Some(smith_id) => {
             let body = readable(&body);
-            smith_turn(exchange, &principal, smith_id, thread, &body).await
+            let turned = smith_turn(exchange, &principal, smith_id, thread, &body).await?;
+            Ok(match turned {
+                Turned::Run(turn) => Plan::Run(turn),
+                Turned::Background(response) => Plan::Background(response),
+                Turned::ClientLeft => Plan::ClientLeft,
+            })
         }
         None => routed(exchange, &principal, thread, body).await,
     }
@@ -218,7 +219,7 @@ async fn routed(
     ))
 }
 
-pub(super) struct Translate {
+struct Translate {
     tenant_id: Arc<str>,
     head: Head,
     numbering: Numbering,

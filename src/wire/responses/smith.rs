@@ -9,7 +9,7 @@ use serde_json::{Value, json};
 
 use super::record::Stored;
 use super::referred::{REFERRED_BYTES, Said};
-use super::serve::{Plan, WEB_SEARCH, WIRE};
+use super::{WEB_SEARCH, WIRE};
 use crate::auth::Principal;
 use crate::edge::{Exchange, Gone, parse};
 use crate::error::ApiError;
@@ -29,6 +29,13 @@ use crate::wire::responses::{
     DecodedResponse, Head, Input, ResponsesRequest, Status, StreamEncoder, body_of, decode,
 };
 use crate::wire::turn::{RunTurn, check_thread_id};
+
+/// What a request for a smith comes to.
+pub(super) enum Turned {
+    Run(Box<SmithTurn>),
+    Background(Value),
+    ClientLeft,
+}
 
 pub(super) struct SmithTurn {
     turn: RunTurn,
@@ -214,7 +221,7 @@ async fn going_on(
     words: Vec<Word>,
     body: &Bytes,
     stream: bool,
-) -> Result<Plan, ApiError> {
+) -> Result<Turned, ApiError> {
     let gateway = exchange.gateway.clone();
     let stored = Stored::of_run(&gateway, &principal.tenant_id, run_id).await?;
     let stored = stored.filter(|stored| stored.run.smith_id == **smith_id);
@@ -226,7 +233,7 @@ async fn going_on(
         body,
     };
     let decided = decision::decide(exchange, principal, smith_id, asked).await?;
-    Ok(Plan::Run(Box::new(SmithTurn {
+    Ok(Turned::Run(Box::new(SmithTurn {
         turn: decided.turn,
         head: stored.head(),
         numbering: stored.numbering_at(decided.begun.places),
@@ -274,7 +281,7 @@ pub(super) async fn smith_turn(
     smith_id: Arc<str>,
     header: Option<String>,
     body: &Bytes,
-) -> Result<Plan, ApiError> {
+) -> Result<Turned, ApiError> {
     let decoded = decode(parse::<ResponsesRequest>(body)?)?;
     if let Some((run_id, words)) = decisions(&decoded.input)? {
         return going_on(
@@ -307,14 +314,14 @@ async fn said_again(
     again: Again,
     decoded: DecodedResponse,
     in_background: bool,
-) -> Result<Plan, ApiError> {
+) -> Result<Turned, ApiError> {
     let run = &again.run;
     let stored = Stored::of_run(gateway, &run.tenant_id.as_str().into(), &run.id).await?;
     let stored = stored.ok_or_else(|| ApiError::not_found("response", &run.id))?;
     if in_background {
-        return Ok(Plan::Background(stored.response()));
+        return Ok(Turned::Background(stored.response()));
     }
-    Ok(Plan::Run(Box::new(SmithTurn {
+    Ok(Turned::Run(Box::new(SmithTurn {
         turn: again.turn(),
         head: stored.head(),
         numbering: stored.answer_numbering(),
@@ -333,7 +340,7 @@ async fn new_turn(
     header: Option<String>,
     mut decoded: DecodedResponse,
     body: &Bytes,
-) -> Result<Plan, ApiError> {
+) -> Result<Turned, ApiError> {
     let gateway = exchange.gateway.clone();
     let owner = Owner {
         gateway: &gateway,
@@ -426,13 +433,15 @@ async fn new_turn(
         echo: started.response.unwrap_or_default().echo,
     };
     if decoded.background && !decoded.stream {
-        return Ok(Plan::Background(head.response(&Status::Queued, Vec::new())));
+        return Ok(Turned::Background(
+            head.response(&Status::Queued, Vec::new()),
+        ));
     }
     let begun = RunTurn::new(started.reader).begun(exchange, decoded.stream, &[]);
     let Some(turn) = begun.await? else {
-        return Ok(Plan::ClientLeft);
+        return Ok(Turned::ClientLeft);
     };
-    Ok(Plan::Run(Box::new(SmithTurn {
+    Ok(Turned::Run(Box::new(SmithTurn {
         turn,
         head,
         numbering: numbering.with_results(decoded.results),

@@ -6,6 +6,7 @@
 
 pub mod decode;
 pub mod encode;
+mod head;
 mod page;
 mod serve;
 

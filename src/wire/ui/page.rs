@@ -14,7 +14,7 @@ use crate::wire::FrameEncoder;
 use crate::wire::turn::{Followed, while_stream_waits};
 use crate::wire::ui::Encoder;
 use crate::wire::ui::encode::write_error;
-use crate::wire::ui::serve::{WIRE, encoder, headers};
+use crate::wire::ui::head::{WIRE, encoder, headers};
 
 /// Its route.
 pub fn route() -> Route {

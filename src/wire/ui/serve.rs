@@ -4,14 +4,14 @@
 use std::sync::Arc;
 
 use bytes::{Bytes, BytesMut};
-use http::{HeaderName, HeaderValue, Method, StatusCode};
+use http::{Method, StatusCode};
 use serde::Serialize;
 use serde_json::{Value, json};
 use utoipa::{OpenApi, ToSchema};
 use utoipa_axum::router::OpenApiRouter;
 
 use crate::auth::{Principal, Scope};
-use crate::edge::{AppState, Exchange, Extra, Gone, Route, parse, readable};
+use crate::edge::{AppState, Exchange, Gone, Route, parse, readable};
 use crate::error::ApiError;
 use crate::ids;
 use crate::run::{RunRequest, Thread, Word};
@@ -20,22 +20,8 @@ use crate::wire::decision;
 use crate::wire::keyed::Key;
 use crate::wire::turn::{Followed, RunTurn, check_thread_id};
 use crate::wire::ui::encode::write_error;
-use crate::wire::ui::{DecodedUiChat, Encoder, UiRequest, decode};
-
-/// The wire's name in metrics.
-pub(super) const WIRE: &str = "ui";
-
-pub(super) fn headers() -> [Extra; 1] {
-    [(
-        HeaderName::from_static("x-vercel-ai-ui-message-stream"),
-        HeaderValue::from_static("v1"),
-    )]
-}
-
-pub(super) fn encoder(run_id: &str) -> Encoder {
-    let message_id = ids::beside(ids::Kind::Message, ids::Kind::Run, run_id);
-    Encoder::new(run_id, message_id)
-}
+use crate::wire::ui::head::{WIRE, encoder, headers};
+use crate::wire::ui::{DecodedUiChat, UiRequest, decode};
 
 /// The messages as the run's record shows them.
 fn input_record(body: &[u8]) -> Value {
