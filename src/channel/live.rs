@@ -86,10 +86,23 @@ impl Hub {
     }
 
     async fn show_answer(&self, channel: &Arc<dyn Channel>, begun: &Begun) {
+        let mut draft = Value::Null;
+        self.show_words(channel, begun, &mut draft).await;
+        if draft.is_null() {
+            return;
+        }
+        // What was said before a human was asked stays where it is: the answer comes below that, and
+        // is told as new.
+        let run = self.store.run(&begun.tenant_id, &begun.live.run_id).await;
+        if run.is_ok_and(|run| run.is_some_and(|run| run.status.is_paused())) {
+            self.note_draft(begun, &Value::Null).await;
+        }
+    }
+
+    async fn show_words(&self, channel: &Arc<dyn Channel>, begun: &Begun, draft: &mut Value) {
         let every = channel.shows_every();
         let mut reader = begun.live.reader();
         let (mut text, mut shown) = (String::new(), 0);
-        let mut draft = Value::Null;
         let mut frames = Vec::new();
         while reader.next(&mut frames).await {
             add_text(&mut text, &mut frames);
@@ -116,9 +129,9 @@ impl Hub {
             }
             let before = draft.clone();
             let (tenant, to) = (&begun.tenant_id, &begun.reply_to);
-            let show = channel.show(self, tenant, to, &mut draft, &text);
+            let show = channel.show(self, tenant, to, draft, &text);
             let outcome = tokio::time::timeout(WITHIN, show).await;
-            if draft != before && !self.note_draft(begun, &draft).await {
+            if *draft != before && !self.note_draft(begun, draft).await {
                 return;
             }
             drop(showing);
@@ -182,6 +195,9 @@ impl Hub {
             };
             let is_here = self.showing.lock().contains(run_id);
             let draft: Value = serde_json::from_str(&text).unwrap_or_default();
+            if draft.is_null() {
+                return Ok(None);
+            }
             let is_meant = draft == json!({});
             if is_here || (is_meant && now_micros() - since < STALE) {
                 tokio::time::sleep(LOOK_EVERY).await;

@@ -23,6 +23,7 @@ mod said;
 pub mod slack;
 mod split;
 pub mod telegram;
+mod tenants;
 mod tools;
 pub mod web;
 pub mod whatsapp;

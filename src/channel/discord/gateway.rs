@@ -2,13 +2,11 @@
 //! interactions where no endpoint for them is set, over a WebSocket. Of all nodes one listens for an
 //! application at a time; should two do so for a moment, what comes twice is kept once.
 
-use std::collections::HashSet;
 use std::sync::Arc;
 use std::time::Duration;
 
 use futures_util::{SinkExt, StreamExt};
 use http::Method;
-use parking_lot::Mutex;
 use serde_json::{Value, json};
 use tokio::time::{Instant, MissedTickBehavior};
 use tokio_tungstenite::WebSocketStream;
@@ -18,12 +16,10 @@ use tokio_tungstenite::tungstenite::protocol::{CloseFrame, WebSocketConfig};
 
 use super::receive::{Taken, taken};
 use super::{KIND, Secrets, api, message, place};
+use crate::channel::tenants::for_each;
 use crate::channel::{Account, Fault, Hub};
-use crate::store::now_micros;
 use crate::upstream::{Endpoint, Stream};
 
-/// How often accounts are looked for.
-const LOOK_EVERY: Duration = Duration::from_secs(2);
 /// For how long a node has an application; it is prolonged three times as often.
 const LEASE: Duration = Duration::from_secs(45);
 const CONNECT_WITHIN: Duration = Duration::from_secs(10);
@@ -39,52 +35,23 @@ const BEATS: std::ops::RangeInclusive<u64> = 1_000..=120_000;
 /// So many of a day's sessions are left to whoever mends what is wrong.
 const SESSIONS_KEPT: u64 = 50;
 const MAX_MESSAGE: usize = 8 * 1024 * 1024;
-const TENANTS: i64 = 500;
 /// Messages in channels and to the bot alone: neither needs a privilege, for what is said to the bot is
 /// shown to it (<https://docs.discord.com/developers/events/gateway#message-content-intent>).
 const INTENTS: u64 = (1 << 9) | (1 << 12);
 
 /// Listens for all applications that want it, for ever.
 pub async fn listen_to_all(hub: Arc<Hub>) {
-    let listening: Arc<Mutex<HashSet<String>>> = Arc::default();
-    let mut interval = tokio::time::interval(LOOK_EVERY);
-    interval.set_missed_tick_behavior(MissedTickBehavior::Delay);
-    loop {
-        interval.tick().await;
-        let mut after = String::new();
-        loop {
-            let found = hub.store.integrated(KIND, &after, TENANTS).await;
-            let tenants = found.unwrap_or_else(|error| {
-                tracing::warn!(%error, "cannot look for applications");
-                Vec::new()
-            });
-            for tenant in &tenants {
-                if !listening.lock().insert(tenant.clone()) {
-                    continue;
-                }
-                let (hub, listening, tenant) = (hub.clone(), listening.clone(), tenant.clone());
-                tokio::spawn(async move {
-                    listen(&hub, &tenant).await;
-                    listening.lock().remove(&tenant);
-                });
-            }
-            match tenants.last() {
-                Some(last) if tenants.len() as i64 == TENANTS => after.clone_from(last),
-                _ => break,
-            }
-        }
-    }
+    for_each(hub, KIND, |hub, tenant| {
+        Box::pin(async move { listen(&hub, &tenant).await })
+    })
+    .await;
 }
 
 /// The account, while it is this node's to listen for.
 async fn mine(hub: &Hub, tenant_id: &str) -> Option<Account<Secrets>> {
     let account: Option<Account<Secrets>> = hub.account(tenant_id, KIND).await.ok()?;
     let account = account.filter(|account| account.settings["gateway"] == json!(true))?;
-    let now = now_micros();
-    let until = now + LEASE.as_micros() as i64;
-    let lease = format!("discord/{tenant_id}");
-    let taken = hub.store.take_lease(&lease, hub.runs.node_id(), now, until);
-    matches!(taken.await, Ok(true)).then_some(account)
+    hub.is_ours(KIND, tenant_id, LEASE).await.then_some(account)
 }
 
 /// A session, which goes on over connections

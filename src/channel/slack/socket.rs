@@ -2,12 +2,10 @@
 //! commands over a WebSocket, for gateways that Slack cannot reach. Of all nodes one listens for an app
 //! at a time.
 
-use std::collections::HashSet;
 use std::sync::Arc;
 use std::time::Duration;
 
 use futures_util::{SinkExt, StreamExt};
-use parking_lot::Mutex;
 use serde_json::{Value, json};
 use tokio::time::{Instant, MissedTickBehavior};
 use tokio_tungstenite::WebSocketStream;
@@ -19,12 +17,10 @@ use super::api::{self, By};
 use super::interact::{self, Sealer};
 use super::rest::keep;
 use super::{KIND, Secrets, receive};
+use crate::channel::tenants::for_each;
 use crate::channel::{Account, Fault, Hub};
-use crate::store::now_micros;
 use crate::upstream::{Endpoint, Stream};
 
-/// How often accounts are looked for.
-const LOOK_EVERY: Duration = Duration::from_secs(2);
 /// For how long a node has an app; it is prolonged three times as often.
 const LEASE: Duration = Duration::from_secs(45);
 /// Slack sends something within seconds; a connection that is silent for so long is gone.
@@ -35,49 +31,20 @@ const GOOD: Duration = Duration::from_secs(30);
 const FIRST_PAUSE: Duration = Duration::from_secs(1);
 const LAST_PAUSE: Duration = Duration::from_secs(30);
 const MAX_MESSAGE: usize = 4 * 1024 * 1024;
-const TENANTS: i64 = 500;
 
 /// Listens for all apps with a token for it, for ever.
 pub async fn poll(hub: Arc<Hub>) {
-    let listening: Arc<Mutex<HashSet<String>>> = Arc::default();
-    let mut interval = tokio::time::interval(LOOK_EVERY);
-    interval.set_missed_tick_behavior(MissedTickBehavior::Delay);
-    loop {
-        interval.tick().await;
-        let mut after = String::new();
-        loop {
-            let found = hub.store.integrated(KIND, &after, TENANTS).await;
-            let tenants = found.unwrap_or_else(|error| {
-                tracing::warn!(%error, "cannot look for apps");
-                Vec::new()
-            });
-            for tenant in &tenants {
-                if !listening.lock().insert(tenant.clone()) {
-                    continue;
-                }
-                let (hub, listening, tenant) = (hub.clone(), listening.clone(), tenant.clone());
-                tokio::spawn(async move {
-                    listen(&hub, &tenant).await;
-                    listening.lock().remove(&tenant);
-                });
-            }
-            match tenants.last() {
-                Some(last) if tenants.len() as i64 == TENANTS => after.clone_from(last),
-                _ => break,
-            }
-        }
-    }
+    for_each(hub, KIND, |hub, tenant| {
+        Box::pin(async move { listen(&hub, &tenant).await })
+    })
+    .await;
 }
 
 /// The app's token, while the app is this node's to listen for.
 async fn mine(hub: &Hub, tenant_id: &str) -> Option<String> {
     let account: Option<Account<Secrets>> = hub.account(tenant_id, KIND).await.ok()?;
     let token = account?.secrets.app_token?;
-    let now = now_micros();
-    let until = now + LEASE.as_micros() as i64;
-    let lease = format!("slack/{tenant_id}");
-    let taken = hub.store.take_lease(&lease, hub.runs.node_id(), now, until);
-    matches!(taken.await, Ok(true)).then_some(token)
+    hub.is_ours(KIND, tenant_id, LEASE).await.then_some(token)
 }
 
 /// Why a connection ended.

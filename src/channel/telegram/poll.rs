@@ -1,61 +1,31 @@
 //! Long polling, for gateways that no platform can reach. Of all nodes one asks for a bot at a time.
 
-use std::collections::HashSet;
 use std::sync::Arc;
 use std::time::Duration;
 
-use parking_lot::Mutex;
 use serde_json::{Value, json};
 
 use super::receive::{KINDS, arrival};
 use super::{KIND, Secrets, account, api};
+use crate::channel::tenants::for_each;
 use crate::channel::{Fault, Hub};
-use crate::store::now_micros;
 
-/// How often accounts are looked for.
-const LOOK_EVERY: Duration = Duration::from_secs(2);
 /// How long Telegram holds a request open; less than any call may take.
 const HELD_S: u64 = 10;
 /// For how long a node has a bot.
 const LEASE: Duration = Duration::from_secs(60);
 const AFTER_FAULT: Duration = Duration::from_secs(5);
-const TENANTS: i64 = 500;
 
 /// Asks for what has arrived, of all bots without a webhook, for ever.
 pub async fn poll(hub: Arc<Hub>) {
-    let asking: Arc<Mutex<HashSet<String>>> = Arc::default();
-    let mut interval = tokio::time::interval(LOOK_EVERY);
-    interval.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
-    loop {
-        interval.tick().await;
-        let mut after = String::new();
-        loop {
-            let found = hub.store.integrated(KIND, &after, TENANTS).await;
-            let tenants = found.unwrap_or_else(|error| {
-                tracing::warn!(%error, "cannot look for bots");
-                Vec::new()
-            });
-            for tenant in &tenants {
-                if !asking.lock().insert(tenant.clone()) {
-                    continue;
-                }
-                let (hub, asking, tenant) = (hub.clone(), asking.clone(), tenant.clone());
-                tokio::spawn(async move {
-                    ask(&hub, &tenant).await;
-                    asking.lock().remove(&tenant);
-                });
-            }
-            match tenants.last() {
-                Some(last) if tenants.len() as i64 == TENANTS => after.clone_from(last),
-                _ => break,
-            }
-        }
-    }
+    for_each(hub, KIND, |hub, tenant| {
+        Box::pin(async move { ask(&hub, &tenant).await })
+    })
+    .await;
 }
 
 /// Asks for one bot, while it is this node's.
 async fn ask(hub: &Hub, tenant_id: &str) {
-    let lease = format!("telegram/{tenant_id}");
     let mut offset = 0;
     loop {
         let Ok(account) = account(hub, tenant_id).await else {
@@ -65,12 +35,8 @@ async fn ask(hub: &Hub, tenant_id: &str) {
         if account.settings["webhook_url"].is_string() {
             return;
         }
-        let now = now_micros();
-        let until = now + LEASE.as_micros() as i64;
-        let node_id = hub.runs.node_id();
-        match hub.store.take_lease(&lease, node_id, now, until).await {
-            Ok(true) => {}
-            _ => return,
+        if !hub.is_ours(KIND, tenant_id, LEASE).await {
+            return;
         }
         match updates(hub, &account.secrets, tenant_id, offset).await {
             Ok(next) => offset = next,
