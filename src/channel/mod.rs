@@ -223,6 +223,14 @@ pub trait Channel: Send + Sync {
         Ok(None)
     }
 
+    /// How the send tool's `to` names whoever is bound as `identity`: a sender (`sender:…`), a
+    /// conversation (`chat:…`), or a deployment's address. `None`: it names nobody.
+    fn addressed(&self, identity: &str) -> Option<String> {
+        let bare = identity.strip_prefix("sender:");
+        let bare = bare.or_else(|| identity.strip_prefix("chat:"));
+        Some(bare.unwrap_or(identity).to_owned())
+    }
+
     /// The tool that bound smiths get.
     fn send_tool(&self) -> Option<SendTool> {
         None

@@ -53,12 +53,10 @@ impl Hub {
             };
             let mut known: Vec<String> = Vec::new();
             for identity in here.by_ref().filter_map(|reach| reach.identity.as_deref()) {
-                let bare = identity
-                    .strip_prefix("chat:")
-                    .or(identity.strip_prefix("sender:"));
-                let bare = bare.unwrap_or(identity);
-                if !known.iter().any(|known| known == bare) {
-                    known.push(bare.to_owned());
+                if let Some(to) = channel.addressed(identity)
+                    && !known.contains(&to)
+                {
+                    known.push(to);
                 }
             }
             functions.push(Arc::new(SendFunction {

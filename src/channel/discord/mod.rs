@@ -273,6 +273,18 @@ impl Channel for Discord {
         })
     }
 
+    fn addressed(&self, identity: &str) -> Option<String> {
+        if let Some(user) = identity.strip_prefix("sender:") {
+            return Some(format!("user:{user}"));
+        }
+        Some(
+            identity
+                .strip_prefix("chat:")
+                .unwrap_or(identity)
+                .to_owned(),
+        )
+    }
+
     fn destination(&self, to: &str) -> Result<Destination, String> {
         let to = to.trim();
         let reply_to = match to.strip_prefix("user:") {
@@ -403,6 +415,10 @@ mod tests {
             .destination("user:80351110224678912")
             .expect("a user");
         assert_eq!(user.reply_to, json!({ "user_id": "80351110224678912" }));
+        // Whoever is bound is written to alone, or where the conversation is.
+        let named = |identity: &str| Discord.addressed(identity);
+        assert_eq!(named("sender:80351").as_deref(), Some("user:80351"));
+        assert_eq!(named("chat:17592").as_deref(), Some("17592"));
         for none in ["", "general", "user:", "user:a", "1/../2"] {
             assert!(Discord.destination(none).is_err(), "{none}");
         }

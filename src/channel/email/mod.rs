@@ -231,6 +231,11 @@ impl Channel for Email {
         Some(format!("mailto:{to}?subject=Start&body=%2Fstart%20{token}"))
     }
 
+    /// A deployment's address is the smith's own, and a conversation is a message's id.
+    fn addressed(&self, identity: &str) -> Option<String> {
+        identity.strip_prefix("sender:").map(str::to_owned)
+    }
+
     fn send_tool(&self) -> Option<SendTool> {
         Some(SendTool {
             name: "email_send",
