@@ -173,10 +173,9 @@ impl<F: Format> Writer<'_, F> {
             }
             TagEnd::Paragraph if self.lists.is_empty() => self.gap(),
             TagEnd::BlockQuote(_) => {
+                self.trim();
                 self.quotes -= 1;
                 if self.quotes == 0 {
-                    let end = self.out.trim_end().len();
-                    self.out.truncate(end);
                     self.format.close_quote(&mut self.out);
                 }
                 self.gap();
@@ -290,10 +289,21 @@ impl<F: Format> Writer<'_, F> {
         self.at_line_start = true;
     }
 
+    /// Takes back what ends in nothing: spaces, lines, and a line of a quote that says nothing.
+    fn trim(&mut self) {
+        let trimmed = |text: &str| text.trim_end_matches([' ', '\n']).len();
+        self.out.truncate(trimmed(&self.out));
+        let mark = self.format.quote_line().trim_end();
+        let line = self.out.rfind('\n').map_or(0, |at| at + 1);
+        if self.quotes > 0 && !mark.is_empty() && &self.out[line..] == mark {
+            self.out.truncate(line);
+            self.out.truncate(trimmed(&self.out));
+        }
+    }
+
     /// An empty line between blocks.
     fn gap(&mut self) {
-        let end = self.out.trim_end_matches([' ', '\n']).len();
-        self.out.truncate(end);
+        self.trim();
         if !self.out.is_empty() {
             self.out.push_str("\n\n");
         }

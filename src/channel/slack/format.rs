@@ -315,6 +315,14 @@ mod tests {
     }
 
     #[test]
+    fn a_quote_that_says_nothing_is_nothing() {
+        let written = |text: &str| render(text, &Mrkdwn::default());
+        assert_eq!(written(">#"), "");
+        assert_eq!(written("a\n\n> #\n\nb"), "a\n\nb");
+        assert_eq!(written("> a\n>\n> #\n"), "> a");
+    }
+
+    #[test]
     fn what_is_cut_is_within_its_limit() {
         assert_eq!(escape_within("a<b", 100), "a&lt;b");
         let cut = escape_within(&"<".repeat(1000), 100);
