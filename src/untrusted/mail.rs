@@ -62,10 +62,28 @@ pub struct Reported {
     pub diagnostic: String,
 }
 
+/// A message by its parts; one whose parts the parser cannot put together is its header and a text.
+fn parsed(raw: &[u8]) -> Option<Message<'_>> {
+    let whole = || MessageParser::default().parse(raw);
+    std::panic::catch_unwind(whole).unwrap_or_else(|_| {
+        let mut message = MessageParser::default().parse_headers(raw)?;
+        let body = message
+            .parts
+            .first()
+            .map_or(0, |part| part.offset_body as usize);
+        let text = String::from_utf8_lossy(raw.get(body..)?).into_owned();
+        if let Some(part) = message.parts.first_mut() {
+            part.body = PartType::Text(text.into());
+        }
+        message.text_body = vec![0];
+        Some(message)
+    })
+}
+
 /// Takes a message apart: what it holds, and the bytes of its attachments in the same order.
 pub fn read(raw: &[u8]) -> (Mail, Vec<Vec<u8>>) {
     let raw = bounded(raw);
-    let Some(message) = MessageParser::default().parse(raw) else {
+    let Some(message) = parsed(raw) else {
         return Default::default();
     };
     let mut mail = Mail {

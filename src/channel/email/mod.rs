@@ -318,6 +318,13 @@ mod tests {
     use super::*;
 
     #[test]
+    fn a_report_that_the_parser_gives_up_is_a_report_still() {
+        let raw = include_bytes!("../../../tests/fixtures/email/report-cut-in-a-part.eml");
+        let (_, read) = decode(raw);
+        assert!(read.report.is_some(), "{read:?}");
+    }
+
+    #[test]
     fn arguments_end_no_fence() {
         let card = Card {
             approval_id: "apr_1".to_owned(),
