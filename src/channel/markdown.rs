@@ -282,7 +282,9 @@ impl<F: Format> Writer<'_, F> {
     }
 
     fn line(&mut self) {
-        if self.table.is_some() || self.block.is_some() {
+        // A link's words are on one line: not every format lets them be on two.
+        let is_in_link = self.marks.iter().any(|mark| matches!(mark, Mark::Link(_)));
+        if self.table.is_some() || self.block.is_some() || is_in_link {
             return self.text(" ");
         }
         self.out.push('\n');

@@ -323,6 +323,12 @@ mod tests {
     }
 
     #[test]
+    fn the_words_of_a_link_are_on_one_line() {
+        let written = render("[#\n\\[a](https://b)", &Mrkdwn::default());
+        assert_eq!(written, "<https://b|# [a>");
+    }
+
+    #[test]
     fn what_is_cut_is_within_its_limit() {
         assert_eq!(escape_within("a<b", 100), "a&lt;b");
         let cut = escape_within(&"<".repeat(1000), 100);
