@@ -51,6 +51,8 @@ struct Writer<'a, F> {
     /// Rows of the table that is being read.
     table: Option<Vec<Vec<String>>>,
     at_line_start: bool,
+    /// A bullet was written, and nothing behind it yet.
+    is_behind_bullet: bool,
 }
 
 /// Markdown in a format.
@@ -64,6 +66,7 @@ pub fn render<F: Format>(markdown: &str, format: &F) -> String {
         block: None,
         table: None,
         at_line_start: true,
+        is_behind_bullet: false,
     };
     for event in Parser::new_ext(markdown, options()) {
         writer.event(event);
@@ -129,7 +132,7 @@ impl<F: Format> Writer<'_, F> {
                 self.lists.push(first);
             }
             Tag::Item => {
-                if !self.at_line_start {
+                if !self.at_line_start && !self.is_behind_bullet {
                     self.line();
                 }
                 let depth = self.lists.len().saturating_sub(1);
@@ -141,7 +144,7 @@ impl<F: Format> Writer<'_, F> {
                     _ => "• ".to_owned(),
                 };
                 self.text(&format!("{}{bullet}", "  ".repeat(depth.min(8))));
-                self.at_line_start = true;
+                self.is_behind_bullet = true;
             }
             Tag::Emphasis => self.open(Mark::Italic),
             Tag::Strong => self.open(Mark::Bold),
@@ -160,7 +163,7 @@ impl<F: Format> Writer<'_, F> {
                     row.push(String::new());
                 }
             }
-            Tag::Paragraph if !self.at_line_start => self.gap(),
+            Tag::Paragraph if !self.at_line_start && !self.is_behind_bullet => self.gap(),
             _ => {}
         }
     }
@@ -229,6 +232,7 @@ impl<F: Format> Writer<'_, F> {
         }
         self.format.text(text, &mut self.out);
         self.at_line_start = false;
+        self.is_behind_bullet = false;
     }
 
     /// Code within a line, which no mark may hold.
@@ -252,6 +256,7 @@ impl<F: Format> Writer<'_, F> {
         }
         self.marks = marks;
         self.at_line_start = false;
+        self.is_behind_bullet = false;
     }
 
     fn open(&mut self, mark: Mark) {
@@ -289,6 +294,7 @@ impl<F: Format> Writer<'_, F> {
         }
         self.out.push('\n');
         self.at_line_start = true;
+        self.is_behind_bullet = false;
     }
 
     /// Takes back what ends in nothing: spaces, lines, and a line of a quote that says nothing.
@@ -310,6 +316,7 @@ impl<F: Format> Writer<'_, F> {
             self.out.push_str("\n\n");
         }
         self.at_line_start = true;
+        self.is_behind_bullet = false;
     }
 }
 

@@ -323,6 +323,12 @@ mod tests {
     }
 
     #[test]
+    fn a_list_in_a_quote_is_marked_once_a_line() {
+        let written = render("> - a\n> - **b**\n>   - c", &Mrkdwn::default());
+        assert_eq!(written, "> • a\n> • *b*\n>   • c");
+    }
+
+    #[test]
     fn the_words_of_a_link_are_on_one_line() {
         let written = render("[#\n\\[a](https://b)", &Mrkdwn::default());
         assert_eq!(written, "<https://b|# [a>");

@@ -350,7 +350,9 @@ impl Line {
             self.push(APART);
         }
         self.push(letter);
-        if next.is_some_and(|next| !next.is_whitespace()) {
+        // White space at the end of a mark comes behind what closes it.
+        let touches_end = letter == '`' && !self.shown.is_empty();
+        if next.is_some_and(|next| touches_end || !next.is_whitespace()) {
             self.push(APART);
         }
     }
