@@ -299,7 +299,7 @@ impl<F: Format> Writer<'_, F> {
 
     /// Takes back what ends in nothing: spaces, lines, and a line of a quote that says nothing.
     fn trim(&mut self) {
-        let trimmed = |text: &str| text.trim_end_matches([' ', '\n']).len();
+        let trimmed = |text: &str| text.trim_end().len();
         self.out.truncate(trimmed(&self.out));
         let mark = self.format.quote_line().trim_end();
         let line = self.out.rfind('\n').map_or(0, |at| at + 1);

@@ -65,8 +65,8 @@ fn symbol(mark: &Mark) -> &'static str {
 
 /// Whether what is written next is within an address, where nothing is escaped.
 fn is_in_url(out: &str) -> bool {
-    let start = out.rfind(|c: char| c.is_whitespace() || "<(*".contains(c));
-    let word = &out[start.map_or(0, |at| at + 1).min(out.len())..];
+    let ends = |c: char| c.is_whitespace() || "<(*".contains(c);
+    let word = out.rsplit(ends).next().unwrap_or(out);
     word.starts_with("https://") || word.starts_with("http://")
 }
 
@@ -118,7 +118,8 @@ impl Format for Words {
                 in_url = false;
             }
             let means = match letter {
-                '\\' | '*' | '_' | '~' | '`' | '|' | '[' | ']' | '<' | '>' => !in_url,
+                '*' | '_' | '~' => !in_url,
+                '\\' | '`' | '|' | '[' | ']' | '<' | '>' => true,
                 '#' | '-' | '+' => at_line_start(out),
                 _ => false,
             };
@@ -426,10 +427,18 @@ mod tests {
         assert_eq!(all.matches('🙂').count(), 3000);
     }
 
+    #[test]
+    fn words_are_parted_by_white_space_of_any_width() {
+        for space in ['\u{a0}', '\u{3000}', '\u{2028}'] {
+            assert_eq!(one(&format!("# a{space}](b")), format!("**a{space}\\](b**"));
+        }
+        assert_eq!(one("a\u{a0}https://a.b/c_d_e"), "a\u{a0}https://a.b/c_d_e");
+    }
+
     proptest! {
         #[test]
         fn any_text_is_valid_and_says_the_same(
-            text in "([a-z ]{0,30}|[*_~`#>\\-\\[\\]()<>&|!\\\\\n]{1,4}|🙂|\u{301}|```|\n\n){0,60}",
+            text in "([a-z ]{0,30}|[*_~`#>\\-\\[\\]()<>&|!\\\\\n]{1,4}|🙂|\u{301}|\u{a0}|\u{3000}|```|\n\n){0,60}",
         ) {
             let mut all = String::new();
             for message in messages(&text) {

@@ -344,7 +344,7 @@ mod tests {
     proptest! {
         #[test]
         fn any_text_is_valid_within_any_limit(
-            text in "([a-z ]{0,30}|[*_~`#>\\-\\[\\]()<>&|!\\\\\n]{1,4}|🙂|\u{301}|```|\n\n|\\[a\\]\\(https://b\\)){0,60}",
+            text in "([a-z ]{0,30}|[*_~`#>\\-\\[\\]()<>&|!\\\\\n]{1,4}|🙂|\u{301}|\u{a0}|\u{3000}|```|\n\n|\\[a\\]\\(https://b\\)){0,60}",
             limit in 120usize..400,
         ) {
             let whole = render(&text, &Mrkdwn::default());

@@ -203,7 +203,7 @@ mod tests {
     proptest! {
         #[test]
         fn any_text_is_valid_within_any_limit(
-            text in "([a-z ]{0,30}|[*_~`#>\\-\\[\\]()<>&|!\\\\\n]{1,4}|🙂|\u{301}|```|\n\n){0,60}",
+            text in "([a-z ]{0,30}|[*_~`#>\\-\\[\\]()<>&|!\\\\\n]{1,4}|🙂|\u{301}|\u{a0}|\u{3000}|```|\n\n){0,60}",
             limit in 120usize..400,
         ) {
             prop_assert!(is_valid(&render(&text, &Html)), "{}", render(&text, &Html));

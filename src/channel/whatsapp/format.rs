@@ -251,9 +251,8 @@ impl Line {
                 QUOTE_MARK => writer.push_str("> "),
                 letter if is_ours(letter) => writer.mark(letter),
                 letter if letter.is_whitespace() => writer.spaces.push(letter),
-                '*' | '_' | '~' | '`' if !in_url => {
-                    writer.literal(letter, next_seen(letter, after))
-                }
+                '`' => writer.literal(letter, next_seen(letter, after)),
+                '*' | '_' | '~' if !in_url => writer.literal(letter, next_seen(letter, after)),
                 letter => writer.letter(letter),
             }
             rest = after;
@@ -485,7 +484,7 @@ mod tests {
     proptest! {
         #[test]
         fn any_text_is_valid_and_says_the_same(
-            text in "([a-z ]{0,30}|[*_~`#>\\-\\[\\]()<>&|!\\\\\n]{1,4}|🙂|\u{301}|```|\n\n|\u{E000}){0,60}",
+            text in "([a-z ]{0,30}|[*_~`#>\\-\\[\\]()<>&|!\\\\\n]{1,4}|🙂|\u{301}|\u{a0}|\u{3000}|```|\n\n|\u{E000}){0,60}",
         ) {
             for message in messages(&text) {
                 prop_assert!(units(&message) <= MAX_TEXT);
