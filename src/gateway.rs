@@ -33,7 +33,7 @@ use crate::tools::{self, Toolbox};
 use crate::untrusted::Sandbox;
 use crate::upstream::{AddressGuard, Upstream};
 use crate::webhook::{Deliveries, Sender, Webhooks};
-use crate::work::{Room, Tell, Worker};
+use crate::work::{Room, Tell, Worker, wake_on};
 
 /// Why a gateway cannot start.
 #[derive(Debug, thiserror::Error)]
@@ -97,6 +97,8 @@ pub struct Gateway {
     lapsed_runs: Arc<Worker<LapsedRuns>>,
     /// All work that is shared with other nodes.
     rooms: Vec<Arc<dyn Room>>,
+    /// What says that there may be something to do in a room.
+    wakes: Vec<(Arc<Notify>, Arc<dyn Room>)>,
     /// Those that end before the store is closed.
     workers: parking_lot::Mutex<Vec<tokio::task::JoinHandle<()>>>,
 }
@@ -245,13 +247,21 @@ impl Gateway {
         let sender: Arc<dyn tools::Senders> = hub.clone();
         senders.set(Arc::downgrade(&sender));
         let schedules = Schedules::new(store.clone(), lanes.clone(), metrics.clone());
+        let turns = Worker::new(Turns(lanes.clone()), metrics.clone(), tell.clone());
+        let arrivals = Worker::new(Arrivals(hub.clone()), metrics.clone(), tell.clone());
+        let outbox = Worker::new(Outbox(hub.clone()), metrics.clone(), tell);
+        let wakes: Vec<(Arc<Notify>, Arc<dyn Room>)> = vec![
+            (runs.lane_due.clone(), turns.clone()),
+            (hub.arrived(), arrivals.clone()),
+            (runs.answers_due.clone(), outbox.clone()),
+        ];
         let rooms: Vec<Arc<dyn Room>> = vec![
             lapsed_runs.clone(),
             webhooks.clone(),
             ingestion.clone(),
-            Worker::new(Turns(lanes.clone()), metrics.clone(), tell.clone()),
-            Worker::new(Arrivals(hub.clone()), metrics.clone(), tell.clone()),
-            Worker::new(Outbox(hub.clone()), metrics.clone(), tell.clone()),
+            turns,
+            arrivals,
+            outbox,
         ];
         let tasks = vec![
             writer,
@@ -305,6 +315,7 @@ impl Gateway {
             tasks: parking_lot::Mutex::new(tasks),
             lapsed_runs,
             rooms,
+            wakes,
             workers: parking_lot::Mutex::default(),
         });
         let follow = follow_changes(Arc::downgrade(&gateway), changes);
@@ -358,8 +369,8 @@ impl Gateway {
         self.lapsed_runs.begin(alone).await;
         let (runs, cancels) = (self.runs.clone(), self.runs.clone());
         let (retention, admission) = (self.retention(), self.admission.clone());
-        let (lanes, schedules) = (self.lanes.clone(), self.schedules.clone());
-        let [arrivals, outbox, polls, shown] = [(); 4].map(|()| self.hub.clone());
+        let (schedules, polls, shown) =
+            (self.schedules.clone(), self.hub.clone(), self.hub.clone());
         self.workers.lock().extend([
             tended::spawn("leases", move || runs.clone().keep_leases()),
             tended::spawn("cancels", move || cancels.clone().follow_cancels()),
@@ -369,22 +380,11 @@ impl Gateway {
             tended::spawn("live", move || shown.clone().show_answers()),
             tended::spawn("polls", move || polls.clone().poll()),
         ]);
-        let room = |name: &str| self.rooms.iter().find(|room| room.name() == name).cloned();
-        if let (Some(turns), Some(arrived), Some(messages)) =
-            (room("lanes"), room("arrivals"), room("outbox"))
-        {
-            self.workers.lock().extend([
-                tended::spawn("turns that come", move || {
-                    lanes.clone().tell_of_turns(turns.clone())
-                }),
-                tended::spawn("arrivals that come", move || {
-                    arrivals.clone().tell_of_arrivals(arrived.clone())
-                }),
-                tended::spawn("messages that come", move || {
-                    outbox.clone().tell_of_messages(messages.clone())
-                }),
-            ]);
-        }
+        let wakes = self.wakes.iter().cloned();
+        let wakes = wakes.map(|(said, room)| {
+            tended::spawn("wakes", move || wake_on(said.clone(), room.clone()))
+        });
+        self.workers.lock().extend(wakes);
         let rooms = self.rooms.iter().cloned();
         let rooms = rooms.map(|room| tended::spawn(room.name(), move || room.clone().run()));
         self.workers.lock().extend(rooms);

@@ -7,22 +7,16 @@ use std::time::Duration;
 use async_trait::async_trait;
 use serde_json::json;
 
-use super::{Fault, Hub};
+use super::{Fault, Hub, held};
 use crate::error::ApiError;
-use crate::store::{ArrivalEnd, EventRow, HeldKind, HeldRow, InboundRow, now_micros};
-use crate::work::{AtShutdown, Claim, Due, Held, Lane, Rules, Work};
+use crate::store::{ArrivalEnd, EventRow, InboundRow, now_micros};
+use crate::work::{Claim, Due, Held, Lane, Rules, Work};
 
 const SECOND: i64 = 1_000_000;
-const HOLD: Duration = Duration::from_secs(15);
-const LOOK_EVERY: Duration = Duration::from_millis(500);
 /// To interpret one may take so long: its files are fetched meanwhile.
 const WITHIN: Duration = Duration::from_secs(100);
-const AT_ONCE: usize = 64;
-const OF_A_TENANT: usize = 32;
 /// An arrival is tried so often; then it is given up.
 const MAX_ATTEMPTS: i64 = 8;
-/// One that ended its node so often is given up, too.
-const DEADLY: i64 = 3;
 
 /// What has arrived and is to be interpreted.
 pub struct Arrivals(pub Arc<Hub>);
@@ -34,38 +28,18 @@ pub enum Led {
     GivenUp(String),
 }
 
-fn held(arrival: &InboundRow, until: i64) -> HeldRow<'_> {
-    HeldRow {
-        tenant_id: &arrival.tenant_id,
-        id: &arrival.id,
-        until,
-    }
-}
-
 #[async_trait]
 impl Work for Arrivals {
     type Item = InboundRow;
     type Outcome = Led;
 
     fn rules(&self) -> Rules {
-        Rules {
-            name: "arrivals",
-            hold: HOLD,
-            look_every: LOOK_EVERY,
-            at_once: AT_ONCE,
-            per_tenant: OF_A_TENANT,
-            per_lane: OF_A_TENANT,
-            give_up_after: DEADLY,
-            at_shutdown: AtShutdown::Finish,
-        }
+        held::rules("arrivals")
     }
 
     async fn due(&self, now: i64, limit: i64) -> Result<Due, ApiError> {
         let tenants = self.0.store.tenants_with_arrivals(now, limit).await?;
-        Ok(Due {
-            lanes: tenants.iter().map(|tenant| Lane::tenant(tenant)).collect(),
-            next: None,
-        })
+        Ok(held::due(&tenants))
     }
 
     /// The first of each conversation.
@@ -91,9 +65,7 @@ impl Work for Arrivals {
         all: &[Arc<Held<InboundRow>>],
         until: i64,
     ) -> Result<Vec<bool>, ApiError> {
-        let rows: Vec<_> = all.iter().map(|one| held(&one.item, one.until())).collect();
-        let (store, what) = (&self.0.store, HeldKind::Arrival);
-        Ok(store.renew_held(what, &rows, until).await?)
+        held::renew(self.0.store.as_ref(), all, until).await
     }
 
     async fn perform(&self, taken: &Held<InboundRow>) -> Led {
@@ -157,14 +129,11 @@ impl Work for Arrivals {
         }
     }
 
-    async fn release(&self, arrival: &InboundRow, until: i64, now: i64) -> Result<bool, ApiError> {
-        let (store, what) = (&self.0.store, HeldKind::Arrival);
-        Ok(store.release_held(what, held(arrival, until), now).await?)
+    async fn release(&self, row: &InboundRow, until: i64, now: i64) -> Result<bool, ApiError> {
+        held::release(self.0.store.as_ref(), row, until, now).await
     }
 
-    async fn uncount(&self, arrival: &InboundRow) -> Result<(), ApiError> {
-        let (store, what) = (&self.0.store, HeldKind::Arrival);
-        let uncounted = store.uncount_held(what, &arrival.tenant_id, &arrival.id);
-        Ok(uncounted.await?)
+    async fn uncount(&self, row: &InboundRow) -> Result<(), ApiError> {
+        held::uncount(self.0.store.as_ref(), row).await
     }
 }

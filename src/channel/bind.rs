@@ -65,19 +65,11 @@ impl Hub {
     ) -> Result<Option<(Answerer, Option<BindingRow>)>, Fault> {
         let (tenant_id, kind) = (&arrival.tenant_id, &arrival.source);
         // Where smiths have addresses of their own, what is sent to one is that smith's.
-        if let Some(mailbox) = said.reply_to["mailbox"].as_str() {
-            for deployment in self.deployments(tenant_id, kind, "smith").await? {
-                let is_its = |address: &str| address.eq_ignore_ascii_case(mailbox);
-                if deployment.address.as_deref().is_some_and(is_its)
-                    && self.has_smith(tenant_id, &deployment.target_id).await?
-                {
-                    let smith_id = deployment.target_id.clone();
-                    let answerer = Answerer {
-                        smith_id,
-                        deployment,
-                    };
-                    return Ok(Some((answerer, None)));
-                }
+        let own = self.channel(kind).and_then(|one| one.addressee(said));
+        if let Some(own) = own {
+            let is_its = |address: &str| address.eq_ignore_ascii_case(own);
+            if let Some(answerer) = self.smith_at(tenant_id, kind, is_its).await? {
+                return Ok(Some((answerer, None)));
             }
         }
         let named = self.channel(kind).and_then(|one| one.deployment_of(said));
@@ -96,21 +88,12 @@ impl Hub {
                 return Ok(Some((answerer, None)));
             }
         }
-        for deployment in self.deployments(tenant_id, kind, "smith").await? {
-            let is_exact = deployment.address.as_deref().is_some_and(|address| {
-                address.eq_ignore_ascii_case(&said.sender.id)
-                    || places(&said.chat).any(|place| place == address)
-            });
-            if is_exact && self.has_smith(tenant_id, &deployment.target_id).await? {
-                let smith_id = deployment.target_id.clone();
-                return Ok(Some((
-                    Answerer {
-                        smith_id,
-                        deployment,
-                    },
-                    None,
-                )));
-            }
+        let is_exact = |address: &str| {
+            address.eq_ignore_ascii_case(&said.sender.id)
+                || places(&said.chat).any(|place| place == address)
+        };
+        if let Some(answerer) = self.smith_at(tenant_id, kind, is_exact).await? {
+            return Ok(Some((answerer, None)));
         }
         let catch_all = self.deployments(tenant_id, kind, "agent").await?;
         let Some(deployment) = catch_all.into_iter().next() else {
@@ -130,6 +113,26 @@ impl Hub {
             deployment,
         };
         Ok(Some((answerer, Some(binding))))
+    }
+
+    /// The smith of the first deployment whose address is one that is meant.
+    async fn smith_at(
+        &self,
+        tenant_id: &str,
+        kind: &str,
+        is_meant: impl Fn(&str) -> bool + Send,
+    ) -> Result<Option<Answerer>, Fault> {
+        for deployment in self.deployments(tenant_id, kind, "smith").await? {
+            if deployment.address.as_deref().is_some_and(&is_meant)
+                && self.has_smith(tenant_id, &deployment.target_id).await?
+            {
+                return Ok(Some(Answerer {
+                    smith_id: deployment.target_id.clone(),
+                    deployment,
+                }));
+            }
+        }
+        Ok(None)
     }
 
     /// Who answers where the conversation itself says by which deployment it came.

@@ -5,11 +5,32 @@ use bytes::Bytes;
 use super::Hub;
 use crate::error::ApiError;
 use crate::ids;
+use crate::model::{Part, Source};
 use crate::store::{FileRow, now_micros};
 
 /// Content is kept in pieces of this size.
 const PIECE: usize = 1024 * 1024;
 const MAX_NAME: usize = 512;
+
+/// A file that is kept, as a part of what somebody said.
+pub fn part_of(file_id: String, name: &str, is_image: bool) -> Part {
+    let source = Source::FileId { id: file_id };
+    match is_image {
+        true => Part::Image {
+            source,
+            detail: None,
+        },
+        false => Part::File {
+            source,
+            name: Some(name.to_owned()),
+        },
+    }
+}
+
+/// Whether a media type is a picture's.
+pub fn is_picture(media_type: Option<&str>) -> bool {
+    media_type.is_some_and(|said| said.starts_with("image/"))
+}
 
 impl Hub {
     /// Keeps a file, and answers its id.

@@ -299,18 +299,10 @@ fn notice(arrival: &InboundRow, said: &Said, answerer: &Answerer, text: &str) ->
         deployment_id: answerer.deployment.id.clone(),
         channel: arrival.source.clone(),
         chat: said.chat.clone(),
-        run_id: None,
         kind: "notice".to_owned(),
         reply_to: said.reply_to.to_string(),
         content: Some(text.to_owned()),
-        status: "pending".to_owned(),
-        attempts: 0,
-        takings: 0,
-        progress: "{}".to_owned(),
-        last_error: None,
-        due_at: Some(now),
-        created_at: now,
-        updated_at: now,
+        ..OutboundRow::pending(now)
     }
 }
 

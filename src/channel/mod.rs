@@ -13,6 +13,7 @@ pub mod email;
 mod fetch;
 mod files;
 pub mod forms;
+mod held;
 mod inbound;
 mod live;
 mod markdown;
@@ -20,6 +21,7 @@ mod outbox;
 mod report;
 mod rest;
 mod said;
+mod setup;
 pub mod slack;
 mod split;
 pub mod telegram;
@@ -57,7 +59,6 @@ use crate::secrets::Vault;
 use crate::store::{DeploymentRow, InboundRow, OutboundRow, Store};
 use crate::untrusted::Sandbox;
 use crate::upstream::Upstream;
-use crate::work::Room;
 
 /// Why an arrival cannot be interpreted, or a message not be sent.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -169,6 +170,11 @@ pub trait Channel: Send + Sync {
         None
     }
 
+    /// The address of a smith's own that a message was sent to, where smiths have some.
+    fn addressee<'a>(&self, _said: &'a Said) -> Option<&'a str> {
+        None
+    }
+
     /// Checks what a deployment is made with: its `provider_metadata`.
     fn check_settings(&self, _settings: &Value) -> Result<(), ApiError> {
         Ok(())
@@ -259,7 +265,7 @@ pub struct Hub {
     pub public_url: String,
     metrics: Metrics,
     kinds: Vec<Arc<dyn Channel>>,
-    arrived: Notify,
+    arrived: Arc<Notify>,
     outgoing: Arc<Notify>,
     /// Turns that begin on this node, whose answers are shown.
     begun: tokio::sync::Mutex<mpsc::Receiver<Begun>>,
@@ -315,7 +321,7 @@ impl Hub {
             public_url: parts.public_url,
             metrics: parts.metrics,
             kinds: kinds(),
-            arrived: Notify::new(),
+            arrived: Arc::default(),
             begun: tokio::sync::Mutex::new(begun),
             showing: Mutex::default(),
             sending: tools::Remembered::default(),
@@ -328,20 +334,9 @@ impl Hub {
         futures_util::future::join_all(polls).await;
     }
 
-    /// Has what arrives looked at at once by `worker`, for ever.
-    pub async fn tell_of_arrivals(self: Arc<Self>, worker: Arc<dyn Room>) {
-        loop {
-            self.arrived.notified().await;
-            worker.wake();
-        }
-    }
-
-    /// Has what is to be sent looked at at once by `worker`, for ever.
-    pub async fn tell_of_messages(self: Arc<Self>, worker: Arc<dyn Room>) {
-        loop {
-            self.outgoing.notified().await;
-            worker.wake();
-        }
+    /// Says that something has arrived.
+    pub fn arrived(&self) -> Arc<Notify> {
+        self.arrived.clone()
     }
 
     /// A channel by its name.

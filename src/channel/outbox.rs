@@ -2,29 +2,20 @@
 //! knowingly.
 
 use std::sync::Arc;
-use std::time::Duration;
 
 use async_trait::async_trait;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
 use super::forms::{connection_link, decision_link};
-use super::{Card, Channel, Fault, Hub, Question};
+use super::{Card, Channel, Fault, Hub, Question, held};
 use crate::error::ApiError;
 use crate::lane::SORRY;
 use crate::run::output_of;
-use crate::store::{
-    ApprovalStatus, EventRow, HeldKind, HeldRow, OutboundRow, RunStatus, now_micros,
-};
-use crate::work::{AtShutdown, Claim, Due, Held, Lane, Rules, Work};
+use crate::store::{ApprovalStatus, EventRow, OutboundRow, RunStatus, now_micros};
+use crate::work::{Claim, Due, Held, Lane, Rules, Work};
 
 const SECOND: i64 = 1_000_000;
-const LOOK_EVERY: Duration = Duration::from_millis(500);
-const HOLD: Duration = Duration::from_secs(15);
-const AT_ONCE: usize = 64;
-const OF_A_TENANT: usize = 32;
-/// A message that ended its node so often is given up.
-const DEADLY: i64 = 3;
 /// Pauses between attempts, in seconds; after the last the message has failed.
 const PAUSES_S: [i64; 8] = [1, 3, 10, 30, 120, 600, 1_800, 3_600];
 
@@ -41,14 +32,6 @@ struct Progress {
 /// What is to be sent.
 pub struct Outbox(pub Arc<Hub>);
 
-fn row(message: &OutboundRow, until: i64) -> HeldRow<'_> {
-    HeldRow {
-        tenant_id: &message.tenant_id,
-        id: &message.id,
-        until,
-    }
-}
-
 #[async_trait]
 impl Work for Outbox {
     type Item = OutboundRow;
@@ -56,24 +39,12 @@ impl Work for Outbox {
     type Outcome = OutboundRow;
 
     fn rules(&self) -> Rules {
-        Rules {
-            name: "outbox",
-            hold: HOLD,
-            look_every: LOOK_EVERY,
-            at_once: AT_ONCE,
-            per_tenant: OF_A_TENANT,
-            per_lane: OF_A_TENANT,
-            give_up_after: DEADLY,
-            at_shutdown: AtShutdown::Finish,
-        }
+        held::rules("outbox")
     }
 
     async fn due(&self, now: i64, limit: i64) -> Result<Due, ApiError> {
         let tenants = self.0.store.tenants_with_outbound(now, limit).await?;
-        Ok(Due {
-            lanes: tenants.iter().map(|tenant| Lane::tenant(tenant)).collect(),
-            next: None,
-        })
+        Ok(held::due(&tenants))
     }
 
     /// The first of each conversation.
@@ -99,9 +70,7 @@ impl Work for Outbox {
         all: &[Arc<Held<OutboundRow>>],
         until: i64,
     ) -> Result<Vec<bool>, ApiError> {
-        let rows: Vec<_> = all.iter().map(|one| row(&one.item, one.until())).collect();
-        let (store, what) = (&self.0.store, HeldKind::Outbound);
-        Ok(store.renew_held(what, &rows, until).await?)
+        held::renew(self.0.store.as_ref(), all, until).await
     }
 
     async fn perform(&self, held: &Held<OutboundRow>) -> OutboundRow {
@@ -139,15 +108,12 @@ impl Work for Outbox {
         Ok(true)
     }
 
-    async fn release(&self, message: &OutboundRow, until: i64, now: i64) -> Result<bool, ApiError> {
-        let (store, what) = (&self.0.store, HeldKind::Outbound);
-        Ok(store.release_held(what, row(message, until), now).await?)
+    async fn release(&self, row: &OutboundRow, until: i64, now: i64) -> Result<bool, ApiError> {
+        held::release(self.0.store.as_ref(), row, until, now).await
     }
 
-    async fn uncount(&self, message: &OutboundRow) -> Result<(), ApiError> {
-        let (store, what) = (&self.0.store, HeldKind::Outbound);
-        let uncounted = store.uncount_held(what, &message.tenant_id, &message.id);
-        Ok(uncounted.await?)
+    async fn uncount(&self, row: &OutboundRow) -> Result<(), ApiError> {
+        held::uncount(self.0.store.as_ref(), row).await
     }
 }
 

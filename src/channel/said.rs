@@ -145,6 +145,14 @@ impl Question {
     }
 }
 
+/// Adds what there is no part for to what was said, as a line of its own.
+pub fn add_line(text: &mut String, line: &str) {
+    if !text.is_empty() {
+        text.push('\n');
+    }
+    text.push_str(line);
+}
+
 impl Sender {
     /// For records and for the model.
     pub fn to_json(&self, channel: &str) -> Value {

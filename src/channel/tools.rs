@@ -114,14 +114,7 @@ impl Senders for Hub {
             kind: "message".to_owned(),
             reply_to: destination.reply_to.to_string(),
             content: Some(text.to_owned()),
-            status: "pending".to_owned(),
-            attempts: 0,
-            takings: 0,
-            progress: "{}".to_owned(),
-            last_error: None,
-            due_at: Some(now),
-            created_at: now,
-            updated_at: now,
+            ..OutboundRow::pending(now)
         };
         let kept = self.store.insert_outbound(&message).await;
         kept.map_err(|_| "the message could not be kept; nothing was sent".to_owned())?;

@@ -12,7 +12,7 @@ use crate::limit::Admission;
 use crate::metrics::Metrics;
 use crate::run::{LiveRun, Runs};
 use crate::store::{LaneRow, LaneRule, QueuedTurnRow, Store, TurnEnd, now_micros};
-use crate::work::{AtShutdown, Claim, Due, Held, Lane, Room, Rules, Work};
+use crate::work::{AtShutdown, Claim, Due, Held, Lane, Rules, Work};
 
 const SECOND: i64 = 1_000_000;
 /// How often lanes are looked at when nothing wakes the worker.
@@ -103,14 +103,6 @@ impl Lanes {
     /// Something may be due.
     pub fn wake(&self) {
         self.due.notify_one();
-    }
-
-    /// Has what becomes due looked at at once by `worker`, for ever.
-    pub async fn tell_of_turns(self: Arc<Self>, worker: Arc<dyn Room>) {
-        loop {
-            self.due.notified().await;
-            worker.wake();
-        }
     }
 
     async fn steps(&self, lane: &LaneRow) -> Result<i64, ApiError> {

@@ -109,6 +109,32 @@ pub struct OutboundRow {
     pub updated_at: i64,
 }
 
+impl OutboundRow {
+    /// One that is to be sent at once; whose, where to and what is left to say.
+    pub fn pending(now: i64) -> Self {
+        Self {
+            id: String::new(),
+            tenant_id: String::new(),
+            smith_id: String::new(),
+            deployment_id: String::new(),
+            channel: String::new(),
+            chat: String::new(),
+            run_id: None,
+            kind: String::new(),
+            reply_to: String::new(),
+            content: None,
+            status: "pending".to_owned(),
+            attempts: 0,
+            takings: 0,
+            progress: "{}".to_owned(),
+            last_error: None,
+            due_at: Some(now),
+            created_at: now,
+            updated_at: now,
+        }
+    }
+}
+
 /// What nodes hold of channels.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum HeldKind {

@@ -272,6 +272,20 @@ impl Followed {
         Some(Self::Live(live.reader()))
     }
 
+    /// A run where it is under way, else as it was read.
+    pub fn of(
+        gateway: &Gateway,
+        tenant_id: &str,
+        run_id: &str,
+        read: Option<RunRow>,
+    ) -> Result<Self, ApiError> {
+        match (Self::live(gateway, tenant_id, run_id), read) {
+            (Some(live), _) => Ok(live),
+            (None, Some(run)) => Ok(Self::Stored(Box::new(run), true)),
+            (None, None) => Err(ApiError::not_found("run", run_id)),
+        }
+    }
+
     /// Writes the frames, from the first on. The stream has begun.
     pub async fn stream(
         self,

@@ -19,7 +19,7 @@ mod worker;
 mod tests;
 
 pub use held::{Fence, Held};
-pub use worker::{Room, Tell, Worker};
+pub use worker::{Room, Tell, Worker, wake_on};
 
 use std::sync::Arc;
 use std::time::Duration;

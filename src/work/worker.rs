@@ -37,6 +37,14 @@ const LOOK_AGAIN: Duration = Duration::from_millis(20);
 /// Tells other nodes that there is work of some name.
 pub type Tell = Arc<dyn Fn(&'static str) + Send + Sync>;
 
+/// Wakes a room whenever it is said that there may be something to do in it, for ever.
+pub async fn wake_on(said: Arc<Notify>, room: Arc<dyn Room>) {
+    loop {
+        said.notified().await;
+        room.wake();
+    }
+}
+
 /// One kind of work on this node.
 pub struct Worker<W: Work> {
     /// What is done.

@@ -7,8 +7,9 @@ use super::commands::FILES;
 use super::place::{Place, is_id, valid_until};
 use super::{account, format, message};
 use crate::channel::fetch::Fetched;
+use crate::channel::files::{is_picture, part_of};
+use crate::channel::said::add_line;
 use crate::channel::{Arrival, Command, Decision, Fault, Hub, Meaning, Said, Sender};
-use crate::model::{Part, Source};
 use crate::store::InboundRow;
 
 /// As many as a message may have.
@@ -294,27 +295,10 @@ async fn attach(
         let kept = hub
             .keep_file(&arrival.tenant_id, &name, media_type, content)
             .await?;
-        let source = Source::FileId { id: kept };
-        let is_image = media_type.is_some_and(|said| said.starts_with("image/"));
-        said.parts.push(match is_image {
-            true => Part::Image {
-                source,
-                detail: None,
-            },
-            false => Part::File {
-                source,
-                name: Some(name),
-            },
-        });
+        said.parts
+            .push(part_of(kept, &name, is_picture(media_type)));
     }
     Ok(())
-}
-
-fn add_line(text: &mut String, line: &str) {
-    if !text.is_empty() {
-        text.push('\n');
-    }
-    text.push_str(line);
 }
 
 /// Decodes an interaction as a stranger may send it, for tests and fuzzing.

@@ -14,6 +14,7 @@ use super::place::{is_id, seal};
 use super::receive::{Taken, taken};
 use super::verify::{is_signed, key};
 use super::{KIND, Secrets, api, commands};
+use crate::channel::setup::needed;
 use crate::channel::{Account, Fault, Hub};
 use crate::edge::extract::{Admin, Input, check_text};
 use crate::edge::{AppState, Route};
@@ -78,14 +79,6 @@ fn shown(hub: &Hub, tenant_id: &str, account: Option<&Account<Secrets>>) -> Disc
         has_bot_token: account.map(|_| true),
         webhook_url: account.map(|_| format!("{}/v1/discord/webhook/{tenant_id}", hub.public_url)),
     }
-}
-
-fn needed(param: &'static str, value: Option<String>) -> Result<String, ApiError> {
-    let value = value.map(|value| value.trim().to_owned());
-    value.filter(|value| !value.is_empty()).ok_or_else(|| {
-        let status = StatusCode::UNPROCESSABLE_ENTITY;
-        ApiError::new(status, "empty_config", "is missing").param(param)
-    })
 }
 
 fn told(refused: api::Refused) -> ApiError {

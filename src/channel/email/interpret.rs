@@ -7,8 +7,8 @@ use serde_json::json;
 use super::arrival::{Form, Found, Kept};
 use super::verify::{self, Verdict};
 use super::{Email, Settings, account, bounce, deployments, normal, quote};
+use crate::channel::files::part_of;
 use crate::channel::{Command, Fault, Hub, Meaning, Said, Sender};
-use crate::model::{Part, Source};
 use crate::store::InboundRow;
 use crate::untrusted::mail::{Attached, Mail};
 
@@ -271,17 +271,7 @@ async fn attach(
         let id = hub
             .keep_file(tenant_id, &name, media_type, content.into())
             .await?;
-        let source = Source::FileId { id };
-        said.parts.push(match is_image {
-            true => Part::Image {
-                source,
-                detail: None,
-            },
-            false => Part::File {
-                source,
-                name: Some(name),
-            },
-        });
+        said.parts.push(part_of(id, &name, is_image));
     }
     if left_out > 0 {
         said.text

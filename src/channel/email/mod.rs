@@ -26,7 +26,7 @@ use mail_auth::MessageAuthenticator;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, json};
 
-use super::{Account, Card, Channel, Destination, Fault, Hub, Meaning, SendTool};
+use super::{Account, Card, Channel, Destination, Fault, Hub, Meaning, Said, SendTool};
 use crate::config::RelayTls;
 use crate::error::ApiError;
 use crate::store::{DeploymentFilter, DeploymentRow, InboundRow, OutboundRow};
@@ -229,6 +229,10 @@ impl Channel for Email {
         let settings = Settings::of(settings);
         let to = settings.default_mailbox();
         Some(format!("mailto:{to}?subject=Start&body=%2Fstart%20{token}"))
+    }
+
+    fn addressee<'a>(&self, said: &'a Said) -> Option<&'a str> {
+        said.reply_to["mailbox"].as_str()
     }
 
     /// A deployment's address is the smith's own, and a conversation is a message's id.

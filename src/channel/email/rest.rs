@@ -10,6 +10,7 @@ use utoipa_axum::routes;
 
 use super::relay::Route as Way;
 use super::{KIND, Secrets, Settings, sign, suppressions};
+use crate::channel::setup::unprocessable;
 use crate::channel::{Account, Hub};
 use crate::config::RelayTls;
 use crate::connection::random_text;
@@ -208,9 +209,7 @@ fn host(param: &'static str, text: Option<String>) -> Result<Option<String>, Api
 
 /// Checks what was sent.
 fn settings(input: &EmailIn) -> Result<Settings, ApiError> {
-    let empty = |param: &'static str, why: &'static str| {
-        ApiError::new(StatusCode::UNPROCESSABLE_ENTITY, "empty_config", why).param(param)
-    };
+    let empty = |param: &'static str, why: &'static str| unprocessable("empty_config", param, why);
     let from_domain = host("from_domain", input.from_domain.clone())?.ok_or_else(|| {
         empty(
             "from_domain",
@@ -342,8 +341,7 @@ pub async fn put(
     };
     if Way::of(&settings, &secrets, &hub.config.email).is_none() {
         let why = "mail has no way to leave by: name a mail server";
-        let error = ApiError::new(StatusCode::UNPROCESSABLE_ENTITY, "empty_config", why);
-        return Err(error.param("smtp_host"));
+        return Err(unprocessable("empty_config", "smtp_host", why));
     }
     let domain = &settings.from_domain;
     if !hub

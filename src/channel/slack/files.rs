@@ -4,18 +4,12 @@ use http::header;
 use serde_json::{Value, json};
 
 use super::api::{self, By, Workspace};
+use crate::channel::files::{is_picture, part_of};
+use crate::channel::said::add_line;
 use crate::channel::{Fault, Hub, Said};
-use crate::model::{Part, Source};
 
 /// Files of one message that are read; more are told of.
 const MOST: usize = 10;
-
-pub(super) fn add_line(text: &mut String, line: &str) {
-    if !text.is_empty() {
-        text.push('\n');
-    }
-    text.push_str(line);
-}
 
 /// Adds what came with a message: files are kept here first.
 pub async fn attach(
@@ -107,18 +101,6 @@ async fn one(
         }
     }
     let kept = hub.keep_file(tenant_id, name, media_type, got.body).await?;
-    let source = Source::FileId { id: kept };
-    said.parts.push(
-        match media_type.is_some_and(|kind| kind.starts_with("image/")) {
-            true => Part::Image {
-                source,
-                detail: None,
-            },
-            false => Part::File {
-                source,
-                name: Some(name.to_owned()),
-            },
-        },
-    );
+    said.parts.push(part_of(kept, name, is_picture(media_type)));
     Ok(())
 }

@@ -4,6 +4,7 @@ use serde_json::{Value, json};
 
 use super::api::{self, By, Workspace, is_id};
 use super::{KIND, Slack, files, interact, oauth, team_of, text, workspace};
+use crate::channel::said::add_line;
 use crate::channel::{Arrival, Command, Fault, Hub, Meaning, Said, Sender};
 use crate::store::InboundRow;
 
@@ -238,7 +239,7 @@ fn read<'a>(payload: &'a Value, bot: &str) -> Read<'a> {
     let is_mention = event["type"] == json!("app_mention");
     let command = command(&words);
     if let Some(forwarded) = forwarded(about) {
-        files::add_line(&mut words, &forwarded);
+        add_line(&mut words, &forwarded);
     }
     let team = [&about["user_team"], &about["team"]];
     let mut teams = team.into_iter().filter_map(Value::as_str);
@@ -293,7 +294,7 @@ fn forwarded(message: &Value) -> Option<String> {
             continue;
         };
         let who = attachment["author_name"].as_str().unwrap_or("somebody");
-        files::add_line(
+        add_line(
             &mut all,
             &format!("[Forwarded, of {who}: {}]", text::plain(words, "").0),
         );

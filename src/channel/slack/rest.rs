@@ -15,6 +15,7 @@ use utoipa_axum::routes;
 use super::api::{self, By};
 use super::interact::{self, Sealer};
 use super::{KIND, Secrets, oauth, receive, signature, slack_api_error};
+use crate::channel::setup::unprocessable;
 use crate::channel::{Account, Arrival};
 use crate::config::parse_page;
 use crate::edge::extract::{Admin, Input, check_text};
@@ -280,17 +281,16 @@ pub async fn put(
     }
     let has_app = client_id.is_some() && account.secrets.client_secret.is_some();
     set("client_id", client_id);
-    let unprocessable = |param: &'static str, why: &'static str| {
-        Err(ApiError::new(StatusCode::UNPROCESSABLE_ENTITY, "empty_config", why).param(param))
-    };
+    let incomplete =
+        |param: &'static str, why: &'static str| Err(unprocessable("empty_config", param, why));
     let secrets = &account.secrets;
     if secrets.bot_token.is_none() && !has_app {
         let why = "give the bot's token, or client_id and client_secret for installations";
-        return unprocessable("bot_token", why);
+        return incomplete("bot_token", why);
     }
     if secrets.signing_secret.is_none() && secrets.app_token.is_none() {
         let why = "give the signing secret, or an app token for Socket Mode";
-        return unprocessable("signing_secret", why);
+        return incomplete("signing_secret", why);
     }
     if let (true, Some(token)) = (asks, &secrets.bot_token) {
         let bot = api::call(hub, token, "auth.test", &json!({})).await;

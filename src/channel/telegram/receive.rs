@@ -3,8 +3,9 @@
 use serde_json::{Value, json};
 
 use super::{Secrets, account, api};
+use crate::channel::files::{is_picture, part_of};
+use crate::channel::said::add_line;
 use crate::channel::{Arrival, Command, Decision, Fault, Hub, Meaning, Said, Sender};
-use crate::model::{Part, Source};
 use crate::store::InboundRow;
 
 /// Kinds of update that mean something; Telegram is asked for these alone.
@@ -230,18 +231,8 @@ async fn attach(
                 let kept = hub
                     .keep_file(&arrival.tenant_id, &name, media_type, content)
                     .await?;
-                let source = Source::FileId { id: kept };
-                let is_image = is_image || media_type.is_some_and(|t| t.starts_with("image/"));
-                said.parts.push(match is_image {
-                    true => Part::Image {
-                        source,
-                        detail: None,
-                    },
-                    false => Part::File {
-                        source,
-                        name: Some(name),
-                    },
-                });
+                let is_image = is_image || is_picture(media_type);
+                said.parts.push(part_of(kept, &name, is_image));
             }
             None => add_line(
                 &mut said.text,
@@ -268,13 +259,6 @@ async fn attach(
         add_line(&mut said.text, &format!("[Contact: {name} {number}]"));
     }
     Ok(())
-}
-
-fn add_line(text: &mut String, line: &str) {
-    if !text.is_empty() {
-        text.push('\n');
-    }
-    text.push_str(line);
 }
 
 /// Decodes an update as a stranger may send it, for tests and fuzzing.

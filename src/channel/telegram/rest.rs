@@ -13,6 +13,7 @@ use utoipa_axum::routes;
 use super::poll::{is_reachable, subscribe};
 use super::{KIND, Secrets, api, receive, telegram_api_error};
 use crate::channel::Account;
+use crate::channel::setup::unprocessable;
 use crate::connection::random_text;
 use crate::edge::extract::{Admin, Input, check_text};
 use crate::edge::{AppState, Route};
@@ -72,10 +73,6 @@ fn shown(account: Option<&Account<Secrets>>) -> TelegramOut {
         has_token: account.map(|_| true),
         webhook_url: text("webhook_url"),
     }
-}
-
-fn unprocessable(code: &'static str, param: &'static str, why: &'static str) -> ApiError {
-    ApiError::new(StatusCode::UNPROCESSABLE_ENTITY, code, why).param(param)
 }
 
 /// Reads a tenant's bot.

@@ -16,9 +16,10 @@ use utoipa::ToSchema;
 use super::buckets::Buckets;
 use super::visitor::Visit;
 use crate::channel::Hub;
+use crate::channel::files::part_of;
 use crate::edge::AppState;
 use crate::error::ApiError;
-use crate::model::{Part, Source, kind_of_bytes};
+use crate::model::{Part, kind_of_bytes};
 
 const MAX_NAME: usize = 200;
 const MAX_WORD: usize = 4096;
@@ -142,15 +143,5 @@ pub fn part(hub: &Hub, visit: &Visit, word: &str) -> Option<Part> {
     let sealed = URL_SAFE_NO_PAD.decode(word).ok()?;
     let opened = hub.vault.open(&owner(visit), &sealed).ok()?;
     let kept: Kept = serde_json::from_slice(&opened).ok()?;
-    let source = Source::FileId { id: kept.file_id };
-    Some(match kept.is_image {
-        true => Part::Image {
-            source,
-            detail: None,
-        },
-        false => Part::File {
-            source,
-            name: Some(kept.name),
-        },
-    })
+    Some(part_of(kept.file_id, &kept.name, kept.is_image))
 }

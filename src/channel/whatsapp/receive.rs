@@ -5,8 +5,9 @@ use serde_json::{Value, json};
 
 use super::{Secrets, account, api};
 use crate::channel::fetch::Fetched;
+use crate::channel::files::part_of;
+use crate::channel::said::add_line;
 use crate::channel::{Account, Arrival, Command, Decision, Fault, Hub, Meaning, Said, Sender};
-use crate::model::{Part, Source};
 use crate::store::InboundRow;
 
 /// What the kind of an arrival begins with that says what became of a message.
@@ -311,17 +312,8 @@ async fn attach(
     let kept = hub
         .keep_file(&arrival.tenant_id, &name, media_type, content)
         .await?;
-    let source = Source::FileId { id: kept };
-    said.parts.push(match kind {
-        "image" | "sticker" => Part::Image {
-            source,
-            detail: None,
-        },
-        _ => Part::File {
-            source,
-            name: Some(name),
-        },
-    });
+    let is_image = matches!(kind, "image" | "sticker");
+    said.parts.push(part_of(kept, &name, is_image));
     Ok(())
 }
 
@@ -342,13 +334,6 @@ fn name_of(kind: &str, file: &Value, media_type: Option<&str>) -> String {
         Some(ending) => format!("{kind}.{ending}"),
         None => kind.to_owned(),
     }
-}
-
-fn add_line(text: &mut String, line: &str) {
-    if !text.is_empty() {
-        text.push('\n');
-    }
-    text.push_str(line);
 }
 
 /// Decodes a delivery as a stranger may send it, for tests and fuzzing.

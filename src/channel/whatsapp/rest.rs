@@ -13,6 +13,7 @@ use utoipa_axum::routes;
 
 use super::verify::{is_same, is_signed};
 use super::{KIND, Secrets, api, receive};
+use crate::channel::setup::{needed, unprocessable};
 use crate::channel::{Account, Arrival, Fault, Hub};
 use crate::edge::extract::{Admin, Input, check_text};
 use crate::edge::{AppState, Route};
@@ -92,16 +93,6 @@ fn shown(hub: &Hub, tenant_id: &str, account: Option<&Account<Secrets>>) -> What
             None => base,
         }),
     }
-}
-
-fn unprocessable(code: &'static str, param: &'static str, why: &'static str) -> ApiError {
-    ApiError::new(StatusCode::UNPROCESSABLE_ENTITY, code, why).param(param)
-}
-
-fn needed(param: &'static str, value: Option<String>) -> Result<String, ApiError> {
-    let value = value.map(|value| value.trim().to_owned());
-    let value = value.filter(|value| !value.is_empty());
-    value.ok_or_else(|| unprocessable("empty_config", param, "is missing"))
 }
 
 /// An id of Meta's, which becomes a part of a path.

@@ -135,15 +135,12 @@ pub async fn after(
             (true, Some(text)) => one_line(text),
             _ => template.name,
         }),
-        status: "pending".to_owned(),
-        attempts: 0,
-        takings: 0,
-        progress: "{}".to_owned(),
-        last_error: None,
-        due_at: Some(now),
-        created_at: now,
-        updated_at: now,
-        ..row.clone()
+        tenant_id: row.tenant_id.clone(),
+        smith_id: row.smith_id.clone(),
+        deployment_id: row.deployment_id.clone(),
+        channel: row.channel.clone(),
+        chat: row.chat.clone(),
+        ..OutboundRow::pending(now)
     }))
 }
 

@@ -45,13 +45,9 @@ pub async fn chat(exchange: &mut Exchange, id: &str) -> Result<(), Gone> {
     };
     let gateway = exchange.gateway.clone();
     let (run_id, tenant_id) = (&awaited.run_id, &awaited.tenant_id);
-    let followed = match (Followed::live(&gateway, tenant_id, run_id), awaited.run) {
-        (Some(live), _) => live,
-        (None, Some(run)) => Followed::Stored(Box::new(run), true),
-        (None, None) => {
-            let error = ApiError::not_found("run", run_id);
-            return exchange.fail(&error, write_error).await;
-        }
+    let followed = match Followed::of(&gateway, tenant_id, run_id, awaited.run) {
+        Ok(followed) => followed,
+        Err(error) => return exchange.fail(&error, write_error).await,
     };
     let mut encoder = Encoder::new(run_id, 0, None);
     exchange.start_stream(&[]).await?;

@@ -8,7 +8,6 @@ use http::{Method, header};
 
 use crate::channel::web::{Settings, awaited, until_gone};
 use crate::edge::{Exchange, Gone, Route};
-use crate::error::ApiError;
 use crate::frame::{Escaped, Frame, ToolCompleted};
 use crate::wire::FrameEncoder;
 use crate::wire::turn::{Followed, while_stream_waits};
@@ -51,13 +50,9 @@ pub async fn follow(exchange: &mut Exchange, id: &str) -> Result<(), Gone> {
     };
     let gateway = exchange.gateway.clone();
     let (run_id, tenant_id) = (&awaited.run_id, &awaited.tenant_id);
-    let followed = match (Followed::live(&gateway, tenant_id, run_id), awaited.run) {
-        (Some(live), _) => live,
-        (None, Some(run)) => Followed::Stored(Box::new(run), true),
-        (None, None) => {
-            let error = ApiError::not_found("run", run_id);
-            return exchange.fail(&error, write_error).await;
-        }
+    let followed = match Followed::of(&gateway, tenant_id, run_id, awaited.run) {
+        Ok(followed) => followed,
+        Err(error) => return exchange.fail(&error, write_error).await,
     };
     let mut encoder = Shown {
         inner: encoder(run_id),
