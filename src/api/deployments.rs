@@ -8,7 +8,7 @@ use serde_json::{Map, Value};
 use utoipa::ToSchema;
 
 use crate::auth::{Principal, scope};
-use crate::channel::token_hash;
+use crate::channel::{Channel, Setup, token_hash};
 use crate::connection::random_text;
 use crate::edge::AppState;
 use crate::edge::extract::{Input, May, check_text, name, sent};
@@ -202,9 +202,10 @@ pub async fn create(
         let message = "an MCP deployment is ready as it is made: leave 'setup' out";
         return Err(ApiError::bad_request("mcp_no_setup", message).param("setup"));
     }
-    let is_made = input.kind == "email" && mode_of(input.setup.as_ref()) == "provision";
-    let wants_token =
-        !is_made && wants_start_token(input.setup.as_ref(), &input.kind, &input.target)?;
+    let setup = match &channel {
+        Some(channel) => setup_of(input.setup.as_ref(), channel.as_ref(), &input.target)?,
+        None => None,
+    };
     let target = input.target;
     if let Some(smith) = caller.smith_id()
         && (target.kind != "smith" || target.id != **smith)
@@ -243,7 +244,7 @@ pub async fn create(
     check_text("address", address.as_deref().unwrap_or_default(), MAX_EMAIL)?;
     let settings = match &channel {
         Some(channel) if channel.needs_account() => {
-            account_of(&gateway, &caller, channel.kind()).await?
+            account_of(&gateway, &caller, channel.as_ref()).await?
         }
         _ => Value::Null,
     };
@@ -251,6 +252,7 @@ pub async fn create(
     let address = match &channel {
         Some(channel) => {
             let (hub, tenant_id) = (&gateway.hub, &caller.tenant_id);
+            let is_made = setup == Some(Setup::Provision);
             channel.address(hub, tenant_id, address, is_made).await?
         }
         None => address,
@@ -276,9 +278,9 @@ pub async fn create(
             "an agent answers everybody on this kind already",
         ));
     }
-    let start_token = match wants_token {
-        true => Some(random_text()?),
-        false => None,
+    let start_token = match setup {
+        Some(Setup::StartToken) => Some(random_text()?),
+        _ => None,
     };
     if let Some(token) = &start_token {
         let hash = token_hash(token);
@@ -307,31 +309,26 @@ pub async fn create(
     Ok((StatusCode::CREATED, Json(made)))
 }
 
-fn mode_of(setup: Option<&Tree>) -> String {
-    let setup = setup.and_then(|setup| serde_json::to_value(setup).ok());
-    let mode = setup.and_then(|setup| setup["mode"].as_str().map(str::to_owned));
-    mode.unwrap_or_default()
-}
-
-/// Whether a token is asked for by which conversations bind themselves.
-fn wants_start_token(setup: Option<&Tree>, kind: &str, target: &Target) -> Result<bool, ApiError> {
-    let Some(setup) = setup else {
-        return Ok(false);
+/// How a channel's deployment is to be set up, if that is asked for.
+fn setup_of(
+    asked: Option<&Tree>,
+    channel: &dyn Channel,
+    target: &Target,
+) -> Result<Option<Setup>, ApiError> {
+    let Some(asked) = asked else {
+        return Ok(None);
     };
-    let setup: Value = serde_json::to_value(setup).unwrap_or_default();
-    // Whose app can be installed by others is given the link to that anyway.
-    if setup["mode"] == "oauth_install" && kind == "slack" {
-        return Ok(false);
-    }
-    if setup["mode"] != "start_token" {
-        let why = "must be start_token";
-        return Err(ApiError::invalid("setup.mode", why));
-    }
-    if target.kind != "smith" {
+    let asked: Value = serde_json::to_value(asked).unwrap_or_default();
+    let mode = asked["mode"].as_str().unwrap_or_default();
+    let setup = channel.setup(mode).ok_or_else(|| {
+        let why = format!("must be {}", Setup::START_TOKEN);
+        ApiError::invalid("setup.mode", why)
+    })?;
+    if setup == Setup::StartToken && target.kind != "smith" {
         let why = "a start token binds to a smith; an agent answers everybody";
         return Err(ApiError::invalid("setup.mode", why));
     }
-    Ok(true)
+    Ok(Some(setup))
 }
 
 fn check_rule(metadata: &Value) -> Result<(), ApiError> {
@@ -347,15 +344,16 @@ fn check_rule(metadata: &Value) -> Result<(), ApiError> {
 }
 
 /// What the tenant's account on a platform shows; 400 when there is none.
-async fn account_of(gateway: &Gateway, caller: &Principal, kind: &str) -> Result<Value, ApiError> {
+async fn account_of(
+    gateway: &Gateway,
+    caller: &Principal,
+    channel: &dyn Channel,
+) -> Result<Value, ApiError> {
+    let kind = channel.kind();
     let found = gateway.store.integration(&caller.tenant_id, kind).await?;
     let found = found.ok_or_else(|| {
-        let code = match kind {
-            "telegram" => "telegram_bot_unconfigured".to_owned(),
-            kind => format!("{kind}_unconfigured"),
-        };
         let why = format!("set the account first: PUT /v1/tenant/{kind}");
-        ApiError::bad_request(code, why).param("kind")
+        ApiError::bad_request(channel.unconfigured(), why).param("kind")
     })?;
     Ok(serde_json::from_str(&found.settings).unwrap_or_default())
 }

@@ -103,6 +103,22 @@ impl From<crate::store::StoreError> for Fault {
     }
 }
 
+/// How a deployment is set up.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Setup {
+    /// It shows a token once, by which conversations bind themselves.
+    StartToken,
+    /// Its address is made.
+    Provision,
+    /// Others install its app by a link, which every such deployment is made with.
+    Install,
+}
+
+impl Setup {
+    /// The mode that each channel knows.
+    pub const START_TOKEN: &'static str = "start_token";
+}
+
 /// A platform.
 #[async_trait]
 pub trait Channel: Send + Sync {
@@ -147,6 +163,16 @@ pub trait Channel: Send + Sync {
         _start_token: Option<&str>,
     ) -> Result<Map<String, Value>, ApiError> {
         Ok(Map::new())
+    }
+
+    /// How a deployment is set up by `mode`; `None`: not in this way.
+    fn setup(&self, mode: &str) -> Option<Setup> {
+        (mode == Setup::START_TOKEN).then_some(Setup::StartToken)
+    }
+
+    /// The code of the refusal to a deployment that has no account to go with.
+    fn unconfigured(&self) -> String {
+        format!("{}_unconfigured", self.kind())
     }
 
     /// The address of a new deployment, checked; `is_made`: one is made when none is given.

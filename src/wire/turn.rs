@@ -8,7 +8,6 @@ use std::time::{Duration, Instant};
 
 use bytes::{Bytes, BytesMut};
 
-use crate::auth::Principal;
 use crate::block;
 use crate::edge::stream::{self, Pieces};
 use crate::edge::{Exchange, Extra, Gone};
@@ -16,7 +15,6 @@ use crate::error::ApiError;
 use crate::frame::{self, Frame, StopReason};
 use crate::gateway::Gateway;
 use crate::ids;
-use crate::limit::Permit;
 use crate::model::{Completed, ModelCall, ModelRequest, ResponseFormat, Route};
 use crate::run::{Collected, Collector, LiveRun, Reader, Runs, Spender};
 use crate::sse::KEEP_ALIVE;
@@ -423,40 +421,6 @@ impl Answer {
         let whole = pin!(models.complete(tenant_id, &no_smith, routes, request));
         let answer = while_client_waits(exchange, whole).await.transpose()?;
         Ok(answer.map(|completed| Self::Whole(Box::new(completed))))
-    }
-}
-
-/// A call that names a provider's model instead of a smith.
-pub struct Routed {
-    pub tenant_id: Arc<str>,
-    pub routes: Vec<Route>,
-    pub permit: Permit,
-}
-
-impl Routed {
-    /// 400 `smith_required` when `model` does not say whose it is, or a thread is named.
-    pub async fn begin(
-        gateway: &Gateway,
-        principal: &Principal,
-        model: &str,
-        has_thread: bool,
-    ) -> Result<Self, ApiError> {
-        if has_thread || !gateway.models.routing.is_qualified(model) {
-            return Err(ApiError::bad_request(
-                "smith_required",
-                "name a smith with IC-Smith-Id, or a model as <provider>/<model>",
-            ));
-        }
-        let tenant_id = principal.tenant_id.clone();
-        gateway.budgets.check(&Spender::tenant(&tenant_id)).await?;
-        let permit = gateway.admission.begin_run(principal, None)?;
-        let routing = &gateway.models.routing;
-        let routes = routing.resolve(&tenant_id, None, model).await?;
-        Ok(Self {
-            tenant_id,
-            routes,
-            permit,
-        })
     }
 }
 

@@ -4,7 +4,9 @@
 use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
+use smithgate::config::Config;
 
+use crate::mock::Mock;
 use crate::support::{Harness, ok, refused, text};
 
 /// A machine that is busy with other tests is slow; work that grows by the square takes minutes.
@@ -17,7 +19,10 @@ fn call(id: &str) -> Value {
 #[tokio::test(flavor = "multi_thread")]
 async fn histories_of_many_calls_take_time_by_their_length() {
     const MANY: usize = 20_000;
-    let harness = Harness::start().await;
+    // The scripted provider reads as much, on the same cores.
+    let patient = 2 * SOON.as_millis() as u64;
+    let change = |config: &mut Config, _: &Mock| config.limits.whole_answer_timeout_ms = patient;
+    let harness = Harness::start_with(change).await;
     let ids = |n: usize| format!("call_{n}");
     let user = json!({ "role": "user", "content": "go on" });
     let result = |id: Option<&str>| json!({ "role": "tool", "content": "r", "tool_call_id": id });

@@ -26,7 +26,7 @@ use mail_auth::MessageAuthenticator;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, json};
 
-use super::{Account, Card, Channel, Destination, Fault, Hub, Meaning, Said, SendTool};
+use super::{Account, Card, Channel, Destination, Fault, Hub, Meaning, Said, SendTool, Setup};
 use crate::config::RelayTls;
 use crate::error::ApiError;
 use crate::store::{DeploymentFilter, DeploymentRow, InboundRow, OutboundRow};
@@ -127,6 +127,14 @@ impl Email {
 impl Channel for Email {
     fn kind(&self) -> &'static str {
         KIND
+    }
+
+    fn setup(&self, mode: &str) -> Option<Setup> {
+        match mode {
+            "provision" => Some(Setup::Provision),
+            Setup::START_TOKEN => Some(Setup::StartToken),
+            _ => None,
+        }
     }
 
     async fn interpret(&self, hub: &Hub, arrival: &InboundRow) -> Result<Meaning, Fault> {

@@ -26,7 +26,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, json};
 
 use super::split::messages;
-use super::{Card, Channel, Destination, Fault, Hub, Meaning, SendTool};
+use super::{Card, Channel, Destination, Fault, Hub, Meaning, SendTool, Setup};
 use crate::error::ApiError;
 use crate::store::{DeploymentRow, InboundRow, OutboundRow};
 use format::Mrkdwn;
@@ -113,6 +113,14 @@ impl Default for Slack {
 impl Channel for Slack {
     fn kind(&self) -> &'static str {
         KIND
+    }
+
+    fn setup(&self, mode: &str) -> Option<Setup> {
+        match mode {
+            "oauth_install" => Some(Setup::Install),
+            Setup::START_TOKEN => Some(Setup::StartToken),
+            _ => None,
+        }
     }
 
     async fn interpret(&self, hub: &Hub, arrival: &InboundRow) -> Result<Meaning, Fault> {

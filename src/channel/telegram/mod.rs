@@ -52,6 +52,10 @@ impl Channel for Telegram {
         KIND
     }
 
+    fn unconfigured(&self) -> String {
+        "telegram_bot_unconfigured".to_owned()
+    }
+
     async fn interpret(&self, hub: &Hub, arrival: &InboundRow) -> Result<Meaning, Fault> {
         receive::interpret(hub, arrival).await
     }

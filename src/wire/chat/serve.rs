@@ -13,8 +13,8 @@ use crate::config::{LimitName, ProviderWire};
 use crate::edge::{AppState, Exchange, Gone, Route, check_shape, parse, readable};
 use crate::error::ApiError;
 use crate::ids;
-use crate::limit::Permit;
-use crate::run::{RunRequest, Thread};
+use crate::model::{ModelRequest, Route as ModelRoute};
+use crate::run::{Collected, RunRequest, Thread};
 use crate::store::now_seconds;
 use crate::wire::caller::Caller;
 use crate::wire::chat::{
@@ -22,11 +22,12 @@ use crate::wire::chat::{
 };
 use crate::wire::decision;
 use crate::wire::files;
-use crate::wire::forward::{Begun, Forward, Prepared, SameWire};
-use crate::wire::keyed::{Key, first_answer};
+use crate::wire::forward::{Prepared, SameWire};
+use crate::wire::keyed::Key;
 use crate::wire::openai::approval::{decisions, without_decisions};
 use crate::wire::openai::rewrite::{Peek, rewrite};
-use crate::wire::turn::{Answer, Routed, RunTurn, check_thread_id, translate_stream, whole_answer};
+use crate::wire::routed::{Call, ModelWire, Plan};
+use crate::wire::turn::{RunTurn, check_thread_id};
 use crate::wire::{OneAnswer, OneAnswerEncoder};
 
 /// The wire's name in metrics.
@@ -72,27 +73,22 @@ pub fn routes() -> Vec<Route> {
 pub async fn serve(exchange: &mut Exchange) -> Result<(), Gone> {
     // What only the beginning needs is not held while the answer streams.
     match Box::pin(begin(exchange)).await {
-        Ok(Plan::Run(run)) if run.stream => Box::pin(run.stream(exchange)).await,
-        Ok(Plan::Run(run)) => Box::pin(run.whole(exchange)).await,
-        Ok(Plan::Forward(forward)) => Box::pin(forward.answer(exchange)).await,
-        Ok(Plan::Translate(translate)) => Box::pin(translate.answer(exchange)).await,
-        Ok(Plan::Again(first)) => Box::pin(exchange.respond_json(first.0, first.1)).await,
-        Ok(Plan::ClientLeft) => Err(Gone),
+        Ok(Begun::Run(run)) if run.stream => Box::pin(run.stream(exchange)).await,
+        Ok(Begun::Run(run)) => Box::pin(run.whole(exchange)).await,
+        Ok(Begun::Model(plan)) => plan.answer(exchange).await,
+        Ok(Begun::ClientLeft) => Err(Gone),
         Err(error) => exchange.fail(&error, chat::encode::write_error).await,
     }
 }
 
-/// What a call turned out to be, with its provider's answer begun where there is one.
-enum Plan {
+/// What a call turned out to be.
+enum Begun {
     Run(Box<SmithTurn>),
-    Forward(Box<Forward>),
-    Translate(Box<Translate>),
-    /// The answer to the first call with its key.
-    Again(Box<(StatusCode, Bytes)>),
+    Model(Plan<Chat>),
     ClientLeft,
 }
 
-async fn begin(exchange: &mut Exchange) -> Result<Plan, ApiError> {
+async fn begin(exchange: &mut Exchange) -> Result<Begun, ApiError> {
     let Caller {
         principal,
         smith,
@@ -104,78 +100,89 @@ async fn begin(exchange: &mut Exchange) -> Result<Plan, ApiError> {
         return Box::pin(smith_turn(exchange, &principal, smith_id, thread, &body)).await;
     }
     let peek: Peek<'_> = parse_peek(&body)?;
-    if let Some(first) = first_answer(exchange, &principal, &body).await? {
-        return Ok(Plan::Again(Box::new(first)));
-    }
-    let model = peek.model.as_deref().unwrap_or_default();
-    let gateway = exchange.gateway.clone();
-    let routed = Routed::begin(&gateway, &principal, model, thread.is_some()).await?;
-    let model = model.to_owned();
-    let stream = peek.stream.unwrap_or(false);
-    let Routed {
-        tenant_id,
-        routes,
-        permit,
-    } = routed;
-    if routes
-        .iter()
-        .all(|route| route.wire == ProviderWire::OpenaiChat)
-    {
-        let body = files::forwarded(exchange, &principal, body.clone()).await?;
-        let begun = Forward::begin(
-            exchange,
-            tenant_id,
-            &SAME_WIRE,
-            routes,
-            stream,
-            permit,
-            |route| {
-                let ask_usage = stream && route.stream_usage;
-                let forwarded = rewrite(&body, &route.model, ask_usage)?;
-                let body = match route.rules.limit_name {
-                    LimitName::MaxTokens => chat::forward::with_older_limit(forwarded.body),
-                    LimitName::MaxCompletionTokens => forwarded.body,
-                };
-                Ok(Prepared {
-                    body,
-                    hide_usage: forwarded.hide_usage,
-                })
-            },
-        );
-        return Ok(match Box::pin(begun).await? {
-            Begun::Forward(forward) => Plan::Forward(forward),
-            Begun::Translated(answer, permit) => Plan::Translate(Box::new(Translate {
-                tenant_id: principal.tenant_id.clone(),
-                model,
-                include_usage: chat::forward::asks_for_usage(&body),
-                has_functions: chat::forward::has_functions(&body),
-                custom: CustomTools::of(&body),
-                answer,
-                _permit: permit,
-            })),
-            Begun::ClientLeft => Plan::ClientLeft,
-        });
-    }
-    let body = readable(&body);
-    let decoded = decode(parse::<ChatRequest>(&body)?)?;
-    let (include_usage, has_functions) = (decoded.include_usage, decoded.has_functions);
-    let mut request = decoded.into_request();
-    files::check(&gateway, &principal, &request.turns, &body).await?;
-    let routes = files::inline(exchange, &tenant_id, routes, &mut request, &body).await?;
-    let begun = Answer::begin(exchange, &tenant_id, routes, &request, stream);
-    let answer = Box::pin(begun).await?;
-    let Some(answer) = answer else {
-        return Ok(Plan::ClientLeft);
+    let call = Call {
+        model: peek.model.as_deref().unwrap_or_default().to_owned(),
+        stream: peek.stream.unwrap_or(false),
+        has_thread: thread.is_some(),
+        body: body.clone(),
     };
-    Ok(Plan::Translate(Box::new(Translate {
-        tenant_id,
-        model,
-        include_usage,
-        has_functions,
-        custom: CustomTools::of(&body),
-        answer,
-        _permit: permit,
-    })))
+    Ok(Begun::Model(Plan::begin(exchange, &principal, call).await?))
+}
+
+// ---- without a smith ----
+
+/// Chat Completions of a provider's model.
+struct Chat;
+
+/// What of a call its answer hangs on.
+struct Asked {
+    include_usage: bool,
+    has_functions: bool,
+    custom: CustomTools,
+}
+
+/// The id and the time of an answer that is made here.
+fn new_answer() -> (String, i64) {
+    let id = format!("chatcmpl-{}", ids::mint_request_id());
+    (id, now_seconds())
+}
+
+impl ModelWire for Chat {
+    type Asked = Asked;
+    type Encoder = StreamEncoder;
+    const SAME_WIRE: &'static SameWire = &SAME_WIRE;
+
+    fn is_same(route: &ModelRoute) -> bool {
+        route.wire == ProviderWire::OpenaiChat
+    }
+
+    fn prepare(body: &Bytes, route: &ModelRoute, stream: bool) -> Result<Prepared, ApiError> {
+        let ask_usage = stream && route.stream_usage;
+        let forwarded = rewrite(body, &route.model, ask_usage)?;
+        let body = match route.rules.limit_name {
+            LimitName::MaxTokens => chat::forward::with_older_limit(forwarded.body),
+            LimitName::MaxCompletionTokens => forwarded.body,
+        };
+        Ok(Prepared {
+            body,
+            hide_usage: forwarded.hide_usage,
+        })
+    }
+
+    fn passed_on(body: &Bytes) -> Asked {
+        Asked {
+            include_usage: chat::forward::asks_for_usage(body),
+            has_functions: chat::forward::has_functions(body),
+            custom: CustomTools::of(body),
+        }
+    }
+
+    fn read(body: &Bytes) -> Result<(ModelRequest, Asked), ApiError> {
+        let decoded = decode(parse::<ChatRequest>(body)?)?;
+        let asked = Asked {
+            include_usage: decoded.include_usage,
+            has_functions: decoded.has_functions,
+            custom: CustomTools::of(body),
+        };
+        Ok((decoded.into_request(), asked))
+    }
+
+    fn encoder(asked: Asked, model: &str) -> StreamEncoder {
+        let (id, created) = new_answer();
+        StreamEncoder::new(&id, created, model, asked.include_usage)
+            .with_functions(asked.has_functions)
+            .with_custom(asked.custom)
+    }
+
+    fn whole(asked: Asked, model: &str, answer: Collected) -> Bytes {
+        let (id, created) = new_answer();
+        let mut body = chat::full_answer(&id, created, model, &answer);
+        if asked.has_functions {
+            body = chat::as_function_call(body);
+        }
+        asked.custom.restore(&mut body);
+        body.to_string().into()
+    }
 }
 
 fn parse_peek(body: &[u8]) -> Result<Peek<'_>, ApiError> {
@@ -217,7 +224,7 @@ async fn smith_turn(
     smith_id: Arc<str>,
     thread: Option<String>,
     body: &Bytes,
-) -> Result<Plan, ApiError> {
+) -> Result<Begun, ApiError> {
     let request: ChatRequest = parse(body)?;
     let decoded = decode(request)?;
     if let Some(thread) = &thread {
@@ -245,7 +252,7 @@ async fn smith_turn(
         };
         let decided = decision::decide(exchange, principal, &smith_id, asked);
         let decided = Box::pin(decided).await?;
-        return Ok(Plan::Run(Box::new(SmithTurn {
+        return Ok(Begun::Run(Box::new(SmithTurn {
             turn: decided.turn,
             created: decided.begun.at,
             model: model().await?,
@@ -260,7 +267,7 @@ async fn smith_turn(
     let mine = match Key::claim(exchange, principal, body, &run_id, false).await? {
         Key::New(mine) => mine,
         Key::Again(again) => {
-            return Ok(Plan::Run(Box::new(SmithTurn {
+            return Ok(Begun::Run(Box::new(SmithTurn {
                 created: again.run.created_at / 1_000_000,
                 turn: again.turn(),
                 model: model().await?,
@@ -284,7 +291,7 @@ async fn new_turn(
     thread: Option<String>,
     decoded: DecodedChat,
     body: &Bytes,
-) -> Result<Plan, ApiError> {
+) -> Result<Begun, ApiError> {
     let record: Record<'_> = serde_json::from_slice(body).map_err(ApiError::internal)?;
     files::check(&exchange.gateway, principal, &decoded.turns, body).await?;
     let own_tools = decoded.tools.is_empty();
@@ -318,9 +325,9 @@ async fn new_turn(
         .begun(exchange, stream, &[])
         .await?
     else {
-        return Ok(Plan::ClientLeft);
+        return Ok(Begun::ClientLeft);
     };
-    Ok(Plan::Run(Box::new(SmithTurn {
+    Ok(Begun::Run(Box::new(SmithTurn {
         turn,
         created: started.created_at / 1_000_000,
         model: started.model,
@@ -371,47 +378,6 @@ impl SmithTurn {
                     .await
             }
             Err(error) => exchange.respond_error(&error).await,
-        }
-    }
-}
-
-// ---- translated ----
-
-struct Translate {
-    tenant_id: Arc<str>,
-    model: String,
-    include_usage: bool,
-    has_functions: bool,
-    custom: CustomTools,
-    answer: Answer,
-    _permit: Permit,
-}
-
-impl Translate {
-    async fn answer(self, exchange: &mut Exchange) -> Result<(), Gone> {
-        let id = format!("chatcmpl-{}", ids::mint_request_id());
-        let created = now_seconds();
-        match self.answer {
-            Answer::Whole(completed) => {
-                let answer = match whole_answer(exchange, &self.tenant_id, &completed).await {
-                    Ok(answer) => answer,
-                    Err(error) => return exchange.respond_error(&error).await,
-                };
-                let mut body = chat::full_answer(&id, created, &self.model, &answer);
-                if self.has_functions {
-                    body = chat::as_function_call(body);
-                }
-                self.custom.restore(&mut body);
-                exchange
-                    .respond_json(StatusCode::OK, body.to_string().into())
-                    .await
-            }
-            Answer::Stream(mut call) => {
-                let mut encoder = StreamEncoder::new(&id, created, &self.model, self.include_usage)
-                    .with_functions(self.has_functions)
-                    .with_custom(self.custom);
-                translate_stream(exchange, &self.tenant_id, &mut call, &mut encoder, WIRE).await
-            }
         }
     }
 }

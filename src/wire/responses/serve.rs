@@ -1,8 +1,6 @@
 //! `POST /v1/responses`: a smith's turn, or model routing without a smith; and
 //! `GET /v1/responses/{id}?stream=true`, which goes on with a stream.
 
-use std::sync::Arc;
-
 use bytes::{Bytes, BytesMut};
 use http::{Method, StatusCode};
 use serde_json::{Map, Value, json};
@@ -11,17 +9,16 @@ use utoipa::OpenApi;
 use super::WIRE;
 use super::record::{Stored, answer_items};
 use super::smith::{SmithTurn, Turned, smith_turn};
-use crate::auth::{Principal, SMITH_HEADER, Scope};
+use crate::auth::{SMITH_HEADER, Scope};
 use crate::config::ProviderWire;
 use crate::edge::{Exchange, Gone, Route, parse, readable};
 use crate::error::ApiError;
 use crate::ids;
-use crate::limit::Permit;
+use crate::model::{ModelRequest, Route as ModelRoute};
+use crate::run::Collected;
 use crate::store::now_seconds;
 use crate::wire::caller::Caller;
-use crate::wire::files;
-use crate::wire::forward::{Begun, Forward, Prepared, SameWire};
-use crate::wire::keyed::first_answer;
+use crate::wire::forward::{Prepared, SameWire};
 use crate::wire::openai::rewrite::Peek;
 use crate::wire::openai::rewrite::rewrite;
 use crate::wire::responses::gate::{usage_in, write_error};
@@ -30,7 +27,8 @@ use crate::wire::responses::tools::warnings;
 use crate::wire::responses::{
     Head, ResponsesGate, ResponsesRequest, Status, StreamEncoder, body_of, decode,
 };
-use crate::wire::turn::{Answer, Followed, Routed, translate_stream, whole_answer};
+use crate::wire::routed::{Call, ModelWire, Plan};
+use crate::wire::turn::Followed;
 
 static SAME_WIRE: SameWire = SameWire {
     wire: WIRE,
@@ -73,15 +71,13 @@ pub fn routes() -> Vec<Route> {
 pub async fn create(exchange: &mut Exchange) -> Result<(), Gone> {
     // What only the beginning needs is not held while the answer streams.
     match Box::pin(begin(exchange)).await {
-        Ok(Plan::Run(run)) => Box::pin(run.answer(exchange)).await,
-        Ok(Plan::Background(response)) => {
+        Ok(Begun::Run(run)) => Box::pin(run.answer(exchange)).await,
+        Ok(Begun::Background(response)) => {
             let body = response.to_string();
             exchange.respond_json(StatusCode::OK, body.into()).await
         }
-        Ok(Plan::Forward(forward)) => Box::pin(forward.answer(exchange)).await,
-        Ok(Plan::Translate(translate)) => Box::pin(translate.answer(exchange)).await,
-        Ok(Plan::Again(first)) => Box::pin(exchange.respond_json(first.0, first.1)).await,
-        Ok(Plan::ClientLeft) => Err(Gone),
+        Ok(Begun::Model(plan)) => plan.answer(exchange).await,
+        Ok(Begun::ClientLeft) => Err(Gone),
         Err(error) => {
             let write = |error: &ApiError, buf: &mut BytesMut| write_error(error, 0, buf);
             exchange.fail(&error, write).await
@@ -90,17 +86,14 @@ pub async fn create(exchange: &mut Exchange) -> Result<(), Gone> {
 }
 
 /// What a call turned out to be.
-enum Plan {
+enum Begun {
     Run(Box<SmithTurn>),
     Background(Value),
-    Forward(Box<Forward>),
-    Translate(Box<Translate>),
-    /// The answer to the first call with its key.
-    Again(Box<(StatusCode, Bytes)>),
+    Model(Plan<Responses>),
     ClientLeft,
 }
 
-async fn begin(exchange: &mut Exchange) -> Result<Plan, ApiError> {
+async fn begin(exchange: &mut Exchange) -> Result<Begun, ApiError> {
     let Caller {
         principal,
         smith,
@@ -112,174 +105,131 @@ async fn begin(exchange: &mut Exchange) -> Result<Plan, ApiError> {
             let body = readable(&body);
             let turned = smith_turn(exchange, &principal, smith_id, thread, &body).await?;
             Ok(match turned {
-                Turned::Run(turn) => Plan::Run(turn),
-                Turned::Background(response) => Plan::Background(response),
-                Turned::ClientLeft => Plan::ClientLeft,
+                Turned::Run(turn) => Begun::Run(turn),
+                Turned::Background(response) => Begun::Background(response),
+                Turned::ClientLeft => Begun::ClientLeft,
             })
         }
-        None => routed(exchange, &principal, thread, body).await,
+        None => {
+            let peek: Peek<'_> = match serde_json::from_slice(&body) {
+                Ok(peek) => peek,
+                // The full parser names the field at fault.
+                Err(error) => {
+                    parse::<ResponsesRequest>(&body)?;
+                    return Err(ApiError::bad_request("invalid_request", error.to_string()));
+                }
+            };
+            let call = Call {
+                model: peek.model.as_deref().unwrap_or_default().to_owned(),
+                stream: peek.stream.unwrap_or(false),
+                has_thread: thread.is_some(),
+                body: body.clone(),
+            };
+            Ok(Begun::Model(Plan::begin(exchange, &principal, call).await?))
+        }
     }
 }
 
 // ---- without a smith ----
 
-async fn routed(
-    exchange: &mut Exchange,
-    principal: &Arc<Principal>,
-    thread: Option<String>,
-    body: Bytes,
-) -> Result<Plan, ApiError> {
-    let peek: Peek<'_> = match serde_json::from_slice(&body) {
-        Ok(peek) => peek,
-        // The full parser names the field at fault.
-        Err(error) => {
-            parse::<ResponsesRequest>(&body)?;
-            return Err(ApiError::bad_request("invalid_request", error.to_string()));
-        }
-    };
-    let model = peek.model.as_deref().unwrap_or_default().to_owned();
-    let stream = peek.stream.unwrap_or(false);
-    if let Some(first) = first_answer(exchange, principal, &body).await? {
-        return Ok(Plan::Again(Box::new(first)));
-    }
-    let gateway = exchange.gateway.clone();
-    let routed = Routed::begin(&gateway, principal, &model, thread.is_some()).await?;
-    let Routed {
-        tenant_id,
-        routes,
-        permit,
-    } = routed;
-    if routes.iter().all(|route| route.responses) {
-        let body = files::forwarded(exchange, principal, body.clone()).await?;
-        let begun = Forward::begin(
-            exchange,
-            tenant_id,
-            &SAME_WIRE,
-            routes,
-            stream,
-            permit,
-            |route| {
-                Ok(Prepared {
-                    body: rewrite(&body, &route.model, false)?.body,
-                    hide_usage: false,
-                })
-            },
-        );
-        return Ok(match Box::pin(begun).await? {
-            Begun::Forward(forward) => Plan::Forward(forward),
-            Begun::Translated(answer, permit) => {
-                // What is passed on need not be understood here; what is, is repeated.
-                let decoded = parse::<ResponsesRequest>(&body).and_then(decode).ok();
-                let encrypted = decoded.as_ref().is_some_and(|decoded| decoded.encrypted);
-                let echo = decoded.map(|decoded| decoded.echo).unwrap_or_default();
-                let tenant_id = principal.tenant_id.clone();
-                Translate::plan(tenant_id, &model, echo, encrypted, answer, permit)
-            }
-            Begun::ClientLeft => Plan::ClientLeft,
-        });
-    }
-    let body = readable(&body);
-    let mut decoded = decode(parse::<ResponsesRequest>(&body)?)?;
-    if decoded.background {
-        return Err(ApiError::bad_request(
-            "unsupported_background",
-            "only a smith's response runs in the background",
-        )
-        .param("background"));
-    }
-    if decoded.conversation.is_some() || decoded.previous_response_id.is_some() {
-        return Err(ApiError::bad_request(
-            "smith_required",
-            "without a smith nothing is kept that a response could continue",
-        ));
-    }
-    if !decoded.mounts.is_empty() {
-        return Err(ApiError::bad_request(
-            "smith_required",
-            "tools of type 'mcp' and 'file_search' are run in a smith's turn: name the smith with \
-             IC-Smith-Id",
-        )
-        .param("tools"));
-    }
-    let mut echo = std::mem::take(&mut decoded.echo);
-    let warnings = warnings(&decoded.left_out);
-    if !warnings.is_empty() {
-        echo.insert("warnings".into(), Value::Array(warnings));
-    }
-    let encrypted = decoded.encrypted;
-    let mut request = decoded.into_request()?;
-    files::check(&gateway, principal, &request.turns, &body).await?;
-    let routes = files::inline(exchange, &tenant_id, routes, &mut request, &body).await?;
-    let answer = Answer::begin(exchange, &tenant_id, routes, &request, stream).await?;
-    let Some(answer) = answer else {
-        return Ok(Plan::ClientLeft);
-    };
-    Ok(Translate::plan(
-        tenant_id, &model, echo, encrypted, answer, permit,
-    ))
-}
+/// Responses of a provider's model.
+struct Responses;
 
-struct Translate {
-    tenant_id: Arc<str>,
-    head: Head,
-    numbering: Numbering,
+/// What of a call its answer repeats, or hangs on.
+#[derive(Default)]
+struct Asked {
+    echo: Map<String, Value>,
     encrypted: bool,
-    answer: Answer,
-    _permit: Permit,
 }
 
-impl Translate {
-    fn plan(
-        tenant_id: Arc<str>,
-        model: &str,
-        mut echo: Map<String, Value>,
-        encrypted: bool,
-        answer: Answer,
-        permit: Permit,
-    ) -> Plan {
-        echo.insert("model".into(), json!(model));
+impl Asked {
+    /// How an answer by `model` begins.
+    fn begin(mut self, model: &str) -> (Head, Numbering, bool) {
+        self.echo.insert("model".into(), json!(model));
         // What is not kept cannot be read again.
-        echo.insert("store".into(), json!(false));
+        self.echo.insert("store".into(), json!(false));
         let run_id = ids::mint(ids::Kind::Run);
         let body = ids::body(ids::Kind::Run, &run_id).unwrap_or(&run_id);
-        let numbering = Numbering::new(body).with_tools(echo.get("tools"));
-        Plan::Translate(Box::new(Self {
-            tenant_id,
-            head: Head {
-                id: format!("resp_{body}"),
-                created_at: now_seconds(),
-                echo,
-            },
-            numbering,
-            encrypted,
-            answer,
-            _permit: permit,
-        }))
-    }
-
-    async fn answer(mut self, exchange: &mut Exchange) -> Result<(), Gone> {
-        match self.answer {
-            Answer::Whole(completed) => {
-                let answer = match whole_answer(exchange, &self.tenant_id, &completed).await {
-                    Ok(answer) => answer,
-                    Err(error) => return exchange.respond_error(&error).await,
-                };
-                let status = Status::Ended(answer.stop, answer.usage);
-                let items = self.numbering.items(&[answer.into_turn()]);
-                let output = answer_items(items, self.encrypted);
-                let body = self.head.response(&status, output).to_string();
-                exchange.respond_json(StatusCode::OK, body.into()).await
-            }
-            Answer::Stream(mut call) => {
-                let mut encoder =
-                    StreamEncoder::new(self.head, self.numbering, self.encrypted, None);
-                translate_stream(exchange, &self.tenant_id, &mut call, &mut encoder, WIRE).await
-            }
-        }
+        let numbering = Numbering::new(body).with_tools(self.echo.get("tools"));
+        let head = Head {
+            id: format!("resp_{body}"),
+            created_at: now_seconds(),
+            echo: self.echo,
+        };
+        (head, numbering, self.encrypted)
     }
 }
 
-// ---- a smith's turn ----
+impl ModelWire for Responses {
+    type Asked = Asked;
+    type Encoder = StreamEncoder;
+    const SAME_WIRE: &'static SameWire = &SAME_WIRE;
+
+    fn is_same(route: &ModelRoute) -> bool {
+        route.responses
+    }
+
+    fn prepare(body: &Bytes, route: &ModelRoute, _stream: bool) -> Result<Prepared, ApiError> {
+        Ok(Prepared {
+            body: rewrite(body, &route.model, false)?.body,
+            hide_usage: false,
+        })
+    }
+
+    fn passed_on(body: &Bytes) -> Asked {
+        let decoded = parse::<ResponsesRequest>(body).and_then(decode);
+        let asked = decoded.map(|decoded| Asked {
+            echo: decoded.echo,
+            encrypted: decoded.encrypted,
+        });
+        asked.unwrap_or_default()
+    }
+
+    fn read(body: &Bytes) -> Result<(ModelRequest, Asked), ApiError> {
+        let mut decoded = decode(parse::<ResponsesRequest>(body)?)?;
+        if decoded.background {
+            return Err(ApiError::bad_request(
+                "unsupported_background",
+                "only a smith's response runs in the background",
+            )
+            .param("background"));
+        }
+        if decoded.conversation.is_some() || decoded.previous_response_id.is_some() {
+            return Err(ApiError::bad_request(
+                "smith_required",
+                "without a smith nothing is kept that a response could continue",
+            ));
+        }
+        if !decoded.mounts.is_empty() {
+            return Err(ApiError::bad_request(
+                "smith_required",
+                "tools of type 'mcp' and 'file_search' are run in a smith's turn: name the smith \
+                 with IC-Smith-Id",
+            )
+            .param("tools"));
+        }
+        let mut echo = std::mem::take(&mut decoded.echo);
+        let warnings = warnings(&decoded.left_out);
+        if !warnings.is_empty() {
+            echo.insert("warnings".into(), Value::Array(warnings));
+        }
+        let encrypted = decoded.encrypted;
+        Ok((decoded.into_request()?, Asked { echo, encrypted }))
+    }
+
+    fn encoder(asked: Asked, model: &str) -> StreamEncoder {
+        let (head, numbering, encrypted) = asked.begin(model);
+        StreamEncoder::new(head, numbering, encrypted, None)
+    }
+
+    fn whole(asked: Asked, model: &str, answer: Collected) -> Bytes {
+        let (head, mut numbering, encrypted) = asked.begin(model);
+        let status = Status::Ended(answer.stop, answer.usage);
+        let items = numbering.items(&[answer.into_turn()]);
+        let output = answer_items(items, encrypted);
+        head.response(&status, output).to_string().into()
+    }
+}
 
 // ---- a stream that goes on ----
 

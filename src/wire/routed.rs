@@ -1,0 +1,191 @@
+//! Calls that name a provider's model instead of a smith: passed on where client and provider speak
+//! the same wire, translated otherwise. What differs between wires is a [`ModelWire`].
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use http::StatusCode;
+
+use super::forward::{Begun, Forward, Prepared, SameWire};
+use super::keyed::first_answer;
+use super::turn::{Answer, translate_stream, whole_answer};
+use super::{AnswerEncoder, files};
+use crate::auth::Principal;
+use crate::edge::{Exchange, Gone, readable};
+use crate::error::ApiError;
+use crate::gateway::Gateway;
+use crate::limit::Permit;
+use crate::model::{ModelRequest, Route};
+use crate::run::{Collected, Spender};
+
+/// How a wire's calls are read, passed on and answered.
+pub trait ModelWire: 'static {
+    /// What of a call its answer repeats, or hangs on.
+    type Asked: Send + Sync;
+    type Encoder: AnswerEncoder + Send;
+    /// How an answer in the same wire is passed on.
+    const SAME_WIRE: &'static SameWire;
+
+    /// Whether a call may be passed on to `route` as it is.
+    fn is_same(route: &Route) -> bool;
+    /// A body for one route of the same wire.
+    fn prepare(body: &Bytes, route: &Route, stream: bool) -> Result<Prepared, ApiError>;
+    /// Of a call that was passed on and whose answer cannot be. What is passed on need not be
+    /// understood here.
+    fn passed_on(body: &Bytes) -> Self::Asked;
+    /// A call that is translated.
+    fn read(body: &Bytes) -> Result<(ModelRequest, Self::Asked), ApiError>;
+    /// What writes a streamed answer, which says that it is `model`'s.
+    fn encoder(asked: Self::Asked, model: &str) -> Self::Encoder;
+    /// The same in one piece.
+    fn whole(asked: Self::Asked, model: &str, answer: Collected) -> Bytes;
+}
+
+/// What a call turned out to be, with its provider's answer begun where there is one.
+pub enum Plan<W: ModelWire> {
+    Forward(Box<Forward>),
+    Translate(Box<Translate<W>>),
+    /// The answer to the first call with its key.
+    Again(Box<(StatusCode, Bytes)>),
+    ClientLeft,
+}
+
+/// A call that is asked for.
+pub struct Call {
+    pub model: String,
+    pub stream: bool,
+    /// It names a thread, which only a smith has.
+    pub has_thread: bool,
+    pub body: Bytes,
+}
+
+impl<W: ModelWire> Plan<W> {
+    /// Asks the first route that answers.
+    pub async fn begin(
+        exchange: &mut Exchange,
+        principal: &Arc<Principal>,
+        call: Call,
+    ) -> Result<Self, ApiError> {
+        let Call {
+            model,
+            stream,
+            has_thread,
+            body,
+        } = call;
+        if let Some(first) = first_answer(exchange, principal, &body).await? {
+            return Ok(Self::Again(Box::new(first)));
+        }
+        let gateway = exchange.gateway.clone();
+        let Routed {
+            tenant_id,
+            routes,
+            permit,
+        } = Routed::begin(&gateway, principal, &model, has_thread).await?;
+        if routes.iter().all(W::is_same) {
+            let body = files::forwarded(exchange, principal, body).await?;
+            let prepare = |route: &Route| W::prepare(&body, route, stream);
+            let (tenant, same) = (tenant_id.clone(), W::SAME_WIRE);
+            let begun = Forward::begin(exchange, tenant, same, routes, stream, permit, prepare);
+            return Ok(match Box::pin(begun).await? {
+                Begun::Forward(forward) => Self::Forward(forward),
+                Begun::Translated(answer, permit) => Self::Translate(Box::new(Translate {
+                    tenant_id,
+                    model,
+                    asked: W::passed_on(&body),
+                    answer,
+                    _permit: permit,
+                })),
+                Begun::ClientLeft => Self::ClientLeft,
+            });
+        }
+        let body = readable(&body);
+        let (mut request, asked) = W::read(&body)?;
+        files::check(&gateway, principal, &request.turns, &body).await?;
+        let routes = files::inline(exchange, &tenant_id, routes, &mut request, &body).await?;
+        let begun = Answer::begin(exchange, &tenant_id, routes, &request, stream);
+        let Some(answer) = Box::pin(begun).await? else {
+            return Ok(Self::ClientLeft);
+        };
+        Ok(Self::Translate(Box::new(Translate {
+            tenant_id,
+            model,
+            asked,
+            answer,
+            _permit: permit,
+        })))
+    }
+
+    /// Writes the answer.
+    pub async fn answer(self, exchange: &mut Exchange) -> Result<(), Gone> {
+        match self {
+            Self::Forward(forward) => Box::pin(forward.answer(exchange)).await,
+            Self::Translate(translate) => Box::pin(translate.answer(exchange)).await,
+            Self::Again(first) => Box::pin(exchange.respond_json(first.0, first.1)).await,
+            Self::ClientLeft => Err(Gone),
+        }
+    }
+}
+
+/// An answer that is translated.
+pub struct Translate<W: ModelWire> {
+    tenant_id: Arc<str>,
+    /// As the client named it.
+    model: String,
+    asked: W::Asked,
+    answer: Answer,
+    _permit: Permit,
+}
+
+impl<W: ModelWire> Translate<W> {
+    async fn answer(self, exchange: &mut Exchange) -> Result<(), Gone> {
+        match self.answer {
+            Answer::Whole(completed) => {
+                let answer = match whole_answer(exchange, &self.tenant_id, &completed).await {
+                    Ok(answer) => answer,
+                    Err(error) => return exchange.respond_error(&error).await,
+                };
+                let body = W::whole(self.asked, &self.model, answer);
+                exchange.respond_json(StatusCode::OK, body).await
+            }
+            Answer::Stream(mut call) => {
+                let mut encoder = W::encoder(self.asked, &self.model);
+                let wire = W::SAME_WIRE.wire;
+                translate_stream(exchange, &self.tenant_id, &mut call, &mut encoder, wire).await
+            }
+        }
+    }
+}
+
+/// A call that names a provider's model instead of a smith.
+pub struct Routed {
+    pub tenant_id: Arc<str>,
+    pub routes: Vec<Route>,
+    pub permit: Permit,
+}
+
+impl Routed {
+    /// 400 `smith_required` when `model` does not say whose it is, or a thread is named.
+    pub async fn begin(
+        gateway: &Gateway,
+        principal: &Principal,
+        model: &str,
+        has_thread: bool,
+    ) -> Result<Self, ApiError> {
+        if has_thread || !gateway.models.routing.is_qualified(model) {
+            return Err(ApiError::bad_request(
+                "smith_required",
+                "name a smith with IC-Smith-Id, or a model as <provider>/<model>",
+            ));
+        }
+        let tenant_id = principal.tenant_id.clone();
+        gateway.budgets.check(&Spender::tenant(&tenant_id)).await?;
+        let permit = gateway.admission.begin_run(principal, None)?;
+        let routing = &gateway.models.routing;
+        let routes = routing.resolve(&tenant_id, None, model).await?;
+        Ok(Self {
+            tenant_id,
+            routes,
+            permit,
+        })
+    }
+}
