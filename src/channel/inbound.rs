@@ -56,14 +56,15 @@ impl Hub {
             due_at: Some(now),
             created_at: now,
         };
-        let is_new = self.store.accept(&row).await?;
+        let id = row.id.clone();
+        let is_new = self.accepting.accept(&self.store, row).await?;
         let outcome = if is_new { "accepted" } else { "repeated" };
         self.metrics
             .channel_arrivals
             .with_label_values(&[source, outcome])
             .inc();
         self.arrived.notify_one();
-        Ok(is_new.then_some(row.id))
+        Ok(is_new.then_some(id))
     }
 
     pub(super) async fn led_to(

@@ -4,6 +4,7 @@
 //! each. An arrival is verified and kept before it is answered, interpreted afterwards, and becomes a
 //! turn in a lane; what the turn's run says is put into the outbox by the transaction that ends it.
 
+mod accepting;
 mod accounts;
 mod arrivals;
 mod bind;
@@ -291,6 +292,7 @@ pub struct Hub {
     pub public_url: String,
     metrics: Metrics,
     kinds: Vec<Arc<dyn Channel>>,
+    accepting: Arc<accepting::Accepting>,
     arrived: Arc<Notify>,
     outgoing: Arc<Notify>,
     /// Turns that begin on this node, whose answers are shown.
@@ -347,6 +349,7 @@ impl Hub {
             public_url: parts.public_url,
             metrics: parts.metrics,
             kinds: kinds(),
+            accepting: Arc::default(),
             arrived: Arc::default(),
             begun: tokio::sync::Mutex::new(begun),
             showing: Mutex::default(),

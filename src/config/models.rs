@@ -14,6 +14,9 @@ pub struct Models {
     pub default: Option<String>,
     /// The model of embeddings that name none, and of new vector stores.
     pub embedding: Option<String>,
+    /// Whether a call without a smith may name a model by its bare id, as providers do; else it is
+    /// refused with `smith_required`, as the hosted service does.
+    pub bare_ids: bool,
     pub aliases: BTreeMap<String, Alias>,
 }
 
@@ -22,6 +25,7 @@ impl Default for Models {
         Self {
             default: None,
             embedding: Some("openai/text-embedding-3-small".to_owned()),
+            bare_ids: true,
             aliases: BTreeMap::new(),
         }
     }

@@ -1,7 +1,7 @@
 //! From a model name to targets: aliases, `<provider>/<model>`, and bare ids whose provider their
 //! prefix tells; and from a provider to the key that a call uses (smith's, tenant's, hosted).
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -64,6 +64,12 @@ type KeyId = (Arc<str>, Arc<str>, Arc<str>);
 /// Knows the providers, the aliases and (cached) the keys.
 pub struct Routing {
     known: BTreeMap<String, Known>,
+    /// Who lists a bare id.
+    listed: HashMap<String, Vec<String>>,
+    /// The one provider of the operator's that lists no models, and so may have any.
+    takes_any: Option<String>,
+    /// Whether a bare id can be routed without a smith.
+    bare_ids: bool,
     aliases: BTreeMap<String, crate::config::Alias>,
     default_model: Option<String>,
     embedding_model: Option<String>,
@@ -203,8 +209,22 @@ impl Routing {
             };
             known.insert(name, known_as);
         }
+        let mut listed: HashMap<String, Vec<String>> = HashMap::new();
+        for (name, provider) in &known {
+            for model in &provider.config.models {
+                listed.entry(model.clone()).or_default().push(name.clone());
+            }
+        }
+        let mut any = config.providers.iter().filter(|(_, p)| p.models.is_empty());
+        let takes_any = match (any.next(), any.next()) {
+            (Some((name, _)), None) => Some(name.clone()),
+            _ => None,
+        };
         Ok(Self {
             known,
+            listed,
+            takes_any,
+            bare_ids: config.models.bare_ids,
             aliases: config.models.aliases.clone(),
             default_model: config.models.default.clone(),
             embedding_model: config.models.embedding.clone(),
@@ -229,22 +249,62 @@ impl Routing {
         self.embedding_model.as_deref()
     }
 
-    /// Provider and model of a name: `<provider>/<model>`, `<provider>.<model>` with a known
-    /// provider (as the hosted service names embedding models), or a bare id that tells.
+    /// Provider and model of a name: `<provider>/<model>`, or `<provider>.<model>` with a known
+    /// provider (as the hosted service names embedding models).
     fn split<'m>(&self, model: &'m str) -> Option<(&'m str, &'m str)> {
         let dotted = || {
             model
                 .split_once('.')
                 .filter(|(provider, id)| self.known.contains_key(*provider) && !id.is_empty())
         };
-        split_model(model)
-            .or_else(dotted)
-            .or_else(|| provider_of_bare(model).map(|provider| (provider, model)))
+        split_model(model).or_else(dotted)
     }
 
-    /// Whether `model` is an alias or names its provider, so that it can be routed without a smith.
-    pub fn is_qualified(&self, model: &str) -> bool {
-        self.aliases.contains_key(model) || split_model(model).is_some()
+    /// Whether `model` can be routed without a smith: an alias, one that names its provider, or,
+    /// where these are taken, a bare id.
+    pub fn is_routable(&self, model: &str) -> bool {
+        let is_bare = self.bare_ids && !model.is_empty();
+        is_bare || self.aliases.contains_key(model) || split_model(model).is_some()
+    }
+
+    /// The provider that has a bare id: of those that list it and can be used the only one, or else
+    /// the one that its prefix tells (`observed.md` 5, "Model listing").
+    async fn provider_of(
+        &self,
+        tenant_id: &Arc<str>,
+        smith_id: Option<&Arc<str>>,
+        model: &str,
+    ) -> Result<&str, ModelError> {
+        let listing = self.listed.get(model).map_or(&[][..], Vec::as_slice);
+        let told = provider_of_bare(model);
+        let mut usable: Vec<&str> = Vec::new();
+        for provider in listing {
+            match self.route(tenant_id, smith_id, provider, model).await {
+                Ok(_) => usable.push(provider),
+                Err(ModelError::NoKey(_)) => {}
+                Err(error) => return Err(error),
+            }
+        }
+        let is_told = |provider: &&&str| Some(**provider) == told;
+        match (&usable[..], usable.iter().find(is_told)) {
+            ([one], _) | (_, Some(one)) => Ok(one),
+            ([], _) => {
+                let listing = listing.first().map(String::as_str);
+                let any = self.takes_any.as_deref();
+                told.or(listing).or(any).ok_or_else(|| {
+                    ModelError::UnknownModel(format!(
+                        "cannot tell the provider of model '{model}': write <provider>/<model>"
+                    ))
+                })
+            }
+            (several, _) => {
+                let names: Vec<String> = several.iter().map(|p| format!("{p}/{model}")).collect();
+                Err(ModelError::UnknownModel(format!(
+                    "several providers have a model '{model}': write {}",
+                    names.join(" or ")
+                )))
+            }
+        }
     }
 
     /// The targets of `model` for a tenant, in the order to try them. Only the first must have a
@@ -276,10 +336,9 @@ impl Routing {
                 _ => Ok(routes),
             };
         }
-        let Some((provider, id)) = self.split(model) else {
-            return Err(ModelError::UnknownModel(format!(
-                "cannot tell the provider of model '{model}': write <provider>/<model>"
-            )));
+        let (provider, id) = match self.split(model) {
+            Some(named) => named,
+            None => (self.provider_of(tenant_id, smith_id, model).await?, model),
         };
         Ok(vec![self.route(tenant_id, smith_id, provider, id).await?])
     }

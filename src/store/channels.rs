@@ -182,8 +182,8 @@ pub trait ChannelStore: Send + Sync {
     /// The tenant that what is sent to an address of a platform is for.
     async fn tenant_of_address(&self, kind: &str, address: &str) -> Result<Option<String>>;
 
-    /// Keeps an arrival; `false` when it is there already.
-    async fn accept(&self, arrival: &InboundRow) -> Result<bool>;
+    /// Keeps arrivals, all or none; `false` for each that is there already.
+    async fn accept(&self, arrivals: &[InboundRow]) -> Result<Vec<bool>>;
     /// Tenants with arrivals that are due, at most `limit`.
     async fn tenants_with_arrivals(&self, now: i64, limit: i64) -> Result<Vec<String>>;
     /// Takes arrivals of a tenant that are due, the first of each conversation.

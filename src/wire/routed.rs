@@ -1,6 +1,7 @@
 //! Calls that name a provider's model instead of a smith: passed on where client and provider speak
 //! the same wire, translated otherwise. What differs between wires is a [`ModelWire`].
 
+use std::borrow::Cow;
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -15,7 +16,7 @@ use crate::edge::{Exchange, Gone, readable};
 use crate::error::ApiError;
 use crate::gateway::Gateway;
 use crate::limit::Permit;
-use crate::model::{ModelRequest, Route};
+use crate::model::{ModelError, ModelRequest, Route};
 use crate::run::{Collected, Spender};
 
 /// How a wire's calls are read, passed on and answered.
@@ -164,28 +165,37 @@ pub struct Routed {
 }
 
 impl Routed {
-    /// 400 `smith_required` when `model` does not say whose it is, or a thread is named.
+    /// 400 `smith_required` when nobody is known to have `model`, or a thread is named.
     pub async fn begin(
         gateway: &Gateway,
         principal: &Principal,
         model: &str,
         has_thread: bool,
     ) -> Result<Self, ApiError> {
-        if has_thread || !gateway.models.routing.is_qualified(model) {
-            return Err(ApiError::bad_request(
-                "smith_required",
+        let routing = &gateway.models.routing;
+        if has_thread || !routing.is_routable(model) {
+            return Err(smith_required(
                 "name a smith with IC-Smith-Id, or a model as <provider>/<model>",
             ));
         }
         let tenant_id = principal.tenant_id.clone();
         gateway.budgets.check(&Spender::tenant(&tenant_id)).await?;
         let permit = gateway.admission.begin_run(principal, None)?;
-        let routing = &gateway.models.routing;
-        let routes = routing.resolve(&tenant_id, None, model).await?;
+        let routes = match routing.resolve(&tenant_id, None, model).await {
+            Err(ModelError::UnknownModel(why)) => {
+                let why = format!("{why}, or name a smith with IC-Smith-Id");
+                return Err(smith_required(why).param("model"));
+            }
+            routes => routes?,
+        };
         Ok(Self {
             tenant_id,
             routes,
             permit,
         })
     }
+}
+
+fn smith_required(why: impl Into<Cow<'static, str>>) -> ApiError {
+    ApiError::bad_request("smith_required", why)
 }

@@ -111,7 +111,7 @@ def structured(api):
 
 
 def errors(api):
-    error = raises(openai.BadRequestError, lambda: api.responses.create(model="gpt-5.5", input="hi"))
+    error = raises(openai.BadRequestError, lambda: api.responses.create(model="unheard-of", input="hi"))
     check(error.code == "smith_required", error)
     error = raises(openai.BadRequestError, lambda: api.responses.create(model="anthropic/text", input=[{"role": "x"}]))
     check(error.param == "input[0]", error.param)

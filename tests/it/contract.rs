@@ -222,7 +222,8 @@ pub async fn one_of_each(harness: &Harness, smith: &str) -> Owned {
         message(&harness.tenant, smith, &deployment),
     );
     let store = &harness.gateway.store;
-    assert!(store.accept(&arrival).await.expect("written"));
+    let kept = store.accept(std::slice::from_ref(&arrival)).await;
+    assert_eq!(kept.expect("written"), [true]);
     assert!(store.insert_outbound(&message).await.expect("written"));
     let asked = json!({ "model": "anthropic/text", "input": "hi" });
     let response = made("/v1/responses", asked).await;

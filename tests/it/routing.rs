@@ -268,3 +268,46 @@ async fn a_call_overrides_the_model_for_itself_only() {
         assert!(harness.mock.last().path.starts_with(path));
     }
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_bare_id_is_its_providers() {
+    let harness = Harness::start_with(|config, mock| {
+        let mut own = config.providers["openai-chat"].clone();
+        own.models = vec!["structured".to_owned(), "text@own".to_owned()];
+        config.providers.insert("own".to_owned(), own.clone());
+        let keyless = mock.url("openai_chat");
+        own.models = vec!["structured".to_owned()];
+        (own.api_key, own.base_url) = (None, keyless);
+        config.providers.insert("nobodys".to_owned(), own);
+    })
+    .await;
+    // Listed by two, of which one has a key; listed by one.
+    for model in ["structured", "text@own"] {
+        for stream in [true, false] {
+            text(harness.chat(model, stream).send().await).await;
+            assert_eq!(harness.mock.last().body["model"], model);
+        }
+        let call = json!({ "model": model, "input": "hi" });
+        ok(harness.post("/v1/responses", &call).send().await).await;
+        assert_eq!(harness.mock.last().body["model"], model);
+    }
+    let (status, error) = refused(harness.chat("text", false).send().await).await;
+    let why = error["message"].as_str().unwrap_or_default();
+    assert_eq!((status, &error["code"]), (400, &json!("smith_required")));
+    assert!(why.contains("anthropic/text or "), "{why}");
+    let (status, error) = refused(harness.chat("unheard-of", false).send().await).await;
+    assert_eq!((status, &error["param"]), (400, &json!("model")));
+    // A provider's by its prefix, and nobody has a key.
+    let (_, error) = refused(harness.chat("claude-opus-4-8", false).send().await).await;
+    assert_eq!(error["code"], "model_key_missing");
+
+    let harness = Harness::start_with(|config, _| {
+        config.models.bare_ids = false;
+        let own = config.providers["openai-chat"].clone();
+        config.providers.insert("openai".to_owned(), own);
+    })
+    .await;
+    let (status, error) = refused(harness.chat("gpt-5.5", false).send().await).await;
+    assert_eq!((status, &error["code"]), (400, &json!("smith_required")));
+    text(harness.chat("openai/text", false).send().await).await;
+}

@@ -222,7 +222,7 @@ async fn install(hub: &Hub, tenant_id: &str, deployment_id: &str, code: &str) ->
         due_at: Some(held),
         created_at: now,
     };
-    hub.store.accept(&arrival).await?;
+    hub.store.accept(std::slice::from_ref(&arrival)).await?;
     let end = ArrivalEnd {
         smith_id: smith_id.unwrap_or_default(),
         events: vec![event],

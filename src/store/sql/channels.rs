@@ -35,33 +35,6 @@ macro_rules! claim {
     }};
 }
 
-/// Keeps an arrival in a transaction or on a pool.
-macro_rules! accept {
-    ($executor:expr, $arrival:expr) => {
-        sqlx::query(
-            "INSERT INTO inbound_events (id, tenant_id, source, type, subject, idempotency_key, \
-             smith_id, data, status, reason, takings, due_at, created_at) \
-             VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13) \
-             ON CONFLICT DO NOTHING",
-        )
-        .bind(&$arrival.id)
-        .bind(&$arrival.tenant_id)
-        .bind(&$arrival.source)
-        .bind(&$arrival.kind)
-        .bind(&$arrival.subject)
-        .bind(&$arrival.idempotency_key)
-        .bind(&$arrival.smith_id)
-        .bind(&$arrival.data)
-        .bind(&$arrival.status)
-        .bind(&$arrival.reason)
-        .bind($arrival.takings)
-        .bind($arrival.due_at)
-        .bind($arrival.created_at)
-        .execute($executor)
-        .await?
-    };
-}
-
 macro_rules! insert_outbound {
     ($executor:expr, $message:expr) => {
         sqlx::query(
@@ -200,9 +173,37 @@ macro_rules! impl_channels {
                 .await?)
             }
 
-            async fn accept(&self, arrival: &InboundRow) -> Result<bool> {
-                let done = $crate::store::sql::channels::accept!(&self.write, arrival);
-                Ok(done.rows_affected() > 0)
+            async fn accept(&self, arrivals: &[InboundRow]) -> Result<Vec<bool>> {
+                let mut new = std::collections::HashSet::with_capacity(arrivals.len());
+                let mut tx = self.write.begin().await?;
+                for arrivals in $crate::store::sql::script::powers_of_two(arrivals) {
+                    let mut query = sqlx::QueryBuilder::new(
+                        "INSERT INTO inbound_events (id, tenant_id, source, type, subject, \
+                         idempotency_key, smith_id, data, status, reason, takings, due_at, \
+                         created_at) ",
+                    );
+                    query.push_values(arrivals, |mut values, arrival| {
+                        values
+                            .push_bind(&arrival.id)
+                            .push_bind(&arrival.tenant_id)
+                            .push_bind(&arrival.source)
+                            .push_bind(&arrival.kind)
+                            .push_bind(&arrival.subject)
+                            .push_bind(&arrival.idempotency_key)
+                            .push_bind(&arrival.smith_id)
+                            .push_bind(&arrival.data)
+                            .push_bind(&arrival.status)
+                            .push_bind(&arrival.reason)
+                            .push_bind(arrival.takings)
+                            .push_bind(arrival.due_at)
+                            .push_bind(arrival.created_at);
+                    });
+                    query.push(" ON CONFLICT DO NOTHING RETURNING id");
+                    let kept = query.build_query_scalar::<String>();
+                    new.extend(kept.fetch_all(&mut *tx).await?);
+                }
+                tx.commit().await?;
+                Ok(arrivals.iter().map(|row| new.contains(&row.id)).collect())
             }
 
             async fn tenants_with_arrivals(&self, now: i64, limit: i64) -> Result<Vec<String>> {
@@ -632,4 +633,4 @@ macro_rules! impl_channels {
     };
 }
 
-pub(in crate::store) use {accept, claim, impl_channels, insert_outbound};
+pub(in crate::store) use {claim, impl_channels, insert_outbound};

@@ -68,6 +68,18 @@ impl<DB: Engine> Script<DB> {
     }
 }
 
+/// `rows` in pieces of powers of two, so that there are few statements; at most
+/// [`Engine::MAX_ROWS`] of the engine that takes fewest.
+pub(in crate::store) fn powers_of_two<T>(rows: &[T]) -> impl Iterator<Item = &[T]> {
+    let mut rows = rows;
+    std::iter::from_fn(move || {
+        let length = 1 << rows.len().checked_ilog2()?;
+        let (piece, rest) = rows.split_at(length.min(Sqlite::MAX_ROWS));
+        rows = rest;
+        Some(piece)
+    })
+}
+
 /// A power of two of rows, of which the last may come several times.
 pub(in crate::store) type Rows<'a, T> = Chain<Iter<'a, T>, RepeatN<&'a T>>;
 
