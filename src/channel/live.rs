@@ -131,7 +131,9 @@ impl Hub {
             let (tenant, to) = (&begun.tenant_id, &begun.reply_to);
             let show = channel.show(self, tenant, to, draft, &text);
             let outcome = tokio::time::timeout(WITHIN, show).await;
-            if *draft != before && !self.note_draft(begun, draft).await {
+            // That nothing is shown is noted, too: who sends the answer waits for what is meant to be.
+            let is_news = *draft != before || draft.is_null();
+            if is_news && !self.note_draft(begun, draft).await {
                 return;
             }
             drop(showing);
@@ -195,7 +197,7 @@ impl Hub {
             };
             let is_here = self.showing.lock().contains(run_id);
             let draft: Value = serde_json::from_str(&text).unwrap_or_default();
-            if draft.is_null() {
+            if draft.is_null() && !is_here {
                 return Ok(None);
             }
             let is_meant = draft == json!({});
