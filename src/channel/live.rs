@@ -3,11 +3,13 @@
 //! Whoever runs a turn shows it. What a channel notes of what it shows is kept with the turn, so that
 //! whichever node sends the answer puts it in that place.
 
+use std::borrow::Cow;
 use std::sync::Arc;
 use std::time::Duration;
 
 use serde_json::{Value, json};
 
+use super::outgoing::words_of;
 use super::{Channel, Fault, Hub};
 use crate::frame::Frame;
 use crate::lane::Begun;
@@ -52,6 +54,10 @@ fn add_text(text: &mut String, frames: &mut Vec<Frame>) {
         if let Frame::Text(piece) = frame {
             text.push_str(&piece.unescape());
         }
+    }
+    // Files are sent with the whole answer, and no place for words has room for them.
+    if let Cow::Owned(words) = words_of(text) {
+        *text = words;
     }
 }
 

@@ -13,7 +13,7 @@ use tokio::process::{Child, ChildStdin, ChildStdout, Command};
 use crate::assets::{clients, program};
 use crate::slack_platform::{APP, BOT, Slack, TEAM, long_answer};
 use crate::store::postgres_url;
-use crate::support::{Harness, free_address, ok, refused};
+use crate::support::{Harness, PICTURE_SIZE, REPORT, free_address, ok, refused};
 use crate::tools::Workshop;
 
 const SECRET: &str = "8f742231b10e8888abcd99yyyzzz85a5";
@@ -961,6 +961,44 @@ async fn a_thread_of_an_assistant_is_a_conversation() {
     let script = "slack_send_message {\"text\": \"hi\", \"to\": \"T1:C9\"}";
     let run = app.harness.run(&smith, script).await;
     assert_eq!(run["status"], "paused_for_approval", "{run}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn files_that_tools_make_are_shared_in_the_thread() {
+    let app = App::start().await;
+    let workshop = Workshop::start().await;
+    app.harness.put_workshop(&workshop).await;
+    catch_all(&app.harness, "openai-chat/script").await;
+    app.event("Ev1", mention("17.0001", "paint {\"thing\": \"wall\"}"))
+        .await;
+    let shared = app.slack.wait("files.completeUploadExternal", 2).await;
+    for (at, name) in ["image-1.png", "wall.pdf"].into_iter().enumerate() {
+        assert_eq!(
+            shared[at],
+            json!({ "files": [{ "id": format!("F{at}"), "title": name }], "channel_id": "C1",
+                "thread_ts": "17.0001" })
+        );
+    }
+    let uploads = app.slack.platform.uploads.lock().clone();
+    assert_eq!(
+        (uploads[0].2.len(), &uploads[1].2[..]),
+        (PICTURE_SIZE, REPORT)
+    );
+    assert_eq!(app.slack.calls("chat.postMessage").len(), 1);
+    // Without the scope, which Slack says, the files are told of.
+    let missing = json!({ "ok": false, "error": "missing_scope", "needed": "files:write" });
+    for _ in 0..2 {
+        app.slack
+            .answer("files.getUploadURLExternal", 200, missing.clone());
+    }
+    app.event("Ev2", mention("18.0001", "paint {\"thing\": \"door\"}"))
+        .await;
+    let sent = app.slack.wait("chat.postMessage", 4).await;
+    assert_eq!(
+        sent[3]["text"],
+        "[The file `door.pdf` could not be sent here.]"
+    );
+    assert_eq!(app.slack.calls("files.completeUploadExternal").len(), 2);
 }
 
 /// A Slack of `emulate`, in a process of its own.
