@@ -141,13 +141,25 @@ async fn people_of_an_emulated_telegram_are_answered_and_decide() {
     let harness = gateway(&telegram, None).await;
     let workshop = Workshop::start().await;
     harness.put_workshop(&workshop).await;
-    let smith = harness.smith("openai-chat/script").await;
+    let smith = harness.tool_smith(&["suggest_replies"]).await;
     let token = bind(&harness, &smith).await;
     telegram.say(42, &format!("/start {token}")).await;
     telegram.shows(42, "connected").await;
     telegram.say(42, "measure {\"thing\": \"rod <1>\"}").await;
     let shown = telegram.shows(42, "12 cm").await;
     assert_eq!(shown["text"], "Results: rod &lt;1&gt;: 12 cm");
+    // What may be answered is a keyboard.
+    telegram
+        .say(
+            42,
+            "suggest_replies {\"replies\": [\"Yes\", \"No, thanks\"]}",
+        )
+        .await;
+    let offered = telegram.shows(42, "replies are shown").await;
+    assert_eq!(
+        offered["reply_markup"]["keyboard"],
+        json!([[{ "text": "Yes" }], [{ "text": "No, thanks" }]])
+    );
     // The button that is pressed is the one that is shown.
     telegram.say(42, "melt {\"thing\": \"ring\"}").await;
     let asked = telegram.shows(42, "<b>melt</b>").await;

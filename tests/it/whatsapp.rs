@@ -763,3 +763,28 @@ async fn files_that_tools_make_are_uploaded_and_sent() {
     );
     bot.latest(&deployment, "sent").await;
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn short_replies_are_buttons_whose_press_is_said() {
+    let bot = Bot::start().await;
+    let smith = bot.harness.tool_smith(&["suggest_replies"]).await;
+    let target = json!({ "type": "smith", "id": smith });
+    bot.deployment(json!({ "target": target, "address": ANN }))
+        .await;
+    let script = "suggest_replies {\"replies\": [\"Yes\", \"No, thanks\"]}";
+    bot.deliver(texts("wamid.1", script)).await;
+    let asked = bot.sent(1).await.remove(0);
+    let buttons = &asked["interactive"]["action"]["buttons"];
+    assert_eq!(buttons[1]["reply"]["title"], "No, thanks", "{asked}");
+    let pressed = json!({ "type": "button_reply", "button_reply": buttons[1]["reply"] });
+    bot.deliver(
+        json!({ "messages": [{ "from": ANN, "id": "wamid.2", "timestamp": "1",
+        "type": "interactive", "interactive": pressed }] }),
+    )
+    .await;
+    bot.sent(2).await;
+    let path = format!("/v1/runs?smith_id={smith}");
+    let runs = ok(bot.harness.get(&path).send().await).await;
+    let said = &runs["data"][0]["input"][0]["content"][0]["text"];
+    assert_eq!(said, "No, thanks", "{runs}");
+}

@@ -100,6 +100,27 @@ impl Channel for Telegram {
         say(hub, to, message, None).await
     }
 
+    /// A keyboard, which the message alone can bring that is sent anew: of one that was shown as it was
+    /// written only the words are changed. In a group everybody would be given it.
+    async fn offer(
+        &self,
+        hub: &Hub,
+        to: &OutboundRow,
+        message: &str,
+        replies: &[String],
+        _key: &str,
+    ) -> Result<String, Fault> {
+        let place: Value = serde_json::from_str(&to.reply_to).unwrap_or_default();
+        let is_private = place["chat_id"].as_i64().is_some_and(|chat| chat > 0);
+        let rows: Vec<Value> = replies
+            .iter()
+            .map(|reply| json!([{ "text": reply }]))
+            .collect();
+        let keyboard =
+            json!({ "keyboard": rows, "one_time_keyboard": true, "resize_keyboard": true });
+        say(hub, to, message, Some(keyboard).filter(|_| is_private)).await
+    }
+
     fn largest_file(&self, _media_type: &str) -> Option<usize> {
         Some(MAX_FILE)
     }

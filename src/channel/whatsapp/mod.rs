@@ -18,6 +18,7 @@ use async_trait::async_trait;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, json};
 
+use super::split::units;
 use super::{Account, Card, Channel, Destination, Fault, Hub, Meaning, Outgoing, SendTool};
 use crate::error::ApiError;
 use crate::store::{DeploymentRow, InboundRow, OutboundRow};
@@ -27,6 +28,9 @@ pub const KIND: &str = "whatsapp";
 /// Of the text of a message with buttons
 /// (<https://developers.facebook.com/documentation/business-messaging/whatsapp/messages/interactive-reply-buttons-messages>).
 const MAX_CARD: usize = 1024;
+/// Its buttons, and what each says.
+const MAX_BUTTONS: usize = 3;
+const MAX_TITLE: usize = 20;
 /// Of files, in bytes
 /// (<https://developers.facebook.com/documentation/business-messaging/whatsapp/business-phone-numbers/media>).
 const MAX_IMAGE: usize = 5_000_000;
@@ -108,6 +112,22 @@ fn file_message(file: &Outgoing, id: &str) -> Value {
     }
 }
 
+/// A message with buttons for what may be answered; `None`: there are too many, or too long ones.
+fn offered(text: &str, replies: &[String]) -> Option<Value> {
+    let fits = |reply: &String| (1..=MAX_TITLE).contains(&units(reply));
+    let is_twice = |(at, reply): (usize, &String)| replies[..at].contains(reply);
+    let is_fine = (1..=MAX_BUTTONS).contains(&replies.len())
+        && replies.iter().all(fits)
+        && !replies.iter().enumerate().any(is_twice)
+        && units(text) <= MAX_CARD;
+    let button = |(at, reply): (usize, &String)| json!({ "type": "reply", "reply": { "id": format!("q:{at}"), "title": reply } });
+    let buttons: Vec<Value> = replies.iter().enumerate().map(button).collect();
+    is_fine.then(|| {
+        json!({ "type": "interactive", "interactive": { "type": "button",
+            "body": { "text": text }, "action": { "buttons": buttons } } })
+    })
+}
+
 /// Sends `message`, as `body` or as what is taken at its time.
 async fn say(
     hub: &Hub,
@@ -160,6 +180,18 @@ impl Channel for WhatsApp {
         key: &str,
     ) -> Result<String, Fault> {
         say(hub, to, message, text_message(message), key).await
+    }
+
+    async fn offer(
+        &self,
+        hub: &Hub,
+        to: &OutboundRow,
+        message: &str,
+        replies: &[String],
+        key: &str,
+    ) -> Result<String, Fault> {
+        let body = offered(message, replies).unwrap_or_else(|| text_message(message));
+        say(hub, to, message, body, key).await
     }
 
     fn largest_file(&self, media_type: &str) -> Option<usize> {
@@ -324,6 +356,28 @@ mod tests {
         for none in ["", "Ann", "+1", "12345678901234567890", "../1555000"] {
             assert!(WhatsApp::default().destination(none).is_err(), "{none}");
         }
+    }
+
+    #[test]
+    fn replies_that_fit_are_buttons() {
+        let all = |replies: &[&str]| replies.iter().map(|one| (*one).to_owned()).collect();
+        let offered = |text: &str, replies: Vec<String>| offered(text, &replies);
+        let asked = offered("Red or blue?", all(&["Red", "Blue"])).expect("buttons");
+        let buttons = &asked["interactive"]["action"]["buttons"];
+        assert_eq!(
+            buttons[1],
+            json!({ "type": "reply", "reply": { "id": "q:1", "title": "Blue" } })
+        );
+        for replies in [
+            all(&["a", "b", "c", "d"]),
+            all(&["a", "a"]),
+            all(&["more than twenty letters"]),
+            all(&[""]),
+            Vec::new(),
+        ] {
+            assert_eq!(offered("Which?", replies), None);
+        }
+        assert_eq!(offered(&"x".repeat(1025), all(&["Yes"])), None);
     }
 
     #[test]
