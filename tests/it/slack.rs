@@ -1001,6 +1001,83 @@ async fn files_that_tools_make_are_shared_in_the_thread() {
     assert_eq!(app.slack.calls("files.completeUploadExternal").len(), 2);
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn slacks_own_receiver_takes_and_refuses_the_same() {
+    let app = App::start().await;
+    catch_all(&app.harness, "slow/writer").await;
+    let address = free_address();
+    let mut bolt = Command::new(program("TEST_NODE"))
+        .arg(clients().join("slack_bolt.mjs"))
+        .env("PORT", address.port().to_string())
+        .env("SECRET", SECRET)
+        .stdin(Stdio::null())
+        .stdout(Stdio::piped())
+        .kill_on_drop(true)
+        .spawn()
+        .expect("started");
+    let mut heard = BufReader::new(bolt.stdout.take().expect("a pipe")).lines();
+    let mut line = async || {
+        let line = tokio::time::timeout(Duration::from_secs(30), heard.next_line()).await;
+        line.expect("in time").expect("a line").expect("it goes on")
+    };
+    assert_eq!(line().await, "ready");
+    let event = envelope("Ev1", direct("17.0001", "hi & ünd so")).to_string();
+    let command = form(&[
+        ("command", "/smith"),
+        ("text", "how much = 1 & 2?"),
+        ("team_id", TEAM),
+        ("channel_id", "C1"),
+        ("user_id", MEMBER),
+        ("trigger_id", "1.1"),
+    ]);
+    let path = |what: &str| {
+        let path = format!("/v1/slack/{what}/{}", app.harness.tenant);
+        app.harness.url(&path)
+    };
+    let bolts = format!("http://{address}/slack/events");
+    let encoded = "application/x-www-form-urlencoded";
+    let sent = [
+        (path("events"), "application/json", event),
+        (path("commands"), encoded, command),
+    ];
+    for (own, kind, body) in sent {
+        let other = body.replace("17.0001", "17.0002").replace("much", "many");
+        let now = now_s();
+        let (good, old) = (signed(SECRET, now, &body), now - 301);
+        let deliveries = [
+            (now, good.clone(), &body, true),
+            // Of another body, of another secret, of another time, and no longer.
+            (now, good.clone(), &other, false),
+            (now, signed("wrong", now, &body), &body, false),
+            (now - 9, good.clone(), &body, false),
+            (old, signed(SECRET, old, &body), &body, false),
+            (now, good.replacen("v0=", "v1=", 1), &body, false),
+            (now, String::new(), &body, false),
+        ];
+        for (at, signature, body, is_taken) in deliveries {
+            for url in [&own, &bolts] {
+                let call = app.harness.client.post(url).body(body.clone());
+                let call = call
+                    .header("content-type", kind)
+                    .header("X-Slack-Request-Timestamp", at.to_string())
+                    .header("X-Slack-Signature", &signature);
+                let status = call.send().await.expect("an answer").status();
+                assert_eq!(
+                    status.is_success(),
+                    is_taken,
+                    "{url} {at} {signature} {status}"
+                );
+            }
+        }
+    }
+    assert_eq!(
+        (line().await, line().await),
+        ("Ev1".into(), "/smith".into())
+    );
+    let events = ok(app.harness.get("/v1/inbound_events").send().await).await;
+    assert_eq!(events["data"].as_array().map(Vec::len), Some(2));
+}
+
 /// A Slack of `emulate`, in a process of its own.
 struct Emulated {
     url: String,
