@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use serde_json::{Value, json};
 
-use super::outgoing::words_of;
+use super::outgoing::{before_unfinished, words_of};
 use super::{Channel, Fault, Hub};
 use crate::frame::Frame;
 use crate::lane::Begun;
@@ -123,7 +123,8 @@ impl Hub {
                 reader.take(&mut frames);
                 add_text(&mut text, &mut frames);
             }
-            if text.len() > MAX_SHOWN || text.len() == shown || text.trim().is_empty() {
+            let words = before_unfinished(&text);
+            if words.len() > MAX_SHOWN || words.len() == shown || words.trim().is_empty() {
                 continue;
             }
             let showing = Showing::begin(self, &begun.live.run_id);
@@ -135,7 +136,7 @@ impl Hub {
             }
             let before = draft.clone();
             let (tenant, to) = (&begun.tenant_id, &begun.reply_to);
-            let show = channel.show(self, tenant, to, draft, &text);
+            let show = channel.show(self, tenant, to, draft, words);
             let outcome = tokio::time::timeout(WITHIN, show).await;
             // That nothing is shown is noted, too: who sends the answer waits for what is meant to be.
             let is_news = *draft != before || draft.is_null();
@@ -143,7 +144,7 @@ impl Hub {
                 return;
             }
             drop(showing);
-            shown = text.len();
+            shown = words.len();
             let pause = match outcome {
                 Ok(Ok(())) => every,
                 Ok(Err(Fault::Later { why, after })) => {

@@ -121,6 +121,21 @@ pub fn words_of(markdown: &str) -> Cow<'_, str> {
     Cow::Owned(words)
 }
 
+/// Of a text that is being written, what stands before a file that is not whole yet.
+pub fn before_unfinished(markdown: &str) -> &str {
+    const BEGIN: &str = "data:";
+    let Some(at) = markdown.rfind("](") else {
+        return markdown;
+    };
+    let url = &markdown[at + 2..];
+    let is_file = BEGIN.starts_with(url) || url.starts_with(BEGIN);
+    if !is_file || url.contains(')') {
+        return markdown;
+    }
+    let before = &markdown[..markdown[..at].rfind('[').unwrap_or(at)];
+    before.strip_suffix('!').unwrap_or(before)
+}
+
 impl Answer {
     /// What is said in `markdown`, and what `transcript`, the turns of its run, gives besides.
     pub fn of(markdown: &str, transcript: Option<&str>) -> Self {
@@ -348,6 +363,41 @@ mod tests {
         let answer = Answer::of(&nested, None);
         assert_eq!(names(&answer), ["p.png"]);
         assert_eq!(Answer::of("", None), Answer::default());
+    }
+
+    #[test]
+    fn a_file_that_is_being_written_is_not_shown() {
+        let whole = format!("Here: ![a [b] c](data:image/png;base64,{PNG}) and");
+        let begun = whole.find("data:").expect("a URL");
+        for end in begun..begun + 30 {
+            let shown = before_unfinished(&whole[..end]);
+            assert!(
+                shown.starts_with("Here:") && !shown.contains("]("),
+                "{shown}"
+            );
+        }
+        assert_eq!(before_unfinished(&whole), whole);
+        for other in ["", "a](https://x", "[a](", "![a](x.png) data:", "é]("] {
+            assert!(other.starts_with(before_unfinished(other)));
+        }
+        assert_eq!(before_unfinished("see [a](https://x"), "see [a](https://x");
+    }
+
+    proptest::proptest! {
+        #[test]
+        fn whatever_is_said_leaves_within_its_limits(
+            text in "(!?\\[|\\]|\\(data:|image/png;base64,|aGk=|\\)|[`\n| *<>#-]|ä|x|\\(https://x\\.test){0,24}",
+        ) {
+            proptest::prop_assert!(words_of(&text).len() <= text.len());
+            proptest::prop_assert!(text.starts_with(before_unfinished(&text)));
+            let pieces = Answer::of(&text, None).pieces(&Telegram, 100);
+            proptest::prop_assert!(pieces.len() <= text.len() + 1);
+            for piece in pieces {
+                if let Piece::Files(_, files) = piece {
+                    proptest::prop_assert_eq!(files.len(), 1);
+                }
+            }
+        }
     }
 
     fn results(content: Vec<Part>, is_error: bool) -> String {

@@ -1002,6 +1002,25 @@ async fn files_that_tools_make_are_shared_in_the_thread() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_picture_of_a_model_is_no_words_while_it_is_written() {
+    let app = App::start().await;
+    *app.slack.platform.has_streams.lock() = true;
+    catch_all(&app.harness, "slow/writer").await;
+    app.event("Ev1", mention("17.0001", "slow picture")).await;
+    let shared = app.slack.wait("files.completeUploadExternal", 1).await;
+    assert_eq!(shared[0]["files"][0]["title"], "a cat.png");
+    let posted = app.slack.platform.messages.lock().clone();
+    let posted: Vec<_> = posted.into_values().collect();
+    assert_eq!(posted.len(), 1, "{posted:?}");
+    assert!(posted[0].was_stream && !posted[0].is_streaming);
+    assert!(posted[0].text.ends_with("Do you like it?"), "{posted:?}");
+    let calls = app.slack.platform.calls.lock().clone();
+    for (method, _, body) in calls {
+        assert!(!body.to_string().contains("base64"), "{method}: {body}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn slacks_own_receiver_takes_and_refuses_the_same() {
     let app = App::start().await;
     catch_all(&app.harness, "slow/writer").await;
@@ -1272,9 +1291,29 @@ async fn an_emulated_slack_is_answered() {
         .said(&lab["id"], Some(&first), "You said _go on_")
         .await;
     assert_eq!(last["thread_ts"], first);
+    // A picture that the model made is there as a file, which the scopes of the installation allow.
+    let body = json!({ "channel": direct, "text": "a picture" });
+    slack.call("xoxp-ann", "chat.postMessage", &body).await;
+    let words = "Here it is.\n\nDo you like it?";
+    slack.said(direct, None, words).await;
+    let mut shared = Value::Null;
+    for _ in 0..200 {
+        let body = json!({ "channel": direct });
+        let said = slack.call("xoxp-ann", "conversations.history", &body).await;
+        let mut said = said["messages"].as_array().expect("messages").iter();
+        if let Some(found) = said.find(|one| one["files"].is_array()) {
+            shared = found["files"][0].clone();
+            break;
+        }
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+    assert_eq!(
+        (&shared["name"], &shared["size"], &shared["user"]),
+        (&json!("a cat.png"), &json!(PICTURE_SIZE), bot)
+    );
     tokio::time::sleep(Duration::from_millis(500)).await;
     let runs = ok(harness.get("/v1/runs").send().await).await;
-    assert_eq!(runs["data"].as_array().map(Vec::len), Some(3));
+    assert_eq!(runs["data"].as_array().map(Vec::len), Some(4));
     // What the app itself says arrives as well, and is nobody's.
     let arrived = ok(harness.get("/v1/inbound_events").send().await).await;
     let own = arrived["data"].as_array().expect("arrivals").iter();

@@ -32,6 +32,12 @@ pub fn long_answer() -> String {
     format!("# Begin\n\n{words}\n\n```rust\n{code}```\n\nThe end.")
 }
 
+/// As models that make pictures say them.
+fn picture() -> String {
+    let data = "iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAYAAAAfFcSJAAAADUlEQVR42mNkYPhfDwAChwGA60e6kgAAAABJRU5ErkJggg==";
+    format!("Here it is.\n\n![a cat](data:image/png;base64,{data})\n\nDo you like it?")
+}
+
 #[derive(Debug, Clone, Default)]
 pub struct Posted {
     pub text: String,
@@ -288,9 +294,10 @@ fn model(body: &[u8]) -> Response {
         Value::Array(parts) => parts[0]["text"].as_str().unwrap_or_default().to_owned(),
         text => text.as_str().unwrap_or_default().to_owned(),
     };
-    let text = match asked.contains("long") {
-        true => long_answer(),
-        false => format!("You said *{asked}*"),
+    let text = match asked.as_str() {
+        asked if asked.contains("long") => long_answer(),
+        asked if asked.contains("picture") => picture(),
+        asked => format!("You said *{asked}*"),
     };
     let delta = |delta: Value, end: Value| {
         let chunk = json!({ "id": "x", "model": "m",
