@@ -3,11 +3,13 @@
 //! Whoever runs a turn shows it. What a channel notes of what it shows is kept with the turn, so that
 //! whichever node sends the answer puts it in that place.
 
+use std::borrow::Cow;
 use std::sync::Arc;
 use std::time::Duration;
 
 use serde_json::{Value, json};
 
+use super::outgoing::{before_unfinished, words_of};
 use super::{Channel, Fault, Hub};
 use crate::frame::Frame;
 use crate::lane::Begun;
@@ -52,6 +54,10 @@ fn add_text(text: &mut String, frames: &mut Vec<Frame>) {
         if let Frame::Text(piece) = frame {
             text.push_str(&piece.unescape());
         }
+    }
+    // Files are sent with the whole answer, and no place for words has room for them.
+    if let Cow::Owned(words) = words_of(text) {
+        *text = words;
     }
 }
 
@@ -117,7 +123,8 @@ impl Hub {
                 reader.take(&mut frames);
                 add_text(&mut text, &mut frames);
             }
-            if text.len() > MAX_SHOWN || text.len() == shown || text.trim().is_empty() {
+            let words = before_unfinished(&text);
+            if words.len() > MAX_SHOWN || words.len() == shown || words.trim().is_empty() {
                 continue;
             }
             let showing = Showing::begin(self, &begun.live.run_id);
@@ -129,13 +136,15 @@ impl Hub {
             }
             let before = draft.clone();
             let (tenant, to) = (&begun.tenant_id, &begun.reply_to);
-            let show = channel.show(self, tenant, to, draft, &text);
+            let show = channel.show(self, tenant, to, draft, words);
             let outcome = tokio::time::timeout(WITHIN, show).await;
-            if *draft != before && !self.note_draft(begun, draft).await {
+            // That nothing is shown is noted, too: who sends the answer waits for what is meant to be.
+            let is_news = *draft != before || draft.is_null();
+            if is_news && !self.note_draft(begun, draft).await {
                 return;
             }
             drop(showing);
-            shown = text.len();
+            shown = words.len();
             let pause = match outcome {
                 Ok(Ok(())) => every,
                 Ok(Err(Fault::Later { why, after })) => {
@@ -195,7 +204,7 @@ impl Hub {
             };
             let is_here = self.showing.lock().contains(run_id);
             let draft: Value = serde_json::from_str(&text).unwrap_or_default();
-            if draft.is_null() {
+            if draft.is_null() && !is_here {
                 return Ok(None);
             }
             let is_meant = draft == json!({});

@@ -18,7 +18,9 @@ mod held;
 mod inbound;
 mod live;
 mod markdown;
+mod multipart;
 mod outbox;
+mod outgoing;
 mod report;
 mod rest;
 mod said;
@@ -37,6 +39,7 @@ pub use bind::token_hash;
 pub use call::{CallFault, Called, Platform};
 pub use inbound::turn_of;
 pub use outbox::Outbox;
+pub use outgoing::Outgoing;
 pub use rest::{documented, routes};
 pub use said::{
     Arrival, Card, Command, Decision, Destination, Meaning, Question, Said, SendTool, Sender,
@@ -142,6 +145,42 @@ pub trait Channel: Send + Sync {
         message: &str,
         key: &str,
     ) -> Result<String, Fault>;
+
+    /// Sends the message that ends an answer, with short replies to choose from, where they have a place.
+    async fn offer(
+        &self,
+        hub: &Hub,
+        to: &OutboundRow,
+        message: &str,
+        _replies: &[String],
+        key: &str,
+    ) -> Result<String, Fault> {
+        self.send(hub, to, message, key).await
+    }
+
+    /// How large a file may be that is sent, in bytes, as the platform says; `None`: none is sent.
+    fn largest_file(&self, _media_type: &str) -> Option<usize> {
+        None
+    }
+
+    /// Whether an answer's files leave together with its words. They may then be as large together as
+    /// one may be.
+    fn sends_files_within(&self) -> bool {
+        false
+    }
+
+    /// Sends files: one without words, or all with one of the messages, see
+    /// [`Channel::sends_files_within`].
+    async fn send_files(
+        &self,
+        _hub: &Hub,
+        _to: &OutboundRow,
+        _words: &str,
+        _files: &[Outgoing],
+        _key: &str,
+    ) -> Result<String, Fault> {
+        Err(Fault::Never("no files are sent there".to_owned()))
+    }
 
     /// Whether a message that is sent again under its key is shown once.
     fn is_idempotent(&self) -> bool {

@@ -8,6 +8,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
 use super::forms::{connection_link, decision_link};
+use super::outgoing::{Answer, Outgoing, Piece, notes};
 use super::{Card, Channel, Fault, Hub, Question, held};
 use crate::error::ApiError;
 use crate::lane::SORRY;
@@ -181,12 +182,10 @@ impl Hub {
         if message.kind == "approval" {
             return self.card(channel, held, message, &mut progress).await;
         }
-        let Some(text) = self.text(message).await? else {
-            return Ok(());
-        };
-        let pieces = channel.messages(&text);
+        let answer = self.answer(message).await?;
+        let pieces = answer.pieces(channel.as_ref(), self.config.max_file_bytes);
         let is_new = progress.sent.is_empty() && progress.sending.is_none();
-        if let (true, Some(first)) = (is_new, pieces.first())
+        if let (true, Some(Piece::Words(first, _))) = (is_new, pieces.first())
             && let Some(name) = self.settle(channel, message, first).await?
         {
             progress.sent.push(name);
@@ -196,10 +195,44 @@ impl Hub {
             self.begin(channel, held, message, &mut progress, at)
                 .await?;
             let key = format!("{}-{at}", message.id);
-            let sent = channel.send(self, message, piece, &key).await;
+            let sent = match piece {
+                Piece::Words(words, replies) if replies.is_empty() => {
+                    channel.send(self, message, words, &key).await
+                }
+                Piece::Words(words, replies) => {
+                    channel.offer(self, message, words, replies, &key).await
+                }
+                Piece::Files(words, files) => {
+                    self.send_files(channel, message, words, files, &key).await
+                }
+            };
             self.end(held, message, &mut progress, sent).await?;
         }
         Ok(())
+    }
+
+    /// Sends files; those that the platform refuses are told of in their place.
+    async fn send_files(
+        &self,
+        channel: &Arc<dyn Channel>,
+        message: &OutboundRow,
+        words: &str,
+        files: &[Outgoing],
+        key: &str,
+    ) -> Result<String, Fault> {
+        match channel.send_files(self, message, words, files, key).await {
+            Err(Fault::Never(why)) => {
+                let (id, kind) = (&message.id, channel.kind());
+                tracing::warn!(why, message = %id, channel = kind, "files are refused");
+                let told = notes(files);
+                let told = match words.is_empty() {
+                    true => channel.messages(&told).concat(),
+                    false => format!("{words}\n\n{told}"),
+                };
+                channel.send(self, message, &told, key).await
+            }
+            sent => sent,
+        }
     }
 
     async fn card(
@@ -300,30 +333,52 @@ impl Hub {
         }
     }
 
-    /// What a message says; `None`: nothing.
-    pub(super) async fn text(&self, message: &OutboundRow) -> Result<Option<String>, Fault> {
+    /// What one of a message's pieces says; of files, that they could not be sent.
+    pub(super) async fn words_at(
+        &self,
+        channel: &dyn Channel,
+        message: &OutboundRow,
+        at: usize,
+    ) -> Result<Option<String>, Fault> {
+        let answer = self.answer(message).await?;
+        let pieces = answer.pieces(channel, self.config.max_file_bytes);
+        Ok(pieces.into_iter().nth(at).map(|piece| match piece {
+            Piece::Words(words, _) => words,
+            Piece::Files(_, files) => channel.messages(&notes(&files)).concat(),
+        }))
+    }
+
+    /// What a message says and carries.
+    async fn answer(&self, message: &OutboundRow) -> Result<Answer, Fault> {
         if message.kind == "connection" {
             let provider = message.content.as_deref().unwrap_or_default();
             let link = connection_link(self, &message.tenant_id, &message.smith_id, provider)?;
-            return Ok(Some(format!(
+            let asked = format!(
                 "I need your leave to use {provider} for this. Please connect it here, then ask me again:\n\n{link}"
-            )));
+            );
+            return Ok(Answer::of(&asked, None));
         }
         if message.kind != "answer" {
-            return Ok(message.content.clone());
+            let said = message.content.as_deref().unwrap_or_default();
+            return Ok(Answer::of(said, None));
         }
         let Some(run_id) = &message.run_id else {
-            return Ok(None);
+            return Ok(Answer::default());
         };
         let Some(run) = self.store.run(&message.tenant_id, run_id).await? else {
-            return Ok(None);
+            return Ok(Answer::default());
         };
         let output = output_of(&run);
         let said = output["content"].as_str().unwrap_or_default();
         Ok(match run.status {
-            RunStatus::Failed => Some(SORRY.to_owned()),
-            _ if said.trim().is_empty() => None,
-            _ => Some(said.to_owned()),
+            RunStatus::Failed => Answer::of(SORRY, None),
+            _ => {
+                let mut answer = Answer::of(said, run.transcript.as_deref());
+                let replies = output["suggested_replies"].as_array().into_iter().flatten();
+                let replies = replies.filter_map(|reply| reply.as_str().map(str::to_owned));
+                answer.replies = replies.collect();
+                answer
+            }
         })
     }
 }

@@ -22,7 +22,7 @@ pub struct Channels {
     pub discord_url: String,
     /// Of Slack: its Web API is below `/api`, installations begin below `/oauth`.
     pub slack_url: String,
-    /// The largest file that is taken from a message, in bytes.
+    /// The largest file that is taken from a message, or sent with an answer, in bytes.
     pub max_file_bytes: usize,
     /// Mail servers.
     pub email: Email,

@@ -95,6 +95,14 @@ pub fn type_of(name: &str) -> Option<&'static str> {
     found.map(|(_, media_type)| *media_type)
 }
 
+/// How names of files of a media type usually end.
+pub fn extension_of(media_type: &str) -> Option<&'static str> {
+    let found = TYPES
+        .iter()
+        .find(|(_, known)| known.eq_ignore_ascii_case(media_type));
+    found.map(|(extension, _)| *extension)
+}
+
 /// A media type without parameters, spelled as it is registered.
 fn plain_type(media_type: &str) -> String {
     let bare = media_type.split(';').next().unwrap_or_default();

@@ -25,7 +25,7 @@ pub use embeddings::{Embedded, answer_in_form, tokens_of_answer, vector_bytes, v
 pub use error::ModelError;
 pub use fault::{Cause, Fault, without_secret};
 pub use fit::{Refused, Spoken, that_take};
-pub use media_type::{kind_of_bytes, percent_decoded, type_of};
+pub use media_type::{extension_of, kind_of_bytes, percent_decoded, type_of};
 pub use opening::{Answered, Whole};
 pub use provider::reasoning::of_message as reasoning_of;
 pub use request::*;

@@ -16,6 +16,6 @@ mod skills;
 mod tool_set;
 
 pub use mount::{Approval, FILE_SEARCH, Mount, Mounted, Mounts};
-pub use registry::{Calling, News, Next, Output, ToolCall, Toolbox, secret_owner};
+pub use registry::{Calling, News, Next, Output, TOO_LARGE, ToolCall, Toolbox, secret_owner};
 pub use send::{SendFunction, Senders, SendersSlot, Sending};
 pub use tool_set::{HOSTED_SERVER, Tool, ToolSet, is_allowed, requires_approval};

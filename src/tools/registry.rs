@@ -30,6 +30,8 @@ const TTL: Duration = Duration::from_secs(3);
 const LIST_AGE_MICROS: i64 = 3600 * 1_000_000;
 /// What a model is told of a result, in bytes (`tools.md`).
 const MAX_RESULT: usize = 256 * 1024;
+/// What is told in place of an image and of a file that have no room in a result.
+pub const TOO_LARGE: [&str; 2] = ["[an image that is too large]", "[a file that is too large]"];
 /// Servers of one tenant that a smith may use.
 const MAX_SERVERS: i64 = 1000;
 
@@ -514,11 +516,17 @@ fn cut_output(mut output: Output) -> Output {
                 }
                 left -= text.len();
             }
-            Part::Image { source, .. } => {
+            Part::Image { source, .. } | Part::File { source, .. } => {
                 let size = source.to_url().map_or(0, |url| url.len());
                 if size > left {
-                    let text = "[an image that is too large]".to_owned();
-                    *part = Part::Text { text };
+                    let [image, file] = TOO_LARGE;
+                    let text = match part {
+                        Part::Image { .. } => image,
+                        _ => file,
+                    };
+                    *part = Part::Text {
+                        text: text.to_owned(),
+                    };
                 } else {
                     left -= size;
                 }

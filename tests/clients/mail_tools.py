@@ -36,6 +36,10 @@ elif what == "parse":
                 "headers": [[name, str(value)] for name, value in message.items()],
                 "text": message.get_body(("plain",)).get_content(),
                 "html": message.get_body(("html",)).get_content(),
+                "files": [
+                    [part.get_filename(), part.get_content_type(), part.get_content().hex()]
+                    for part in message.iter_attachments()
+                ],
                 "defects": [str(defect) for defect in message.defects],
             }
         )

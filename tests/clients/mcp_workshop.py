@@ -4,11 +4,18 @@ Environment: PORT, LEDGER.
 """
 
 import asyncio
+import base64
 import os
 
 import uvicorn
 from mcp.server.mcpserver import Context, MCPServer
-from mcp.types import ToolAnnotations
+from mcp.types import (
+    BlobResourceContents,
+    EmbeddedResource,
+    ImageContent,
+    TextContent,
+    ToolAnnotations,
+)
 from pydantic import BaseModel
 
 server = MCPServer("workshop")
@@ -60,6 +67,33 @@ async def cut(ctx: Context, thing: str) -> str:
         return f"{thing} is left as it is"
     note(f"cut {thing} {answer.data.width}")
     return f"{thing} is {answer.data.width} wide"
+
+
+# The smallest picture that programs show.
+PICTURE = (
+    "iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAYAAAAfFcSJAAAADUlEQVR42mNkYPhfDwAChwGA60e6kgAAAABJRU5ErkJggg=="
+)
+
+
+@server.tool(structured_output=False)
+def paint(thing: str) -> list:
+    """Paints a thing: a picture, and a report about it."""
+    report = BlobResourceContents(
+        uri=f"file:///out/{thing}.pdf",
+        mime_type="application/pdf",
+        blob=base64.b64encode(b"%PDF-1.4 a report").decode(),
+    )
+    return [
+        TextContent(type="text", text=f"{thing} is painted"),
+        ImageContent(type="image", data=PICTURE, mime_type="image/png"),
+        EmbeddedResource(type="resource", resource=report),
+    ]
+
+
+@server.tool()
+def sketch(thing: str) -> str:
+    """Sketches a thing, as models that make pictures say them."""
+    return f"![{thing}](data:image/png;base64,{PICTURE})"
 
 
 @server.tool()

@@ -259,6 +259,24 @@ async function decides() {
   await settled(tab, 2);
   check(!(await last(tab)).includes("molten"), "rejected");
   check(await tab.$$eval(".tool[data-state=denied]", (all) => all.length) === 1, "the step says so");
+  // Files of tools and pictures of models are shown, or can be kept, also when it is loaded again.
+  await say(tab, 'paint {"thing": "wall"}');
+  await settled(tab, 3);
+  await say(tab, 'sketch {"thing": "a cat"}');
+  await settled(tab, 4);
+  for (const when of ["at once", "later"]) {
+    await tab.waitForFunction(() => {
+      const shown = [...document.querySelectorAll("img.made")].filter((one) => one.naturalWidth === 1);
+      return shown.map((one) => one.alt).join() === "image-1.png,a cat";
+    }, { timeout: 10_000 });
+    const kept = await tab.$$eval("a[download]", (all) => all.map((one) => [one.download, one.href]));
+    check(kept.length === 1 && kept[0][0] === "wall.pdf" && kept[0][1].startsWith("data:application/pdf;base64,JVBER"), `${when}: ${kept}`);
+    const said = await tab.$$eval(".prose", (all) => all.map((one) => one.innerText).join());
+    check(!said.includes("base64"), `${when}: no letters of a picture`);
+    await accessible(tab, `files ${when}`);
+    await tab.reload();
+    await settled(tab, 4);
+  }
   await context.close();
 }
 

@@ -16,7 +16,7 @@ use reqwest::Method;
 use serde_json::{Value, json};
 
 use crate::speaker::Speaker;
-use crate::support::{Harness, ok, refused};
+use crate::support::{Harness, PICTURE_SIZE, REPORT, Uploaded, ok, refused, uploaded};
 use crate::tools::Workshop;
 
 const TOKEN: &str = "MTk4NjIy.Cl2FMQ.ZnCjm1XVW7vRze4b7Cq4se7kKWs";
@@ -60,7 +60,15 @@ fn wrong(body: &Value) -> Option<&'static str> {
         let id = button["custom_id"].as_str().map_or(0, str::len);
         button["type"] == 2 && (1..=100).contains(&id) && button["label"].is_string()
     };
-    if text.is_empty() || text.encode_utf16().count() > 2000 {
+    let files = body["files"].as_array().cloned().unwrap_or_default();
+    let named = body["attachments"].as_array().cloned().unwrap_or_default();
+    let is_named = |(at, file): (usize, &Value)| {
+        named[at]["id"] == at && named[at]["filename"] == file["name"]
+    };
+    if files.len() != named.len() || !files.iter().enumerate().all(is_named) {
+        return Some("attachments are not those that came");
+    }
+    if (text.is_empty() && files.is_empty()) || text.encode_utf16().count() > 2000 {
         return Some("content must be between 1 and 2000 in length");
     }
     if body["allowed_mentions"]["parse"] != json!([]) {
@@ -117,7 +125,19 @@ async fn answer(
         return fault(403, 40_333, "internal network error");
     }
     let path = path.strip_prefix("/api/v10/").unwrap_or_default();
-    let body: Value = serde_json::from_slice(&body).unwrap_or_default();
+    // Files are told of by what they are.
+    let body: Value = match uploaded(&headers, &body).await {
+        Some(form) => {
+            let (json, files) = form.split_first().expect("fields");
+            assert_eq!(json.name, "payload_json");
+            let mut body: Value = serde_json::from_str(&json.text()).expect("JSON");
+            let is_numbered = |(at, file): (usize, &Uploaded)| file.name == format!("files[{at}]");
+            assert!(files.iter().enumerate().all(is_numbered), "{files:?}");
+            body["files"] = files.iter().map(Uploaded::told).collect();
+            body
+        }
+        None => serde_json::from_slice(&body).unwrap_or_default(),
+    };
     let parts: Vec<&str> = path.split('/').collect();
     let has_token = header("authorization") == Some(&format!("Bot {TOKEN}"));
     match (method.as_str(), parts.as_slice()) {
@@ -944,4 +964,28 @@ async fn messages_are_heard_over_the_gateway() {
     // Beats go on.
     tokio::time::sleep(Duration::from_millis(2200)).await;
     assert_eq!(gateway.greetings.lock().len(), 2);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn files_that_tools_make_are_attached() {
+    let bot = Bot::start().await;
+    let workshop = Workshop::start().await;
+    bot.harness.put_workshop(&workshop).await;
+    let deployment = bot.catch_all("openai-chat/script").await;
+    bot.deliver(&bot.ask("paint {\"thing\": \"wall\"}")).await;
+    let attached = |name: &'static str| {
+        bot.until(move |(how, _, body)| how == "follow" && body["files"][0]["name"] == name)
+    };
+    let picture = attached("image-1.png").await;
+    assert_eq!(
+        picture["files"],
+        json!([{ "name": "image-1.png", "type": "image/png", "size": PICTURE_SIZE }])
+    );
+    let report = attached("wall.pdf").await;
+    assert_eq!(
+        report["files"],
+        json!([{ "name": "wall.pdf", "type": "application/pdf", "size": REPORT.len() }])
+    );
+    assert_eq!(bot.latest(&deployment, "sent").await["status"], "sent");
+    assert_eq!(bot.says("Results:").await["content"], "Results:");
 }

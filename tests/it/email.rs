@@ -19,7 +19,7 @@ use tokio::net::TcpStream;
 
 use crate::assets::{McpServer, clients, program};
 use crate::store::{on_both_engines, postgres, sqlite};
-use crate::support::{Harness, free_address, ok, refused};
+use crate::support::{Harness, REPORT, free_address, ok, refused};
 use crate::tools::Workshop;
 
 const SECRET: &str = "inbound-secret";
@@ -1279,4 +1279,39 @@ async fn a_smith_begins_a_conversation_and_whoever_is_silent_is_hung_up_on() {
     let mut silent = post.smtp().await;
     assert!(silent.reply().await.starts_with("421 4.4.2"));
     assert_eq!(silent.reply().await, "");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn files_that_tools_make_are_attached_to_the_letter() {
+    let post = Post::start().await;
+    let workshop = Workshop::start().await;
+    post.harness.put_workshop(&workshop).await;
+    post.catch_all("openai-chat/script").await;
+    let paint = "paint {\"thing\": \"wall\"}";
+    let letter = message("ann@good.test", "1@good.test", "", paint);
+    post.deliver("ann@good.test", "help@acme.test", &letter)
+        .await;
+    let letters = post.wait(1).await;
+    let record = post.account["dkim_record"]["value"].as_str();
+    let verified = tool(&["verify", record.expect("a record")], &letters[0].1).await;
+    assert_eq!(verified, b"true\n");
+    let read = post.read(&letters[0].1).await;
+    assert_eq!(read["text"].as_str().map(str::trim), Some("Results:"));
+    let files = read["files"].as_array().expect("files");
+    assert_eq!(
+        (files.len(), &files[0][0], &files[0][1]),
+        (2, &json!("image-1.png"), &json!("image/png"))
+    );
+    assert_eq!(
+        files[1],
+        json!(["wall.pdf", "application/pdf", hex::encode(REPORT)])
+    );
+    // A picture in the words is no long line of letters, but attached, too.
+    let sketch = "sketch {\"thing\": \"a cat\"}";
+    let letter = message("ann@good.test", "2@good.test", "", sketch);
+    post.deliver("ann@good.test", "help@acme.test", &letter)
+        .await;
+    let read = post.read(&post.wait(2).await[1].1).await;
+    assert_eq!(read["text"].as_str().map(str::trim), Some("Results:"));
+    assert_eq!(read["files"][0][0], "a cat.png");
 }

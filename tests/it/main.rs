@@ -61,6 +61,7 @@ mod storage;
 mod store;
 mod support;
 mod telegram;
+mod telegram_packages;
 mod threads;
 mod tidy;
 mod tools;

@@ -13,7 +13,7 @@ use tokio::process::{Child, ChildStdin, ChildStdout, Command};
 use crate::assets::{clients, program};
 use crate::slack_platform::{APP, BOT, Slack, TEAM, long_answer};
 use crate::store::postgres_url;
-use crate::support::{Harness, free_address, ok, refused};
+use crate::support::{Harness, PICTURE_SIZE, REPORT, free_address, ok, refused};
 use crate::tools::Workshop;
 
 const SECRET: &str = "8f742231b10e8888abcd99yyyzzz85a5";
@@ -963,6 +963,140 @@ async fn a_thread_of_an_assistant_is_a_conversation() {
     assert_eq!(run["status"], "paused_for_approval", "{run}");
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn files_that_tools_make_are_shared_in_the_thread() {
+    let app = App::start().await;
+    let workshop = Workshop::start().await;
+    app.harness.put_workshop(&workshop).await;
+    catch_all(&app.harness, "openai-chat/script").await;
+    app.event("Ev1", mention("17.0001", "paint {\"thing\": \"wall\"}"))
+        .await;
+    let shared = app.slack.wait("files.completeUploadExternal", 2).await;
+    for (at, name) in ["image-1.png", "wall.pdf"].into_iter().enumerate() {
+        assert_eq!(
+            shared[at],
+            json!({ "files": [{ "id": format!("F{at}"), "title": name }], "channel_id": "C1",
+                "thread_ts": "17.0001" })
+        );
+    }
+    let uploads = app.slack.platform.uploads.lock().clone();
+    assert_eq!(
+        (uploads[0].2.len(), &uploads[1].2[..]),
+        (PICTURE_SIZE, REPORT)
+    );
+    assert_eq!(app.slack.calls("chat.postMessage").len(), 1);
+    // Without the scope, which Slack says, the files are told of.
+    let missing = json!({ "ok": false, "error": "missing_scope", "needed": "files:write" });
+    for _ in 0..2 {
+        app.slack
+            .answer("files.getUploadURLExternal", 200, missing.clone());
+    }
+    app.event("Ev2", mention("18.0001", "paint {\"thing\": \"door\"}"))
+        .await;
+    let sent = app.slack.wait("chat.postMessage", 4).await;
+    assert_eq!(
+        sent[3]["text"],
+        "[The file `door.pdf` could not be sent here.]"
+    );
+    assert_eq!(app.slack.calls("files.completeUploadExternal").len(), 2);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_picture_of_a_model_is_no_words_while_it_is_written() {
+    let app = App::start().await;
+    *app.slack.platform.has_streams.lock() = true;
+    catch_all(&app.harness, "slow/writer").await;
+    app.event("Ev1", mention("17.0001", "slow picture")).await;
+    let shared = app.slack.wait("files.completeUploadExternal", 1).await;
+    assert_eq!(shared[0]["files"][0]["title"], "a cat.png");
+    let posted = app.slack.platform.messages.lock().clone();
+    let posted: Vec<_> = posted.into_values().collect();
+    assert_eq!(posted.len(), 1, "{posted:?}");
+    assert!(posted[0].was_stream && !posted[0].is_streaming);
+    assert!(posted[0].text.ends_with("Do you like it?"), "{posted:?}");
+    let calls = app.slack.platform.calls.lock().clone();
+    for (method, _, body) in calls {
+        assert!(!body.to_string().contains("base64"), "{method}: {body}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn slacks_own_receiver_takes_and_refuses_the_same() {
+    let app = App::start().await;
+    catch_all(&app.harness, "slow/writer").await;
+    let address = free_address();
+    let mut bolt = Command::new(program("TEST_NODE"))
+        .arg(clients().join("slack_bolt.mjs"))
+        .env("PORT", address.port().to_string())
+        .env("SECRET", SECRET)
+        .stdin(Stdio::null())
+        .stdout(Stdio::piped())
+        .kill_on_drop(true)
+        .spawn()
+        .expect("started");
+    let mut heard = BufReader::new(bolt.stdout.take().expect("a pipe")).lines();
+    let mut line = async || {
+        let line = tokio::time::timeout(Duration::from_secs(30), heard.next_line()).await;
+        line.expect("in time").expect("a line").expect("it goes on")
+    };
+    assert_eq!(line().await, "ready");
+    let event = envelope("Ev1", direct("17.0001", "hi & ünd so")).to_string();
+    let command = form(&[
+        ("command", "/smith"),
+        ("text", "how much = 1 & 2?"),
+        ("team_id", TEAM),
+        ("channel_id", "C1"),
+        ("user_id", MEMBER),
+        ("trigger_id", "1.1"),
+    ]);
+    let path = |what: &str| {
+        let path = format!("/v1/slack/{what}/{}", app.harness.tenant);
+        app.harness.url(&path)
+    };
+    let bolts = format!("http://{address}/slack/events");
+    let encoded = "application/x-www-form-urlencoded";
+    let sent = [
+        (path("events"), "application/json", event),
+        (path("commands"), encoded, command),
+    ];
+    for (own, kind, body) in sent {
+        let other = body.replace("17.0001", "17.0002").replace("much", "many");
+        let now = now_s();
+        let (good, old) = (signed(SECRET, now, &body), now - 301);
+        let deliveries = [
+            (now, good.clone(), &body, true),
+            // Of another body, of another secret, of another time, and no longer.
+            (now, good.clone(), &other, false),
+            (now, signed("wrong", now, &body), &body, false),
+            (now - 9, good.clone(), &body, false),
+            (old, signed(SECRET, old, &body), &body, false),
+            (now, good.replacen("v0=", "v1=", 1), &body, false),
+            (now, String::new(), &body, false),
+        ];
+        for (at, signature, body, is_taken) in deliveries {
+            for url in [&own, &bolts] {
+                let call = app.harness.client.post(url).body(body.clone());
+                let call = call
+                    .header("content-type", kind)
+                    .header("X-Slack-Request-Timestamp", at.to_string())
+                    .header("X-Slack-Signature", &signature);
+                let status = call.send().await.expect("an answer").status();
+                assert_eq!(
+                    status.is_success(),
+                    is_taken,
+                    "{url} {at} {signature} {status}"
+                );
+            }
+        }
+    }
+    assert_eq!(
+        (line().await, line().await),
+        ("Ev1".into(), "/smith".into())
+    );
+    let events = ok(app.harness.get("/v1/inbound_events").send().await).await;
+    assert_eq!(events["data"].as_array().map(Vec::len), Some(2));
+}
+
 /// A Slack of `emulate`, in a process of its own.
 struct Emulated {
     url: String,
@@ -1157,9 +1291,29 @@ async fn an_emulated_slack_is_answered() {
         .said(&lab["id"], Some(&first), "You said _go on_")
         .await;
     assert_eq!(last["thread_ts"], first);
+    // A picture that the model made is there as a file, which the scopes of the installation allow.
+    let body = json!({ "channel": direct, "text": "a picture" });
+    slack.call("xoxp-ann", "chat.postMessage", &body).await;
+    let words = "Here it is.\n\nDo you like it?";
+    slack.said(direct, None, words).await;
+    let mut shared = Value::Null;
+    for _ in 0..200 {
+        let body = json!({ "channel": direct });
+        let said = slack.call("xoxp-ann", "conversations.history", &body).await;
+        let mut said = said["messages"].as_array().expect("messages").iter();
+        if let Some(found) = said.find(|one| one["files"].is_array()) {
+            shared = found["files"][0].clone();
+            break;
+        }
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+    assert_eq!(
+        (&shared["name"], &shared["size"], &shared["user"]),
+        (&json!("a cat.png"), &json!(PICTURE_SIZE), bot)
+    );
     tokio::time::sleep(Duration::from_millis(500)).await;
     let runs = ok(harness.get("/v1/runs").send().await).await;
-    assert_eq!(runs["data"].as_array().map(Vec::len), Some(3));
+    assert_eq!(runs["data"].as_array().map(Vec::len), Some(4));
     // What the app itself says arrives as well, and is nobody's.
     let arrived = ok(harness.get("/v1/inbound_events").send().await).await;
     let own = arrived["data"].as_array().expect("arrivals").iter();

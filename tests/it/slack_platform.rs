@@ -32,6 +32,12 @@ pub fn long_answer() -> String {
     format!("# Begin\n\n{words}\n\n```rust\n{code}```\n\nThe end.")
 }
 
+/// As models that make pictures say them.
+fn picture() -> String {
+    let data = "iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAYAAAAfFcSJAAAADUlEQVR42mNkYPhfDwAChwGA60e6kgAAAABJRU5ErkJggg==";
+    format!("Here it is.\n\n![a cat](data:image/png;base64,{data})\n\nDo you like it?")
+}
+
 #[derive(Debug, Clone, Default)]
 pub struct Posted {
     pub text: String,
@@ -49,6 +55,8 @@ pub struct Platform {
     pub messages: Mutex<BTreeMap<String, Posted>>,
     pub has_streams: Mutex<bool>,
     pub file: Mutex<Vec<u8>>,
+    /// Files that are to come or have come: name, length that was told, content.
+    pub uploads: Mutex<Vec<(String, usize, Vec<u8>)>>,
     /// Envelopes that were acknowledged.
     pub acknowledged: Mutex<Vec<Value>>,
     pub sockets: Mutex<usize>,
@@ -90,6 +98,12 @@ async fn answer(
             // As Slack does for those that may not: its page for signing in.
             false => ([("content-type", "text/html")], "<html>").into_response(),
         };
+    }
+    if let Some(number) = path.strip_prefix("/upload/v1/F") {
+        let number: usize = number.parse().expect("a number");
+        let mut uploads = platform.uploads.lock();
+        uploads[number].2 = body.to_vec();
+        return format!("OK - {}", body.len()).into_response();
     }
     if path == "/response" {
         let body = serde_json::from_slice(&body).unwrap_or_default();
@@ -200,6 +214,35 @@ impl Platform {
                 Some(blocks) if !blocks.is_empty() && !word("trigger_id").is_empty() => json!({}),
                 _ => return refusal("invalid_arguments"),
             },
+            "files.getUploadURLExternal" => {
+                let length = word("length").parse().unwrap_or(0);
+                if length == 0 || word("filename").is_empty() {
+                    return refusal("invalid_arguments");
+                }
+                let mut uploads = self.uploads.lock();
+                let id = format!("F{}", uploads.len());
+                uploads.push((word("filename"), length, Vec::new()));
+                let address = self.address.lock().expect("an address");
+                json!({ "upload_url": format!("http://{address}/upload/v1/{id}"), "file_id": id })
+            }
+            "files.completeUploadExternal" => {
+                // Unlike messages, files go to channels alone.
+                if !word("channel_id").starts_with(['C', 'D']) {
+                    return refusal("channel_not_found");
+                }
+                let uploads = self.uploads.lock();
+                let files = body["files"].as_array().expect("files");
+                let is_whole = |file: &Value| {
+                    let id = file["id"].as_str().unwrap_or_default();
+                    let number: usize = id[1..].parse().expect("a number");
+                    let (_, length, content) = &uploads[number];
+                    content.len() == *length
+                };
+                if !files.iter().all(is_whole) {
+                    return refusal("file_not_found");
+                }
+                json!({ "files": files })
+            }
             "apps.connections.open" => {
                 let address = self.address.lock().expect("an address");
                 json!({ "url": format!("ws://{address}/link?ticket=secret") })
@@ -251,9 +294,10 @@ fn model(body: &[u8]) -> Response {
         Value::Array(parts) => parts[0]["text"].as_str().unwrap_or_default().to_owned(),
         text => text.as_str().unwrap_or_default().to_owned(),
     };
-    let text = match asked.contains("long") {
-        true => long_answer(),
-        false => format!("You said *{asked}*"),
+    let text = match asked.as_str() {
+        asked if asked.contains("long") => long_answer(),
+        asked if asked.contains("picture") => picture(),
+        asked => format!("You said *{asked}*"),
     };
     let delta = |delta: Value, end: Value| {
         let chunk = json!({ "id": "x", "model": "m",

@@ -5,6 +5,8 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
+use axum::body::Bytes;
+use axum::extract::FromRequest;
 use reqwest::{Client, Method, RequestBuilder, Response};
 use serde_json::{Value, json};
 use smithgate::config::{Config, Provider, ProviderWire};
@@ -242,6 +244,54 @@ impl Harness {
             .expect("text")
     }
 }
+
+/// A field of a form that was posted.
+#[derive(Debug, Clone)]
+pub struct Uploaded {
+    pub name: String,
+    pub file: Option<String>,
+    pub media_type: Option<String>,
+    pub content: Vec<u8>,
+}
+
+impl Uploaded {
+    pub fn text(&self) -> String {
+        String::from_utf8(self.content.clone()).expect("UTF-8")
+    }
+
+    /// What a test says of a file.
+    pub fn told(&self) -> Value {
+        json!({ "name": self.file, "type": self.media_type, "size": self.content.len() })
+    }
+}
+
+/// The fields of a form with files; `None`: it is none.
+pub async fn uploaded(headers: &axum::http::HeaderMap, body: &Bytes) -> Option<Vec<Uploaded>> {
+    let kind = headers.get("content-type")?;
+    if !kind.as_bytes().starts_with(b"multipart/form-data") {
+        return None;
+    }
+    let mut request = axum::http::Request::new(axum::body::Body::from(body.clone()));
+    request
+        .headers_mut()
+        .insert("content-type", kind.to_owned());
+    let form = axum::extract::Multipart::from_request(request, &()).await;
+    let mut form = form.expect("a form");
+    let mut fields = Vec::new();
+    while let Some(field) = form.next_field().await.expect("a field") {
+        fields.push(Uploaded {
+            name: field.name().unwrap_or_default().to_owned(),
+            file: field.file_name().map(str::to_owned),
+            media_type: field.content_type().map(str::to_owned),
+            content: field.bytes().await.expect("content").to_vec(),
+        });
+    }
+    Some(fields)
+}
+
+/// What the workshop's `paint` gives, in bytes.
+pub const PICTURE_SIZE: usize = 70;
+pub const REPORT: &[u8] = b"%PDF-1.4 a report";
 
 /// The JSON of a successful answer.
 pub async fn ok(answer: reqwest::Result<Response>) -> Value {

@@ -9,12 +9,12 @@ use std::time::Duration;
 use axum::Router;
 use axum::body::Bytes;
 use axum::extract::State;
-use axum::http::{StatusCode, Uri};
+use axum::http::{HeaderMap, StatusCode, Uri};
 use parking_lot::Mutex;
 use reqwest::Method;
 use serde_json::{Value, json};
 
-use crate::support::{Harness, ok, refused};
+use crate::support::{Harness, PICTURE_SIZE, REPORT, ok, refused, uploaded};
 use crate::tools::Workshop;
 
 const TOKEN: &str = "123:abc-DEF";
@@ -31,6 +31,8 @@ struct Platform {
     /// What is given to the next poll.
     updates: Mutex<Vec<Value>>,
     file: Mutex<Vec<u8>>,
+    /// Answers of methods that take files, in turn; then the ordinary one.
+    file_answers: Mutex<VecDeque<(u16, Value)>>,
 }
 
 /// The platform, and what it was asked for.
@@ -42,6 +44,7 @@ struct BotApi {
 async fn answer(
     State(platform): State<Arc<Platform>>,
     uri: Uri,
+    headers: HeaderMap,
     body: Bytes,
 ) -> (StatusCode, Vec<u8>) {
     let path = uri.path().to_owned();
@@ -61,7 +64,17 @@ async fn answer(
     let Some(method) = path.strip_prefix(&format!("/bot{TOKEN}/")) else {
         return fault(401, "Unauthorized");
     };
-    let body: Value = serde_json::from_slice(&body).unwrap_or_default();
+    // A file is told of by what it is; other fields are text.
+    let body: Value = match uploaded(&headers, &body).await {
+        Some(form) => form
+            .iter()
+            .map(|field| match field.file {
+                Some(_) => (field.name.clone(), field.told()),
+                None => (field.name.clone(), json!(field.text())),
+            })
+            .collect(),
+        None => serde_json::from_slice(&body).unwrap_or_default(),
+    };
     if method == "getUpdates" {
         let offset = body["offset"].as_i64().unwrap_or(0);
         platform
@@ -90,6 +103,17 @@ async fn answer(
             }
             if text.encode_utf16().count() > 4096 {
                 return fault(400, "Bad Request: message is too long");
+            }
+            let count = platform.calls.lock().len();
+            json!({ "message_id": 1000 + count, "chat": { "id": body["chat_id"] } })
+        }
+        "sendPhoto" | "sendDocument" => {
+            if let Some((status, value)) = platform.file_answers.lock().pop_front() {
+                return reply(status, value);
+            }
+            let field = method.trim_start_matches("send").to_lowercase();
+            if !body[&field]["name"].is_string() || !body["chat_id"].is_string() {
+                return fault(400, "Bad Request: there is no file in the request");
             }
             let count = platform.calls.lock().len();
             json!({ "message_id": 1000 + count, "chat": { "id": body["chat_id"] } })
@@ -693,4 +717,91 @@ async fn a_bound_smith_sends_by_itself_and_asks_before_it_writes_to_others() {
     ok(bot.harness.post(&path, &word).send().await).await;
     let sent = bot.api.wait("sendMessage", 3).await;
     assert_eq!(sent[2]["chat_id"], 99);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn files_of_tools_and_models_are_sent_and_those_that_cannot_be_are_told() {
+    let bot = Bot::hooked().await;
+    let workshop = Workshop::start().await;
+    bot.harness.put_workshop(&workshop).await;
+    let deployment = bot.catch_all("openai-chat/script").await;
+    let path = format!("/v1/deployments/{deployment}/deliveries");
+    let latest = async |status: &str| {
+        let mut first = Value::Null;
+        for _ in 0..200 {
+            first = ok(bot.harness.get(&path).send().await).await["data"][0].clone();
+            if first["status"] == status {
+                return;
+            }
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+        panic!("not {status}: {first}");
+    };
+    let paint = |update: i64| message(update, 42, "paint {\"thing\": \"wall\"}");
+    bot.deliver(&paint(1)).await;
+    let document = bot.api.wait("sendDocument", 1).await.remove(0);
+    let report = json!({ "name": "wall.pdf", "type": "application/pdf", "size": REPORT.len() });
+    assert_eq!(
+        (&document["chat_id"], &document["document"]),
+        (&json!("42"), &report)
+    );
+    let photo = bot.api.calls("sendPhoto").remove(0);
+    let picture = json!({ "name": "image-1.png", "type": "image/png", "size": PICTURE_SIZE });
+    assert_eq!(
+        (&photo["chat_id"], &photo["photo"]),
+        (&json!("42"), &picture)
+    );
+    latest("sent").await;
+    assert_eq!(bot.api.calls("sendMessage").len(), 1);
+    // A model's own picture stands in its words.
+    bot.deliver(&message(2, 42, "sketch {\"thing\": \"a cat\"}"))
+        .await;
+    let photo = bot.api.wait("sendPhoto", 2).await.remove(1);
+    assert_eq!(photo["photo"]["name"], "a cat.png");
+    assert_eq!(bot.api.calls("sendMessage")[1]["text"], "Results:");
+    latest("sent").await;
+    // What is no photo is a document, and what is refused at all is told of.
+    let refusal = |status: u16, why: &str| {
+        let value = json!({ "ok": false, "error_code": status, "description": why });
+        bot.api
+            .platform
+            .file_answers
+            .lock()
+            .push_back((status, value));
+    };
+    refusal(400, "Bad Request: PHOTO_INVALID_DIMENSIONS");
+    refusal(413, "Request Entity Too Large");
+    refusal(413, "Request Entity Too Large");
+    bot.deliver(&paint(3)).await;
+    let told = bot.api.wait("sendMessage", 5).await.split_off(3);
+    assert_eq!(bot.api.calls("sendPhoto").len(), 3);
+    assert_eq!(bot.api.calls("sendDocument").len(), 3);
+    for (told, name) in told.iter().zip(["image-1.png", "wall.pdf"]) {
+        assert_eq!(
+            told["text"],
+            format!("[The file <code>{name}</code> could not be sent here.]")
+        );
+    }
+    latest("sent").await;
+    // An answer that is none: it may be there, and is not sent again; nor is what comes after it.
+    bot.api
+        .platform
+        .file_answers
+        .lock()
+        .push_back((200, json!("?")));
+    bot.deliver(&paint(4)).await;
+    latest("unknown").await;
+    tokio::time::sleep(Duration::from_millis(1200)).await;
+    assert_eq!(bot.api.calls("sendPhoto").len(), 4);
+    assert_eq!(bot.api.calls("sendDocument").len(), 3);
+    // What passes is waited out, and nothing that is there is sent twice.
+    let busy = json!({ "ok": false, "error_code": 429, "description": "Too Many Requests",
+        "parameters": { "retry_after": 1 } });
+    bot.api.platform.file_answers.lock().push_back((429, busy));
+    bot.deliver(&message(5, 43, "paint {\"thing\": \"door\"}"))
+        .await;
+    bot.api.wait("sendDocument", 4).await;
+    assert_eq!(bot.api.calls("sendPhoto").len(), 6);
+    let words = bot.api.calls("sendMessage").into_iter();
+    assert_eq!(words.filter(|one| one["chat_id"] == 43).count(), 1);
 }

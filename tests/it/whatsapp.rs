@@ -17,7 +17,7 @@ use smithgate::auth::{Mint, MintedScope};
 use smithgate::store::{Tenant, now_micros};
 
 use crate::speaker::Speaker;
-use crate::support::{Harness, ok, refused};
+use crate::support::{Harness, PICTURE_SIZE, REPORT, ok, refused, uploaded};
 use crate::tools::Workshop;
 
 const TOKEN: &str = "EAAG-token";
@@ -36,6 +36,8 @@ struct Platform {
     /// Answers to messages, in turn; then the ordinary one.
     answers: Mutex<VecDeque<(u16, Value)>>,
     file: Mutex<Vec<u8>>,
+    /// What was uploaded.
+    media: Mutex<Vec<Value>>,
     address: Mutex<Option<SocketAddr>>,
 }
 
@@ -82,6 +84,7 @@ fn wrong(body: &Value) -> Option<&'static str> {
                 });
             (!fine).then_some("no buttons that are shown")
         }
+        Some(kind @ ("image" | "document")) if within(&body[kind]["id"], 64) => None,
         _ => Some("no such type"),
     }
 }
@@ -100,6 +103,7 @@ async fn answer(
         return fault(401, 190, "Invalid OAuth access token");
     }
     let path = uri.path().trim_start_matches("/v26.0/");
+    let form = uploaded(&headers, &body).await;
     let body: Value = serde_json::from_slice(&body).unwrap_or_default();
     match (method.as_str(), path) {
         ("GET", NUMBER) => reply(
@@ -130,6 +134,16 @@ async fn answer(
                     "contacts": [{ "input": body["to"], "wa_id": body["to"] }],
                     "messages": [{ "id": format!("wamid.sent{count}") }] }),
             )
+        }
+        ("POST", path) if path == format!("{NUMBER}/media") => {
+            let form = form.expect("a form");
+            let of = |name: &str| form.iter().find(|field| field.name == name);
+            let file = of("file").expect("a file").told();
+            assert_eq!(of("messaging_product").expect("one").text(), "whatsapp");
+            assert_eq!(json!(of("type").expect("a type").text()), file["type"]);
+            platform.media.lock().push(file);
+            let count = platform.media.lock().len();
+            reply(200, &json!({ "id": format!("media{count}") }))
         }
         ("GET", "1037543291543636") => {
             let address = platform.address.lock().expect("an address");
@@ -724,4 +738,53 @@ async fn a_closed_window_is_said_and_a_template_is_sent_instead() {
     let sent = bot.sent(4).await;
     assert_eq!(sent[3]["template"]["name"], "news");
     bot.events("whatsapp.send_failed", 1).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn files_that_tools_make_are_uploaded_and_sent() {
+    let bot = Bot::start().await;
+    let workshop = Workshop::start().await;
+    bot.harness.put_workshop(&workshop).await;
+    let deployment = bot.catch_all("openai-chat/script", json!({})).await;
+    bot.deliver(texts("wamid.1", "paint {\"thing\": \"wall\"}"))
+        .await;
+    let sent = bot.sent(3).await;
+    assert_eq!(sent[0]["text"]["body"], "Results:");
+    assert_eq!(sent[1]["image"], json!({ "id": "media1" }));
+    let document = json!({ "id": "media2", "filename": "wall.pdf" });
+    assert_eq!(sent[2]["document"], document);
+    assert!(sent.iter().all(|one| one["to"] == ANN));
+    assert_eq!(
+        *bot.platform.media.lock(),
+        [
+            json!({ "name": "image-1.png", "type": "image/png", "size": PICTURE_SIZE }),
+            json!({ "name": "wall.pdf", "type": "application/pdf", "size": REPORT.len() })
+        ]
+    );
+    bot.latest(&deployment, "sent").await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn short_replies_are_buttons_whose_press_is_said() {
+    let bot = Bot::start().await;
+    let smith = bot.harness.tool_smith(&["suggest_replies"]).await;
+    let target = json!({ "type": "smith", "id": smith });
+    bot.deployment(json!({ "target": target, "address": ANN }))
+        .await;
+    let script = "suggest_replies {\"replies\": [\"Yes\", \"No, thanks\"]}";
+    bot.deliver(texts("wamid.1", script)).await;
+    let asked = bot.sent(1).await.remove(0);
+    let buttons = &asked["interactive"]["action"]["buttons"];
+    assert_eq!(buttons[1]["reply"]["title"], "No, thanks", "{asked}");
+    let pressed = json!({ "type": "button_reply", "button_reply": buttons[1]["reply"] });
+    bot.deliver(
+        json!({ "messages": [{ "from": ANN, "id": "wamid.2", "timestamp": "1",
+        "type": "interactive", "interactive": pressed }] }),
+    )
+    .await;
+    bot.sent(2).await;
+    let path = format!("/v1/runs?smith_id={smith}");
+    let runs = ok(bot.harness.get(&path).send().await).await;
+    let said = &runs["data"][0]["input"][0]["content"][0]["text"];
+    assert_eq!(said, "No, thanks", "{runs}");
 }

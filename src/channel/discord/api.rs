@@ -8,7 +8,9 @@ use serde_json::{Value, json};
 
 use super::{Interaction, Secrets};
 use crate::channel::call::{Called, LONGEST_WAIT, MAX_ANSWER};
-use crate::channel::{CallFault, Fault, Hub, Platform};
+use crate::channel::multipart::Form;
+use crate::channel::{CallFault, Fault, Hub, Outgoing, Platform};
+use crate::error::ApiError;
 
 /// Unknown message, and unknown webhook, which an interaction's token is
 /// (<https://docs.discord.com/developers/topics/opcodes-and-status-codes#json>).
@@ -91,6 +93,39 @@ fn refused(called: &Called, what: &str) -> Refused {
     }
 }
 
+/// A message, with the files that belong to it.
+#[derive(Debug, Clone, Copy)]
+pub struct Message<'a> {
+    pub body: &'a Value,
+    pub files: &'a [Outgoing],
+}
+
+impl<'a> From<&'a Value> for Message<'a> {
+    fn from(body: &'a Value) -> Self {
+        Self { body, files: &[] }
+    }
+}
+
+impl Message<'_> {
+    /// As it is sent, with its media type
+    /// (<https://docs.discord.com/developers/reference#uploading-files>).
+    fn written(self) -> Result<(HeaderValue, Bytes), ApiError> {
+        if self.files.is_empty() {
+            let json = HeaderValue::from_static("application/json");
+            return Ok((json, Bytes::from(self.body.to_string())));
+        }
+        let named = self.files.iter().enumerate();
+        let named = named.map(|(id, file)| json!({ "id": id, "filename": file.name }));
+        let mut body = self.body.clone();
+        body["attachments"] = named.collect();
+        let mut form = Form::new()?.json("payload_json", &body);
+        for (id, file) in self.files.iter().enumerate() {
+            form = form.file(&format!("files[{id}]"), file);
+        }
+        form.finish()
+    }
+}
+
 /// Calls what is at `path`, which is not shown: it may hold a token. `what` is.
 pub async fn call(
     hub: &Hub,
@@ -98,7 +133,7 @@ pub async fn call(
     method: Method,
     path: &str,
     what: &str,
-    body: Option<&Value>,
+    message: Option<Message<'_>>,
 ) -> Result<Value, Refused> {
     let platform = Platform {
         name: "Discord",
@@ -116,11 +151,11 @@ pub async fn call(
         token.set_sensitive(true);
         headers.push((header::AUTHORIZATION, token));
     }
-    let bytes = match body {
-        Some(body) => {
-            let json = HeaderValue::from_static("application/json");
-            headers.push((header::CONTENT_TYPE, json));
-            Bytes::from(body.to_string())
+    let bytes = match message {
+        Some(message) => {
+            let (kind, bytes) = message.written().map_err(Fault::from)?;
+            headers.push((header::CONTENT_TYPE, kind));
+            bytes
         }
         None => Bytes::new(),
     };
@@ -179,7 +214,7 @@ pub async fn edit(
     application: &str,
     interaction: &Interaction,
     message: &str,
-    body: &Value,
+    body: Message<'_>,
 ) -> Result<String, Refused> {
     let path = webhook(application, interaction, &format!("/messages/{message}"));
     let changed = call(
@@ -199,7 +234,7 @@ pub async fn follow(
     hub: &Hub,
     application: &str,
     interaction: &Interaction,
-    body: &Value,
+    body: Message<'_>,
 ) -> Result<String, Refused> {
     let path = webhook(application, interaction, "");
     let sent = call(
@@ -224,7 +259,15 @@ pub async fn edit_in(
 ) -> Result<String, Refused> {
     let path = format!("/channels/{channel}/messages/{message}");
     let who = As::Bot(secrets);
-    let changed = call(hub, who, Method::PATCH, &path, "a change", Some(body)).await;
+    let changed = call(
+        hub,
+        who,
+        Method::PATCH,
+        &path,
+        "a change",
+        Some(body.into()),
+    )
+    .await;
     name_of(&changed.map_err(repeatable)?)
 }
 
@@ -235,16 +278,20 @@ pub async fn send_to(
     secrets: &Secrets,
     channel: &str,
     nonce: Option<&str>,
-    body: &Value,
+    message: Message<'_>,
 ) -> Result<String, Refused> {
     let path = format!("/channels/{channel}/messages");
-    let mut body = body.clone();
+    let mut body = message.body.clone();
     if let Some(nonce) = nonce {
         body["nonce"] = json!(nonce);
         body["enforce_nonce"] = json!(true);
     }
     let who = As::Bot(secrets);
-    let sent = call(hub, who, Method::POST, &path, "a message", Some(&body)).await;
+    let message = Message {
+        body: &body,
+        files: message.files,
+    };
+    let sent = call(hub, who, Method::POST, &path, "a message", Some(message)).await;
     let sent = match nonce {
         Some(_) => sent.map_err(repeatable),
         None => sent,
@@ -263,7 +310,7 @@ pub async fn direct(hub: &Hub, secrets: &Secrets, user: &str) -> Result<String, 
         Method::POST,
         path,
         "a direct message",
-        Some(&body),
+        Some((&body).into()),
     )
     .await;
     name_of(&made.map_err(repeatable)?)

@@ -372,7 +372,7 @@ async fn interaction(hub: &Hub, tenant_id: &str, data: &Value) -> Result<(), Fau
         Method::POST,
         &path,
         "the first answer",
-        Some(&answer),
+        Some((&answer).into()),
     )
     .await;
     if let Err(refused) = told {

@@ -25,7 +25,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, json};
 
 use super::report::piece_of;
-use super::{Account, Card, Channel, Destination, Fault, Hub, Meaning, SendTool};
+use super::{Account, Card, Channel, Destination, Fault, Hub, Meaning, Outgoing, SendTool};
 use crate::error::ApiError;
 use crate::store::{DeploymentRow, InboundRow, OutboundRow};
 use place::{Place, is_id};
@@ -37,15 +37,18 @@ pub struct Interaction {
 }
 
 pub const KIND: &str = "discord";
+/// Of a file, in bytes: what may be sent where nobody has paid for more
+/// (<https://docs.discord.com/developers/reference#uploading-files>).
+const MAX_FILE: usize = 10 * 1024 * 1024;
 /// Of the arguments on a card.
 const MAX_ARGUMENTS: usize = 1200;
 /// Five changes in two seconds are allowed; others edit, too.
 const SHOWN_EVERY: Duration = Duration::from_secs(2);
 /// After so many tries a nonce is remembered no more.
 const TRIES_OF_A_NONCE: i64 = 4;
-/// What a bot must be allowed to do where it answers: to see channels, and to write in them and in
-/// threads (<https://docs.discord.com/developers/topics/permissions>).
-const PERMISSIONS: u64 = (1 << 10) | (1 << 11) | (1 << 38);
+/// What a bot must be allowed to do where it answers: to see channels, to write in them and in threads,
+/// and to attach files (<https://docs.discord.com/developers/topics/permissions>).
+const PERMISSIONS: u64 = (1 << 10) | (1 << 11) | (1 << 15) | (1 << 38);
 
 /// The secrets of an account.
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -95,13 +98,30 @@ impl Channel for Discord {
         message: &str,
         key: &str,
     ) -> Result<String, Fault> {
-        deliver(hub, to, &content(message), key).await
+        deliver(hub, to, (&content(message)).into(), key).await
+    }
+
+    fn largest_file(&self, _media_type: &str) -> Option<usize> {
+        Some(MAX_FILE)
+    }
+
+    async fn send_files(
+        &self,
+        hub: &Hub,
+        to: &OutboundRow,
+        _words: &str,
+        files: &[Outgoing],
+        key: &str,
+    ) -> Result<String, Fault> {
+        let body = json!({ "allowed_mentions": { "parse": [] } });
+        let message = api::Message { body: &body, files };
+        deliver(hub, to, message, key).await
     }
 
     async fn ask(&self, hub: &Hub, to: &OutboundRow, card: &Card) -> Result<String, Fault> {
         // As `send` would be given it.
         let key = format!("{}-0", to.id);
-        deliver(hub, to, &card_message(card), &key).await
+        deliver(hub, to, (&card_message(card)).into(), &key).await
     }
 
     async fn decided(&self, hub: &Hub, arrival: &InboundRow, text: &str, is_settled: bool) {
@@ -217,7 +237,10 @@ impl Channel for Discord {
             None => {
                 // Of what it answers, so that it is shown once.
                 let nonce = nonce(&reply_to.to_string());
-                place.send(&body, true, Some(&nonce)).await.map(Some)
+                place
+                    .send((&body).into(), true, Some(&nonce))
+                    .await
+                    .map(Some)
             }
         };
         match sent {
@@ -261,7 +284,7 @@ impl Channel for Discord {
         }
         // Under its nonce it is the one that may be there, with what was written then.
         let nonce = nonce(&reply_to.to_string());
-        let sent = place.send(&body, true, Some(&nonce)).await?;
+        let sent = place.send((&body).into(), true, Some(&nonce)).await?;
         place.edit(&sent, &body).await
     }
 
@@ -304,7 +327,12 @@ impl Channel for Discord {
 }
 
 /// Sends a message of the outbox.
-async fn deliver(hub: &Hub, to: &OutboundRow, body: &Value, key: &str) -> Result<String, Fault> {
+async fn deliver(
+    hub: &Hub,
+    to: &OutboundRow,
+    message: api::Message<'_>,
+    key: &str,
+) -> Result<String, Fault> {
     let account = account(hub, &to.tenant_id).await?;
     let reply_to: Value = serde_json::from_str(&to.reply_to).unwrap_or_default();
     let place = Place {
@@ -316,7 +344,7 @@ async fn deliver(hub: &Hub, to: &OutboundRow, body: &Value, key: &str) -> Result
     let is_first = piece_of(key).is_none_or(|(_, at)| at == 0);
     let nonce = nonce(key);
     let nonce = Some(nonce.as_str()).filter(|_| to.attempts < TRIES_OF_A_NONCE);
-    place.send(body, is_first, nonce).await
+    place.send(message, is_first, nonce).await
 }
 
 /// A question with buttons

@@ -5,6 +5,7 @@ use base64::Engine;
 use base64::engine::general_purpose::STANDARD_NO_PAD;
 use serde_json::{Value, json};
 
+use super::api::Message;
 use super::{Interaction, Secrets, api};
 use crate::channel::{Account, Fault, Hub};
 use crate::error::ApiError;
@@ -91,38 +92,43 @@ impl Place<'_> {
     /// id. `is_first`: nothing was sent before it that was the answer.
     pub async fn send(
         &self,
-        body: &Value,
+        message: Message<'_>,
         is_first: bool,
         nonce: Option<&str>,
     ) -> Result<String, Fault> {
         let found = interaction(self.hub, self.tenant_id, self.reply_to);
         if let Some(interaction) = found {
-            match self.answer(&interaction, body, is_first).await {
+            match self.answer(&interaction, message, is_first).await {
                 Err(refused) if refused.is_gone => {}
                 sent => return Ok(sent?),
             }
         }
         let channel = self.channel().await?;
         let secrets = &self.account.secrets;
-        let mut body = body.clone();
+        let mut body = message.body.clone();
         if let Some(message) = self.reply_to["message"].as_str().filter(|_| is_first) {
             body["message_reference"] =
                 json!({ "message_id": message, "fail_if_not_exists": false });
         }
-        Ok(api::send_to(self.hub, secrets, &channel, nonce, &body).await?)
+        let message = Message {
+            body: &body,
+            files: message.files,
+        };
+        Ok(api::send_to(self.hub, secrets, &channel, nonce, message).await?)
     }
 
     async fn answer(
         &self,
         interaction: &Interaction,
-        body: &Value,
+        message: Message<'_>,
         is_first: bool,
     ) -> Result<String, api::Refused> {
         let application = self.application();
         if is_first {
             match api::is_awaited(self.hub, application, interaction).await {
                 Ok(true) => {
-                    return api::edit(self.hub, application, interaction, "@original", body).await;
+                    let name = "@original";
+                    return api::edit(self.hub, application, interaction, name, message).await;
                 }
                 Ok(false) => {}
                 // The answer was deleted; a message may follow it all the same.
@@ -130,7 +136,7 @@ impl Place<'_> {
                 Err(refused) => return Err(refused),
             }
         }
-        api::follow(self.hub, application, interaction, body).await
+        api::follow(self.hub, application, interaction, message).await
     }
 
     /// Changes a message; `None`: it is there no more.
@@ -138,7 +144,7 @@ impl Place<'_> {
         let application = self.application();
         let found = interaction(self.hub, self.tenant_id, self.reply_to);
         if let Some(interaction) = found {
-            match api::edit(self.hub, application, &interaction, message, body).await {
+            match api::edit(self.hub, application, &interaction, message, body.into()).await {
                 Err(refused) if refused.is_gone => {}
                 changed => return Ok(Some(changed?)),
             }
@@ -159,7 +165,7 @@ impl Place<'_> {
     pub async fn tell(&self, text: &str) {
         let body = super::content(text);
         let sent = match interaction(self.hub, self.tenant_id, self.reply_to) {
-            Some(interaction) => self.answer(&interaction, &body, true).await,
+            Some(interaction) => self.answer(&interaction, (&body).into(), true).await,
             None => return,
         };
         if let Err(refused) = sent {
@@ -175,9 +181,11 @@ impl Place<'_> {
         let application = self.application();
         let body = super::content(text);
         let told = match api::is_awaited(self.hub, application, &interaction).await {
-            Ok(true) => api::edit(self.hub, application, &interaction, "@original", &body)
-                .await
-                .map(drop),
+            Ok(true) => {
+                let body = (&body).into();
+                let told = api::edit(self.hub, application, &interaction, "@original", body);
+                told.await.map(drop)
+            }
             awaited => awaited.map(drop),
         };
         if let Err(refused) = told {
@@ -193,7 +201,7 @@ impl Place<'_> {
         };
         let mut body = super::content(text);
         body["flags"] = json!(EPHEMERAL);
-        api::follow(self.hub, self.application(), &interaction, &body).await?;
+        api::follow(self.hub, self.application(), &interaction, (&body).into()).await?;
         Ok(())
     }
 }

@@ -98,7 +98,7 @@ async fn offer(
 ) -> Result<(), api::Refused> {
     let path = format!("/applications/{application}/commands");
     let who = api::As::Bot(secrets);
-    let body = Some(commands);
+    let body = Some(commands.into());
     api::call(hub, who, Method::PUT, &path, "the commands", body).await?;
     Ok(())
 }

@@ -4,10 +4,11 @@
 use std::time::SystemTime;
 
 use lettre::message::header::{ContentType, HeaderName, HeaderValue};
-use lettre::message::{Mailbox, MultiPart, SinglePart};
+use lettre::message::{Attachment, Mailbox, MultiPart, SinglePart};
 use lettre::{Address, Message};
 use pulldown_cmark::{Event, Parser, Tag, TagEnd};
 
+use crate::channel::Outgoing;
 use crate::channel::markdown::options;
 use crate::untrusted::mail::line;
 
@@ -30,7 +31,7 @@ pub struct Outside {
 }
 
 /// A letter, ready to be signed and sent.
-pub fn letter(outside: &Outside, markdown: &str) -> Result<Vec<u8>, String> {
+pub fn letter(outside: &Outside, markdown: &str, files: &[Outgoing]) -> Result<Vec<u8>, String> {
     let mailbox = |address: &str, name: &Option<String>| {
         let address: Address = address
             .parse()
@@ -67,10 +68,25 @@ pub fn letter(outside: &Outside, markdown: &str) -> Result<Vec<u8>, String> {
     let body = MultiPart::alternative()
         .singlepart(part(ContentType::TEXT_PLAIN, plain(markdown)))
         .singlepart(part(ContentType::TEXT_HTML, html(markdown)));
+    let body = match files {
+        [] => body,
+        files => files
+            .iter()
+            .fold(MultiPart::mixed().multipart(body), |body, file| {
+                body.singlepart(attached(file))
+            }),
+    };
     let message = builder
         .multipart(body)
         .map_err(|error| format!("the letter cannot be written: {error}"))?;
     Ok(message.formatted())
+}
+
+fn attached(file: &Outgoing) -> SinglePart {
+    let kind = ContentType::parse(&file.media_type);
+    let kind = kind.or_else(|_| ContentType::parse("application/octet-stream"));
+    let kind = kind.unwrap_or(ContentType::TEXT_PLAIN);
+    Attachment::new(file.name.clone()).body(file.content.to_vec(), kind)
 }
 
 fn subject(text: &str) -> String {
@@ -177,7 +193,8 @@ mod tests {
 
     #[test]
     fn no_header_can_be_added() {
-        let letter = letter(&outside(), "Hi **there**\r\n\r\n.\r\nBcc: q@y.z").expect("written");
+        let letter =
+            letter(&outside(), "Hi **there**\r\n\r\n.\r\nBcc: q@y.z", &[]).expect("written");
         let letter = String::from_utf8(letter).expect("text");
         let (head, _) = letter.split_once("\r\n\r\n").expect("a header");
         assert!(!head.contains("\r\nBcc"), "{head}");

@@ -26,7 +26,9 @@ use mail_auth::MessageAuthenticator;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, json};
 
-use super::{Account, Card, Channel, Destination, Fault, Hub, Meaning, Said, SendTool, Setup};
+use super::{
+    Account, Card, Channel, Destination, Fault, Hub, Meaning, Outgoing, Said, SendTool, Setup,
+};
 use crate::config::RelayTls;
 use crate::error::ApiError;
 use crate::store::{DeploymentFilter, DeploymentRow, InboundRow, OutboundRow};
@@ -37,6 +39,9 @@ pub const KIND: &str = "email";
 const MAX_ARGUMENTS: usize = 4000;
 /// An answer that is longer is cut, in bytes.
 const MAX_TEXT: usize = 1024 * 1024;
+/// Files of a letter together, in bytes: many servers take letters of no more than 20 MB, and base64
+/// makes a third more of them.
+const MAX_ATTACHED: usize = 10 * 1024 * 1024;
 /// Deployments whose addresses are known at once.
 const MAX_DEPLOYMENTS: i64 = 200;
 
@@ -164,11 +169,30 @@ impl Channel for Email {
         message: &str,
         key: &str,
     ) -> Result<String, Fault> {
-        relay::send(hub, to, message, key).await
+        relay::send(hub, to, message, &[], key).await
+    }
+
+    fn largest_file(&self, _media_type: &str) -> Option<usize> {
+        Some(MAX_ATTACHED)
+    }
+
+    fn sends_files_within(&self) -> bool {
+        true
+    }
+
+    async fn send_files(
+        &self,
+        hub: &Hub,
+        to: &OutboundRow,
+        words: &str,
+        files: &[Outgoing],
+        key: &str,
+    ) -> Result<String, Fault> {
+        relay::send(hub, to, words, files, key).await
     }
 
     async fn ask(&self, hub: &Hub, to: &OutboundRow, card: &Card) -> Result<String, Fault> {
-        relay::send(hub, to, &asked(card), &format!("{}-ask", to.id)).await
+        relay::send(hub, to, &asked(card), &[], &format!("{}-ask", to.id)).await
     }
 
     /// Decisions are made on the page that the card leads to, which shows them.

@@ -24,7 +24,7 @@ use tokio::net::TcpStream;
 use super::arrival::short;
 use super::compose::{self, Outside};
 use super::{Secrets, Settings, account, bounce, sign};
-use crate::channel::{Account, Fault, Hub};
+use crate::channel::{Account, Fault, Hub, Outgoing};
 use crate::config::{Email, RelayTls};
 use crate::store::{EmailMessageRow, OutboundRow, now_micros};
 use crate::upstream::AddressGuard;
@@ -96,8 +96,14 @@ impl Route {
     }
 }
 
-/// Sends a message of the outbox; answers its Message-ID.
-pub async fn send(hub: &Hub, to: &OutboundRow, markdown: &str, key: &str) -> Result<String, Fault> {
+/// Sends a message of the outbox, with files; answers its Message-ID.
+pub async fn send(
+    hub: &Hub,
+    to: &OutboundRow,
+    markdown: &str,
+    files: &[Outgoing],
+    key: &str,
+) -> Result<String, Fault> {
     let Account { settings, secrets } = account(hub, &to.tenant_id).await?;
     let settings = Settings::of(&settings);
     let route = Route::of(&settings, &secrets, &hub.config.email).ok_or_else(|| {
@@ -113,7 +119,7 @@ pub async fn send(hub: &Hub, to: &OutboundRow, markdown: &str, key: &str) -> Res
         )));
     }
     outside.from_name = settings.display_name.clone();
-    let letter = compose::letter(&outside, markdown).map_err(Fault::Never)?;
+    let letter = compose::letter(&outside, markdown, files).map_err(Fault::Never)?;
     let (dkim, selector) = (&secrets.dkim_key, &settings.dkim_selector);
     let letter =
         sign::signed(letter, dkim, &settings.from_domain, selector).map_err(Fault::Never)?;

@@ -230,6 +230,33 @@ pub async fn file(hub: &Hub, token: &str, url: &str, limit: usize) -> Result<Cal
     })
 }
 
+/// Puts a file where Slack said; it is shown nowhere yet.
+pub async fn upload(hub: &Hub, url: &str, content: Bytes) -> Result<(), Fault> {
+    let elsewhere = || Fault::Never("files are not taken on Slack's servers".to_owned());
+    let (base, path) = on_slack(hub, url).ok_or_else(elsewhere)?;
+    let platform = Platform {
+        name: "Slack",
+        base: &base,
+    };
+    let kind = HeaderValue::from_static("application/octet-stream");
+    let headers = [(header::CONTENT_TYPE, kind)];
+    let put = hub
+        .call(platform, Method::POST, &path, &headers, content, MAX_ANSWER)
+        .await;
+    let called = put.map_err(|fault| match fault {
+        CallFault::NotSent(why) | CallFault::Unknown(why) => Fault::later(why),
+    })?;
+    let why = format!("Slack took no file ({})", called.status);
+    match called.status.as_u16() {
+        200..=299 => Ok(()),
+        429 | 500..=599 => Err(Fault::Later {
+            why,
+            after: called.retry_after(),
+        }),
+        _ => Err(Fault::Never(why)),
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use http::{HeaderMap, StatusCode};

@@ -1,15 +1,40 @@
-//! Files that come with messages (<https://docs.slack.dev/reference/objects/file-object>).
+//! Files that come with messages (<https://docs.slack.dev/reference/objects/file-object>), and files
+//! that leave (<https://docs.slack.dev/messaging/working-with-files#upload>).
 
 use http::header;
 use serde_json::{Value, json};
 
 use super::api::{self, By, Workspace};
+use super::workspace;
 use crate::channel::files::{is_picture, part_of};
 use crate::channel::said::add_line;
-use crate::channel::{Fault, Hub, Said};
+use crate::channel::{Fault, Hub, Outgoing, Said};
+use crate::store::OutboundRow;
 
 /// Files of one message that are read; more are told of.
 const MOST: usize = 10;
+
+/// Shares a file where an answer goes; answers its id. Only the last of the three steps shows it.
+pub async fn share(hub: &Hub, to: &OutboundRow, file: &Outgoing) -> Result<String, Fault> {
+    let place: Value = serde_json::from_str(&to.reply_to).unwrap_or_default();
+    let team = place["team"].as_str().unwrap_or_default();
+    let workspace = workspace::workspace(hub, &to.tenant_id, team).await?;
+    let by = By::Token(&workspace.token);
+    let length = file.content.len().to_string();
+    let fields = [("filename", file.name.as_str()), ("length", &length)];
+    let given = api::asked(api::form(hub, by, "files.getUploadURLExternal", &fields).await)?;
+    let (Some(url), Some(id)) = (given["upload_url"].as_str(), given["file_id"].as_str()) else {
+        return Err(Fault::later("Slack names no place for a file"));
+    };
+    api::upload(hub, url, file.content.clone()).await?;
+    let mut body = json!({ "files": [{ "id": id, "title": file.name }],
+        "channel_id": place["channel"] });
+    if place["thread_ts"].is_string() {
+        body["thread_ts"] = place["thread_ts"].clone();
+    }
+    api::call(hub, &workspace.token, "files.completeUploadExternal", &body).await?;
+    Ok(id.to_owned())
+}
 
 /// Adds what came with a message: files are kept here first.
 pub async fn attach(

@@ -26,7 +26,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, json};
 
 use super::split::messages;
-use super::{Card, Channel, Destination, Fault, Hub, Meaning, SendTool, Setup};
+use super::{Card, Channel, Destination, Fault, Hub, Meaning, Outgoing, SendTool, Setup};
 use crate::error::ApiError;
 use crate::store::{DeploymentRow, InboundRow, OutboundRow};
 use format::Mrkdwn;
@@ -56,6 +56,8 @@ fn team_of(payload: &Value) -> &str {
 /// Of a message, in UTF-16 units: Slack recommends no more than 4000 characters
 /// (<https://docs.slack.dev/reference/methods/chat.postMessage>).
 const MAX_TEXT: usize = 4000;
+/// Of a file, in bytes (<https://slack.com/help/articles/201330736>).
+const MAX_FILE: usize = 1_000_000_000;
 /// Slack lets a message be edited about once in a second.
 const SHOWS_EVERY: Duration = Duration::from_millis(1_200);
 /// A name is worth waiting so long.
@@ -141,6 +143,24 @@ impl Channel for Slack {
         let mut body = live::message(message);
         body["client_msg_id"] = json!(api::message_id(key));
         interact::post(hub, &to.tenant_id, &to.reply_to, body).await
+    }
+
+    fn largest_file(&self, _media_type: &str) -> Option<usize> {
+        Some(MAX_FILE)
+    }
+
+    async fn send_files(
+        &self,
+        hub: &Hub,
+        to: &OutboundRow,
+        _words: &str,
+        files: &[Outgoing],
+        _key: &str,
+    ) -> Result<String, Fault> {
+        match files {
+            [file] => files::share(hub, to, file).await,
+            _ => Err(Fault::Never("Slack is given one file at a time".to_owned())),
+        }
     }
 
     /// Slack knows a message by its `client_msg_id`, but promises nowhere that a second one with the

@@ -24,7 +24,7 @@ const PATIENCE: i64 = 7 * 24 * 3600 * SECOND;
 const PROVIDER: &str = "slack/install";
 /// What an app needs for all that this channel does.
 pub const SCOPES: &str = "app_mentions:read,assistant:write,channels:history,chat:write,commands,\
-    files:read,groups:history,im:history,im:write,mpim:history,users:read";
+    files:read,files:write,groups:history,im:history,im:write,mpim:history,users:read";
 
 /// Where Slack sends the person's browser back to.
 pub fn redirect_url(hub: &Hub, tenant_id: &str) -> String {

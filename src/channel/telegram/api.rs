@@ -3,12 +3,13 @@
 use std::time::Duration;
 
 use bytes::Bytes;
-use http::Method;
+use http::{Method, header};
 use serde_json::{Value, json};
 
 use super::Secrets;
-use crate::channel::call::LONGEST_WAIT;
-use crate::channel::{CallFault, Fault, Hub, Platform};
+use crate::channel::call::{LONGEST_WAIT, MAX_ANSWER};
+use crate::channel::multipart::Form;
+use crate::channel::{CallFault, Called, Fault, Hub, Outgoing, Platform};
 
 fn platform(hub: &Hub) -> Platform<'_> {
     Platform {
@@ -26,6 +27,28 @@ pub async fn call(
 ) -> Result<Value, Fault> {
     let path = format!("/bot{}/{method}", secrets.bot_token);
     let called = hub.post_json(platform(hub), &path, &[], body).await?;
+    judged(method, &called)
+}
+
+/// Calls a method with a file.
+async fn upload(hub: &Hub, secrets: &Secrets, method: &str, form: Form) -> Result<Value, Fault> {
+    let path = format!("/bot{}/{method}", secrets.bot_token);
+    let (kind, body) = form.finish()?;
+    let headers = [(header::CONTENT_TYPE, kind)];
+    let called = hub
+        .call(
+            platform(hub),
+            Method::POST,
+            &path,
+            &headers,
+            body,
+            MAX_ANSWER,
+        )
+        .await?;
+    judged(method, &called)
+}
+
+fn judged(method: &str, called: &Called) -> Result<Value, Fault> {
     let answer = called.json();
     if answer["ok"] == json!(true) {
         return Ok(answer["result"].clone());
@@ -66,10 +89,46 @@ pub async fn send(
         body.extend(to.clone());
     }
     let sent = match call(hub, secrets, "sendMessage", &body).await {
-        Err(Fault::Never(why)) if why.starts_with(MOVED) => {
-            let chat: Option<i64> = why[MOVED.len()..].parse().ok();
-            body["chat_id"] = json!(chat);
+        Err(fault) if moved_to(&fault).is_some() => {
+            body["chat_id"] = json!(moved_to(&fault));
             call(hub, secrets, "sendMessage", &body).await
+        }
+        sent => sent,
+    }?;
+    Ok(sent["message_id"].to_string())
+}
+
+/// The new number of a group that has moved.
+fn moved_to(fault: &Fault) -> Option<i64> {
+    match fault {
+        Fault::Never(why) => why.strip_prefix(MOVED)?.parse().ok(),
+        _ => None,
+    }
+}
+
+/// Sends a file where an answer goes, by `method`, in its field `field`; answers the message's number.
+pub async fn send_file(
+    hub: &Hub,
+    secrets: &Secrets,
+    reply_to: &str,
+    (method, field): (&str, &str),
+    file: &Outgoing,
+) -> Result<String, Fault> {
+    let mut to: Value = serde_json::from_str(reply_to).unwrap_or_default();
+    let form = |to: &Value| {
+        let mut form = Form::new()?;
+        for (name, value) in to.as_object().into_iter().flatten() {
+            form = match value.as_str() {
+                Some(text) => form.field(name, text),
+                None => form.field(name, &value.to_string()),
+            };
+        }
+        Ok::<_, Fault>(form.file(field, file))
+    };
+    let sent = match upload(hub, secrets, method, form(&to)?).await {
+        Err(fault) if moved_to(&fault).is_some() => {
+            to["chat_id"] = json!(moved_to(&fault));
+            upload(hub, secrets, method, form(&to)?).await
         }
         sent => sent,
     }?;

@@ -36,8 +36,9 @@ pub async fn show(
     let Some(first) = pieces.first() else {
         return Ok(());
     };
-    let body = json!({ "text": format!("{first}{MORE}"), "parse_mode": "HTML",
-        "link_preview_options": { "is_disabled": true } });
+    let words = json!({ "text": format!("{first}{MORE}"), "parse_mode": "HTML" });
+    let mut body = words.clone();
+    body["link_preview_options"] = json!({ "is_disabled": true });
     if let Some(message) = draft["message_id"].as_str() {
         edit(hub, account, reply_to, message, body).await?;
         draft["shown_at"] = json!(now);
@@ -48,7 +49,8 @@ pub async fn show(
             .as_i64()
             .unwrap_or((now & 0x7fff_ffff) | 1);
         let mut drafted = json!({ "draft_id": id });
-        for source in [reply_to, &body] {
+        // A draft shows no previews, and knows no such option.
+        for source in [reply_to, &words] {
             for (name, value) in source.as_object().into_iter().flatten() {
                 drafted[name] = value.clone();
             }

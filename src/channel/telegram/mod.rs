@@ -19,7 +19,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
 use super::split::messages;
-use super::{Account, Card, Channel, Destination, Fault, Hub, Meaning, SendTool};
+use super::{Account, Card, Channel, Destination, Fault, Hub, Meaning, Outgoing, SendTool};
 use crate::error::ApiError;
 use crate::store::{InboundRow, OutboundRow};
 use format::Html;
@@ -27,6 +27,12 @@ use format::Html;
 pub const KIND: &str = "telegram";
 /// Of a message's text, in UTF-16 units.
 const MAX_TEXT: usize = 4096;
+/// Of a file, in bytes, and of one that is shown as a photo
+/// (<https://core.telegram.org/bots/api#sending-files>).
+const MAX_FILE: usize = 50_000_000;
+const MAX_PHOTO: usize = 10_000_000;
+/// What is shown as a photo; others would stand still or be refused.
+const PHOTOS: [&str; 3] = ["image/jpeg", "image/png", "image/webp"];
 /// Of the arguments on a card.
 const MAX_ARGUMENTS: usize = 1500;
 
@@ -44,6 +50,30 @@ pub struct Telegram;
 async fn account(hub: &Hub, tenant_id: &str) -> Result<Account<Secrets>, Fault> {
     let found = hub.account(tenant_id, KIND).await?;
     found.ok_or_else(|| Fault::Never("telegram_bot_unconfigured: the tenant has no bot".to_owned()))
+}
+
+/// Sends words of our own format.
+async fn say(
+    hub: &Hub,
+    to: &OutboundRow,
+    message: &str,
+    keyboard: Option<Value>,
+) -> Result<String, Fault> {
+    let account = account(hub, &to.tenant_id).await?;
+    let mut body = json!({ "text": message, "parse_mode": "HTML",
+        "link_preview_options": { "is_disabled": true } });
+    if let Some(keyboard) = keyboard {
+        body["reply_markup"] = keyboard;
+    }
+    match api::send(hub, &account.secrets, &to.reply_to, body).await {
+        // What our own format did wrong must not cost the answer.
+        Err(Fault::Never(why)) if why.contains("parse entities") => {
+            tracing::error!(why, "Telegram refuses what was written for it");
+            let plain = json!({ "text": format::plain(message) });
+            api::send(hub, &account.secrets, &to.reply_to, plain).await
+        }
+        sent => sent,
+    }
 }
 
 #[async_trait]
@@ -71,18 +101,56 @@ impl Channel for Telegram {
         message: &str,
         _key: &str,
     ) -> Result<String, Fault> {
+        say(hub, to, message, None).await
+    }
+
+    /// A keyboard, which the message alone can bring that is sent anew: of one that was shown as it was
+    /// written only the words are changed. In a group everybody would be given it.
+    async fn offer(
+        &self,
+        hub: &Hub,
+        to: &OutboundRow,
+        message: &str,
+        replies: &[String],
+        _key: &str,
+    ) -> Result<String, Fault> {
+        let place: Value = serde_json::from_str(&to.reply_to).unwrap_or_default();
+        let is_private = place["chat_id"].as_i64().is_some_and(|chat| chat > 0);
+        let rows: Vec<Value> = replies
+            .iter()
+            .map(|reply| json!([{ "text": reply }]))
+            .collect();
+        let keyboard =
+            json!({ "keyboard": rows, "one_time_keyboard": true, "resize_keyboard": true });
+        say(hub, to, message, Some(keyboard).filter(|_| is_private)).await
+    }
+
+    fn largest_file(&self, _media_type: &str) -> Option<usize> {
+        Some(MAX_FILE)
+    }
+
+    async fn send_files(
+        &self,
+        hub: &Hub,
+        to: &OutboundRow,
+        _words: &str,
+        files: &[Outgoing],
+        _key: &str,
+    ) -> Result<String, Fault> {
+        let [file] = files else {
+            return Err(Fault::Never("Telegram takes one file at a time".to_owned()));
+        };
         let account = account(hub, &to.tenant_id).await?;
-        let body = json!({ "text": message, "parse_mode": "HTML",
-            "link_preview_options": { "is_disabled": true } });
-        match api::send(hub, &account.secrets, &to.reply_to, body).await {
-            // What our own format did wrong must not cost the answer.
-            Err(Fault::Never(why)) if why.contains("parse entities") => {
-                tracing::error!(why, "Telegram refuses what was written for it");
-                let plain = json!({ "text": format::plain(message) });
-                api::send(hub, &account.secrets, &to.reply_to, plain).await
+        let send = |how| api::send_file(hub, &account.secrets, &to.reply_to, how, file);
+        let is_photo = PHOTOS.contains(&file.media_type.as_str());
+        if is_photo && file.content.len() <= MAX_PHOTO {
+            match send(("sendPhoto", "photo")).await {
+                // As a photo it may be too wide, or of too many points: as a document it is not.
+                Err(Fault::Never(why)) => tracing::info!(why, "a picture is sent as a document"),
+                sent => return sent,
             }
-            sent => sent,
         }
+        send(("sendDocument", "document")).await
     }
 
     async fn ask(&self, hub: &Hub, to: &OutboundRow, card: &Card) -> Result<String, Fault> {

@@ -15,6 +15,8 @@ const HELD_S: u64 = 10;
 /// For how long a node has a bot.
 const LEASE: Duration = Duration::from_secs(60);
 const AFTER_FAULT: Duration = Duration::from_secs(5);
+/// A Bot API that holds no request open is asked no more often than this.
+const LEAST: Duration = Duration::from_millis(500);
 
 /// Asks for what has arrived, of all bots without a webhook, for ever.
 pub async fn poll(hub: Arc<Hub>) {
@@ -38,7 +40,9 @@ async fn ask(hub: &Hub, tenant_id: &str) {
         if !hub.is_ours(KIND, tenant_id, LEASE).await {
             return;
         }
+        let asked_at = tokio::time::Instant::now();
         match updates(hub, &account.secrets, tenant_id, offset).await {
+            Ok(next) if next == offset => tokio::time::sleep_until(asked_at + LEAST).await,
             Ok(next) => offset = next,
             Err(fault) => {
                 tracing::warn!(%fault, tenant_id, "Telegram gives no updates");

@@ -1,10 +1,13 @@
 //! What was said in a visitor's conversation, as their page shows it.
 
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
 use serde_json::{Value, json};
 
 use super::settings::Settings;
 use super::visitor::Visit;
 use crate::channel::Hub;
+use crate::channel::outgoing::{Answer, Carried};
 use crate::error::ApiError;
 use crate::model::{Part, Role, Turn, joined_text};
 use crate::run::output_of;
@@ -51,6 +54,9 @@ pub async fn of(hub: &Hub, visit: &Visit, with_messages: bool) -> Result<Value, 
         }
         if newest.status == RunStatus::Completed {
             said["replies"] = output_of(newest)["suggested_replies"].take();
+            // What was streamed names the files of tools, and holds none.
+            said["run"] = json!(newest.id);
+            said["files"] = Value::Array(files_of(&turns_of(newest)));
         }
     }
     if !with_messages {
@@ -95,15 +101,16 @@ fn exchange(run: &RunRow, settings: &Settings) -> Vec<Value> {
     for one in &mut shown {
         one["at"] = json!(at);
     }
-    let turns: Vec<Turn> = run
-        .transcript
-        .as_deref()
-        .and_then(|text| serde_json::from_str(text).ok())
-        .unwrap_or_default();
+    let turns = turns_of(run);
     // Of a run that did not come to its good end, the frames say more than its record.
     let is_whole = run.status == RunStatus::Completed && !turns.is_empty();
     let parts = match is_whole {
-        true => parts_of(turns, settings),
+        true => {
+            let files = files_of(&turns);
+            let mut parts = parts_of(turns, settings);
+            parts.extend(files);
+            parts
+        }
         false => Vec::new(),
     };
     shown.push(
@@ -111,6 +118,32 @@ fn exchange(run: &RunRow, settings: &Settings) -> Vec<Value> {
         "replay": !is_whole, "at": rfc3339(run.updated_at) }),
     );
     shown
+}
+
+fn turns_of(run: &RunRow) -> Vec<Turn> {
+    let read = |text: &str| serde_json::from_str(text).ok();
+    run.transcript.as_deref().and_then(read).unwrap_or_default()
+}
+
+/// The files that tools gave, each in a URL of its own; those that are too large without.
+fn files_of(turns: &[Turn]) -> Vec<Value> {
+    let mut left = MOST_BYTES;
+    let files = Answer::of_tools(turns).carried.into_iter();
+    let shown = files.map(|carried| match carried {
+        Carried::File(file) => {
+            let url = match file.content.len() <= left {
+                true => {
+                    left -= file.content.len();
+                    let data = STANDARD.encode(&file.content);
+                    json!(format!("data:{};base64,{data}", file.media_type))
+                }
+                false => Value::Null,
+            };
+            json!({ "type": "file", "name": file.name, "url": url })
+        }
+        Carried::Note(line) => json!({ "type": "text", "text": line }),
+    });
+    shown.collect()
 }
 
 /// What a visitor said, of a run's or a turn's record.

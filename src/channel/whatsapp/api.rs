@@ -8,7 +8,8 @@ use serde_json::{Value, json};
 use super::Secrets;
 use crate::channel::call::{Called, MAX_ANSWER};
 use crate::channel::fetch::Fetched;
-use crate::channel::{Account, CallFault, Fault, Hub, Platform};
+use crate::channel::multipart::Form;
+use crate::channel::{Account, CallFault, Fault, Hub, Outgoing, Platform};
 
 /// More than 24 hours have gone by since the person last wrote.
 pub const WINDOW_CLOSED: i64 = 131_047;
@@ -119,14 +120,59 @@ pub async fn call(
                 .await?
         }
     };
+    judged(path, &called)
+}
+
+fn judged(path: &str, called: &Called) -> Result<Value, Refused> {
     let answer = called.json();
     match called.status.is_success() && answer.is_object() && answer["error"].is_null() {
         true => Ok(answer),
         false => {
             let last = path.rsplit('/').next().unwrap_or_default();
             let what = last.split('?').next().unwrap_or_default();
-            Err(refused(&called, what))
+            Err(refused(called, what))
         }
+    }
+}
+
+/// Uploads a file, which nobody sees yet; answers what messages name it by
+/// (<https://developers.facebook.com/documentation/business-messaging/whatsapp/business-phone-numbers/media>).
+pub async fn upload(
+    hub: &Hub,
+    account: &Account<Secrets>,
+    file: &Outgoing,
+) -> Result<String, Refused> {
+    let number = account.settings["phone_number_id"]
+        .as_str()
+        .unwrap_or_default();
+    let path = format!("/{number}/media");
+    let form = Form::new().map_err(Fault::from)?;
+    let form = form
+        .field("messaging_product", "whatsapp")
+        .field("type", &file.media_type)
+        .file("file", file);
+    let (kind, body) = form.finish().map_err(Fault::from)?;
+    let platform = Platform {
+        name: "WhatsApp",
+        base: &hub.config.whatsapp_url,
+    };
+    let [authorization] = bearer(&account.secrets)?;
+    let headers = [authorization, (header::CONTENT_TYPE, kind)];
+    let called = hub
+        .call(platform, Method::POST, &path, &headers, body, MAX_ANSWER)
+        .await;
+    let answered = match called {
+        Ok(called) => judged(&path, &called),
+        Err(fault) => Err(fault.into()),
+    };
+    // One that is uploaded twice is sent once.
+    let again = |refused: Refused| match refused.fault {
+        Fault::Unknown(why) => Fault::later(why).into(),
+        fault => Refused { fault, ..refused },
+    };
+    match answered.map_err(again)?["id"].as_str() {
+        Some(id) => Ok(id.to_owned()),
+        None => Err(Fault::later("WhatsApp names no file").into()),
     }
 }
 

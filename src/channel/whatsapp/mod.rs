@@ -18,7 +18,8 @@ use async_trait::async_trait;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, json};
 
-use super::{Account, Card, Channel, Destination, Fault, Hub, Meaning, SendTool};
+use super::split::units;
+use super::{Account, Card, Channel, Destination, Fault, Hub, Meaning, Outgoing, SendTool};
 use crate::error::ApiError;
 use crate::store::{DeploymentRow, InboundRow, OutboundRow};
 use template::Template;
@@ -27,6 +28,14 @@ pub const KIND: &str = "whatsapp";
 /// Of the text of a message with buttons
 /// (<https://developers.facebook.com/documentation/business-messaging/whatsapp/messages/interactive-reply-buttons-messages>).
 const MAX_CARD: usize = 1024;
+/// Its buttons, and what each says.
+const MAX_BUTTONS: usize = 3;
+const MAX_TITLE: usize = 20;
+/// Of files, in bytes
+/// (<https://developers.facebook.com/documentation/business-messaging/whatsapp/business-phone-numbers/media>).
+const MAX_IMAGE: usize = 5_000_000;
+const MAX_PLAYED: usize = 16_000_000;
+const MAX_DOCUMENT: usize = 100_000_000;
 /// Of the arguments on a card.
 const MAX_ARGUMENTS: usize = 800;
 
@@ -70,6 +79,77 @@ fn text_message(text: &str) -> Value {
     json!({ "type": "text", "text": { "preview_url": false, "body": text } })
 }
 
+/// What WhatsApp shows a file as.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum MediaKind {
+    Image,
+    Audio,
+    Video,
+    Document,
+}
+
+impl MediaKind {
+    fn of(media_type: &str) -> Self {
+        match media_type {
+            "image/jpeg" | "image/png" => Self::Image,
+            "audio/aac" | "audio/amr" | "audio/mpeg" | "audio/mp4" | "audio/ogg" => Self::Audio,
+            "video/mp4" | "video/3gpp" => Self::Video,
+            _ => Self::Document,
+        }
+    }
+}
+
+fn file_message(file: &Outgoing, id: &str) -> Value {
+    match MediaKind::of(&file.media_type) {
+        MediaKind::Image if file.content.len() <= MAX_IMAGE => {
+            json!({ "type": "image", "image": { "id": id } })
+        }
+        MediaKind::Audio => json!({ "type": "audio", "audio": { "id": id } }),
+        MediaKind::Video => json!({ "type": "video", "video": { "id": id } }),
+        MediaKind::Image | MediaKind::Document => {
+            json!({ "type": "document", "document": { "id": id, "filename": file.name } })
+        }
+    }
+}
+
+/// A message with buttons for what may be answered; `None`: there are too many, or too long ones.
+fn offered(text: &str, replies: &[String]) -> Option<Value> {
+    let fits = |reply: &String| (1..=MAX_TITLE).contains(&units(reply));
+    let is_twice = |(at, reply): (usize, &String)| replies[..at].contains(reply);
+    let is_fine = (1..=MAX_BUTTONS).contains(&replies.len())
+        && replies.iter().all(fits)
+        && !replies.iter().enumerate().any(is_twice)
+        && units(text) <= MAX_CARD;
+    let button = |(at, reply): (usize, &String)| json!({ "type": "reply", "reply": { "id": format!("q:{at}"), "title": reply } });
+    let buttons: Vec<Value> = replies.iter().enumerate().map(button).collect();
+    is_fine.then(|| {
+        json!({ "type": "interactive", "interactive": { "type": "button",
+            "body": { "text": text }, "action": { "buttons": buttons } } })
+    })
+}
+
+/// Sends `message`, as `body` or as what is taken at its time.
+async fn say(
+    hub: &Hub,
+    to: &OutboundRow,
+    message: &str,
+    body: Value,
+    key: &str,
+) -> Result<String, Fault> {
+    let account = account(hub, &to.tenant_id).await?;
+    let reply_to: Value = serde_json::from_str(&to.reply_to).unwrap_or_default();
+    if let Some(template) = Template::parse(&reply_to["template"]) {
+        let message = template.message(message);
+        return Ok(api::send(hub, &account, &reply_to, key, message).await?);
+    }
+    match api::send(hub, &account, &reply_to, key, body).await {
+        Err(refused) if refused.code == Some(api::WINDOW_CLOSED) => {
+            template::instead(hub, &account, to, message, key, refused.fault).await
+        }
+        sent => Ok(sent?),
+    }
+}
+
 /// Whether it is a number, as WhatsApp has them: with the country, without a plus.
 fn is_number(text: &str) -> bool {
     (6..=15).contains(&text.len()) && text.bytes().all(|b| b.is_ascii_digit())
@@ -99,18 +179,44 @@ impl Channel for WhatsApp {
         message: &str,
         key: &str,
     ) -> Result<String, Fault> {
+        say(hub, to, message, text_message(message), key).await
+    }
+
+    async fn offer(
+        &self,
+        hub: &Hub,
+        to: &OutboundRow,
+        message: &str,
+        replies: &[String],
+        key: &str,
+    ) -> Result<String, Fault> {
+        let body = offered(message, replies).unwrap_or_else(|| text_message(message));
+        say(hub, to, message, body, key).await
+    }
+
+    fn largest_file(&self, media_type: &str) -> Option<usize> {
+        // What is too large for its own kind goes as a document, unless it is one that plays.
+        match MediaKind::of(media_type) {
+            MediaKind::Image | MediaKind::Document => Some(MAX_DOCUMENT),
+            MediaKind::Audio | MediaKind::Video => Some(MAX_PLAYED),
+        }
+    }
+
+    async fn send_files(
+        &self,
+        hub: &Hub,
+        to: &OutboundRow,
+        _words: &str,
+        files: &[Outgoing],
+        key: &str,
+    ) -> Result<String, Fault> {
+        let [file] = files else {
+            return Err(Fault::Never("WhatsApp takes one file at a time".to_owned()));
+        };
         let account = account(hub, &to.tenant_id).await?;
         let reply_to: Value = serde_json::from_str(&to.reply_to).unwrap_or_default();
-        if let Some(template) = Template::parse(&reply_to["template"]) {
-            let message = template.message(message);
-            return Ok(api::send(hub, &account, &reply_to, key, message).await?);
-        }
-        match api::send(hub, &account, &reply_to, key, text_message(message)).await {
-            Err(refused) if refused.code == Some(api::WINDOW_CLOSED) => {
-                template::instead(hub, &account, to, message, key, refused.fault).await
-            }
-            sent => Ok(sent?),
-        }
+        let id = api::upload(hub, &account, file).await?;
+        Ok(api::send(hub, &account, &reply_to, key, file_message(file, &id)).await?)
     }
 
     async fn ask(&self, hub: &Hub, to: &OutboundRow, card: &Card) -> Result<String, Fault> {
@@ -250,6 +356,28 @@ mod tests {
         for none in ["", "Ann", "+1", "12345678901234567890", "../1555000"] {
             assert!(WhatsApp::default().destination(none).is_err(), "{none}");
         }
+    }
+
+    #[test]
+    fn replies_that_fit_are_buttons() {
+        let all = |replies: &[&str]| replies.iter().map(|one| (*one).to_owned()).collect();
+        let offered = |text: &str, replies: Vec<String>| offered(text, &replies);
+        let asked = offered("Red or blue?", all(&["Red", "Blue"])).expect("buttons");
+        let buttons = &asked["interactive"]["action"]["buttons"];
+        assert_eq!(
+            buttons[1],
+            json!({ "type": "reply", "reply": { "id": "q:1", "title": "Blue" } })
+        );
+        for replies in [
+            all(&["a", "b", "c", "d"]),
+            all(&["a", "a"]),
+            all(&["more than twenty letters"]),
+            all(&[""]),
+            Vec::new(),
+        ] {
+            assert_eq!(offered("Which?", replies), None);
+        }
+        assert_eq!(offered(&"x".repeat(1025), all(&["Yes"])), None);
     }
 
     #[test]

@@ -3,7 +3,7 @@
 
 use serde_json::Value;
 
-use super::{api, template};
+use super::{KIND, api, template};
 use crate::channel::report::{Report, piece_of};
 use crate::channel::{Fault, Hub, Meaning};
 use crate::store::InboundRow;
@@ -59,10 +59,11 @@ async fn send_template(hub: &Hub, arrival: &InboundRow, key: &str) -> Result<(),
     let Some(row) = row.filter(|row| row.due_at.is_none() && row.kind != "approval") else {
         return Ok(());
     };
-    let text = hub.text(&row).await?.unwrap_or_default();
-    let pieces = super::format::messages(&text);
-    let piece = pieces.get(at).map(String::as_str);
-    if let Some(message) = template::after(hub, &row, at, piece).await?
+    let piece = match hub.channel(KIND) {
+        Some(channel) => hub.words_at(channel.as_ref(), &row, at).await?,
+        None => None,
+    };
+    if let Some(message) = template::after(hub, &row, at, piece.as_deref()).await?
         && hub.store.insert_outbound(&message).await?
     {
         hub.outgoing.notify_one();

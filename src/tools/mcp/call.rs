@@ -16,7 +16,7 @@ use super::error::HttpError;
 use super::key::ServerKey;
 use super::session::{Heard, Question, Sessions, Taken};
 use super::words;
-use crate::model::{Part, Source};
+use crate::model::{Part, Source, type_of};
 use crate::upstream::UpstreamError;
 
 const TICK: Duration = Duration::from_millis(250);
@@ -234,6 +234,25 @@ async fn answers(
     answers
 }
 
+/// A file that is within a result, called as its address ends.
+fn file(uri: &str, media_type: Option<&str>, blob: &str) -> Part {
+    let path = uri.split(['?', '#']).next().unwrap_or_default();
+    let name = path.rsplit('/').find(|piece| !piece.is_empty());
+    let media_type = media_type.or_else(|| name.and_then(type_of));
+    let media_type = media_type.unwrap_or("application/octet-stream");
+    let source = Source::from_data(media_type, blob.to_owned());
+    match source.media_type() {
+        Some(known) if known.starts_with("image/") => Part::Image {
+            source,
+            detail: None,
+        },
+        _ => Part::File {
+            source,
+            name: name.map(str::to_owned),
+        },
+    }
+}
+
 /// A result as the model is told it.
 pub fn content_of(result: &CallToolResult) -> Vec<Part> {
     let text = |text: &str| Part::Text {
@@ -250,12 +269,18 @@ pub fn content_of(result: &CallToolResult) -> Vec<Part> {
                 },
                 detail: None,
             },
-            ContentBlock::Audio(audio) => text(&format!("[a sound, {}]", audio.mime_type)),
+            ContentBlock::Audio(audio) => Part::File {
+                source: Source::from_data(&audio.mime_type, audio.data.clone()),
+                name: None,
+            },
             ContentBlock::Resource(embedded) => match &embedded.resource {
                 ResourceContents::TextResourceContents { text: body, .. } => text(body),
-                ResourceContents::BlobResourceContents { uri, .. } => {
-                    text(&format!("[a file, {uri}]"))
-                }
+                ResourceContents::BlobResourceContents {
+                    uri,
+                    mime_type,
+                    blob,
+                    ..
+                } => file(uri, mime_type.as_deref(), blob),
                 _ => text("[a resource]"),
             },
             ContentBlock::ResourceLink(link) => text(&format!("[{}]({})", link.name, link.uri)),

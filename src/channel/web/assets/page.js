@@ -219,7 +219,29 @@
     return el("a", { href, target: "_blank", rel: "noopener noreferrer nofollow" }, ...children);
   }
 
+  /** What a model makes stands in its words as a link to a `data:` URL. */
+  const MADE = /!?\[([^[\]\n]{0,200})\]\(data:([a-z]+\/[a-z0-9.+-]{1,100});base64,([A-Za-z0-9+/=]+)\)/g;
+
+  /** A file of an answer: a picture is shown, anything else can be kept. */
+  function made(name, url) {
+    const isShown = /^data:image\/(png|jpeg|gif|webp|avif);/.test(url);
+    if (isShown) return el("img", { src: url, alt: name, class: "made" });
+    return el("a", { href: url, download: name, class: "file" }, icon(DOCUMENT), name);
+  }
+
+  function withMade(text) {
+    const out = [];
+    let from = 0;
+    for (const found of text.matchAll(MADE)) {
+      const [whole, name, type, data] = found;
+      out.push(...inline(text.slice(from, found.index), 1), made(name || "file", `data:${type};base64,${data}`));
+      from = found.index + whole.length;
+    }
+    return [...out, ...inline(text.slice(from), 1)];
+  }
+
   function inline(text, depth = 0) {
+    if (depth === 0 && text.includes("](data:")) return withMade(text);
     if (text.length > MAX_INLINE || depth > MAX_DEPTH) return [text];
     const out = [];
     let plain = "";
@@ -791,6 +813,10 @@
         node.classList.toggle("bare", inputs.hidden && outputs.hidden);
       } };
     },
+    file(part) {
+      const shown = part.url ? made(part.name, part.url) : el("span", {}, `${part.name} is too large to be shown here.`);
+      return { node: el("div", { class: "given" }, shown), show: () => {} };
+    },
     sources() {
       const list = el("ul");
       const node = el("div", { class: "sources" }, el("p", {}, "Sources"), list);
@@ -888,6 +914,10 @@
       const state = await (await call("GET", "/state")).json();
       showApprovals(answer, state.approvals);
       showReplies(state.replies);
+      if (state.run === answer.run) {
+        (state.files ?? []).forEach((file, at) => answer.part(`given ${at}`, () => file));
+        answer.draw();
+      }
     } catch { /* It shows when the page is loaded again. */ }
     toEnd();
   }
