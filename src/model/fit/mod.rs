@@ -1,14 +1,16 @@
 //! A request made to fit the target that it goes to.
 //!
 //! Lives here: [`fit`], called where a request is encoded for a route; the pass over its turns
-//! ([`history`]), images, files and sounds ([`media`]), ids and names that the target takes
-//! ([`names`]), its tools and schemas ([`tools`]), what models say in tags of their own ([`spoken`]),
-//! and [`Undo`], which turns the answer back into what the caller asked for.
+//! ([`history`]), images, files and sounds ([`media`]), pictures that models made ([`pictures`]), ids
+//! and names that the target takes ([`names`]), its tools and schemas ([`tools`]), what models say in
+//! tags of their own ([`spoken`]), and [`Undo`], which turns the answer back into what the caller asked
+//! for.
 
 mod fence;
 mod history;
 mod media;
 mod names;
+mod pictures;
 mod spoken;
 mod textual;
 mod tools;
@@ -45,6 +47,7 @@ fn fit_to(
     if rules.tags && wire == ProviderWire::OpenaiChat {
         undo.spoken = Some(Box::new(Spoken::new(&request.tools)));
     }
+    pictures::show_again(&mut request.turns);
     media::fit_media(&mut request.turns, wire, rules);
     history::fit_turns(request, wire, undo.provider(), rules);
     tools::declare_past(request, rules);
