@@ -49,6 +49,8 @@ pub struct Begun {
     pub tenant_id: String,
     pub turn_id: String,
     pub channel: String,
+    /// The conversation.
+    pub chat: String,
     /// Where its answer goes.
     pub reply_to: Value,
     pub live: Arc<LiveRun>,
@@ -94,6 +96,7 @@ impl Lanes {
             tenant_id: turn.tenant_id.clone(),
             turn_id: turn.id.clone(),
             channel: turn.channel.clone(),
+            chat: turn.chat.clone().unwrap_or_default(),
             reply_to: serde_json::from_str(reply_to).unwrap_or_default(),
             live: live.clone(),
         };
