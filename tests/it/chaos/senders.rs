@@ -189,6 +189,27 @@ impl Sender {
         status.is_success() && told.is_ok()
     }
 
+    /// Tells as WhatsApp what has become of each message that it took, for ever.
+    pub async fn tell(self, site: Arc<Site>, seed: u64) {
+        let dice = Dice::new(seed);
+        loop {
+            tokio::time::sleep(Duration::from_millis(50)).await;
+            let Some((id, key)) = site.weather.untold.lock().front().cloned() else {
+                continue;
+            };
+            let told = json!({ "id": id, "status": "sent", "timestamp": "1750030073",
+                "recipient_id": "16505551230", "biz_opaque_callback_data": key });
+            let body = whatsapp::delivery(whatsapp::NUMBER, json!({ "statuses": [told] }));
+            let delivery = Delivery {
+                path: "/v1/whatsapp/webhook".to_owned(),
+                body: body.to_string(),
+            };
+            if self.deliver(&site, site.some_node(&dice), &delivery).await {
+                site.weather.untold.lock().pop_front();
+            }
+        }
+    }
+
     /// Writes until all is over; answers how many messages were taken.
     pub async fn write(self: Arc<Self>, site: Arc<Site>, seed: u64) -> usize {
         let dice = Dice::new(seed);

@@ -1,7 +1,7 @@
 //! What stands in front of platforms on a bad day: it answers 429 and 500 in their stead, and cuts
 //! connections before they were asked and after they have answered. What they took is written down.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
@@ -48,6 +48,8 @@ pub struct Weather {
     refusals: Mutex<HashMap<String, usize>>,
     /// Messages by their names, which begin with their platform's.
     shown: Mutex<BTreeMap<String, Shown>>,
+    /// What WhatsApp has taken and not told yet: a message's name, and the key that it came with.
+    pub untold: Mutex<VecDeque<(String, Value)>>,
     appeared: AtomicUsize,
     pub busy: AtomicUsize,
     pub broken: AtomicUsize,
@@ -76,6 +78,7 @@ impl Weather {
             is_fair: AtomicBool::new(true),
             refusals: Mutex::default(),
             shown: Mutex::default(),
+            untold: Mutex::default(),
             appeared: AtomicUsize::new(0),
             busy: AtomicUsize::new(0),
             broken: AtomicUsize::new(0),
@@ -162,8 +165,13 @@ impl Weather {
                 _ => {}
             },
             ("whatsapp", [.., "messages"]) if said["type"] == "text" => {
-                let name = named(&answer["messages"][0]["id"]);
-                self.show(name, &said["text"]["body"], None);
+                let id = &answer["messages"][0]["id"];
+                self.show(named(id), &said["text"]["body"], None);
+                let told = (
+                    id.as_str().unwrap_or_default().to_owned(),
+                    said["biz_opaque_callback_data"].clone(),
+                );
+                self.untold.lock().push_back(told);
             }
             // The answer of each interaction has the same name.
             ("discord", [.., "webhooks", _, token, "messages", _])
