@@ -4,6 +4,7 @@
 
 mod channels;
 mod clock;
+mod seen;
 mod senders;
 mod weather;
 
