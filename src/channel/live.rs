@@ -120,6 +120,12 @@ impl Hub {
                     () = tokio::time::sleep(QUICK) => {}
                     () = self.until_closed(begun) => return,
                 }
+                while !self.is_next(begun).await {
+                    tokio::select! {
+                        () = tokio::time::sleep(every) => {}
+                        () = self.until_closed(begun) => return,
+                    }
+                }
                 reader.take(&mut frames);
                 add_text(&mut text, &mut frames);
             }
@@ -166,6 +172,14 @@ impl Hub {
                 () = self.until_closed(begun) => return,
             }
         }
+    }
+
+    /// Whether all that comes before an answer in its conversation is sent: what is shown earlier would
+    /// stand above it for ever.
+    async fn is_next(&self, begun: &Begun) -> bool {
+        let (tenant, channel) = (&begun.tenant_id, &begun.channel);
+        let waits = self.store.has_outbound(tenant, channel, &begun.chat).await;
+        matches!(waits, Ok(false))
     }
 
     async fn until_closed(&self, begun: &Begun) {

@@ -290,7 +290,14 @@ impl Hub {
             return Err(Fault::Unknown(why.to_owned()));
         }
         progress.sending = Some(at);
-        self.note(held, message, progress).await
+        let noted = self.note(held, message, progress).await;
+        if matches!(noted, Err(Fault::Later { .. })) {
+            // Nothing was sent, and what is written next says so: else the store's fault would leave it
+            // as one of which nobody knows.
+            progress.sending = None;
+            message.progress = serde_json::to_string(progress).unwrap_or_default();
+        }
+        noted
     }
 
     async fn end(

@@ -30,7 +30,7 @@ const LOOKED_AT: i64 = 100;
 /// The end of a run wakes its lane; this is for when that is lost.
 const LOOK_AGAIN: i64 = 30 * SECOND;
 /// A lane is taken up so often without a word of what became of it; then its turn is given up.
-const MAX_TAKINGS: i64 = 2;
+const MAX_TAKINGS: i64 = 3;
 /// A turn that could not begin for so long is given up.
 const PATIENCE: i64 = 3600 * SECOND;
 
@@ -49,6 +49,8 @@ pub struct Begun {
     pub tenant_id: String,
     pub turn_id: String,
     pub channel: String,
+    /// The conversation.
+    pub chat: String,
     /// Where its answer goes.
     pub reply_to: Value,
     pub live: Arc<LiveRun>,
@@ -94,6 +96,7 @@ impl Lanes {
             tenant_id: turn.tenant_id.clone(),
             turn_id: turn.id.clone(),
             channel: turn.channel.clone(),
+            chat: turn.chat.clone().unwrap_or_default(),
             reply_to: serde_json::from_str(reply_to).unwrap_or_default(),
             live: live.clone(),
         };

@@ -18,6 +18,9 @@ use crate::work::{AtShutdown, Claim, Due, Held, Lane, Rules, Work, Worker};
 const AT_ONCE: usize = 16;
 /// A run is gone on with so often after its node died with it; then it is taken for the cause.
 const DEADLY: i64 = 3;
+/// Of a store that is away for a moment, before a run is given up for it.
+const STORE_TRIES: u32 = 10;
+const STORE_PAUSE: Duration = Duration::from_secs(1);
 
 /// The taking over of runs. What is taken goes on by itself, and its lease is one of this node's.
 pub struct LapsedRuns {
@@ -156,11 +159,18 @@ impl Work for LapsedRuns {
 
     async fn perform(&self, held: &Held<RunRow>) -> Option<ApiError> {
         tracing::warn!(run_id = %held.item.id, "took a run whose node is gone");
-        match self.go_on(&held.item).await {
-            Ok(true) => return None,
-            Ok(false) => {}
-            Err(error) => {
-                tracing::warn!(%error, run_id = %held.item.id, "cannot go on with a run");
+        for tries in 0.. {
+            match self.go_on(&held.item).await {
+                Ok(true) => return None,
+                Ok(false) => break,
+                // The hold is lost when that lasts, and the run is another node's.
+                Err(error) if error.code == "storage_unavailable" && tries < STORE_TRIES => {
+                    tokio::time::sleep(STORE_PAUSE).await;
+                }
+                Err(error) => {
+                    tracing::warn!(%error, run_id = %held.item.id, "cannot go on with a run");
+                    break;
+                }
             }
         }
         Some(failed(

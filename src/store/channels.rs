@@ -274,4 +274,6 @@ pub trait ChannelStore: Send + Sync {
         before: Option<&str>,
         limit: i64,
     ) -> Result<Rows<OutboundRow>>;
+    /// Whether anything waits to be sent to a conversation, or is on its way.
+    async fn has_outbound(&self, tenant_id: &str, channel: &str, chat: &str) -> Result<bool>;
 }

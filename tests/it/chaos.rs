@@ -2,6 +2,12 @@
 //! are killed. Afterwards nothing is lost, doubled or stuck. `CHAOS_SEED` repeats a schedule,
 //! `CHAOS_SECONDS` says how long.
 
+mod channels;
+mod clock;
+mod seen;
+mod senders;
+mod weather;
+
 use std::collections::{BTreeMap, HashMap};
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
@@ -42,6 +48,12 @@ impl Dice {
         z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
         (z ^ (z >> 31)) % n
     }
+}
+
+/// What the environment sets, or what is usual.
+fn number(name: &str, usual: u64) -> u64 {
+    let set = std::env::var(name).ok();
+    set.and_then(|text| text.parse().ok()).unwrap_or(usual)
 }
 
 fn is_root() -> bool {
@@ -146,6 +158,23 @@ impl Program {
     /// As `kill -9`.
     async fn kill(&self) {
         if let Some(mut child) = self.child.lock().await.take() {
+            child.kill().await.expect("killed");
+        }
+    }
+
+    /// As whoever stops a service: asks it to end, and kills it when it does not.
+    async fn stop(&self) {
+        let Some(mut child) = self.child.lock().await.take() else {
+            return;
+        };
+        if let Some(pid) = child.id() {
+            let mut asked = Command::new("kill");
+            let asked = asked.args(["-TERM", &pid.to_string()]).status().await;
+            // It may have ended by itself.
+            let _ = asked.expect("started");
+        }
+        let ended = tokio::time::timeout(Duration::from_secs(10), child.wait()).await;
+        if ended.is_err() {
             child.kill().await.expect("killed");
         }
     }
@@ -539,10 +568,6 @@ fn effects(ledger: &Path) -> HashMap<(String, String), usize> {
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
 #[ignore = "takes minutes and the whole machine: `.ci/test` runs it by itself"]
 async fn nothing_is_lost_doubled_or_stuck() {
-    let number = |name: &str, default: u64| {
-        let set = std::env::var(name).ok();
-        set.and_then(|text| text.parse().ok()).unwrap_or(default)
-    };
     let seed = number("CHAOS_SEED", 20_261_125);
     let time = Duration::from_secs(number("CHAOS_SECONDS", 150));
     let postgres = tokio::task::block_in_place(Postgres::start);

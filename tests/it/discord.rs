@@ -19,18 +19,18 @@ use crate::speaker::Speaker;
 use crate::support::{Harness, PICTURE_SIZE, REPORT, Uploaded, ok, refused, uploaded};
 use crate::tools::Workshop;
 
-const TOKEN: &str = "MTk4NjIy.Cl2FMQ.ZnCjm1XVW7vRze4b7Cq4se7kKWs";
-const APPLICATION: &str = "775799577604522054";
+pub(crate) const TOKEN: &str = "MTk4NjIy.Cl2FMQ.ZnCjm1XVW7vRze4b7Cq4se7kKWs";
+pub(crate) const APPLICATION: &str = "775799577604522054";
 const CHANNEL: &str = "645027906669510667";
 const BOT: &str = "775799577604522999";
 const ANN: &str = "53908232506183680";
 
 #[derive(Default)]
-struct Platform {
-    verify_key: Mutex<String>,
+pub(crate) struct Platform {
+    pub(crate) verify_key: Mutex<String>,
     commands: Mutex<Value>,
     /// Answers of interactions, by token; `None`: a person is shown that one is awaited.
-    originals: Mutex<HashMap<String, Option<Value>>>,
+    pub(crate) originals: Mutex<HashMap<String, Option<Value>>>,
     /// What was sent or changed: how, where, and the body.
     calls: Mutex<Vec<(String, String, Value)>>,
     /// Answers to messages, in turn; then the ordinary one.
@@ -84,6 +84,18 @@ fn wrong(body: &Value) -> Option<&'static str> {
 }
 
 impl Platform {
+    /// Begins to listen.
+    pub(crate) async fn start() -> (Arc<Self>, SocketAddr) {
+        let platform = Arc::new(Self::default());
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0")
+            .await
+            .expect("a port");
+        let address = listener.local_addr().expect("an address");
+        let app = Router::new().fallback(answer).with_state(platform.clone());
+        tokio::spawn(async move { axum::serve(listener, app).await });
+        (platform, address)
+    }
+
     fn id(&self) -> String {
         let next = self.next.fetch_add(1, Ordering::Relaxed);
         (900_000_000_000_000_000 + next).to_string()
@@ -148,7 +160,15 @@ async fn answer(
             };
             if method == Verb::GET {
                 let flags = if original.is_some() { 4 } else { 128 + 4 };
-                return reply(200, &json!({ "id": "900000000000000000", "flags": flags }));
+                let content = original
+                    .as_ref()
+                    .map_or(&json!(""), |body| &body["content"])
+                    .clone();
+                let id = "800000000000000000";
+                return reply(
+                    200,
+                    &json!({ "id": id, "flags": flags, "content": content }),
+                );
             }
             let is_original = *message == "@original" || *message == "800000000000000000";
             let id = is_original.then(|| "800000000000000000".to_owned());
@@ -223,9 +243,31 @@ struct Bot {
     ids: AtomicU64,
 }
 
-fn now_s() -> u64 {
+pub(crate) fn now_s() -> u64 {
     let since = SystemTime::now().duration_since(UNIX_EPOCH);
     since.expect("after 1970").as_secs()
+}
+
+/// The application's own, which Discord signs with.
+pub(crate) fn pair() -> Ed25519KeyPair {
+    Ed25519KeyPair::from_seed_unchecked(&[9; 32]).expect("a pair")
+}
+
+/// What a person asks with the command of that name.
+pub(crate) fn question(text: &str) -> Value {
+    json!({ "id": "1", "name": "ask", "type": 1,
+        "options": [{ "name": "message", "type": 3, "value": text }] })
+}
+
+/// The `number`th interaction, of kind `kind`, that was made so many seconds ago.
+pub(crate) fn interaction(number: u64, kind: u64, user: &str, data: &Value, ago_s: u64) -> Value {
+    let made_ms = (now_s() - ago_s) * 1000 - 1_420_070_400_000;
+    let id = (made_ms << 22) + number;
+    json!({ "type": kind, "id": id.to_string(), "token": format!("aW50ZXJhY3Rpb24_{number}-x"),
+        "version": 1, "application_id": APPLICATION, "channel_id": CHANNEL, "context": 0,
+        "guild_id": "290926798626357999", "locale": "en-US", "data": data,
+        "member": { "nick": null, "roles": [],
+            "user": { "id": user, "username": "ann", "global_name": "Ann", "discriminator": "0" } } })
 }
 
 impl Bot {
@@ -234,17 +276,11 @@ impl Bot {
     }
 
     async fn start_with(gateway: Option<&str>) -> Self {
-        let platform = Arc::new(Platform::default());
+        let (platform, address) = Platform::start().await;
         *platform.gateway.lock() = gateway.unwrap_or_default().to_owned();
-        let pair = Ed25519KeyPair::from_seed_unchecked(&[9; 32]).expect("a pair");
+        let pair = pair();
         let key = hex::encode(pair.public_key().as_ref());
         platform.verify_key.lock().clone_from(&key);
-        let listener = tokio::net::TcpListener::bind("127.0.0.1:0")
-            .await
-            .expect("a port");
-        let address = listener.local_addr().expect("an address");
-        let app = Router::new().fallback(answer).with_state(platform.clone());
-        tokio::spawn(async move { axum::serve(listener, app).await });
         let (speaker, speaks_at) = Speaker::start().await;
         let harness = Harness::start_with(|config, _| {
             config.channels.discord_url = format!("http://{address}/api/v10");
@@ -308,19 +344,11 @@ impl Bot {
     /// An interaction that was made so many seconds ago.
     fn interaction(&self, kind: u64, user: &str, data: Value, ago_s: u64) -> Value {
         let number = self.ids.fetch_add(1, Ordering::Relaxed);
-        let made_ms = (now_s() - ago_s) * 1000 - 1_420_070_400_000;
-        let id = (made_ms << 22) + number;
-        json!({ "type": kind, "id": id.to_string(), "token": format!("aW50ZXJhY3Rpb24_{number}-x"),
-            "version": 1, "application_id": APPLICATION, "channel_id": CHANNEL, "context": 0,
-            "guild_id": "290926798626357999", "locale": "en-US", "data": data,
-            "member": { "nick": null, "roles": [],
-                "user": { "id": user, "username": "ann", "global_name": "Ann", "discriminator": "0" } } })
+        interaction(number, kind, user, &data, ago_s)
     }
 
     fn ask(&self, text: &str) -> Value {
-        let data = json!({ "id": "1", "name": "ask", "type": 1,
-            "options": [{ "name": "message", "type": 3, "value": text }] });
-        self.interaction(2, ANN, data, 0)
+        self.interaction(2, ANN, question(text), 0)
     }
 
     fn command(&self, name: &str) -> Value {
@@ -389,6 +417,18 @@ impl Bot {
         }
         panic!("not {status}: {first}");
     }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_answer_that_came_unheard_does_not_come_twice() {
+    let bot = Bot::start().await;
+    let deployment = bot.catch_all("openai-chat/text").await;
+    bot.platform.answers.lock().push_back((200, Value::Null));
+    assert_eq!(bot.deliver(&bot.ask("Hello?")).await, 5);
+    let sent = bot.latest(&deployment, "sent").await;
+    assert_eq!(sent["attempts"], 1, "{sent}");
+    let hows: Vec<String> = bot.calls().into_iter().map(|(how, ..)| how).collect();
+    assert_eq!(hows, ["edit"]);
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -3,7 +3,7 @@
 
 use std::collections::HashMap;
 use std::net::SocketAddr;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::Stdio;
 use std::sync::Arc;
 use std::time::Duration;
@@ -22,13 +22,13 @@ use crate::store::{on_both_engines, postgres, sqlite};
 use crate::support::{Harness, REPORT, free_address, ok, refused};
 use crate::tools::Workshop;
 
-const SECRET: &str = "inbound-secret";
+pub(crate) const SECRET: &str = "inbound-secret";
 
 /// TXT records by name; other names do not exist.
-type Records = Arc<Mutex<HashMap<String, String>>>;
+pub(crate) type Records = Arc<Mutex<HashMap<String, String>>>;
 
 /// A name server for TXT records.
-async fn name_server(records: Records) -> SocketAddr {
+pub(crate) async fn name_server(records: Records) -> SocketAddr {
     let socket = tokio::net::UdpSocket::bind("127.0.0.1:0")
         .await
         .expect("a port");
@@ -87,6 +87,18 @@ async fn tool(arguments: &[&str], input: &[u8]) -> Vec<u8> {
     output.stdout
 }
 
+/// A mail server that writes down what it takes to `out`; with its port.
+pub(crate) async fn relay(out: &Path) -> (McpServer, u16) {
+    let mut command = tokio::process::Command::new(program("TEST_PYTHON"));
+    command
+        .arg(clients().join("mail_relay.py"))
+        .env("MAIL_OUT", out);
+    let relay = McpServer::start(command, "").await;
+    let (_, port) = relay.url.rsplit_once(':').expect("a port");
+    let port = port.parse().expect("a number");
+    (relay, port)
+}
+
 struct Post {
     harness: Harness,
     smtp: SocketAddr,
@@ -105,13 +117,7 @@ impl Post {
     async fn start_with(change: impl FnOnce(&mut Email)) -> Self {
         let dir = tempfile::tempdir().expect("a directory");
         let out = dir.path().join("mail");
-        let mut command = tokio::process::Command::new(program("TEST_PYTHON"));
-        command
-            .arg(clients().join("mail_relay.py"))
-            .env("MAIL_OUT", &out);
-        let relay = McpServer::start(command, "").await;
-        let (_, port) = relay.url.rsplit_once(':').expect("a port");
-        let port: u16 = port.parse().expect("a number");
+        let (relay, port) = relay(&out).await;
         let records = Records::default();
         records.lock().extend([
             (
@@ -317,7 +323,7 @@ impl Smtp {
     }
 }
 
-fn message(from: &str, id: &str, more: &str, text: &str) -> String {
+pub(crate) fn message(from: &str, id: &str, more: &str, text: &str) -> String {
     format!(
         "From: Ann Lee <{from}>\nTo: help@acme.test\nSubject: The forge\nMessage-ID: <{id}>\n{more}\n\
          {text}\n"

@@ -16,15 +16,15 @@ use crate::store::postgres_url;
 use crate::support::{Harness, PICTURE_SIZE, REPORT, free_address, ok, refused};
 use crate::tools::Workshop;
 
-const SECRET: &str = "8f742231b10e8888abcd99yyyzzz85a5";
+pub(crate) const SECRET: &str = "8f742231b10e8888abcd99yyyzzz85a5";
 const MEMBER: &str = "U1";
 
-fn now_s() -> i64 {
+pub(crate) fn now_s() -> i64 {
     let since = SystemTime::now().duration_since(UNIX_EPOCH);
     since.expect("a time").as_secs() as i64
 }
 
-fn signed(secret: &str, at: i64, body: &str) -> String {
+pub(crate) fn signed(secret: &str, at: i64, body: &str) -> String {
     let key = hmac::Key::new(hmac::HMAC_SHA256, secret.as_bytes());
     let tag = hmac::sign(&key, format!("v0:{at}:{body}").as_bytes());
     format!("v0={}", hex::encode(tag.as_ref()))
@@ -176,12 +176,12 @@ fn form(fields: &[(&str, &str)]) -> String {
     form.finish()
 }
 
-fn envelope(id: &str, event: Value) -> Value {
+pub(crate) fn envelope(id: &str, event: Value) -> Value {
     json!({ "type": "event_callback", "token": "legacy", "team_id": TEAM, "api_app_id": "A1",
         "event_id": id, "event_time": now_s(), "event": event })
 }
 
-fn direct(ts: &str, text: &str) -> Value {
+pub(crate) fn direct(ts: &str, text: &str) -> Value {
     json!({ "type": "message", "channel": "D1", "channel_type": "im", "user": MEMBER,
         "team": TEAM, "text": text, "ts": ts })
 }

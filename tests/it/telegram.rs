@@ -17,8 +17,8 @@ use serde_json::{Value, json};
 use crate::support::{Harness, PICTURE_SIZE, REPORT, ok, refused, uploaded};
 use crate::tools::Workshop;
 
-const TOKEN: &str = "123:abc-DEF";
-const SECRET: &str = "hook-secret";
+pub(crate) const TOKEN: &str = "123:abc-DEF";
+pub(crate) const SECRET: &str = "hook-secret";
 
 #[derive(Default)]
 struct Platform {
@@ -36,8 +36,8 @@ struct Platform {
 }
 
 /// The platform, and what it was asked for.
-struct BotApi {
-    address: SocketAddr,
+pub(crate) struct BotApi {
+    pub(crate) address: SocketAddr,
     platform: Arc<Platform>,
 }
 
@@ -87,10 +87,11 @@ async fn answer(
         }
         return reply(200, json!({ "ok": true, "result": given }));
     }
-    platform
-        .calls
-        .lock()
-        .push((method.to_owned(), body.clone()));
+    let count = {
+        let mut calls = platform.calls.lock();
+        calls.push((method.to_owned(), body.clone()));
+        calls.len()
+    };
     let result = match method {
         "getMe" => json!({ "id": 777, "is_bot": true, "username": "smith_bot" }),
         "sendMessage" => {
@@ -104,7 +105,6 @@ async fn answer(
             if text.encode_utf16().count() > 4096 {
                 return fault(400, "Bad Request: message is too long");
             }
-            let count = platform.calls.lock().len();
             json!({ "message_id": 1000 + count, "chat": { "id": body["chat_id"] } })
         }
         "sendPhoto" | "sendDocument" => {
@@ -131,7 +131,7 @@ async fn answer(
 }
 
 impl BotApi {
-    async fn start() -> Self {
+    pub(crate) async fn start() -> Self {
         let platform = Arc::new(Platform::default());
         let listener = tokio::net::TcpListener::bind("127.0.0.1:0")
             .await
@@ -239,7 +239,7 @@ impl Bot {
     }
 }
 
-fn message(update: i64, user: i64, text: &str) -> Value {
+pub(crate) fn message(update: i64, user: i64, text: &str) -> Value {
     json!({ "update_id": update, "message": { "message_id": update, "date": 1,
         "chat": { "id": user, "type": "private" }, "text": text,
         "from": { "id": user, "is_bot": false, "first_name": "Ann" } } })
@@ -466,6 +466,21 @@ async fn telegrams_no_is_waited_out_and_what_is_unknown_is_said() {
     bot.api.wait("sendMessage", 5).await;
     tokio::time::sleep(Duration::from_millis(1500)).await;
     assert_eq!(bot.api.calls("sendMessage").len(), 5);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_being_written_is_not_shown_above_what_waits_to_be_sent() {
+    let bot = Bot::hooked().await;
+    bot.catch_all("openai-chat/fault-slower").await;
+    let busy = json!({ "ok": false, "error_code": 429, "description": "Too Many Requests",
+        "parameters": { "retry_after": 2 } });
+    bot.api.platform.answers.lock().push_back((429, busy));
+    bot.deliver(&message(1, 42, "/help")).await;
+    bot.api.wait("sendMessage", 1).await;
+    bot.deliver(&message(2, 42, "hi")).await;
+    let sent = bot.api.wait("sendMessage", 3).await;
+    assert_eq!(sent[0]["text"], sent[1]["text"], "{sent:?}");
+    assert_ne!(sent[1]["text"], sent[2]["text"], "{sent:?}");
 }
 
 #[tokio::test(flavor = "multi_thread")]

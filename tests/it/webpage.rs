@@ -17,8 +17,9 @@ use crate::store::postgres_url;
 use crate::support::{Harness, data_lines, ok, refused, text};
 use crate::tools::Workshop;
 
-/// A model that says what it is told, word by word; `think: a; b` thinks `a` and says `b`.
-async fn parrot() -> String {
+/// A model that says what it is told, word by word, `slowly` where that is a word of it; `think: a; b`
+/// thinks `a` and says `b`.
+pub(crate) async fn parrot() -> String {
     async fn answer(body: Bytes) -> axum::response::Response {
         let body: Value = serde_json::from_slice(&body).unwrap_or_default();
         let messages = body["messages"].as_array().cloned().unwrap_or_default();
@@ -28,7 +29,7 @@ async fn parrot() -> String {
             Value::Array(parts) => parts.iter().filter_map(|p| p["text"].as_str()).collect(),
             one => one.as_str().unwrap_or_default().to_owned(),
         };
-        let slow = body["model"] == "slow";
+        let slow = body["model"] == "slow" || said.contains(" slowly ");
         let (thought, said) = match said
             .strip_prefix("think: ")
             .and_then(|s| s.split_once("; "))
@@ -124,7 +125,7 @@ struct Page<'a> {
     cookie: String,
 }
 
-fn cookie_of(answer: &Response) -> Option<String> {
+pub(crate) fn cookie_of(answer: &Response) -> Option<String> {
     let set = answer.headers().get("set-cookie")?.to_str().ok()?;
     set.split(';').next().map(str::to_owned)
 }

@@ -20,15 +20,15 @@ use crate::speaker::Speaker;
 use crate::support::{Harness, PICTURE_SIZE, REPORT, ok, refused, uploaded};
 use crate::tools::Workshop;
 
-const TOKEN: &str = "EAAG-token";
-const SECRET: &str = "app-secret";
-const VERIFY: &str = "verify-me";
-const NUMBER: &str = "106540352242922";
-const WABA: &str = "102290129340398";
+pub(crate) const TOKEN: &str = "EAAG-token";
+pub(crate) const SECRET: &str = "app-secret";
+pub(crate) const VERIFY: &str = "verify-me";
+pub(crate) const NUMBER: &str = "106540352242922";
+pub(crate) const WABA: &str = "102290129340398";
 const ANN: &str = "16505551234";
 
 #[derive(Default)]
-struct Platform {
+pub(crate) struct Platform {
     /// What was posted as messages, but for receipts.
     sent: Mutex<Vec<Value>>,
     receipts: Mutex<Vec<Value>>,
@@ -120,14 +120,17 @@ async fn answer(
                 platform.receipts.lock().push(body);
                 return reply(200, &json!({ "success": true }));
             }
-            platform.sent.lock().push(body.clone());
+            let count = {
+                let mut sent = platform.sent.lock();
+                sent.push(body.clone());
+                sent.len()
+            };
             if let Some((status, value)) = platform.answers.lock().pop_front() {
                 return reply(status, &value);
             }
             if let Some(why) = wrong(&body) {
                 return fault(400, 100, why);
             }
-            let count = platform.sent.lock().len();
             reply(
                 200,
                 &json!({ "messaging_product": "whatsapp",
@@ -161,6 +164,21 @@ async fn answer(
     }
 }
 
+impl Platform {
+    /// Begins to listen.
+    pub(crate) async fn start() -> (Arc<Self>, SocketAddr) {
+        let platform = Arc::new(Self::default());
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0")
+            .await
+            .expect("a port");
+        let address = listener.local_addr().expect("an address");
+        *platform.address.lock() = Some(address);
+        let app = Router::new().fallback(answer).with_state(platform.clone());
+        tokio::spawn(async move { axum::serve(listener, app).await });
+        (platform, address)
+    }
+}
+
 struct Bot {
     harness: Harness,
     platform: Arc<Platform>,
@@ -169,14 +187,7 @@ struct Bot {
 
 impl Bot {
     async fn start() -> Self {
-        let platform = Arc::new(Platform::default());
-        let listener = tokio::net::TcpListener::bind("127.0.0.1:0")
-            .await
-            .expect("a port");
-        let address = listener.local_addr().expect("an address");
-        *platform.address.lock() = Some(address);
-        let app = Router::new().fallback(answer).with_state(platform.clone());
-        tokio::spawn(async move { axum::serve(listener, app).await });
+        let (platform, address) = Platform::start().await;
         let (speaker, speaks_at) = Speaker::start().await;
         let harness = Harness::start_with(|config, _| {
             config.channels.whatsapp_url = format!("http://{address}/v26.0");
@@ -288,12 +299,12 @@ impl Bot {
     }
 }
 
-fn signature(secret: &str, body: &str) -> String {
+pub(crate) fn signature(secret: &str, body: &str) -> String {
     let key = hmac::Key::new(hmac::HMAC_SHA256, secret.as_bytes());
     format!("sha256={}", hex::encode(hmac::sign(&key, body.as_bytes())))
 }
 
-fn delivery(number: &str, more: Value) -> Value {
+pub(crate) fn delivery(number: &str, more: Value) -> Value {
     let mut value = json!({ "messaging_product": "whatsapp",
         "metadata": { "display_phone_number": "15550783881", "phone_number_id": number },
         "contacts": [{ "profile": { "name": "Sheena Nelson" }, "wa_id": ANN }] });
@@ -304,7 +315,7 @@ fn delivery(number: &str, more: Value) -> Value {
         "changes": [{ "value": value, "field": "messages" }] }] })
 }
 
-fn message(id: &str, from: &str, text: &str) -> Value {
+pub(crate) fn message(id: &str, from: &str, text: &str) -> Value {
     json!({ "from": from, "id": id, "timestamp": "1749416383", "type": "text",
         "text": { "body": text } })
 }

@@ -194,18 +194,39 @@ fn webhook(application: &str, interaction: &Interaction, rest: &str) -> String {
     format!("/webhooks/{application}/{}{rest}", interaction.token)
 }
 
-/// Whether the answer of an interaction is still awaited: a person sees "is thinking"
-/// (<https://docs.discord.com/developers/resources/message#message-object-message-flags>).
-pub async fn is_awaited(
+/// The answer of an interaction, as Discord has it now.
+pub struct Original(Value);
+
+impl Original {
+    /// Whether it is still awaited: a person sees "is thinking"
+    /// (<https://docs.discord.com/developers/resources/message#message-object-message-flags>).
+    pub fn is_awaited(&self) -> bool {
+        const LOADING: u64 = 1 << 7;
+        self.0["flags"].as_u64().unwrap_or(0) & LOADING != 0
+    }
+
+    /// Its id, when it says what `body` does. White space does not count, of which Discord strips some.
+    pub fn saying(&self, body: &Value) -> Option<&str> {
+        let letters = |message: &Value| -> Option<String> {
+            let text = message["content"].as_str()?;
+            Some(text.chars().filter(|c| !c.is_whitespace()).collect())
+        };
+        let own = letters(body).filter(|own| !own.is_empty())?;
+        self.0["id"]
+            .as_str()
+            .filter(|_| letters(&self.0) == Some(own))
+    }
+}
+
+/// Asks for the answer of an interaction.
+pub async fn original(
     hub: &Hub,
     application: &str,
     interaction: &Interaction,
-) -> Result<bool, Refused> {
-    const LOADING: u64 = 1 << 7;
+) -> Result<Original, Refused> {
     let path = webhook(application, interaction, "/messages/@original");
     let found = call(hub, As::Interaction, Method::GET, &path, "the answer", None).await;
-    let found = found.map_err(repeatable)?;
-    Ok(found["flags"].as_u64().unwrap_or(0) & LOADING != 0)
+    found.map(Original).map_err(repeatable)
 }
 
 /// Changes a message of an interaction; its answer is `@original`.
@@ -321,6 +342,18 @@ mod tests {
     use http::{HeaderMap, StatusCode};
 
     use super::*;
+
+    #[test]
+    fn an_answer_that_is_there_is_known() {
+        let there = Original(json!({ "id": "8", "flags": 4, "content": "a b\nc" }));
+        assert!(!there.is_awaited());
+        let same = json!({ "content": " a b \n\nc\n" });
+        assert_eq!(there.saying(&same), Some("8"));
+        assert_eq!(there.saying(&json!({ "content": "a b" })), None);
+        let awaited = Original(json!({ "id": "8", "flags": 128 + 4, "content": "" }));
+        assert!(awaited.is_awaited());
+        assert_eq!(awaited.saying(&json!({ "content": "" })), None);
+    }
 
     #[test]
     fn what_is_refused_is_told_and_waited_out() {

@@ -28,7 +28,7 @@ use super::report::piece_of;
 use super::{Account, Card, Channel, Destination, Fault, Hub, Meaning, Outgoing, SendTool};
 use crate::error::ApiError;
 use crate::store::{DeploymentRow, InboundRow, OutboundRow};
-use place::{Place, is_id};
+use place::{Place, Which, is_id};
 
 /// An interaction that is being answered.
 #[derive(Debug, Clone)]
@@ -238,7 +238,7 @@ impl Channel for Discord {
                 // Of what it answers, so that it is shown once.
                 let nonce = nonce(&reply_to.to_string());
                 place
-                    .send((&body).into(), true, Some(&nonce))
+                    .send((&body).into(), Which::FIRST, Some(&nonce))
                     .await
                     .map(Some)
             }
@@ -250,10 +250,14 @@ impl Channel for Discord {
             }
             Ok(None) => Err(Fault::Never("what was shown was deleted".to_owned())),
             Err(fault) => {
-                // That there is nothing to wait for, or what is there if it came through.
+                // That there is nothing to wait for, or what is there if it came through: of an
+                // interaction that is its answer, which may be changed either way.
                 if draft.is_null() {
-                    let may_be = !matches!(fault, Fault::Never(_)) && !place.has_interaction();
-                    *draft = json!({ "message": null, "may_be": may_be });
+                    let may_be = !matches!(fault, Fault::Never(_));
+                    *draft = match place.has_interaction() {
+                        true => json!({ "message": may_be.then_some("@original") }),
+                        false => json!({ "message": null, "may_be": may_be }),
+                    };
                 }
                 Err(fault)
             }
@@ -284,7 +288,9 @@ impl Channel for Discord {
         }
         // Under its nonce it is the one that may be there, with what was written then.
         let nonce = nonce(&reply_to.to_string());
-        let sent = place.send((&body).into(), true, Some(&nonce)).await?;
+        let sent = place
+            .send((&body).into(), Which::FIRST, Some(&nonce))
+            .await?;
         place.edit(&sent, &body).await
     }
 
@@ -341,10 +347,13 @@ async fn deliver(
         tenant_id: &to.tenant_id,
         reply_to: &reply_to,
     };
-    let is_first = piece_of(key).is_none_or(|(_, at)| at == 0);
+    let which = Which {
+        is_first: piece_of(key).is_none_or(|(_, at)| at == 0),
+        is_again: to.attempts > 0,
+    };
     let nonce = nonce(key);
     let nonce = Some(nonce.as_str()).filter(|_| to.attempts < TRIES_OF_A_NONCE);
-    place.send(message, is_first, nonce).await
+    place.send(message, which, nonce).await
 }
 
 /// A question with buttons

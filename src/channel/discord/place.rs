@@ -58,6 +58,23 @@ pub fn interaction(hub: &Hub, tenant_id: &str, reply_to: &Value) -> Option<Inter
     Some(Interaction { token })
 }
 
+/// Which message is sent.
+#[derive(Debug, Clone, Copy)]
+pub struct Which {
+    /// Nothing was sent before it that was the answer.
+    pub is_first: bool,
+    /// It was tried before, and may be there.
+    pub is_again: bool,
+}
+
+impl Which {
+    /// The first, for the first time.
+    pub const FIRST: Self = Self {
+        is_first: true,
+        is_again: false,
+    };
+}
+
 /// A place and who knows it.
 pub struct Place<'a> {
     pub hub: &'a Hub,
@@ -89,16 +106,16 @@ impl Place<'_> {
     }
 
     /// Sends a message: as the answer that is awaited, else after it, else to the channel. Answers its
-    /// id. `is_first`: nothing was sent before it that was the answer.
+    /// id.
     pub async fn send(
         &self,
         message: Message<'_>,
-        is_first: bool,
+        which: Which,
         nonce: Option<&str>,
     ) -> Result<String, Fault> {
         let found = interaction(self.hub, self.tenant_id, self.reply_to);
         if let Some(interaction) = found {
-            match self.answer(&interaction, message, is_first).await {
+            match self.answer(&interaction, message, which).await {
                 Err(refused) if refused.is_gone => {}
                 sent => return Ok(sent?),
             }
@@ -106,7 +123,7 @@ impl Place<'_> {
         let channel = self.channel().await?;
         let secrets = &self.account.secrets;
         let mut body = message.body.clone();
-        if let Some(message) = self.reply_to["message"].as_str().filter(|_| is_first) {
+        if let Some(message) = self.reply_to["message"].as_str().filter(|_| which.is_first) {
             body["message_reference"] =
                 json!({ "message_id": message, "fail_if_not_exists": false });
         }
@@ -121,16 +138,22 @@ impl Place<'_> {
         &self,
         interaction: &Interaction,
         message: Message<'_>,
-        is_first: bool,
+        which: Which,
     ) -> Result<String, api::Refused> {
         let application = self.application();
-        if is_first {
-            match api::is_awaited(self.hub, application, interaction).await {
-                Ok(true) => {
+        if which.is_first {
+            match api::original(self.hub, application, interaction).await {
+                Ok(original) if original.is_awaited() => {
                     let name = "@original";
                     return api::edit(self.hub, application, interaction, name, message).await;
                 }
-                Ok(false) => {}
+                Ok(original) => {
+                    // It came there, and that was not heard.
+                    let there = original.saying(message.body).filter(|_| which.is_again);
+                    if let Some(id) = there {
+                        return Ok(id.to_owned());
+                    }
+                }
                 // The answer was deleted; a message may follow it all the same.
                 Err(refused) if refused.is_gone => {}
                 Err(refused) => return Err(refused),
@@ -165,7 +188,10 @@ impl Place<'_> {
     pub async fn tell(&self, text: &str) {
         let body = super::content(text);
         let sent = match interaction(self.hub, self.tenant_id, self.reply_to) {
-            Some(interaction) => self.answer(&interaction, (&body).into(), true).await,
+            Some(interaction) => {
+                self.answer(&interaction, (&body).into(), Which::FIRST)
+                    .await
+            }
             None => return,
         };
         if let Err(refused) = sent {
@@ -180,13 +206,13 @@ impl Place<'_> {
         };
         let application = self.application();
         let body = super::content(text);
-        let told = match api::is_awaited(self.hub, application, &interaction).await {
-            Ok(true) => {
+        let told = match api::original(self.hub, application, &interaction).await {
+            Ok(original) if original.is_awaited() => {
                 let body = (&body).into();
                 let told = api::edit(self.hub, application, &interaction, "@original", body);
                 told.await.map(drop)
             }
-            awaited => awaited.map(drop),
+            original => original.map(drop),
         };
         if let Err(refused) = told {
             tracing::info!(error = %refused.fault, "an interaction is not answered");

@@ -629,6 +629,24 @@ macro_rules! impl_channels {
                     within & ["content", "progress"]
                 ))
             }
+
+            async fn has_outbound(
+                &self,
+                tenant_id: &str,
+                channel: &str,
+                chat: &str,
+            ) -> Result<bool> {
+                let found: Option<String> = sqlx::query_scalar(
+                    "SELECT id FROM outbound_messages WHERE tenant_id = $1 AND channel = $2 \
+                     AND chat = $3 AND due_at IS NOT NULL LIMIT 1",
+                )
+                .bind(tenant_id)
+                .bind(channel)
+                .bind(chat)
+                .fetch_optional(&self.read)
+                .await?;
+                Ok(found.is_some())
+            }
         }
     };
 }
