@@ -298,7 +298,7 @@ async fn a_bare_id_is_its_providers() {
     let (status, error) = refused(harness.chat("unheard-of", false).send().await).await;
     assert_eq!((status, &error["param"]), (400, &json!("model")));
     // A provider's by its prefix, and nobody has a key.
-    let (_, error) = refused(harness.chat("claude-opus-4-8", false).send().await).await;
+    let (_, error) = refused(harness.chat("gpt-5.5", false).send().await).await;
     assert_eq!(error["code"], "model_key_missing");
 
     let harness = Harness::start_with(|config, _| {
