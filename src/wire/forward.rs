@@ -106,12 +106,17 @@ enum Attempt {
 impl SameWire {
     /// What the provider is told of the client's headers.
     pub fn told(&self, headers: &HeaderMap) -> Vec<(HeaderName, HeaderValue)> {
+        // Lists that come in several lines go on in one.
         let of_name = |name: &&'static str| {
-            let values = headers.get_all(*name).into_iter().cloned();
-            let name = HeaderName::from_static(name);
-            values.map(move |value| (name.clone(), value))
+            let values: Vec<&[u8]> = headers
+                .get_all(*name)
+                .iter()
+                .map(HeaderValue::as_bytes)
+                .collect();
+            let value = HeaderValue::from_bytes(&values.join(&b", "[..])).ok()?;
+            (!values.is_empty()).then(|| (HeaderName::from_static(name), value))
         };
-        self.headers.iter().flat_map(of_name).collect()
+        self.headers.iter().filter_map(of_name).collect()
     }
 
     /// Asks `route`, and looks at the answer.

@@ -8,6 +8,7 @@ use bytes::Bytes;
 use http::{HeaderName, HeaderValue, StatusCode, header};
 use serde_json::json;
 
+use super::errors::MessagesErrorOut;
 use super::forward::prepared;
 use super::serve::{SAME_WIRE, is_same, named_model};
 use super::{MessagesRequest, decode};
@@ -35,7 +36,9 @@ enum Counted {
 #[utoipa::path(post, path = "/v1/messages/count_tokens", tag = "wires",
     params(("IC-Smith-Id" = Option<String>, Header)),
     request_body = Object,
-    responses((status = 200, body = Object)))]
+    responses((status = 200, body = Object),
+        (status = "default", description = "An error, in Anthropic's envelope",
+            body = MessagesErrorOut)))]
 pub async fn count_tokens(exchange: &mut Exchange) -> Result<(), Gone> {
     let (tokens, is_estimate) = match Box::pin(counted(exchange)).await {
         Ok(Counted::ByProvider(tokens)) => (tokens, false),

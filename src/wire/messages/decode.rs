@@ -55,6 +55,13 @@ pub struct MessagesRequest {
     /// That breakpoints are chosen for the caller.
     #[serde(default)]
     cache_control: Value,
+    /// What only Anthropic does: keep a conversation, shorten it, ask other servers.
+    #[serde(default)]
+    thread: Value,
+    #[serde(default)]
+    compaction: Value,
+    #[serde(default)]
+    mcp_servers: Value,
 }
 
 /// One of `messages`.
@@ -105,6 +112,7 @@ pub fn decode(request: MessagesRequest) -> Result<DecodedMessages, ApiError> {
     if request.messages.is_empty() {
         return Err(ApiError::invalid("messages", "must hold a message"));
     }
+    refuse_what_only_anthropic_does(&request)?;
     let mut system = System::default();
     add_system(&mut system, &request.system, "system")?;
     let mut turns: Vec<Turn> = Vec::with_capacity(request.messages.len());
@@ -141,6 +149,31 @@ pub fn decode(request: MessagesRequest) -> Result<DecodedMessages, ApiError> {
         stream: request.stream.unwrap_or(false),
         caching,
     })
+}
+
+/// Members without which the answer would be to another question.
+fn refuse_what_only_anthropic_does(request: &MessagesRequest) -> Result<(), ApiError> {
+    if !request.thread.is_null() {
+        // By this code Anthropic's clients know that they have to send all of the conversation.
+        let code = "thread_unsupported_request";
+        let why = "only Anthropic itself keeps a conversation: send all of it, without 'thread'";
+        return Err(ApiError::bad_request(code, why).param("thread"));
+    }
+    let has_servers = request
+        .mcp_servers
+        .as_array()
+        .is_some_and(|s| !s.is_empty());
+    let asked = [
+        ("compaction", !request.compaction.is_null()),
+        ("mcp_servers", has_servers),
+    ];
+    match asked.iter().find(|(_, is_asked)| *is_asked) {
+        None => Ok(()),
+        Some((name, _)) => {
+            let why = format!("only models of Anthropic itself have '{name}'");
+            Err(ApiError::bad_request("unsupported", why).param(*name))
+        }
+    }
 }
 
 /// Each block of the system text stands by itself.
@@ -435,6 +468,11 @@ mod tests {
             body["tools"] = json!([{ "type": kind, "name": "x" }]);
             body
         };
+        let beside = |name: &str, value: Value| {
+            let mut body = with(json!("hi"));
+            body[name] = value;
+            body
+        };
         for (body, param) in [
             (json!({ "messages": [] }), "messages"),
             (
@@ -455,6 +493,12 @@ mod tests {
                 "messages[0].content[0].tool_use_id",
             ),
             (tool("web_search_20250305"), "tools[0].type"),
+            (beside("thread", json!({ "type": "create" })), "thread"),
+            (beside("compaction", json!({})), "compaction"),
+            (
+                beside("mcp_servers", json!([{ "url": "x" }])),
+                "mcp_servers",
+            ),
         ] {
             let error = read(&body).expect_err("refused");
             assert_eq!(error.param.as_deref(), Some(param), "{error}");

@@ -28,6 +28,8 @@ pub struct StreamEncoder {
     blocks: VecDeque<Block>,
     /// The last text that has ended, for sources that are told late.
     last_text: Option<u32>,
+    /// Sources that were told before there was a text.
+    early: Vec<String>,
     /// Escaped.
     refusal: BytesMut,
     events: u64,
@@ -119,6 +121,7 @@ impl StreamEncoder {
             next: 0,
             blocks: VecDeque::new(),
             last_text: None,
+            early: Vec::new(),
             refusal: BytesMut::new(),
             events: 0,
         }
@@ -263,6 +266,9 @@ impl StreamEncoder {
             false => self.open(Kind::Text { is_cited: false }, buf),
         };
         self.piece(place, TEXT, &[b"\"", text.as_bytes(), b"\""], buf);
+        for told in std::mem::take(&mut self.early) {
+            self.piece(place, CITATION, &[told.as_bytes()], buf);
+        }
     }
 
     fn cite(&mut self, told: &Bytes, buf: &mut BytesMut) {
@@ -273,14 +279,15 @@ impl StreamEncoder {
         let is_text = |block: &Block| matches!(block.kind, Kind::Text { .. });
         match (self.blocks.iter().rposition(is_text), self.last_text) {
             (Some(place), _) => {
+                // What is for all of the text does not end a piece of it.
                 if let Kind::Text { is_cited } = &mut self.blocks[place].kind {
-                    *is_cited = true;
+                    *is_cited |= told["end_index"].as_u64() > Some(0);
                 }
                 self.piece(place, CITATION, &[value.as_bytes()], buf);
             }
             // It came too late for its text's end.
             (None, Some(index)) => self.delta(index, CITATION, &[value.as_bytes()], buf),
-            (None, None) => {}
+            (None, None) => self.early.push(value),
         }
     }
 

@@ -2,7 +2,9 @@
 
 use bytes::{Bytes, BytesMut};
 use http::StatusCode;
+use serde::Serialize;
 use serde_json::{Value, json};
+use utoipa::ToSchema;
 
 use crate::edge::Dialect;
 use crate::error::ApiError;
@@ -16,6 +18,36 @@ pub(super) static DIALECT: Dialect = Dialect {
     request_id_header: "request-id",
     sign_of_life: b"event: ping\ndata: {\"type\":\"ping\"}\n\n",
 };
+
+/// The envelope of this wire's errors, in the document.
+#[derive(Debug, Serialize, ToSchema)]
+#[allow(dead_code, reason = "documents what `envelope` writes")]
+pub(super) struct MessagesErrorOut {
+    /// `error`.
+    #[serde(rename = "type")]
+    kind: String,
+    error: MessagesErrorBody,
+    request_id: String,
+}
+
+#[derive(Debug, Serialize, ToSchema)]
+#[allow(dead_code, reason = "documents what `envelope` writes")]
+pub(super) struct MessagesErrorBody {
+    #[serde(rename = "type")]
+    kind: String,
+    message: String,
+    details: MessagesErrorDetails,
+}
+
+#[derive(Debug, Serialize, ToSchema)]
+#[allow(dead_code, reason = "documents what `envelope` writes")]
+pub(super) struct MessagesErrorDetails {
+    /// A stable slug.
+    error_code: String,
+    /// The field at fault.
+    #[schema(required)]
+    param: Option<String>,
+}
 
 /// Of a provider that has too much to do, which clients of this wire tell from other failures.
 const OVERLOADED: u16 = 529;

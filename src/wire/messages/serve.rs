@@ -11,7 +11,7 @@ use utoipa::OpenApi;
 use utoipa_axum::router::OpenApiRouter;
 
 use super::count::{__path_count_tokens, count_tokens};
-use super::errors::{DIALECT, write_error};
+use super::errors::{DIALECT, MessagesErrorOut, write_error};
 use super::forward::{prepared, usage_of_answer};
 use super::{
     DecodedMessages, Display, MessagesGate, MessagesRequest, StreamEncoder, decode, message,
@@ -84,7 +84,9 @@ pub fn routes() -> Vec<Route> {
         ("anthropic-beta" = Option<String>, Header)),
     request_body = Object,
     responses((status = 200, content(
-        (Object = "application/json"), (String = "text/event-stream")))))]
+        (Object = "application/json"), (String = "text/event-stream"))),
+        (status = "default", description = "An error, in Anthropic's envelope",
+            body = MessagesErrorOut)))]
 pub async fn serve(exchange: &mut Exchange) -> Result<(), Gone> {
     // What only the beginning needs is not held while the answer streams.
     match Box::pin(begin(exchange)).await {
