@@ -214,6 +214,8 @@ impl axum::response::IntoResponse for ApiError {
         if let Some(seconds) = self.retry_after {
             headers.insert(http::header::RETRY_AFTER, http::HeaderValue::from(seconds));
         }
+        // For the edge, where the path's clients read errors in another shape.
+        response.extensions_mut().insert(self);
         response
     }
 }

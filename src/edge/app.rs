@@ -149,6 +149,7 @@ impl App {
         }
         session.set_pipelining_enabled(true);
         let mut exchange = Exchange::new(session, self.gateway.clone());
+        exchange.dialect = self.routes.dialect(exchange.request().uri.path());
         let (_in_flight, refusal) = match self.gateway.enter() {
             Ok(in_flight) => (Some(in_flight), None),
             // Probes must see what is going on.

@@ -225,6 +225,11 @@ async fn respond(exchange: &mut Exchange, answer: http::Response<Body>) -> Resul
         }
         return pass_on(exchange, body).await;
     }
+    if let Some(error) = parts.extensions.get::<ApiError>() {
+        // Of the router, which knows no dialects.
+        let (status, body) = exchange.told(error);
+        return exchange.respond(status, &extra, body).await;
+    }
     let body = match http_body_util::Limited::new(body, MAX_ANSWER)
         .collect()
         .await

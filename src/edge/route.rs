@@ -7,6 +7,7 @@ use futures_util::future::BoxFuture;
 use http::{HeaderMap, Method};
 use smallvec::SmallVec;
 
+use super::dialect::Dialect;
 use super::exchange::{Exchange, Gone};
 use super::need::Need;
 use crate::gateway::Gateway;
@@ -52,6 +53,8 @@ pub struct Route {
     pub begins_work: bool,
     /// The body is passed on as it arrives.
     pub upload: bool,
+    /// How its clients are spoken to, where not as all others.
+    pub dialect: Option<&'static Dialect>,
     pub by: By,
 }
 
@@ -63,6 +66,7 @@ impl Route {
             open: false,
             begins_work: false,
             upload: false,
+            dialect: None,
             by,
         }
     }
@@ -105,6 +109,13 @@ impl Route {
         }
     }
 
+    pub fn speaks(self, dialect: &'static Dialect) -> Self {
+        Self {
+            dialect: Some(dialect),
+            ..self
+        }
+    }
+
     /// The ids in `path`, when it is of this route.
     pub fn ids<'a>(&self, path: &'a str) -> Option<Ids<'a>> {
         let mut ids = Ids::new();
@@ -137,6 +148,13 @@ impl Routes {
     pub fn is_open(&self, path: &str) -> bool {
         let mut open = self.listed.iter().filter(|route| route.open);
         open.any(|route| route.ids(path).is_some())
+    }
+
+    /// How clients are spoken to at `path`, whatever the method.
+    pub fn dialect(&self, path: &str) -> Option<&'static Dialect> {
+        let spoken = self.listed.iter().filter(|route| route.dialect.is_some());
+        let mut of_path = spoken.filter(|route| route.ids(path).is_some());
+        of_path.next()?.dialect
     }
 
     /// The listed route of a request.

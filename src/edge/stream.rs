@@ -7,7 +7,6 @@ use bytes::Bytes;
 
 use super::exchange::{Exchange, Extra, Gone};
 use crate::silence::Silence;
-use crate::sse::KEEP_ALIVE;
 
 /// What a stream says, as it comes.
 pub trait Pieces {
@@ -27,7 +26,7 @@ pub async fn write(exchange: &mut Exchange, pieces: &mut impl Pieces) -> Result<
                 None => return Ok(()),
             },
             () = exchange.client_gone() => return Err(Gone),
-            () = silence.lasts() => Bytes::from_static(KEEP_ALIVE),
+            () = silence.lasts() => exchange.sign_of_life(),
         };
         if !piece.is_empty() {
             exchange.write(piece).await?;
@@ -57,7 +56,8 @@ pub async fn before<T>(
         // Boxed: seldom, and whoever waits would hold room for it.
         let told = async {
             exchange.start_stream(extra).await?;
-            exchange.write(Bytes::from_static(KEEP_ALIVE)).await
+            let alive = exchange.sign_of_life();
+            exchange.write(alive).await
         };
         if Box::pin(told).await.is_err() {
             break;

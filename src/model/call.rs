@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
-use http::{HeaderValue, Method, header};
+use http::{HeaderName, HeaderValue, Method, header};
 
 use super::continuity::Continuity;
 use super::error::ModelError;
@@ -101,13 +101,14 @@ impl Models {
     }
 
     /// Sends a body of `route`'s wire to it and looks at how the answer begins: what is no answer
-    /// is an error, whatever its status.
+    /// is an error, whatever its status. `told`: headers of the client that go on, in place of ours.
     pub async fn ask(
         &self,
         route: &Route,
         path: &str,
         body: Bytes,
         stream: bool,
+        told: &[(HeaderName, HeaderValue)],
     ) -> Result<Answered, ModelError> {
         let api = provider::api(route.wire);
         let key = route.secret();
@@ -119,6 +120,8 @@ impl Models {
             }
             _ => api.headers(key),
         };
+        headers.retain(|(name, _)| !told.iter().any(|(other, _)| other == name));
+        headers.extend_from_slice(told);
         let accepted = match stream {
             true => "text/event-stream, application/json",
             false => "application/json",
@@ -222,7 +225,7 @@ impl Models {
             let (body, undo) = self.encode(route, request, true)?;
             let api = provider::api(route.wire);
             let path = api.path(&route.model, true);
-            let answered = self.ask(route, &path, body, true).await?;
+            let answered = self.ask(route, &path, body, true, &[]).await?;
             let mut call = self.call(route, api, answered)?;
             call.undo(undo);
             call.until_content().await?;
@@ -248,7 +251,7 @@ impl Models {
             let (body, undo) = self.encode(route, request, false)?;
             let api = provider::api(route.wire);
             let path = api.path(&route.model, false);
-            let answered = self.ask(route, &path, body, false).await?;
+            let answered = self.ask(route, &path, body, false, &[]).await?;
             let mut call = self.call(route, api, answered)?;
             call.undo(undo);
             let held_to = call.undo.held_to.take();

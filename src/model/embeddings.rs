@@ -275,7 +275,7 @@ impl Models {
     /// Asks for an answer that is not long in the making.
     async fn ask_whole(&self, route: &Route, path: &str, body: Bytes) -> Result<Whole, ModelError> {
         let patience = Duration::from_millis(self.limits.first_byte_timeout_ms);
-        let asked = tokio::time::timeout(patience, self.ask(route, path, body, false)).await;
+        let asked = tokio::time::timeout(patience, self.ask(route, path, body, false, &[])).await;
         match asked.map_err(|_| ModelError::Timeout("embeddings"))?? {
             Answered::Whole(whole) => Ok(whole),
             Answered::Events(_) => Err(malformed("an event stream")),

@@ -54,6 +54,7 @@ pub fn documented() -> OpenApiRouter<AppState> {
         api::documented(),
         wire::chat::documented(),
         wire::responses::documented(),
+        wire::messages::documented(),
         wire::embeddings::documented(),
         wire::ui::documented(),
         wire::native::documented(),
@@ -143,7 +144,7 @@ fn complete(mut document: Document) -> Document {
                 .responses
                 .entry("default".to_owned())
                 .or_insert_with(|| RefOr::T(error.clone()));
-            let is_kept = path.starts_with("/v1/") && path != "/v1/chat/completions";
+            let is_kept = path.starts_with("/v1/") && !UNKEYED.contains(&path.as_str());
             // A key belongs to a caller, whom open routes do not know.
             let is_kept = is_kept && operation.security.is_none();
             if matches!(method, HttpMethod::Post) && is_kept {
@@ -157,11 +158,15 @@ fn complete(mut document: Document) -> Document {
     document
 }
 
+/// Beyond the contract's list of what takes a key; and a count, which is the same each time.
+const UNKEYED: [&str; 2] = ["/v1/chat/completions", "/v1/messages/count_tokens"];
+
 /// Operations whose ids are not made of their paths alone.
-const NAMES: [(&str, &str, &str); 25] = [
+const NAMES: [(&str, &str, &str); 26] = [
     ("GET", "/hosted/{id}", "hosted.page"),
     ("POST", "/v1/chat/completions", "completions.create"),
     ("POST", "/v1/files", "files.upload"),
+    ("POST", "/v1/messages/count_tokens", "messages.countTokens"),
     ("POST", "/v1/agents/{id}/ui", "agents.ui.put"),
     (
         "POST",

@@ -34,6 +34,7 @@ fn listed() -> Vec<Route> {
     [
         wire::chat::routes(),
         wire::responses::routes(),
+        wire::messages::routes(),
         wire::ui::routes(),
         wire::native::routes(),
         wire::mcp::routes(),

@@ -48,16 +48,20 @@ impl Attachment {
         self.media_type.starts_with("image/")
     }
 
+    /// Its content in base64.
+    pub fn base64(&self) -> String {
+        STANDARD.encode(&self.content)
+    }
+
     /// As a `data:` URL.
     pub fn data_url(&self) -> String {
-        let data = STANDARD.encode(&self.content);
-        format!("data:{};base64,{data}", self.media_type)
+        format!("data:{};base64,{}", self.media_type, self.base64())
     }
 
     fn source(&self) -> Source {
         Source::Data {
             media_type: self.media_type.clone(),
-            data: STANDARD.encode(&self.content),
+            data: self.base64(),
         }
     }
 

@@ -195,6 +195,24 @@ fn put_bytes(value: &mut Value, files: &HashMap<String, Attachment>) {
         *value = json!({ "type": "image_url", "image_url": { "url": image.data_url() } });
         return;
     }
+    // Messages has a source within a block.
+    if value["source"]["type"] == "file"
+        && let Some(file) = value.get("source").and_then(file_of)
+    {
+        value["source"] = match std::str::from_utf8(&file.content) {
+            Ok(text) if !file.is_image() && file.media_type != "application/pdf" => {
+                json!({ "type": "text", "media_type": "text/plain", "data": text })
+            }
+            _ => json!({ "type": "base64", "media_type": file.media_type, "data": file.base64() }),
+        };
+        if file.is_image()
+            && let Value::Object(block) = value
+        {
+            block.insert("type".to_owned(), json!("image"));
+            block.retain(|name, _| matches!(&**name, "type" | "source" | "cache_control"));
+        }
+        return;
+    }
     if let Some(file) = file_of(value)
         && let Value::Object(part) = value
     {

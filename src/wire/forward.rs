@@ -8,7 +8,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use bytes::{Bytes, BytesMut};
-use http::StatusCode;
+use http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
 use serde_json::Value;
 use zeroize::Zeroizing;
 
@@ -38,6 +38,8 @@ pub struct SameWire {
     pub provider_wire: ProviderWire,
     /// Behind the base URL.
     pub path: &'static str,
+    /// Of the client's headers, those that its provider is told.
+    pub headers: &'static [&'static str],
     /// The member of a whole answer that holds what was asked for.
     pub answer: &'static str,
     /// Whether that may be an empty list.
@@ -102,6 +104,21 @@ enum Attempt {
 }
 
 impl SameWire {
+    /// What the provider is told of the client's headers.
+    pub fn told(&self, headers: &HeaderMap) -> Vec<(HeaderName, HeaderValue)> {
+        // Lists that come in several lines go on in one.
+        let of_name = |name: &&'static str| {
+            let values: Vec<&[u8]> = headers
+                .get_all(*name)
+                .iter()
+                .map(HeaderValue::as_bytes)
+                .collect();
+            let value = HeaderValue::from_bytes(&values.join(&b", "[..])).ok()?;
+            (!values.is_empty()).then(|| (HeaderName::from_static(name), value))
+        };
+        self.headers.iter().filter_map(of_name).collect()
+    }
+
     /// Asks `route`, and looks at the answer.
     async fn attempt(
         &self,
@@ -110,9 +127,11 @@ impl SameWire {
         route: &Route,
         prepared: &Prepared,
         stream: bool,
+        told: &[(HeaderName, HeaderValue)],
     ) -> Result<Attempt, ModelError> {
         let body = prepared.body.clone();
-        let answered = models.ask(route, self.path, body, stream).await?;
+        let asked = models.ask(route, self.path, body, stream, told);
+        let answered = asked.await?;
         if let Answered::Whole(whole) = &answered
             && !(self.may_be_empty && whole.outline[self.answer].is_array())
         {
@@ -350,11 +369,12 @@ impl Forward {
         let prepared: Vec<Prepared> = routes.iter().map(prepare).collect::<Result<_, _>>()?;
         let models = exchange.gateway.models.clone();
         let limit = exchange.gateway.config.limits.max_event_bytes;
+        let told = same_wire.told(&exchange.request().headers);
         let answer = {
-            let (routes, prepared, models) = (&routes, &prepared, &models);
+            let (routes, prepared, models, told) = (&routes, &prepared, &models, &told);
             let sent = models.try_routes(routes, |at| async move {
                 let (route, prepared) = (&routes[at], &prepared[at]);
-                let attempt = same_wire.attempt(models, limit, route, prepared, stream);
+                let attempt = same_wire.attempt(models, limit, route, prepared, stream, told);
                 Ok((at, Box::pin(attempt).await?))
             });
             let sent = pin!(sent);

@@ -15,6 +15,7 @@ mod files;
 mod forward;
 mod keyed;
 pub mod mcp;
+pub mod messages;
 pub mod native;
 mod one_answer;
 pub mod openai;

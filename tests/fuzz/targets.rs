@@ -9,7 +9,7 @@ use smithgate::frame::{self, Escaped, Frame};
 use smithgate::model::{ModelRequest, provider, rules};
 use smithgate::sse::{Event, Splitter};
 use smithgate::upstream::framing::{Framing, HeadEnd};
-use smithgate::wire::{FrameEncoder, chat, native, openai, responses, ui};
+use smithgate::wire::{FrameEncoder, chat, messages, native, openai, responses, ui};
 
 const LIMIT: usize = 2048;
 
@@ -113,6 +113,8 @@ fn check(frames: &[Frame]) {
         frames,
         responses::StreamEncoder::new(head, numbering, true, None),
     );
+    let display = messages::Display::Shown;
+    all_json(frames, messages::StreamEncoder::new("msg_B", "m", display));
     all_json(frames, ui::Encoder::new("run_B", "msg_B".to_owned()));
     all_json(frames, native::Encoder::new("run_B", i64::MAX, None));
 }
@@ -219,6 +221,16 @@ pub fn responses_request(data: &[u8]) {
             let members = value.as_object().expect("an object");
             responses::turns::turn_of(members).expect("an item is a turn");
         }
+    }
+}
+
+/// The Messages request decoder, on to every provider's encoder.
+pub fn messages_request(data: &[u8]) {
+    let Ok(request) = serde_json::from_slice::<messages::MessagesRequest>(data) else {
+        return;
+    };
+    if let Ok(decoded) = messages::decode(request) {
+        ask_all(&decoded.into_request());
     }
 }
 

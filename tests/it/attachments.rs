@@ -16,7 +16,13 @@ async fn start(store: Option<String>) -> Harness {
     Harness::start_with(|config, _| config.store.url = store).await
 }
 
-async fn upload(harness: &Harness, token: &str, name: &str, kind: &str, content: &[u8]) -> String {
+pub async fn upload(
+    harness: &Harness,
+    token: &str,
+    name: &str,
+    kind: &str,
+    content: &[u8],
+) -> String {
     let mut form = format!(
         "--b\r\nContent-Disposition: form-data; name=\"purpose\"\r\n\r\nuser_data\r\n\
          --b\r\nContent-Disposition: form-data; name=\"file\"; filename=\"{name}\"\r\n\

@@ -85,6 +85,16 @@ async fn openai_for_node_on_responses() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn anthropic_for_python() {
+    drive("TEST_PYTHON", &["messages.py"]).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn anthropic_for_node() {
+    drive("TEST_NODE", &["messages.mjs"]).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn the_ai_sdk() {
     drive("TEST_NODE", &["ai_sdk.mjs"]).await;
 }
@@ -167,4 +177,47 @@ async fn codex_runs_a_command_and_goes_on() {
     // The result of the call reached the model.
     let last = got.last().expect("a request").body["messages"].to_string();
     assert!(last.contains("smith42"), "{last}");
+}
+
+/// Claude Code, a coding agent that speaks Messages: `TEST_CLAUDE_CODE` is its program, else that of
+/// `tests/clients`.
+#[tokio::test(flavor = "multi_thread")]
+async fn claude_code_runs_a_command_and_goes_on() {
+    let packaged = clients().join("node_modules/@anthropic-ai/claude-code/bin/claude.exe");
+    let program = std::env::var("TEST_CLAUDE_CODE").map_or(packaged, Into::into);
+    let harness = Harness::start().await;
+    let home = tempfile::tempdir().expect("a directory");
+    // As Codex is asked.
+    let prompt = "Bash {\"command\": \"echo smith$((40+2))\"}";
+    let child = tokio::process::Command::new(program)
+        .args(["-p", prompt, "--allowedTools", "Bash"])
+        .args(["--output-format", "json"])
+        .current_dir(home.path())
+        .env_clear()
+        .env("PATH", std::env::var("PATH").unwrap_or_default())
+        .env("HOME", home.path())
+        .env("ANTHROPIC_BASE_URL", harness.url(""))
+        .env("ANTHROPIC_AUTH_TOKEN", &harness.token)
+        .env("ANTHROPIC_MODEL", "openai-chat/script")
+        .env("ANTHROPIC_DEFAULT_HAIKU_MODEL", "openai-chat/script")
+        .env("CLAUDE_CODE_DISABLE_NONESSENTIAL_TRAFFIC", "1")
+        .env("DISABLE_AUTOUPDATER", "1")
+        .env("NO_PROXY", "127.0.0.1")
+        .stdin(std::process::Stdio::null())
+        .kill_on_drop(true)
+        .output();
+    let output = tokio::time::timeout(Duration::from_secs(60), child)
+        .await
+        .expect("Claude Code ends in time")
+        .expect("Claude Code starts");
+    let told = String::from_utf8_lossy(&output.stdout);
+    let trouble = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success(), "{told}\n{trouble}");
+    assert!(
+        told.contains("Results:") && told.contains("smith42"),
+        "{told}\n{trouble}"
+    );
+    // The result of the call reached the model.
+    let got = harness.mock.last();
+    assert!(got.body["messages"].to_string().contains("smith42"));
 }

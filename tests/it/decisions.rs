@@ -40,6 +40,17 @@ fn approvals(path: &str, ids: &[String], stream: bool) -> Value {
             }
             json!({ "messages": messages, "stream": stream })
         }
+        "/v1/messages" => {
+            let call =
+                |id: &String| json!({ "type": "tool_use", "id": id, "name": "melt", "input": {} });
+            let word = |id: &String| json!({ "type": "tool_result", "tool_use_id": id, "content": "approve" });
+            let calls: Vec<Value> = ids.iter().map(call).collect();
+            let words: Vec<Value> = ids.iter().map(word).collect();
+            json!({ "max_tokens": 100, "stream": stream, "messages": [
+                { "role": "user", "content": "hi" },
+                { "role": "assistant", "content": calls },
+                { "role": "user", "content": words } ] })
+        }
         "/v1/responses" => {
             let word = |id: &String| {
                 json!({ "type": "mcp_approval_response", "approval_request_id": id,
@@ -85,6 +96,8 @@ async fn a_decision_with_a_key_is_answered_again_and_taken_once() {
         ("/v1/chat/completions", true),
         ("/v1/responses", false),
         ("/v1/responses", true),
+        ("/v1/messages", false),
+        ("/v1/messages", true),
         ("/v1/ui/chat", true),
     ] {
         // It waits twice: the first answer ends where it waits again.
@@ -156,7 +169,12 @@ async fn of_several_decisions_all_are_taken_or_none() {
     let workshop = Workshop::start().await;
     harness.put_workshop(&workshop).await;
     let smith = harness.tool_smith(&[]).await;
-    for path in ["/v1/chat/completions", "/v1/responses", "/v1/ui/chat"] {
+    for path in [
+        "/v1/chat/completions",
+        "/v1/responses",
+        "/v1/messages",
+        "/v1/ui/chat",
+    ] {
         let before = workshop.ledger().len();
         let run = harness.run(&smith, MELT_BOTH).await;
         let ids = asked(&run);

@@ -36,6 +36,7 @@ mod mcp_hard;
 mod mcp_host;
 mod mcp_quirks;
 mod memory;
+mod messages;
 mod mock;
 mod mounts;
 mod nodes;

@@ -263,6 +263,10 @@ async fn answer(stream: &mut TcpStream, got: &Got, shared: &Arc<Shared>) -> Opti
             return play(stream, wire, "text", streamed).await;
         }
     }
+    if rest == "messages/count_tokens" {
+        let body = br#"{"input_tokens":42}"#;
+        return write_answer(stream, "200 OK", "application/json", "", body).await;
+    }
     if rest == "embeddings" {
         let body = openai_embeddings(&got.body).to_string();
         return write_answer(stream, "200 OK", "application/json", "", body.as_bytes()).await;

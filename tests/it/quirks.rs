@@ -22,7 +22,7 @@ fn provider_of(wire: &str) -> String {
 fn is_forwarded(client: &str, wire: &str) -> bool {
     matches!(
         (client, wire),
-        ("chat", "openai_chat") | ("responses", "openai_responses")
+        ("chat", "openai_chat") | ("responses", "openai_responses") | ("messages", "anthropic")
     )
 }
 
@@ -54,7 +54,7 @@ impl Asked<'_> {
 
     async fn send(&self, harness: &Harness) -> Option<Seen> {
         let model = format!("{}/{}", provider_of(self.wire), self.model);
-        let is_smith = !matches!(self.client, "chat" | "responses");
+        let is_smith = !matches!(self.client, "chat" | "responses" | "messages");
         let smith = match is_smith {
             true => harness.smith(&model).await,
             false => String::new(),

@@ -308,7 +308,12 @@ pub async fn refused(answer: reqwest::Result<Response>) -> (u16, Value) {
     let status = answer.status().as_u16();
     assert!(answer.headers().contains_key("x-request-id"));
     let body: Value = answer.json().await.expect("an envelope");
-    let error = body["error"].clone();
+    let mut error = body["error"].clone();
+    // Messages has them elsewhere.
+    if let Some(details) = error.get("details").cloned() {
+        error["code"] = details["error_code"].clone();
+        error["param"] = details["param"].clone();
+    }
     for key in ["message", "type", "param", "code"] {
         assert!(error.get(key).is_some(), "{key} is missing in {error}");
     }

@@ -166,7 +166,7 @@ fn walls_stand() {
 
 #[test]
 fn a_wire_knows_no_other() {
-    let wires = ["chat", "responses", "ui", "native", "mcp"];
+    let wires = ["chat", "responses", "messages", "ui", "native", "mcp"];
     for (file, text) in sources() {
         let Some(inside) = file.strip_prefix("src/wire/") else {
             continue;

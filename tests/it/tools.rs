@@ -341,6 +341,23 @@ async fn a_tools_question_is_answered_on_every_wire() {
         "{told}"
     );
 
+    let messages = "/v1/messages";
+    let mut said = vec![json!({ "role": "user", "content": "cut {\"thing\": \"block\"}" })];
+    let asked = ok(send(messages, json!({ "messages": said })).await).await;
+    assert_eq!(asked["stop_reason"], "tool_use", "{asked}");
+    let blocks = asked["content"].as_array().expect("blocks");
+    let call = blocks.iter().find(|block| block["type"] == "tool_use");
+    let id = &call.expect("a call")["id"];
+    let answer = json!({ "decision": "approve", "content": content }).to_string();
+    said.push(json!({ "role": "assistant", "content": blocks }));
+    said.push(json!({ "role": "user", "content": [
+        { "type": "tool_result", "tool_use_id": id, "content": answer }] }));
+    let told = ok(send(messages, json!({ "messages": said })).await).await;
+    assert!(
+        told["content"].to_string().contains("block is 5 wide"),
+        "{told}"
+    );
+
     let text_part = json!({ "type": "text", "text": "cut {\"thing\": \"page\"}" });
     let said = json!({ "id": "1", "role": "user", "parts": [text_part] });
     let chat =
@@ -366,7 +383,7 @@ async fn a_tools_question_is_answered_on_every_wire() {
     assert!(told.contains("page is 5 wide"), "{told}");
     assert_eq!(
         workshop.ledger(),
-        ["cut chat 5", "cut item 5", "cut page 5"]
+        ["cut chat 5", "cut item 5", "cut block 5", "cut page 5"]
     );
 }
 

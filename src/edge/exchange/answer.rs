@@ -34,6 +34,10 @@ impl Exchange {
             HeaderName::from_static("x-request-id"),
             self.request_id.clone(),
         );
+        if let Some(dialect) = self.dialect {
+            let name = HeaderName::from_static(dialect.request_id_header);
+            set(name, self.request_id.clone());
+        }
         if self.has_origin {
             set(
                 header::ACCESS_CONTROL_ALLOW_ORIGIN,
@@ -188,7 +192,19 @@ impl Exchange {
             extra.push((header::WWW_AUTHENTICATE, challenge));
         }
         // Whoever may have to answer with an error holds no room for that meanwhile.
-        Box::pin(self.respond(error.status, &extra, error.body())).await
+        let (status, body) = self.told(error);
+        Box::pin(self.respond(status, &extra, body)).await
+    }
+
+    /// The status and the body of an answer that is an error, as the path's clients read them.
+    pub(in crate::edge) fn told(&self, error: &ApiError) -> (StatusCode, Bytes) {
+        match self.dialect {
+            None => (error.status, error.body()),
+            Some(dialect) => {
+                let id = self.request_id.to_str().unwrap_or_default();
+                ((dialect.status)(error), (dialect.error_body)(error, id))
+            }
+        }
     }
 
     /// Tells of an error: as the answer, or by `write` inside of a stream that has begun meanwhile.

@@ -17,6 +17,7 @@ use pingora_core::protocols::Stream;
 use pingora_core::protocols::http::ServerSession;
 use pingora_http::RequestHeader;
 
+use super::dialect::Dialect;
 use super::idempotency::Mine;
 use super::once::Once;
 use crate::auth::{Principal, SMITH_HEADER};
@@ -25,6 +26,7 @@ use crate::error::ApiError;
 use crate::gateway::Gateway;
 use crate::ids;
 use crate::limit::Standing;
+use crate::sse::KEEP_ALIVE;
 
 /// The only version of the API's vocabulary.
 pub const API_VERSION: &str = "2026-05-01";
@@ -44,6 +46,8 @@ pub struct Exchange {
     has_origin: bool,
     /// The body tells its own end.
     is_chunked: bool,
+    /// How the path's clients are spoken to, where not as all others.
+    pub(super) dialect: Option<&'static Dialect>,
     /// The route's pattern, for metrics.
     pub route: &'static str,
     started: Instant,
@@ -88,6 +92,7 @@ impl Exchange {
             session,
             gateway,
             request_id,
+            dialect: None,
             route: "unknown",
             started: Instant::now(),
             asked: Instant::now(),
@@ -128,11 +133,15 @@ impl Exchange {
                 format!("IC-Api-Version '{version}' is not supported; use {API_VERSION}"),
             ));
         }
-        let value = self.session.req_header().headers.get(header::AUTHORIZATION);
-        let principal = self
-            .gateway
-            .auth
-            .authenticate(value.map(HeaderValue::as_bytes))?;
+        let headers = &self.session.req_header().headers;
+        let bearer = headers.get(header::AUTHORIZATION);
+        let keyed = self.dialect.filter(|_| bearer.is_none());
+        let key = keyed.and_then(|dialect| headers.get(dialect.key_header));
+        let auth = &self.gateway.auth;
+        let principal = match key {
+            Some(key) => auth.verify(key.as_bytes().trim_ascii())?,
+            None => auth.authenticate(bearer.map(HeaderValue::as_bytes))?,
+        };
         self.tenant = Some(principal.tenant_id.clone());
         match self
             .gateway
@@ -151,6 +160,11 @@ impl Exchange {
     /// Silence on a stream after which a comment is written.
     pub fn keep_alive(&self) -> Duration {
         Duration::from_millis(self.gateway.config.server.keep_alive_ms)
+    }
+
+    /// What is written to a stream that is silent.
+    pub fn sign_of_life(&self) -> Bytes {
+        Bytes::from_static(self.dialect.map_or(KEEP_ALIVE, |d| d.sign_of_life))
     }
 
     /// For how long the client waits by now.

@@ -3,6 +3,7 @@
 
 mod answer;
 mod caching;
+mod counts;
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
@@ -11,6 +12,7 @@ use http::{HeaderName, HeaderValue};
 use serde_json::{Map, Value, json};
 
 use self::answer::Decoder;
+pub use self::counts::Counts;
 use super::*;
 use crate::config::Thinking;
 use crate::frame::Signer;

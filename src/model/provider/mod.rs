@@ -15,6 +15,7 @@ mod repeat;
 mod said;
 mod usage;
 
+pub use anthropic::Counts as AnthropicCounts;
 pub use finish::is_end;
 pub use usage::{WireUsage, usage_in_chunk};
 

@@ -37,6 +37,7 @@ static SAME_WIRE: SameWire = SameWire {
     wire: WIRE,
     provider_wire: ProviderWire::OpenaiChat,
     path: "/chat/completions",
+    headers: &[],
     answer: "choices",
     may_be_empty: false,
     usage_of_answer: chat::forward::usage_of_answer,

@@ -34,6 +34,7 @@ static SAME_WIRE: SameWire = SameWire {
     wire: WIRE,
     provider_wire: ProviderWire::OpenaiResponses,
     path: "/responses",
+    headers: &[],
     answer: "output",
     // A response may run in the background, or have no room for more than its reasoning.
     may_be_empty: true,

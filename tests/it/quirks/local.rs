@@ -9,6 +9,7 @@ use smithgate::model::{ModelError, Part, Spoken, ToolDef, provider};
 use smithgate::run::Collector;
 use smithgate::sse::Splitter;
 use smithgate::wire::chat::EventGate;
+use smithgate::wire::messages::{self, MessagesGate};
 use smithgate::wire::responses::{Head, ResponsesGate, items::Numbering};
 use smithgate::wire::{AnswerEncoder, FrameEncoder, StreamGate, chat, native, responses, ui};
 
@@ -169,6 +170,11 @@ fn streamed_response(frames: &[Frame]) -> Vec<u8> {
     ended(encoder, frames)
 }
 
+fn streamed_message(frames: &[Frame]) -> Vec<u8> {
+    let encoder = messages::StreamEncoder::new("msg_1", "m", messages::Display::Shown);
+    ended(encoder, frames)
+}
+
 /// As an answer without a smith is written.
 fn ended(mut encoder: impl AnswerEncoder, frames: &[Frame]) -> Vec<u8> {
     let mut out = BytesMut::new();
@@ -215,6 +221,7 @@ fn check_encoders(case: &Case, stream: bool, frames: &[Frame], about: &str) {
     for (client, body) in [
         ("chat", streamed_chat(frames)),
         ("responses", streamed_response(frames)),
+        ("messages", streamed_message(frames)),
         ("ui", as_run(ui, frames)),
         ("native", as_run(native, frames)),
     ] {
@@ -247,10 +254,14 @@ fn check_encoders(case: &Case, stream: bool, frames: &[Frame], about: &str) {
     for frame in frames {
         collector.add(frame);
     }
-    let whole = chat::full_answer("chatcmpl-1", 1, "m", &collector.finish()).to_string();
-    let about = format!("{about}, written whole for chat");
-    let seen = Seen::of("chat", false, 200, whole.as_bytes(), &about);
-    expected.check(&seen, false, &about);
+    let answer = collector.finish();
+    let chat = chat::full_answer("chatcmpl-1", 1, "m", &answer);
+    let message = messages::message("msg_1", "m", &answer, messages::Display::Shown);
+    for (client, whole) in [("chat", chat), ("messages", message)] {
+        let about = format!("{about}, written whole for {client}");
+        let seen = Seen::of(client, false, 200, whole.to_string().as_bytes(), &about);
+        expected.check(&seen, false, &about);
+    }
 }
 
 fn check_stream(case: &Case, wire: &str) {
@@ -312,6 +323,7 @@ fn streams_cut_at_every_byte_and_whole_answers_say_what_the_case_says() {
 fn gate_of(wire: &str) -> Box<dyn StreamGate> {
     match wire {
         "openai_chat" => Box::new(EventGate::new(LIMIT, false)),
+        "anthropic" => Box::new(MessagesGate::new(LIMIT)),
         _ => Box::new(ResponsesGate::new(LIMIT)),
     }
 }
@@ -348,7 +360,7 @@ fn forwarded_streams_are_the_same_however_they_are_cut() {
             continue;
         }
         for wire in case.provider.iter() {
-            let Some(client) = ["chat", "responses"]
+            let Some(client) = ["chat", "responses", "messages"]
                 .into_iter()
                 .find(|client| is_forwarded(client, wire))
             else {

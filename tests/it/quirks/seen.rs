@@ -33,7 +33,28 @@ pub enum Shows {
     Pages,
     /// Each source once.
     Sources,
+    /// Without the places.
+    Blocks,
     Nothing,
+}
+
+/// An error of Messages in the form of the others.
+fn flat(error: &Value) -> Value {
+    let details = &error["details"];
+    match details.is_object() {
+        true => json!({ "message": error["message"], "code": details["error_code"],
+            "param": details["param"] }),
+        false => error.clone(),
+    }
+}
+
+/// The source of a citation of Messages.
+fn cited_block(of: &Value) -> (String, u64, u64) {
+    let source = ["url", "source", "document_title", "file_id"]
+        .iter()
+        .map(|name| text_of(&of[*name]));
+    let source = source.into_iter().find(|text| !text.is_empty());
+    (source.unwrap_or_default().to_owned(), 0, 0)
 }
 
 fn text_of(value: &Value) -> &str {
@@ -105,19 +126,21 @@ impl Seen {
         let body = String::from_utf8(body.to_vec())
             .unwrap_or_else(|_| panic!("{about}: the answer is no UTF-8"));
         let mut seen = Self {
-            status,
+            // Messages has a status of its own for providers that have too much to do.
+            status: if status == 529 { 503 } else { status },
             ..Self::default()
         };
         if !stream || status != 200 {
             let whole: Value =
                 serde_json::from_str(&body).unwrap_or_else(|_| panic!("{about}: no JSON: {body}"));
             if status >= 300 {
-                seen.error = Some(whole["error"].clone());
+                seen.error = Some(flat(&whole["error"]));
                 return seen;
             }
             match client.trim_start_matches("smith-") {
                 "chat" => seen.chat_whole(&whole),
                 "responses" => seen.response(&whole),
+                "messages" => seen.message(&whole),
                 _ => seen.run(&whole),
             }
             return seen;
@@ -126,6 +149,7 @@ impl Seen {
         match client.trim_start_matches("smith-") {
             "chat" => seen.chat_stream(&events),
             "responses" => seen.response_stream(&events, about),
+            "messages" => seen.message_stream(&events, about),
             "native" => seen.run_stream(&events),
             _ => seen.ui_stream(&events),
         }
@@ -199,6 +223,140 @@ impl Seen {
                 self.finish = Some(finish.to_owned());
             }
             self.chat_usage(&event["usage"]);
+        }
+    }
+
+    fn message(&mut self, message: &Value) {
+        if message["type"] == "error" {
+            self.error = Some(flat(&message["error"]));
+            return;
+        }
+        self.shows = Shows::Blocks;
+        for block in message["content"].as_array().into_iter().flatten() {
+            match text_of(&block["type"]) {
+                "text" => {
+                    self.text += text_of(&block["text"]);
+                    for of in block["citations"].as_array().into_iter().flatten() {
+                        self.cites.push(cited_block(of));
+                    }
+                }
+                "thinking" => self.reasoning += text_of(&block["thinking"]),
+                "tool_use" => {
+                    assert!(block["input"].is_object(), "{block}");
+                    let name = text_of(&block["name"]).to_owned();
+                    // What is no object is wrapped.
+                    let input = block["input"].get("_raw").unwrap_or(&block["input"]);
+                    let input = input.as_str().map_or(input.to_string(), str::to_owned);
+                    self.calls.push((name, input));
+                }
+                _ => {}
+            }
+        }
+        self.message_end(message, &message["usage"]);
+    }
+
+    fn message_end(&mut self, end: &Value, usage: &Value) {
+        self.refusal = text_of(&end["stop_details"]["explanation"]).to_owned();
+        let finish = match text_of(&end["stop_reason"]) {
+            "max_tokens" => "length",
+            "tool_use" => "tool_calls",
+            "refusal" => "content_filter",
+            "end_turn" => "stop",
+            other => other,
+        };
+        // A refusal in words ends as any answer does on other wires.
+        self.finish = match self.refusal.is_empty() {
+            true => Some(finish.to_owned()),
+            false => None,
+        };
+        let count = |name: &str| usage[name].as_u64().unwrap_or_default();
+        let cached = count("cache_read_input_tokens");
+        let written = count("cache_creation_input_tokens");
+        let counts = [
+            ("input", count("input_tokens") + cached + written),
+            ("output", count("output_tokens")),
+            ("cached", cached),
+        ];
+        let mut counts: BTreeMap<String, u64> = counts
+            .map(|(name, count)| (name.to_owned(), count))
+            .into_iter()
+            .collect();
+        let thinking = usage["output_tokens_details"]["thinking_tokens"].as_u64();
+        counts.insert("reasoning".to_owned(), thinking.unwrap_or_default());
+        self.usage = usage.is_object().then_some(counts);
+    }
+
+    /// The blocks one after the other, as Anthropic's clients put them together.
+    fn message_stream(&mut self, events: &[Value], about: &str) {
+        let mut message = json!({ "content": [] });
+        let mut usage = json!({});
+        let mut open: Option<(u64, String)> = None;
+        let mut is_ended = false;
+        for event in events {
+            assert_eq!(event["event"], event["type"], "{about}");
+            assert!(!is_ended, "{about}: behind the end: {event}");
+            let index = event["index"].as_u64();
+            let at = index.unwrap_or_default() as usize;
+            match text_of(&event["type"]) {
+                "message_start" => usage = event["message"]["usage"].clone(),
+                "content_block_start" => {
+                    assert!(open.is_none(), "{about}: {event} within {open:?}");
+                    open = index.map(|index| (index, String::new()));
+                    let content = message["content"].as_array_mut().expect("a list");
+                    assert_eq!(content.len(), at, "{about}");
+                    content.push(event["content_block"].clone());
+                }
+                "content_block_delta" => {
+                    let block = &mut message["content"][at];
+                    let delta = &event["delta"];
+                    match text_of(&delta["type"]) {
+                        "citations_delta" => {
+                            if !block["citations"].is_array() {
+                                block["citations"] = json!([]);
+                            }
+                            let told = block["citations"].as_array_mut().expect("a list");
+                            told.push(delta["citation"].clone());
+                        }
+                        "input_json_delta" => {
+                            let (_, input) = open.as_mut().expect("an open block");
+                            *input += text_of(&delta["partial_json"]);
+                        }
+                        kind => {
+                            let name = kind.trim_end_matches("_delta");
+                            let said = text_of(&block[name]).to_owned() + text_of(&delta[name]);
+                            block[name] = json!(said);
+                        }
+                    }
+                }
+                "content_block_stop" => {
+                    let (was, input) = open.take().expect("an open block");
+                    assert_eq!(Some(was), index, "{about}");
+                    if !input.is_empty() {
+                        let input = serde_json::from_str(&input);
+                        message["content"][at]["input"] = input.expect("JSON");
+                    }
+                }
+                "message_delta" => {
+                    for (name, value) in event["delta"].as_object().expect("members") {
+                        message[name] = value.clone();
+                    }
+                    for (name, value) in event["usage"].as_object().into_iter().flatten() {
+                        usage[name] = value.clone();
+                    }
+                }
+                "message_stop" => is_ended = true,
+                "error" => {
+                    is_ended = true;
+                    self.error = Some(flat(&event["error"]));
+                }
+                "ping" => {}
+                other => panic!("{about}: an event '{other}'"),
+            }
+        }
+        assert!(is_ended, "{about}: no last event: {events:?}");
+        if self.error.is_none() {
+            message["usage"] = usage;
+            self.message(&message);
         }
     }
 

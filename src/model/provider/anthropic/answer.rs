@@ -7,7 +7,8 @@ use serde::Deserialize;
 use serde_json::value::RawValue;
 use serde_json::{Value, json};
 
-use crate::frame::{Escaped, Frame, Signer, StopReason, Usage};
+use super::counts::Counts;
+use crate::frame::{Escaped, Frame, Signer, StopReason};
 use crate::ids;
 use crate::lenient::{self, Few, aside, few, place, word};
 use crate::model::error::ModelError;
@@ -103,34 +104,6 @@ struct StopDetails {
     explanation: Option<String>,
 }
 
-#[derive(Default, Deserialize)]
-struct WireUsage {
-    #[serde(default, deserialize_with = "lenient::count")]
-    input_tokens: Option<u64>,
-    #[serde(default, deserialize_with = "lenient::count")]
-    output_tokens: Option<u64>,
-    #[serde(default, deserialize_with = "lenient::count")]
-    cache_creation_input_tokens: Option<u64>,
-    #[serde(default, deserialize_with = "lenient::count")]
-    cache_read_input_tokens: Option<u64>,
-    /// By how long it is kept.
-    #[serde(default, deserialize_with = "lenient::details")]
-    cache_creation: CacheCreation,
-    /// The names of another wire, of servers that speak both.
-    #[serde(default, deserialize_with = "lenient::count")]
-    prompt_tokens: Option<u64>,
-    #[serde(default, deserialize_with = "lenient::count")]
-    completion_tokens: Option<u64>,
-}
-
-#[derive(Default, Deserialize)]
-struct CacheCreation {
-    #[serde(default, deserialize_with = "lenient::count")]
-    ephemeral_5m_input_tokens: Option<u64>,
-    #[serde(default, deserialize_with = "lenient::count")]
-    ephemeral_1h_input_tokens: Option<u64>,
-}
-
 /// What a block of the answer is.
 enum Open {
     Text {
@@ -161,8 +134,7 @@ pub(super) struct Decoder {
     speech: Speech,
     /// Characters of text so far.
     chars: u64,
-    uncached_input: u64,
-    usage: Usage,
+    counts: Counts,
     stop: Option<StopReason>,
     done: bool,
     /// The last event was a piece of a block.
@@ -212,7 +184,7 @@ impl Decoder {
             model: shared(model.unwrap_or_default()),
         });
         if let Some(message) = message {
-            self.count(message.usage);
+            self.counts.add_raw(message.usage);
         }
     }
 
@@ -241,34 +213,6 @@ impl Decoder {
         self.speech.say(data, raw, voice, out)?;
         out[before..].iter().for_each(|frame| self.repeated(frame));
         Ok(())
-    }
-
-    fn count(&mut self, raw: Option<&RawValue>) {
-        let Some(wire) = aside::<WireUsage>(raw) else {
-            return;
-        };
-        // Counts grow; at the end some say nought of what they told at the beginning.
-        let counted = |count: Option<u64>| count.filter(|count| *count > 0);
-        if let Some(input) = counted(wire.input_tokens).or(counted(wire.prompt_tokens)) {
-            self.uncached_input = input;
-        }
-        if let Some(output) = counted(wire.output_tokens).or(counted(wire.completion_tokens)) {
-            self.usage.output = output;
-        }
-        let kept = &wire.cache_creation;
-        let kept = [
-            kept.ephemeral_5m_input_tokens,
-            kept.ephemeral_1h_input_tokens,
-        ];
-        let kept = kept.into_iter().flatten().sum();
-        let written = counted(wire.cache_creation_input_tokens);
-        if let Some(written) = written.or(counted(Some(kept))) {
-            self.usage.cache_write = written;
-        }
-        if let Some(read) = counted(wire.cache_read_input_tokens) {
-            self.usage.cache_read = read;
-        }
-        self.usage.input = self.uncached_input + self.usage.cache_read + self.usage.cache_write;
     }
 
     /// Why the model stopped, if `reason` tells; of a refusal also what is told of it.
@@ -551,14 +495,14 @@ impl Decoder {
             }
             b"content_block_stop" => self.close(event.index, out),
             b"message_delta" => {
-                self.count(event.usage);
+                self.counts.add_raw(event.usage);
                 if let Some(delta) = &event.delta {
                     let reason = delta.stop_reason.as_deref().unwrap_or_default();
                     self.stopped(reason, delta.stop_details, out)?;
                 }
             }
             b"message_stop" => {
-                self.count(event.usage);
+                self.counts.add_raw(event.usage);
                 self.done = true;
             }
             b"error" => return Err(failed_with(event.error).into()),
@@ -609,7 +553,7 @@ impl StreamDecoder for Decoder {
         if stop == StopReason::EndTurn && self.tools > 0 {
             stop = StopReason::ToolCalls;
         }
-        out.push(Frame::ModelUsage(self.usage));
+        out.push(Frame::ModelUsage(self.counts.usage()));
         out.push(Frame::ModelStopped(stop));
         Ok(())
     }
