@@ -261,7 +261,8 @@ fn launch(file: &Path) -> (Child, String) {
             return (process, token);
         }
     }
-    panic!("the node did not start");
+    let ended = process.wait();
+    panic!("the node did not start: {ended:?}");
 }
 
 /// p50, p99 and the most, in milliseconds.

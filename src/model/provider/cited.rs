@@ -111,9 +111,12 @@ pub(super) struct Ruler {
 }
 
 impl Ruler {
-    /// The text goes on.
-    pub fn add(&mut self, text: &Escaped) {
+    /// The text goes on; `is_plain`: with ASCII without escapes.
+    pub fn add(&mut self, text: &Escaped, is_plain: bool) {
         let bytes = text.as_bytes();
+        if is_plain {
+            return self.run(1, bytes.len() as u64);
+        }
         if bytes.is_ascii() && memchr::memmem::find(bytes, b"\\u").is_none() {
             return self.run(1, text.chars());
         }
@@ -212,7 +215,7 @@ mod tests {
         fn characters_are_found_by_their_bytes(pieces in proptest::collection::vec(".{0,6}", 0..8)) {
             let mut ruler = Ruler::default();
             for piece in &pieces {
-                ruler.add(&Escaped::escape(piece));
+                ruler.add(&Escaped::escape(piece), false);
             }
             let text = pieces.concat();
             for (chars, (byte, _)) in text.char_indices().enumerate() {

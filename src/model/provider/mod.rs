@@ -87,8 +87,9 @@ pub trait StreamDecoder: Send {
     fn may_repeat(&self) -> bool {
         true
     }
-    /// Takes note of a frame whose event was not handed over, as it only repeated another's shape.
-    fn repeated(&mut self, _frame: &Frame) {}
+    /// Takes note of a frame whose event was not handed over, as it only repeated another's shape;
+    /// `is_plain`: its text is ASCII without escapes.
+    fn repeated(&mut self, _frame: &Frame, _is_plain: bool) {}
     /// Whether the answer's last event has been seen, so that nothing needs waiting for.
     fn is_done(&self) -> bool;
     /// Called at the end of the body or after its last event: an answer that did not finish is [`ModelError::Cut`].

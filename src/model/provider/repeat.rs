@@ -95,9 +95,9 @@ impl<D: StreamDecoder> Repeating<D> {
 impl<D: StreamDecoder> StreamDecoder for Repeating<D> {
     fn event(&mut self, event: &Event, out: &mut Vec<Frame>) -> Result<(), ModelError> {
         if let Some(shape) = &self.last {
-            if let Some(frame) = shape.frame_of(&event.data) {
+            if let Some((frame, is_plain)) = shape.frame_of(&event.data) {
                 self.misses = 0;
-                self.decoder.repeated(&frame);
+                self.decoder.repeated(&frame, is_plain);
                 out.push(frame);
                 return Ok(());
             }
@@ -150,7 +150,7 @@ impl Shape {
             // Inside of a string there are no such quotes.
             if let Some(at) = memchr::memmem::find(data, key) {
                 let from = at + key.len();
-                found.push((from..from + hole.length(&data[from..])?, hole));
+                found.push((from..from + hole.length(&data[from..])?.0, hole));
             }
         }
         found.push((text, Hole::Text));
@@ -172,10 +172,10 @@ impl Shape {
         })
     }
 
-    /// The frame of an event that looks like this.
-    fn frame_of(&self, data: &Bytes) -> Option<Frame> {
+    /// The frame of an event that looks like this, and whether its text is plain ASCII.
+    fn frame_of(&self, data: &Bytes) -> Option<(Frame, bool)> {
         let (mut at, mut from) = (0, 0);
-        let mut text = 0..0;
+        let (mut text, mut is_plain) = (0..0, false);
         for &(until, hole) in &self.holes {
             let until = until as usize;
             let same = &self.fixed[from..until];
@@ -184,39 +184,38 @@ impl Shape {
             }
             at += same.len();
             from = until;
-            let length = hole.length(&data[at..])?;
+            let (length, is_ascii) = hole.length(&data[at..])?;
             if hole == Hole::Text {
                 text = at..at + length;
+                is_plain = is_ascii;
             }
             at += length;
         }
         if data[at..] != self.fixed[from..] || text.is_empty() {
             return None;
         }
-        Some((self.frame)(
-            Escaped::from_valid(data.slice(text)),
-            self.index,
-        ))
+        let text = Escaped::from_valid(data.slice(text));
+        Some(((self.frame)(text, self.index), is_plain))
     }
 }
 
 impl Hole {
-    /// How much of `rest` it is.
-    fn length(self, rest: &[u8]) -> Option<usize> {
+    /// How much of `rest` it is, and whether that is ASCII without escapes.
+    fn length(self, rest: &[u8]) -> Option<(usize, bool)> {
         match self {
             Self::Text | Self::String => string_length(rest),
             Self::Number => match rest.iter().take_while(|b| b.is_ascii_digit()).count() {
                 0 => None,
-                length => Some(length),
+                length => Some((length, true)),
             },
         }
     }
 }
 
-/// The length of a string's inside, up to its closing quote. `None` for what is no valid string, and
-/// for escapes of code points, which a parser must look at.
-fn string_length(rest: &[u8]) -> Option<usize> {
-    let mut at = 0;
+/// The length of a string's inside, up to its closing quote, and whether it is ASCII without escapes.
+/// `None` for what is no valid string, and for escapes of code points, which a parser must look at.
+fn string_length(rest: &[u8]) -> Option<(usize, bool)> {
+    let (mut at, mut is_escaped) = (0, false);
     loop {
         at += memchr::memchr2(b'"', b'\\', &rest[at..])?;
         if rest[at] == b'"' {
@@ -228,12 +227,17 @@ fn string_length(rest: &[u8]) -> Option<usize> {
         ) {
             return None;
         }
+        is_escaped = true;
         at += 2;
     }
     let inside = &rest[..at];
     // Without a way out in the middle it looks at many bytes at once.
-    let has_controls = inside.iter().fold(false, |any, b| any | (*b < 0x20));
-    (!has_controls && std::str::from_utf8(inside).is_ok()).then_some(at)
+    let (has_controls, bits) = inside
+        .iter()
+        .fold((false, 0), |(any, bits), b| (any | (*b < 0x20), bits | *b));
+    let is_ascii = bits < 0x80;
+    let is_text = !has_controls && (is_ascii || std::str::from_utf8(inside).is_ok());
+    is_text.then_some((at, is_ascii && !is_escaped))
 }
 
 /// Where `inner` lies in `data`, when it is not a copy.
@@ -311,8 +315,8 @@ mod tests {
             self.inner.may_repeat()
         }
 
-        fn repeated(&mut self, frame: &Frame) {
-            self.inner.repeated(frame);
+        fn repeated(&mut self, frame: &Frame, is_plain: bool) {
+            self.inner.repeated(frame, is_plain);
         }
 
         fn is_done(&self) -> bool {

@@ -211,7 +211,9 @@ impl Decoder {
     ) -> Result<(), ModelError> {
         let before = out.len();
         self.speech.say(data, raw, voice, out)?;
-        out[before..].iter().for_each(|frame| self.repeated(frame));
+        out[before..]
+            .iter()
+            .for_each(|frame| self.repeated(frame, false));
         Ok(())
     }
 
@@ -530,9 +532,12 @@ impl StreamDecoder for Decoder {
         self.is_piece && !self.signed
     }
 
-    fn repeated(&mut self, frame: &Frame) {
+    fn repeated(&mut self, frame: &Frame, is_plain: bool) {
         if let Frame::Text(text) = frame {
-            self.chars += text.chars();
+            self.chars += match is_plain {
+                true => text.as_bytes().len() as u64,
+                false => text.chars(),
+            };
         }
     }
 

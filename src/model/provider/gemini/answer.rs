@@ -281,7 +281,9 @@ impl Decoder {
             for part in candidate.content.into_iter().flat_map(|c| c.parts) {
                 self.part(data, part, out)?;
             }
-            out[before..].iter().for_each(|frame| self.repeated(frame));
+            out[before..]
+                .iter()
+                .for_each(|frame| self.repeated(frame, false));
             let metadata = [candidate.grounding_metadata, candidate.citation_metadata];
             for (kept, told) in self.grounding.iter_mut().zip(metadata) {
                 if is_something(told) {
@@ -443,9 +445,9 @@ impl StreamDecoder for Decoder {
         self.chunk(&event.data, out)
     }
 
-    fn repeated(&mut self, frame: &Frame) {
+    fn repeated(&mut self, frame: &Frame, is_plain: bool) {
         if let Frame::Text(text) = frame {
-            self.ruler.add(text);
+            self.ruler.add(text, is_plain);
         }
     }
 
