@@ -9,8 +9,7 @@ use http::{HeaderName, HeaderValue, StatusCode, header};
 use serde_json::json;
 
 use super::errors::MessagesErrorOut;
-use super::forward::prepared;
-use super::serve::{SAME_WIRE, is_same, named_model};
+use super::forward::{SAME_WIRE, is_same, named_model, prepared};
 use super::{MessagesRequest, decode};
 use crate::auth::{Principal, Scope};
 use crate::edge::{Exchange, Gone, parse, readable};

@@ -6,10 +6,52 @@ use serde::Deserialize;
 use serde_json::Value;
 
 use super::thinking::{self, MARK};
+use super::{MessagesGate, MessagesRequest};
+use crate::config::ProviderWire;
+use crate::edge::{check_shape, parse};
 use crate::error::ApiError;
 use crate::frame::Usage;
+use crate::model::Route;
 use crate::model::provider::AnthropicCounts;
-use crate::wire::openai::rewrite::rewrite;
+use crate::wire::forward::SameWire;
+use crate::wire::openai::rewrite::{Peek, rewrite};
+
+/// The wire's name in metrics.
+pub(super) const WIRE: &str = "messages";
+
+pub(super) static SAME_WIRE: SameWire = SameWire {
+    wire: WIRE,
+    provider_wire: ProviderWire::Anthropic,
+    path: "/messages",
+    headers: &["anthropic-version", "anthropic-beta"],
+    answer: "content",
+    // Behind a tool's result there may be nothing more to say.
+    may_be_empty: true,
+    usage_of_answer,
+    gate: |limit, _| Box::new(MessagesGate::new(limit)),
+};
+
+/// Whether a call may be passed on to `route` as it is.
+pub(super) fn is_same(route: &Route) -> bool {
+    route.wire == ProviderWire::Anthropic
+}
+
+/// The model that a request names, and whether its answer is a stream.
+pub(super) fn named_model(body: &[u8]) -> Result<(String, bool), ApiError> {
+    if matches!(body.trim_ascii_start().first(), Some(b'[')) {
+        check_shape(body)?;
+    }
+    let peek: Peek<'_> = match serde_json::from_slice(body) {
+        Ok(peek) => peek,
+        // The full parser names the field at fault.
+        Err(error) => {
+            parse::<MessagesRequest>(body)?;
+            return Err(ApiError::bad_request("invalid_request", error.to_string()));
+        }
+    };
+    let model = peek.model.as_deref().unwrap_or_default().to_owned();
+    Ok((model, peek.stream.unwrap_or(false)))
+}
 
 /// The body for `model`.
 pub(super) fn prepared(body: &Bytes, model: &str) -> Result<Bytes, ApiError> {

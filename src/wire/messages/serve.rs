@@ -12,13 +12,10 @@ use utoipa_axum::router::OpenApiRouter;
 
 use super::count::{__path_count_tokens, count_tokens};
 use super::errors::{DIALECT, MessagesErrorOut, write_error};
-use super::forward::{prepared, usage_of_answer};
-use super::{
-    DecodedMessages, Display, MessagesGate, MessagesRequest, StreamEncoder, decode, message,
-};
+use super::forward::{SAME_WIRE, WIRE, is_same, named_model, prepared};
+use super::{DecodedMessages, Display, MessagesRequest, StreamEncoder, decode, message};
 use crate::auth::{Principal, Scope};
-use crate::config::ProviderWire;
-use crate::edge::{AppState, Exchange, Gone, Route, check_shape, parse, readable};
+use crate::edge::{AppState, Exchange, Gone, Route, parse, readable};
 use crate::error::ApiError;
 use crate::ids;
 use crate::model::{ModelRequest, Route as ModelRoute};
@@ -29,25 +26,9 @@ use crate::wire::files;
 use crate::wire::forward::{Prepared, SameWire};
 use crate::wire::keyed::Key;
 use crate::wire::openai::approval::{decisions, without_decisions};
-use crate::wire::openai::rewrite::Peek;
 use crate::wire::routed::{Call, ModelWire, Plan};
 use crate::wire::turn::{RunTurn, check_thread_id};
 use crate::wire::{OneAnswer, OneAnswerEncoder};
-
-/// The wire's name in metrics.
-const WIRE: &str = "messages";
-
-pub(super) static SAME_WIRE: SameWire = SameWire {
-    wire: WIRE,
-    provider_wire: ProviderWire::Anthropic,
-    path: "/messages",
-    headers: &["anthropic-version", "anthropic-beta"],
-    answer: "content",
-    // Behind a tool's result there may be nothing more to say.
-    may_be_empty: true,
-    usage_of_answer,
-    gate: |limit, _| Box::new(MessagesGate::new(limit)),
-};
 
 /// What the document says of what is answered natively here.
 #[derive(OpenApi)]
@@ -126,32 +107,10 @@ async fn begin(exchange: &mut Exchange) -> Result<Begun, ApiError> {
     Ok(Begun::Model(Plan::begin(exchange, &principal, call).await?))
 }
 
-/// The model that a request names, and whether its answer is a stream.
-pub(super) fn named_model(body: &[u8]) -> Result<(String, bool), ApiError> {
-    if matches!(body.trim_ascii_start().first(), Some(b'[')) {
-        check_shape(body)?;
-    }
-    let peek: Peek<'_> = match serde_json::from_slice(body) {
-        Ok(peek) => peek,
-        // The full parser names the field at fault.
-        Err(error) => {
-            parse::<MessagesRequest>(body)?;
-            return Err(ApiError::bad_request("invalid_request", error.to_string()));
-        }
-    };
-    let model = peek.model.as_deref().unwrap_or_default().to_owned();
-    Ok((model, peek.stream.unwrap_or(false)))
-}
-
 // ---- without a smith ----
 
 /// Messages of a provider's model.
 struct Messages;
-
-/// Whether a call may be passed on to `route` as it is.
-pub(super) fn is_same(route: &ModelRoute) -> bool {
-    route.wire == ProviderWire::Anthropic
-}
 
 /// The id of an answer that is made here.
 fn new_id() -> String {
