@@ -384,7 +384,7 @@ async fn schedules() {
         .call(Method::POST, "/v1/smiths", &json!({ "model": "mock/m" }))
         .await;
     let first = smith["id"].as_str().expect("an id").to_owned();
-    let made = json!({ "cron": "0 0 1 1 *", "timezone": "UTC", "input": "It is time." });
+    let made = json!({ "cron": "0 0 1 1 *", "timezone": "UTC", "input": [{ "role": "user", "content": "It is time." }] });
     let path = format!("/v1/smiths/{first}/schedules");
     node.call(Method::POST, &path, &made).await;
     // The same schedule and smith, many times.
@@ -410,8 +410,8 @@ async fn schedules() {
     node.change(format!(
         "INSERT INTO schedules (id, tenant_id, smith_id, cron, timezone, turns, input, enabled, \
          next_fire_at, due_at, created_at) SELECT 'sch_{body}' || {}, tenant_id, \
-         'smt_{body}' || {}, cron, timezone, turns, input, enabled, {due} + n * 60000000 / {count}, \
-         {due} + n * 60000000 / {count}, created_at FROM schedules, {}",
+         'smt_{body}' || {}, cron, timezone, turns, input, enabled, {due} + n * CAST(60000000 AS BIGINT) / {count}, \
+         {due} + n * CAST(60000000 AS BIGINT) / {count}, created_at FROM schedules, {}",
         padded("n"), padded(&format!("1 + (n - 1) / {SCHEDULES_OF_A_SMITH}")), numbers(count))).await;
     println!("\n{count} schedules of {smiths} smiths, all due within a minute:");
     let busy = node.busy();
