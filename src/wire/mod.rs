@@ -2,7 +2,8 @@
 //! and its routes.
 //!
 //! Lives here beside them: who asks (`caller`), how a turn is begun and followed, whatever the wire
-//! (`turn`), how a call without a smith is answered (`routed`), how an answer of a provider that speaks
+//! (`turn`), how a call without a smith is answered (`routed`), a smith's turn
+//! of a whole conversation (`smith`), how an answer of a provider that speaks
 //! the client's wire is passed on (`forward`), keys
 //! of turns that are sent again (`keyed`), decisions on runs that wait (`decision`), files that a
 //! request names (`files`), and the vocabulary that wires share (`openai`). A wire knows no other wire.
@@ -21,6 +22,7 @@ mod one_answer;
 pub mod openai;
 pub mod responses;
 mod routed;
+mod smith;
 mod turn;
 pub mod ui;
 

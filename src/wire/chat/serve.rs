@@ -14,21 +14,15 @@ use crate::edge::{AppState, Exchange, Gone, Route, check_shape, parse, readable}
 use crate::error::ApiError;
 use crate::ids;
 use crate::model::{ModelRequest, Route as ModelRoute};
-use crate::run::{Collected, RunRequest, Thread};
+use crate::run::Collected;
 use crate::store::now_seconds;
+use crate::wire::OneAnswerEncoder;
 use crate::wire::caller::Caller;
-use crate::wire::chat::{
-    self, ChatRequest, CustomTools, DecodedChat, EventGate, StreamEncoder, decode,
-};
-use crate::wire::decision;
-use crate::wire::files;
+use crate::wire::chat::{self, ChatRequest, CustomTools, EventGate, StreamEncoder, decode};
 use crate::wire::forward::{Prepared, SameWire};
-use crate::wire::keyed::Key;
-use crate::wire::openai::approval::{decisions, without_decisions};
 use crate::wire::openai::rewrite::{Peek, rewrite};
 use crate::wire::routed::{Call, ModelWire, Plan};
-use crate::wire::turn::{RunTurn, check_thread_id};
-use crate::wire::{OneAnswer, OneAnswerEncoder};
+use crate::wire::smith::{SmithCall, SmithTurn};
 
 /// The wire's name in metrics.
 const WIRE: &str = "chat_completions";
@@ -84,7 +78,7 @@ pub async fn serve(exchange: &mut Exchange) -> Result<(), Gone> {
 
 /// What a call turned out to be.
 enum Begun {
-    Run(Box<SmithTurn>),
+    Run(Box<Answered>),
     Model(Plan<Chat>),
     ClientLeft,
 }
@@ -170,20 +164,28 @@ impl ModelWire for Chat {
 
     fn encoder(asked: Asked, model: &str) -> StreamEncoder {
         let (id, created) = new_answer();
-        StreamEncoder::new(&id, created, model, asked.include_usage)
-            .with_functions(asked.has_functions)
-            .with_custom(asked.custom)
+        encoder(asked, &id, created, model)
     }
 
     fn whole(asked: Asked, model: &str, answer: Collected) -> Bytes {
         let (id, created) = new_answer();
-        let mut body = chat::full_answer(&id, created, model, &answer);
-        if asked.has_functions {
-            body = chat::as_function_call(body);
-        }
-        asked.custom.restore(&mut body);
-        body.to_string().into()
+        whole(asked, &id, created, model, &answer)
     }
+}
+
+fn encoder(asked: Asked, id: &str, created: i64, model: &str) -> StreamEncoder {
+    StreamEncoder::new(id, created, model, asked.include_usage)
+        .with_functions(asked.has_functions)
+        .with_custom(asked.custom)
+}
+
+fn whole(asked: Asked, id: &str, created: i64, model: &str, answer: &Collected) -> Bytes {
+    let mut body = chat::full_answer(id, created, model, answer);
+    if asked.has_functions {
+        body = chat::as_function_call(body);
+    }
+    asked.custom.restore(&mut body);
+    body.to_string().into()
 }
 
 fn parse_peek(body: &[u8]) -> Result<Peek<'_>, ApiError> {
@@ -201,22 +203,11 @@ fn parse_peek(body: &[u8]) -> Result<Peek<'_>, ApiError> {
 
 // ---- a smith's turn ----
 
-struct SmithTurn {
-    turn: RunTurn,
-    created: i64,
-    model: String,
+/// A turn, and what of its call the answer hangs on.
+struct Answered {
+    begun: SmithTurn,
     stream: bool,
-    include_usage: bool,
-    has_functions: bool,
-    custom: CustomTools,
-    own_tools: bool,
-}
-
-/// What of a request the run's record shows.
-#[derive(serde::Deserialize)]
-struct Record<'a> {
-    #[serde(borrow)]
-    messages: &'a serde_json::value::RawValue,
+    asked: Asked,
 }
 
 async fn smith_turn(
@@ -226,157 +217,59 @@ async fn smith_turn(
     thread: Option<String>,
     body: &Bytes,
 ) -> Result<Begun, ApiError> {
-    let request: ChatRequest = parse(body)?;
-    let decoded = decode(request)?;
-    if let Some(thread) = &thread {
-        check_thread_id(thread)?;
-        if decoded.response_format.is_some() {
-            return Err(ApiError::bad_request(
-                "invalid_response_format",
-                "a structured answer is stateless: leave IC-Thread-Id out",
-            )
-            .param("response_format"));
-        }
-    }
-    let runs = exchange.gateway.runs.clone();
-    let asked = decoded.model.clone();
-    let model = async || {
-        let (tenant_id, asked) = (&principal.tenant_id, asked.as_deref());
-        runs.model_of(tenant_id, &smith_id, asked).await
-    };
-    if let Some((run_id, words)) = decisions(&decoded.turns)? {
-        let asked = decision::Asked {
-            run_id: &run_id,
-            words,
-            places: [0, 0],
-            body,
-        };
-        let decided = decision::decide(exchange, principal, &smith_id, asked);
-        let decided = Box::pin(decided).await?;
-        return Ok(Begun::Run(Box::new(SmithTurn {
-            turn: decided.turn,
-            created: decided.begun.at,
-            model: model().await?,
-            stream: decoded.stream,
-            include_usage: decoded.include_usage,
-            has_functions: decoded.has_functions,
-            custom: CustomTools::default(),
-            own_tools: true,
-        })));
-    }
-    let run_id = ids::mint(ids::Kind::Run);
-    let mine = match Key::claim(exchange, principal, body, &run_id, false).await? {
-        Key::New(mine) => mine,
-        Key::Again(again) => {
-            return Ok(Begun::Run(Box::new(SmithTurn {
-                created: again.run.created_at / 1_000_000,
-                turn: again.turn(),
-                model: model().await?,
-                stream: decoded.stream,
-                include_usage: decoded.include_usage,
-                has_functions: decoded.has_functions,
-                custom: CustomTools::of(body),
-                own_tools: decoded.tools.is_empty(),
-            })));
-        }
-    };
-    let begun = new_turn(exchange, principal, smith_id, run_id, thread, decoded, body);
-    Key::settle(mine, Box::pin(begun).await).await
-}
-
-async fn new_turn(
-    exchange: &mut Exchange,
-    principal: &Arc<Principal>,
-    smith_id: Arc<str>,
-    run_id: String,
-    thread: Option<String>,
-    decoded: DecodedChat,
-    body: &Bytes,
-) -> Result<Begun, ApiError> {
-    let record: Record<'_> = serde_json::from_slice(body).map_err(ApiError::internal)?;
-    files::check(&exchange.gateway, principal, &decoded.turns, body).await?;
-    let own_tools = decoded.tools.is_empty();
+    let decoded = decode(parse::<ChatRequest>(body)?)?;
     let (stream, include_usage) = (decoded.stream, decoded.include_usage);
     let has_functions = decoded.has_functions;
-    let detached = thread.is_some();
-    let permit = exchange
-        .gateway
-        .admission
-        .begin_run(principal, Some(&smith_id))?;
-    let runs = exchange.gateway.runs.clone();
-    let started = runs
-        .start(RunRequest {
-            run_id,
-            thread: thread.map_or(Thread::Stateless(None), Thread::Kept),
-            input: without_decisions(decoded.turns),
-            input_record: record.messages.get().to_owned(),
-            input_member: "messages",
-            extra_instructions: decoded.system,
-            model: decoded.model,
-            client_tools: decoded.tools,
-            tool_choice: decoded.tool_choice,
-            parallel_tool_calls: decoded.parallel_tool_calls,
-            response_format: decoded.response_format,
-            params: decoded.params,
-            detached,
-            ..RunRequest::of(principal, smith_id, WIRE, permit)
-        })
-        .await?;
-    let Some(turn) = RunTurn::new(started.reader)
-        .begun(exchange, stream, &[])
-        .await?
-    else {
+    let call = SmithCall {
+        wire: WIRE,
+        smith_id,
+        thread,
+        body,
+        model: decoded.model.clone(),
+        request: decoded.into_request(),
+        stream,
+        format_member: "response_format",
+    };
+    let Some(begun) = SmithTurn::begin(exchange, principal, call).await? else {
         return Ok(Begun::ClientLeft);
     };
-    Ok(Begun::Run(Box::new(SmithTurn {
-        turn,
-        created: started.created_at / 1_000_000,
-        model: started.model,
-        stream,
+    let custom = match begun.is_decided {
+        true => CustomTools::default(),
+        false => CustomTools::of(body),
+    };
+    let asked = Asked {
         include_usage,
         has_functions,
-        custom: CustomTools::of(body),
-        own_tools,
+        custom,
+    };
+    Ok(Begun::Run(Box::new(Answered {
+        begun,
+        stream,
+        asked,
     })))
 }
 
-impl SmithTurn {
+impl Answered {
     fn id(&self) -> String {
-        let run_id = &self.turn.run().run_id;
-        format!(
-            "chatcmpl-{}",
-            ids::body(ids::Kind::Run, run_id).unwrap_or(run_id)
-        )
-    }
-
-    fn one_answer(&self) -> OneAnswer {
-        OneAnswer::new(&self.turn.run().run_id, self.own_tools)
+        format!("chatcmpl-{}", self.begun.id_body())
     }
 
     async fn stream(self: Box<Self>, exchange: &mut Exchange) -> Result<(), Gone> {
-        let inner = StreamEncoder::new(&self.id(), self.created, &self.model, self.include_usage)
-            .with_functions(self.has_functions)
-            .with_custom(self.custom.clone());
-        let mut encoder = OneAnswerEncoder::new(self.one_answer(), inner);
-        let turn = self.turn;
+        let (id, one_answer) = (self.id(), self.begun.one_answer());
+        let inner = encoder(self.asked, &id, self.begun.created, &self.begun.model);
+        let mut encoder = OneAnswerEncoder::new(one_answer, inner);
+        let turn = self.begun.turn;
         exchange.start_stream(&[]).await?;
         turn.stream(exchange, &mut encoder, WIRE).await
     }
 
     async fn whole(self: Box<Self>, exchange: &mut Exchange) -> Result<(), Gone> {
-        let (id, created) = (self.id(), self.created);
-        let has_functions = self.has_functions;
-        let mut one_answer = self.one_answer();
-        match self.turn.whole(exchange, &mut one_answer).await? {
+        let (id, mut one_answer) = (self.id(), self.begun.one_answer());
+        let (created, model) = (self.begun.created, self.begun.model);
+        match self.begun.turn.whole(exchange, &mut one_answer).await? {
             Ok(answer) => {
-                let mut body = chat::full_answer(&id, created, &self.model, &answer);
-                if has_functions {
-                    body = chat::as_function_call(body);
-                }
-                self.custom.restore(&mut body);
-                exchange
-                    .respond_json(StatusCode::OK, body.to_string().into())
-                    .await
+                let body = whole(self.asked, &id, created, &model, &answer);
+                exchange.respond_json(StatusCode::OK, body).await
             }
             Err(error) => exchange.respond_error(&error).await,
         }

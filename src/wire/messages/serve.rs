@@ -13,22 +13,18 @@ use utoipa_axum::router::OpenApiRouter;
 use super::count::{__path_count_tokens, count_tokens};
 use super::errors::{DIALECT, MessagesErrorOut, write_error};
 use super::forward::{SAME_WIRE, WIRE, is_same, named_model, prepared};
-use super::{DecodedMessages, Display, MessagesRequest, StreamEncoder, decode, message};
+use super::{Display, MessagesRequest, StreamEncoder, decode, message};
 use crate::auth::{Principal, Scope};
 use crate::edge::{AppState, Exchange, Gone, Route, parse, readable};
 use crate::error::ApiError;
 use crate::ids;
 use crate::model::{ModelRequest, Route as ModelRoute};
-use crate::run::{Collected, RunRequest, Thread};
+use crate::run::Collected;
+use crate::wire::OneAnswerEncoder;
 use crate::wire::caller::Caller;
-use crate::wire::decision;
-use crate::wire::files;
 use crate::wire::forward::{Prepared, SameWire};
-use crate::wire::keyed::Key;
-use crate::wire::openai::approval::{decisions, without_decisions};
 use crate::wire::routed::{Call, ModelWire, Plan};
-use crate::wire::turn::{RunTurn, check_thread_id};
-use crate::wire::{OneAnswer, OneAnswerEncoder};
+use crate::wire::smith::{SmithCall, SmithTurn};
 
 /// What the document says of what is answered natively here.
 #[derive(OpenApi)]
@@ -81,7 +77,7 @@ pub async fn serve(exchange: &mut Exchange) -> Result<(), Gone> {
 
 /// What a call turned out to be.
 enum Begun {
-    Run(Box<SmithTurn>),
+    Run(Box<Answered>),
     Model(Plan<Messages>),
     ClientLeft,
 }
@@ -161,19 +157,11 @@ impl ModelWire for Messages {
 
 // ---- a smith's turn ----
 
-struct SmithTurn {
-    turn: RunTurn,
-    model: String,
+/// A turn, and what of its call the answer hangs on.
+struct Answered {
+    begun: SmithTurn,
     stream: bool,
     display: Display,
-    own_tools: bool,
-}
-
-/// What of a request the run's record shows.
-#[derive(Deserialize)]
-struct Record<'a> {
-    #[serde(borrow)]
-    messages: &'a serde_json::value::RawValue,
 }
 
 async fn smith_turn(
@@ -184,134 +172,46 @@ async fn smith_turn(
     body: &Bytes,
 ) -> Result<Begun, ApiError> {
     let decoded = decode(parse::<MessagesRequest>(body)?)?;
-    if let Some(thread) = &thread {
-        check_thread_id(thread)?;
-        if decoded.response_format.is_some() {
-            return Err(ApiError::bad_request(
-                "invalid_response_format",
-                "a structured answer is stateless: leave IC-Thread-Id out",
-            )
-            .param("output_config.format"));
-        }
-    }
-    let runs = exchange.gateway.runs.clone();
-    let asked = decoded.model.clone();
-    let model = async || {
-        let (tenant_id, asked) = (&principal.tenant_id, asked.as_deref());
-        runs.model_of(tenant_id, &smith_id, asked).await
-    };
     let (stream, display) = (decoded.stream, decoded.display);
-    if let Some((run_id, words)) = decisions(&decoded.turns)? {
-        let asked = decision::Asked {
-            run_id: &run_id,
-            words,
-            places: [0, 0],
-            body,
-        };
-        let decided = decision::decide(exchange, principal, &smith_id, asked);
-        let decided = Box::pin(decided).await?;
-        return Ok(Begun::Run(Box::new(SmithTurn {
-            turn: decided.turn,
-            model: model().await?,
+    let call = SmithCall {
+        wire: WIRE,
+        smith_id,
+        thread,
+        body,
+        model: decoded.model.clone(),
+        request: decoded.into_request(),
+        stream,
+        format_member: "output_config.format",
+    };
+    let begun = SmithTurn::begin(exchange, principal, call).await?;
+    Ok(begun.map_or(Begun::ClientLeft, |begun| {
+        Begun::Run(Box::new(Answered {
+            begun,
             stream,
             display,
-            own_tools: true,
-        })));
-    }
-    let run_id = ids::mint(ids::Kind::Run);
-    let mine = match Key::claim(exchange, principal, body, &run_id, false).await? {
-        Key::New(mine) => mine,
-        Key::Again(again) => {
-            return Ok(Begun::Run(Box::new(SmithTurn {
-                turn: again.turn(),
-                model: model().await?,
-                stream,
-                display,
-                own_tools: decoded.tools.is_empty(),
-            })));
-        }
-    };
-    let begun = new_turn(exchange, principal, smith_id, run_id, thread, decoded, body);
-    Key::settle(mine, Box::pin(begun).await).await
+        }))
+    }))
 }
 
-async fn new_turn(
-    exchange: &mut Exchange,
-    principal: &Arc<Principal>,
-    smith_id: Arc<str>,
-    run_id: String,
-    thread: Option<String>,
-    decoded: DecodedMessages,
-    body: &Bytes,
-) -> Result<Begun, ApiError> {
-    let record: Record<'_> = serde_json::from_slice(body).map_err(ApiError::internal)?;
-    files::check(&exchange.gateway, principal, &decoded.turns, body).await?;
-    let own_tools = decoded.tools.is_empty();
-    let (stream, display) = (decoded.stream, decoded.display);
-    let detached = thread.is_some();
-    let permit = exchange
-        .gateway
-        .admission
-        .begin_run(principal, Some(&smith_id))?;
-    let runs = exchange.gateway.runs.clone();
-    let started = runs
-        .start(RunRequest {
-            run_id,
-            thread: thread.map_or(Thread::Stateless(None), Thread::Kept),
-            input: without_decisions(decoded.turns),
-            input_record: record.messages.get().to_owned(),
-            input_member: "messages",
-            extra_instructions: decoded.system,
-            model: decoded.model,
-            client_tools: decoded.tools,
-            tool_choice: decoded.tool_choice,
-            parallel_tool_calls: decoded.parallel_tool_calls,
-            response_format: decoded.response_format,
-            params: decoded.params,
-            detached,
-            ..RunRequest::of(principal, smith_id, WIRE, permit)
-        })
-        .await?;
-    let Some(turn) = RunTurn::new(started.reader)
-        .begun(exchange, stream, &[])
-        .await?
-    else {
-        return Ok(Begun::ClientLeft);
-    };
-    Ok(Begun::Run(Box::new(SmithTurn {
-        turn,
-        model: started.model,
-        stream,
-        display,
-        own_tools,
-    })))
-}
-
-impl SmithTurn {
+impl Answered {
     fn id(&self) -> String {
-        let run_id = &self.turn.run().run_id;
-        let body = ids::body(ids::Kind::Run, run_id).unwrap_or(run_id);
-        format!("msg_{body}")
-    }
-
-    fn one_answer(&self) -> OneAnswer {
-        OneAnswer::new(&self.turn.run().run_id, self.own_tools)
+        format!("msg_{}", self.begun.id_body())
     }
 
     async fn stream(self: Box<Self>, exchange: &mut Exchange) -> Result<(), Gone> {
-        let inner = StreamEncoder::new(&self.id(), &self.model, self.display);
-        let mut encoder = OneAnswerEncoder::new(self.one_answer(), inner);
-        let turn = self.turn;
+        let inner = StreamEncoder::new(&self.id(), &self.begun.model, self.display);
+        let mut encoder = OneAnswerEncoder::new(self.begun.one_answer(), inner);
+        let turn = self.begun.turn;
         exchange.start_stream(&[]).await?;
         turn.stream(exchange, &mut encoder, WIRE).await
     }
 
     async fn whole(self: Box<Self>, exchange: &mut Exchange) -> Result<(), Gone> {
-        let (id, display) = (self.id(), self.display);
-        let mut one_answer = self.one_answer();
-        match self.turn.whole(exchange, &mut one_answer).await? {
+        let (id, mut one_answer) = (self.id(), self.begun.one_answer());
+        let (model, display) = (self.begun.model, self.display);
+        match self.begun.turn.whole(exchange, &mut one_answer).await? {
             Ok(answer) => {
-                let body = message(&id, &self.model, &answer, display).to_string();
+                let body = message(&id, &model, &answer, display).to_string();
                 exchange.respond_json(StatusCode::OK, body.into()).await
             }
             Err(error) => exchange.respond_error(&error).await,
