@@ -142,8 +142,7 @@ async function chats() {
 
   // By keyboard alone: the way to the message box, then a new conversation.
   await tab.$eval("body", (body) => body.focus());
-  await tab.click("#new");
-  await tab.waitForNavigation();
+  await Promise.all([tab.waitForNavigation(), tab.click("#new")]);
   await begun(tab);
   check(await tab.$eval("#log", (one) => one.childElementCount) === 0, "a new conversation is empty");
   check(tab.hosts.size === 1, [...tab.hosts]);
