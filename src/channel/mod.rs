@@ -332,6 +332,7 @@ pub struct Hub {
     metrics: Metrics,
     kinds: Vec<Arc<dyn Channel>>,
     accepting: Arc<accepting::Accepting>,
+    lately: accounts::Lately,
     arrived: Arc<Notify>,
     outgoing: Arc<Notify>,
     /// Turns that begin on this node, whose answers are shown.
@@ -389,6 +390,7 @@ impl Hub {
             metrics: parts.metrics,
             kinds: kinds(),
             accepting: Arc::default(),
+            lately: accounts::Lately::default(),
             arrived: Arc::default(),
             begun: tokio::sync::Mutex::new(begun),
             showing: Mutex::default(),

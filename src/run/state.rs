@@ -10,7 +10,7 @@ use super::account::{ModelSpan, ToolSpan};
 use crate::error::ApiError;
 use crate::frame::Usage;
 use crate::model::{ModelRequest, Part, Role, Turn};
-use crate::tools::Calling;
+use crate::tools::{Calling, size_of_files};
 
 /// How a run began. Written once.
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -122,6 +122,22 @@ impl Progress {
             true => Ok(Self::default()),
             false => serde_json::from_str(text).map_err(ApiError::internal),
         }
+    }
+
+    /// What the files in all results so far take, in bytes as they are written down.
+    pub fn files_of_results(&self) -> usize {
+        let mut size = 0;
+        for part in self.steps.iter().flat_map(|turn| &turn.parts) {
+            if let Part::ToolResult { content, .. } = part {
+                size += size_of_files(content);
+            }
+        }
+        for call in &self.pending {
+            if let CallState::Done { content, .. } = &call.state {
+                size += size_of_files(content);
+            }
+        }
+        size
     }
 
     /// The results of the pending calls, in the order in which the calls were begun.

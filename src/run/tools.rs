@@ -16,7 +16,9 @@ use crate::frame::{ApprovalRequired, Escaped, Frame, ToolCompleted, ToolExecutin
 use crate::ids;
 use crate::model::{Part, arguments_object, joined_text, shown_text};
 use crate::store::{ApprovalStatus, Checkpoint, EventRow, Op, Pause, RunStatus, now_micros};
-use crate::tools::{Calling, Next, Output, Tool, ToolCall, ToolSet, hosted::ToolUser};
+use crate::tools::{
+    Calling, MAX_FILES_OF_RUN, Next, Output, Tool, ToolCall, ToolSet, hosted::ToolUser,
+};
 use crate::untrusted::{MAX_JSON_DEPTH, is_too_deep};
 
 /// Calls that run side by side (`tools.md`).
@@ -256,9 +258,13 @@ impl Runs {
         ended: Ended,
     ) -> Result<(), ApiError> {
         let now = now_micros();
+        let files = job.progress.files_of_results();
         let call = &mut job.progress.pending[ended.at];
         let output = match ended.next {
-            Next::Done(output) => output,
+            Next::Done(mut output) => {
+                output.fit_files(MAX_FILES_OF_RUN.saturating_sub(files));
+                output
+            }
             Next::Asks(question) => {
                 let approval_id = ids::mint(ids::Kind::Approval);
                 let held = Held {

@@ -10,12 +10,14 @@ pub mod catalog;
 pub mod hosted;
 pub mod mcp;
 mod mount;
+mod output;
 mod registry;
 mod send;
 mod skills;
 mod tool_set;
 
 pub use mount::{Approval, FILE_SEARCH, Mount, Mounted, Mounts};
-pub use registry::{Calling, News, Next, Output, TOO_LARGE, ToolCall, Toolbox, secret_owner};
+pub use output::{MAX_FILES_OF_RUN, Output, TOO_LARGE, size_of_files};
+pub use registry::{Calling, News, Next, ToolCall, Toolbox, secret_owner};
 pub use send::{SendFunction, Senders, SendersSlot, Sending};
 pub use tool_set::{HOSTED_SERVER, Tool, ToolSet, is_allowed, requires_approval};

@@ -13,6 +13,7 @@ use super::hosted::{HOSTED, Hosted, Parts, ToolUser, cut, hosted};
 use super::mcp::{
     CallError, CallRequest, McpCall, Question, ServerKey, Sessions, Step, content_of, discover,
 };
+use super::output::Output;
 use super::send::{SendFunction, Sending};
 use super::skills;
 use super::tool_set::{
@@ -28,10 +29,6 @@ use crate::store::{AgentConfig, McpAuth, McpServerRow, McpTool, McpTools, now_mi
 const TTL: Duration = Duration::from_secs(3);
 /// A list of tools is asked for again when it is older.
 const LIST_AGE_MICROS: i64 = 3600 * 1_000_000;
-/// What a model is told of a result, in bytes (`tools.md`).
-const MAX_RESULT: usize = 256 * 1024;
-/// What is told in place of an image and of a file that have no room in a result.
-pub const TOO_LARGE: [&str; 2] = ["[an image that is too large]", "[a file that is too large]"];
 /// Servers of one tenant that a smith may use.
 const MAX_SERVERS: i64 = 1000;
 
@@ -43,27 +40,6 @@ pub struct ToolCall {
     /// The same for each attempt of this call, and for no other call.
     pub idempotency_key: String,
     pub arguments: Map<String, Value>,
-}
-
-/// What a tool answered.
-#[derive(Debug, Default)]
-pub struct Output {
-    pub content: Vec<Part>,
-    pub is_error: bool,
-    pub suggested_replies: Option<Vec<String>>,
-    /// The OAuth provider whose grant the smith lacks.
-    pub lacks_connection: Option<String>,
-}
-
-impl Output {
-    /// A failure, as the model is told it.
-    pub fn error(why: impl Into<String>) -> Self {
-        Self {
-            content: vec![Part::Text { text: why.into() }],
-            is_error: true,
-            ..Self::default()
-        }
-    }
 }
 
 /// A call under way.
@@ -448,7 +424,7 @@ impl Toolbox {
     pub async fn news(&self, tool: &Tool, caller: &ToolUser, calling: &mut Calling) -> News {
         let call = match calling {
             Calling::Done(output) => {
-                return News::Next(Next::Done(cut_output(std::mem::take(output))));
+                return News::Next(Next::Done(std::mem::take(output).cut()));
             }
             Calling::Mcp(call) => call,
         };
@@ -458,11 +434,12 @@ impl Toolbox {
             Step::Done(result) => result,
         };
         News::Next(Next::Done(match result {
-            Ok(result) => cut_output(Output {
+            Ok(result) => Output {
                 content: content_of(&result),
                 is_error: result.is_error.unwrap_or(false),
                 ..Output::default()
-            }),
+            }
+            .cut(),
             Err(error) => {
                 let why = error.to_string();
                 tracing::info!(server = %tool.server, tool = %tool.name, error = %why,
@@ -504,47 +481,6 @@ fn meta(call: &ToolCall) -> Map<String, Value> {
     .collect()
 }
 
-fn cut_output(mut output: Output) -> Output {
-    let mut left = MAX_RESULT;
-    let mut cut_any = false;
-    for part in &mut output.content {
-        match part {
-            Part::Text { text } => {
-                if text.len() > left {
-                    text.truncate(cut(text, left).len());
-                    cut_any = true;
-                }
-                left -= text.len();
-            }
-            Part::Image { source, .. } | Part::File { source, .. } => {
-                let size = source.to_url().map_or(0, |url| url.len());
-                if size > left {
-                    let [image, file] = TOO_LARGE;
-                    let text = match part {
-                        Part::Image { .. } => image,
-                        _ => file,
-                    };
-                    *part = Part::Text {
-                        text: text.to_owned(),
-                    };
-                } else {
-                    left -= size;
-                }
-            }
-            _ => {}
-        }
-    }
-    output
-        .content
-        .retain(|part| !matches!(part, Part::Text { text } if text.is_empty()));
-    if cut_any {
-        output.content.push(Part::Text {
-            text: format!("[cut: the result is larger than {} KiB]", MAX_RESULT / 1024),
-        });
-    }
-    output
-}
-
 /// Asks servers for their tools again when they say that these changed, or when the list is old.
 async fn follow(
     toolbox: std::sync::Weak<Toolbox>,
@@ -571,28 +507,5 @@ async fn follow(
                 asked.insert(key, std::time::Instant::now());
             }
         }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_large_result_is_cut_with_a_note() {
-        let long = Output {
-            content: vec![
-                Part::Text {
-                    text: "ä".repeat(MAX_RESULT),
-                },
-                Part::Text {
-                    text: "more".to_owned(),
-                },
-            ],
-            ..Output::default()
-        };
-        let cut = cut_output(long);
-        assert_eq!(cut.content.len(), 2);
-        assert!(matches!(&cut.content[1], Part::Text { text } if text.starts_with("[cut")));
     }
 }

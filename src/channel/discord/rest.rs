@@ -180,9 +180,7 @@ pub async fn remove(
 ) -> Result<StatusCode, ApiError> {
     let hub = &gateway.hub;
     let found: Option<Account<Secrets>> = hub.account(&caller.tenant_id, KIND).await?;
-    hub.store
-        .delete_integration(&caller.tenant_id, KIND)
-        .await?;
+    hub.forget_account(&caller.tenant_id, KIND).await?;
     if let Some(account) = found {
         let application = account.settings["application_id"]
             .as_str()
@@ -205,7 +203,7 @@ pub async fn webhook(
     body: Bytes,
 ) -> Result<Json<Value>, ApiError> {
     let hub = &gateway.hub;
-    let account = hub.account::<Secrets>(&tenant, KIND).await?;
+    let account = hub.account_lately::<Secrets>(&tenant, KIND).await?;
     let public_key = account
         .as_ref()
         .and_then(|a| a.settings["public_key"].as_str());

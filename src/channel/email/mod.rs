@@ -104,7 +104,7 @@ pub struct Email {
 
 /// A tenant's account, or why there is none.
 async fn account(hub: &Hub, tenant_id: &str) -> Result<Account<Secrets>, Fault> {
-    let found = hub.account(tenant_id, KIND).await?;
+    let found = hub.account_lately(tenant_id, KIND).await?;
     found.ok_or_else(|| Fault::Never("email_unconfigured: the tenant has no e-mail".to_owned()))
 }
 

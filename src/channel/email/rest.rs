@@ -369,8 +369,8 @@ pub async fn remove(
     State(gateway): State<AppState>,
     Admin(caller): Admin,
 ) -> Result<StatusCode, ApiError> {
-    let store = &gateway.hub.store;
-    store.release_email_domains(&caller.tenant_id).await?;
-    store.delete_integration(&caller.tenant_id, KIND).await?;
+    let hub = &gateway.hub;
+    hub.store.release_email_domains(&caller.tenant_id).await?;
+    hub.forget_account(&caller.tenant_id, KIND).await?;
     Ok(StatusCode::NO_CONTENT)
 }

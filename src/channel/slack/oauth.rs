@@ -322,7 +322,7 @@ pub async fn uninstalled(hub: &Hub, tenant_id: &str, payload: &Value) -> Result<
     let installed: Option<Account<Install>> = hub.account(tenant_id, &kind).await?;
     let mut is_gone = false;
     if installed.is_some_and(|found| is_older(&found.settings, "installed_at")) {
-        is_gone = hub.store.delete_integration(tenant_id, &kind).await?;
+        is_gone = hub.forget_account(tenant_id, &kind).await?;
     }
     let account: Option<Account<Secrets>> = hub.account(tenant_id, KIND).await?;
     if let Some(mut account) = account

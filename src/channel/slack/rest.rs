@@ -326,8 +326,8 @@ pub async fn remove(
     State(gateway): State<AppState>,
     Admin(caller): Admin,
 ) -> Result<StatusCode, ApiError> {
-    let store = &gateway.hub.store;
-    store.delete_integration(&caller.tenant_id, KIND).await?;
+    let hub = &gateway.hub;
+    hub.forget_account(&caller.tenant_id, KIND).await?;
     Ok(StatusCode::NO_CONTENT)
 }
 
@@ -338,7 +338,7 @@ async fn check(
     headers: &HeaderMap,
     body: &[u8],
 ) -> Result<(), ApiError> {
-    let account: Option<Account<Secrets>> = gateway.hub.account(tenant, KIND).await?;
+    let account: Option<Account<Secrets>> = gateway.hub.account_lately(tenant, KIND).await?;
     let secret = account.and_then(|account| account.secrets.signing_secret);
     signature::check(secret.as_deref(), headers, body, now_micros() / 1_000_000)
 }

@@ -8,7 +8,7 @@ use crate::channel::{Account, Fault, Hub};
 
 /// The workspace `team` of a tenant; an empty one is that of the tenant's own bot.
 pub async fn workspace(hub: &Hub, tenant_id: &str, team: &str) -> Result<Workspace, Fault> {
-    let account: Option<Account<Secrets>> = hub.account(tenant_id, KIND).await?;
+    let account: Option<Account<Secrets>> = hub.account_lately(tenant_id, KIND).await?;
     let account =
         account.ok_or_else(|| Fault::Never("slack_unconfigured: the tenant has no app".into()))?;
     let word = |settings: &Value, name: &str| settings[name].as_str().unwrap_or("").to_owned();

@@ -48,7 +48,7 @@ pub struct Telegram;
 
 /// A tenant's account, or why there is none.
 async fn account(hub: &Hub, tenant_id: &str) -> Result<Account<Secrets>, Fault> {
-    let found = hub.account(tenant_id, KIND).await?;
+    let found = hub.account_lately(tenant_id, KIND).await?;
     found.ok_or_else(|| Fault::Never("telegram_bot_unconfigured: the tenant has no bot".to_owned()))
 }
 

@@ -200,9 +200,7 @@ pub async fn put(
         .await?
     {
         // Another was faster.
-        hub.store
-            .delete_integration(&caller.tenant_id, KIND)
-            .await?;
+        hub.forget_account(&caller.tenant_id, KIND).await?;
         return Err(taken());
     }
     Ok(Json(shown(hub, &caller.tenant_id, Some(&account))))
@@ -216,8 +214,8 @@ pub async fn remove(
     State(gateway): State<AppState>,
     Admin(caller): Admin,
 ) -> Result<StatusCode, ApiError> {
-    let store = &gateway.hub.store;
-    store.delete_integration(&caller.tenant_id, KIND).await?;
+    let hub = &gateway.hub;
+    hub.forget_account(&caller.tenant_id, KIND).await?;
     Ok(StatusCode::NO_CONTENT)
 }
 
@@ -283,7 +281,7 @@ pub async fn webhook(
         let Some(tenant) = hub.store.tenant_of_address(KIND, &number).await? else {
             continue;
         };
-        let account = hub.account::<Secrets>(&tenant, KIND).await?;
+        let account = hub.account_lately::<Secrets>(&tenant, KIND).await?;
         // A tenant with an app of its own hears that alone.
         if account.is_some_and(|account| account.secrets.app_secret.is_none()) {
             hub.accept(&tenant, KIND, arrival).await?;
@@ -302,7 +300,7 @@ pub async fn verify_own(
     Path(tenant): Path<String>,
     RawQuery(query): RawQuery,
 ) -> Result<Response, ApiError> {
-    let account = gateway.hub.account::<Secrets>(&tenant, KIND).await?;
+    let account = gateway.hub.account_lately::<Secrets>(&tenant, KIND).await?;
     let known = account.and_then(|account| account.secrets.verify_token);
     challenge(query, known.as_deref())
 }
@@ -317,7 +315,7 @@ pub async fn webhook_own(
     body: Bytes,
 ) -> Result<Json<Value>, ApiError> {
     let hub = &gateway.hub;
-    let account = hub.account::<Secrets>(&tenant, KIND).await?;
+    let account = hub.account_lately::<Secrets>(&tenant, KIND).await?;
     let secret = account
         .as_ref()
         .and_then(|found| found.secrets.app_secret.as_deref());
