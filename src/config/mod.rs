@@ -227,6 +227,11 @@ impl Config {
                 return Err(bad(format!("prices.models.{name}"), "a price is below 0"));
             }
         }
+        for (at, name) in self.models.forward_headers.iter().enumerate() {
+            if let Some(why) = models::cannot_forward(name) {
+                return Err(bad(format!("models.forward_headers[{at}]"), why));
+            }
+        }
         for (name, alias) in &self.models.aliases {
             let key = format!("models.aliases.{name}");
             if name.contains('/') {

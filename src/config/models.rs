@@ -17,6 +17,8 @@ pub struct Models {
     /// Whether a call without a smith may name a model by its bare id, as providers do; else it is
     /// refused with `smith_required`, as the hosted service does.
     pub bare_ids: bool,
+    /// Headers of callers that providers are told beside those of their wire, in small letters.
+    pub forward_headers: Vec<String>,
     pub aliases: BTreeMap<String, Alias>,
 }
 
@@ -26,8 +28,48 @@ impl Default for Models {
             default: None,
             embedding: Some("openai/text-embedding-3-small".to_owned()),
             bare_ids: true,
+            forward_headers: Vec::new(),
             aliases: BTreeMap::new(),
         }
+    }
+}
+
+/// Headers that are never told on: what proves who somebody is, what the gateway writes itself, and what
+/// is of one connection (RFC 9110, section 7.6.1).
+const NEVER_FORWARDED: [&str; 20] = [
+    "accept",
+    "accept-encoding",
+    "api-key",
+    "authorization",
+    "connection",
+    "content-encoding",
+    "content-length",
+    "content-type",
+    "cookie",
+    "expect",
+    "host",
+    "keep-alive",
+    "proxy-authorization",
+    "proxy-connection",
+    "te",
+    "trailer",
+    "transfer-encoding",
+    "upgrade",
+    "x-api-key",
+    "x-goog-api-key",
+];
+
+/// Why a header cannot be told on; `None`: it can.
+pub fn cannot_forward(name: &str) -> Option<&'static str> {
+    let is_name = http::HeaderName::from_bytes(name.as_bytes()).is_ok();
+    match name {
+        _ if !is_name || name.chars().any(|letter| letter.is_ascii_uppercase()) => {
+            Some("is no header's name in small letters")
+        }
+        _ if NEVER_FORWARDED.contains(&name) || name.starts_with("ic-") => {
+            Some("is a header that is never told on")
+        }
+        _ => None,
     }
 }
 

@@ -7,11 +7,13 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 use http::{HeaderName, HeaderValue, Method, header};
 
+use super::beside::Beside;
 use super::continuity::Continuity;
 use super::error::ModelError;
 use super::fault::Fault;
 use super::fit::{Undo, fit};
 use super::opening::{self, Answered};
+use super::param::Lost;
 use super::provider::{self, ProviderApi, StreamDecoder};
 use super::request::{ModelRequest, ResponseFormat};
 use super::routing::{Route, Routing};
@@ -43,6 +45,8 @@ pub struct ModelCall {
     response: Option<UpstreamResponse>,
     splitter: Splitter,
     decoder: Box<dyn StreamDecoder>,
+    /// Until it is told on.
+    beside: Option<Box<Beside>>,
     undo: Undo,
     pending: Vec<Frame>,
     /// Something was said: text, reasoning, a tool's call.
@@ -63,6 +67,9 @@ pub struct Completed {
     pub frames: Vec<Frame>,
     /// The form that the answer must have, as far as the target was not held to it.
     pub held_to: Option<Box<ResponseFormat>>,
+    /// What was asked for and was not sent.
+    pub lost: Lost,
+    pub beside: Beside,
 }
 
 impl Models {
@@ -109,7 +116,7 @@ impl Models {
         body: Bytes,
         stream: bool,
         told: &[(HeaderName, HeaderValue)],
-    ) -> Result<Answered, ModelError> {
+    ) -> Result<(Answered, Beside), ModelError> {
         let api = provider::api(route.wire);
         let key = route.secret();
         let mut headers = match (&route.auth_header, key) {
@@ -143,32 +150,36 @@ impl Models {
             .send(&route.endpoint, &request, self.timeouts(route, stream))
             .await?;
         if response.status.is_success() {
+            let beside = Beside::of(&response.headers);
             // Each piece comes in time, all of them may not.
             let opened = opening::open(response, self.limits.max_answer_bytes);
             let opened = tokio::time::timeout(self.patience(), opened).await;
-            return opened.map_err(|_| ModelError::Timeout("response body"))?;
+            let opened = opened.map_err(|_| ModelError::Timeout("response body"))?;
+            return Ok((opened?, beside));
         }
         let body = response.beginning(MAX_ERROR_BODY).await;
         let fault = Fault::of_answer(response.status.as_u16(), &response.headers, &body);
         Err(ModelError::Status(Box::new(fault)))
     }
 
-    /// Calls `attempt` with the place of each route and for its retries, until one answers.
+    /// Calls `attempt` with the place of each route and for its retries, until one answers; tells how
+    /// often that was.
     pub async fn try_routes<T, F, A>(
         &self,
         routes: &[Route],
         mut attempt: A,
-    ) -> Result<T, ModelError>
+    ) -> Result<(T, u32), ModelError>
     where
         A: FnMut(usize) -> F,
         F: Future<Output = Result<T, ModelError>>,
     {
-        let mut last = None;
+        let (mut last, mut attempts) = (None, 0);
         for (at, route) in routes.iter().enumerate() {
             let mut pause = FIRST_PAUSE;
             for tried in 0..=route.retries {
+                attempts += 1;
                 let error = match attempt(at).await {
-                    Ok(answer) => return Ok(answer),
+                    Ok(answer) => return Ok((answer, attempts)),
                     Err(error) => error.without(route.secret()),
                 };
                 self.metrics
@@ -200,10 +211,21 @@ impl Models {
         request: &ModelRequest,
         stream: bool,
     ) -> Result<(Bytes, Undo), ModelError> {
-        let mut request = request.clone();
-        let undo = fit(&mut request, route)?;
+        let asked = request;
+        let mut request = asked.clone();
+        let mut undo = fit(&mut request, route)?;
         let api = provider::api(route.wire);
         let body = api.body(&request, &route.rules, stream, route.stream_usage)?;
+        undo.lost = Lost::of(asked, |param| {
+            let mut places = api.places(param).iter();
+            places.any(|place| body.pointer(place).is_some())
+        });
+        if asked.loses_nothing && !undo.lost.is_empty() {
+            return Err(ModelError::Lost {
+                model: route.model.clone(),
+                lost: undo.lost,
+            });
+        }
         Ok((Bytes::from(body.to_string()), undo))
     }
 
@@ -215,23 +237,29 @@ impl Models {
         smith_id: &Arc<str>,
         routes: Vec<Route>,
         request: &ModelRequest,
+        told: &[(HeaderName, HeaderValue)],
     ) -> Result<Box<ModelCall>, ModelError> {
         let routes = &as_asked(routes, request);
         let restored = self.continuity.restored(tenant_id, smith_id, request);
         let restored = restored.await;
         let request = &*restored;
-        self.try_routes(routes, |at| async move {
+        let tried = self.try_routes(routes, |at| async move {
             let route = &routes[at];
             let (body, undo) = self.encode(route, request, true)?;
             let api = provider::api(route.wire);
             let path = api.path(&route.model, true);
-            let answered = self.ask(route, &path, body, true, &[]).await?;
+            let (answered, beside) = self.ask(route, &path, body, true, told).await?;
             let mut call = self.call(route, api, answered)?;
             call.undo(undo);
+            call.beside = Some(Box::new(beside));
             call.until_content().await?;
             Ok(call)
-        })
-        .await
+        });
+        let (mut call, attempts) = tried.await?;
+        if let Some(beside) = &mut call.beside {
+            beside.attempts = attempts;
+        }
+        Ok(call)
     }
 
     /// A call that is not streamed: all its frames.
@@ -241,28 +269,34 @@ impl Models {
         smith_id: &Arc<str>,
         routes: Vec<Route>,
         request: &ModelRequest,
+        told: &[(HeaderName, HeaderValue)],
     ) -> Result<Completed, ModelError> {
         let routes = &as_asked(routes, request);
         let restored = self.continuity.restored(tenant_id, smith_id, request);
         let restored = restored.await;
         let request = &*restored;
-        self.try_routes(routes, |at| async move {
+        let tried = self.try_routes(routes, |at| async move {
             let route = &routes[at];
             let (body, undo) = self.encode(route, request, false)?;
             let api = provider::api(route.wire);
             let path = api.path(&route.model, false);
-            let answered = self.ask(route, &path, body, false, &[]).await?;
+            let (answered, beside) = self.ask(route, &path, body, false, told).await?;
             let mut call = self.call(route, api, answered)?;
             call.undo(undo);
             let held_to = call.undo.held_to.take();
+            let lost = call.undo.lost;
             let frames = call.all().await?;
             Ok(Completed {
                 route: route.clone(),
                 frames,
                 held_to,
+                lost,
+                beside,
             })
-        })
-        .await
+        });
+        let (mut completed, attempts) = tried.await?;
+        completed.beside.attempts = attempts;
+        Ok(completed)
     }
 
     /// The call whose answer has begun so, by the rules of the wire that was spoken.
@@ -282,6 +316,7 @@ impl Models {
             response,
             splitter: Splitter::new(self.limits.max_event_bytes),
             decoder: api.decoder(),
+            beside: None,
             undo: Undo::new(route.provider.clone(), route.wire),
             pending,
             has_content: false,
@@ -317,6 +352,18 @@ impl ModelCall {
     /// The form that the answer must have, as far as the target is not held to it.
     pub fn held_to(&self) -> Option<&ResponseFormat> {
         self.undo.held_to.as_deref()
+    }
+
+    /// What is told beside it; once.
+    pub fn take_beside(&mut self) -> Beside {
+        self.beside
+            .take()
+            .map_or_else(Beside::default, |beside| *beside)
+    }
+
+    /// What was asked for and was not sent.
+    pub fn lost(&self) -> Lost {
+        self.undo.lost
     }
 
     /// Changes back what was changed in the request.

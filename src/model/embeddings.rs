@@ -203,7 +203,7 @@ impl Models {
         dimensions: Option<u32>,
     ) -> Result<(Route, Embedded), ModelError> {
         let routes = routes.as_slice();
-        self.try_routes(routes, |at| async move {
+        let tried = self.try_routes(routes, |at| async move {
             let route = &routes[at];
             let embedded = if route.embeds_as_openai() {
                 let mut body = json!({ "model": route.model, "input": texts });
@@ -221,8 +221,8 @@ impl Models {
                 )));
             };
             Ok((route.clone(), embedded))
-        })
-        .await
+        });
+        Ok(tried.await?.0)
     }
 
     async fn embed_gemini(
@@ -263,20 +263,20 @@ impl Models {
         routes: &[Route],
         bodies: &[Bytes],
     ) -> Result<(usize, Bytes), ModelError> {
-        self.try_routes(routes, |at| async move {
+        let tried = self.try_routes(routes, |at| async move {
             let body = bodies.get(at).cloned().unwrap_or_default();
             let whole = self.ask_whole(&routes[at], "/embeddings", body).await?;
             whole.must_hold("data")?;
             Ok((at, whole.body))
-        })
-        .await
+        });
+        Ok(tried.await?.0)
     }
 
     /// Asks for an answer that is not long in the making.
     async fn ask_whole(&self, route: &Route, path: &str, body: Bytes) -> Result<Whole, ModelError> {
         let patience = Duration::from_millis(self.limits.first_byte_timeout_ms);
         let asked = tokio::time::timeout(patience, self.ask(route, path, body, false, &[])).await;
-        match asked.map_err(|_| ModelError::Timeout("embeddings"))?? {
+        match asked.map_err(|_| ModelError::Timeout("embeddings"))??.0 {
             Answered::Whole(whole) => Ok(whole),
             Answered::Events(_) => Err(malformed("an event stream")),
         }

@@ -5,6 +5,7 @@ use std::time::Duration;
 use http::StatusCode;
 
 use super::fault::{FAILED, Fault, without_secret};
+use super::param::{Lost, Param};
 use crate::error::ApiError;
 use crate::store::StoreError;
 use crate::upstream::UpstreamError;
@@ -37,6 +38,9 @@ pub enum ModelError {
     /// The request has something that this provider's wire cannot carry.
     #[error("{0}")]
     Unsupported(String),
+    /// The model, and what was asked for that it does not take.
+    #[error("the model '{model}' does not take {}", .lost.names())]
+    Lost { model: String, lost: Lost },
     #[error(transparent)]
     Store(#[from] StoreError),
 }
@@ -73,6 +77,7 @@ impl ModelError {
         match self {
             Self::InStream(_) => true,
             Self::Status(fault) => fault.is_of_target(),
+            Self::Lost { .. } => true,
             other => other.is_retryable(),
         }
     }
@@ -99,6 +104,7 @@ impl ModelError {
             Self::Malformed(_) => "malformed",
             Self::TooLarge(_) => "too_large",
             Self::Unsupported(_) => "unsupported",
+            Self::Lost { .. } => "lost",
             Self::Store(_) => "store",
         }
     }
@@ -129,6 +135,10 @@ impl From<ModelError> for ApiError {
             ModelError::UnknownModel(_) => Self::invalid("model", message),
             ModelError::Forbidden(_) => Self::forbidden("forbidden_target", message),
             ModelError::Unsupported(_) => Self::bad_request("unsupported", message),
+            ModelError::Lost { lost, .. } => {
+                let first = lost.params().next().map_or("", Param::name);
+                Self::bad_request("unsupported_parameter", message).param(first)
+            }
             ModelError::Timeout(_) => Self::new(StatusCode::GATEWAY_TIMEOUT, FAILED, message),
             ModelError::Status(fault) | ModelError::InStream(fault) => (*fault).into(),
             ModelError::Connect(_)

@@ -4,6 +4,7 @@
 //! and keys, one room for each provider wire under `provider/`, and the call that tries targets in
 //! order.
 
+mod beside;
 mod call;
 mod continuity;
 mod embeddings;
@@ -13,12 +14,14 @@ mod fit;
 mod media;
 mod media_type;
 mod opening;
+mod param;
 pub mod provider;
 mod request;
 mod routing;
 pub mod rules;
 pub mod schema;
 
+pub use beside::Beside;
 pub use call::{Completed, ModelCall, Models, is_over};
 pub use continuity::Continuity;
 pub use embeddings::{Embedded, answer_in_form, tokens_of_answer, vector_bytes, vector_of_bytes};
@@ -27,6 +30,7 @@ pub use fault::{Cause, Fault, without_secret};
 pub use fit::{Refused, Spoken, that_take};
 pub use media_type::{extension_of, kind_of_bytes, percent_decoded, type_of};
 pub use opening::{Answered, Whole};
+pub use param::{Lost, Param};
 pub use provider::reasoning::of_message as reasoning_of;
 pub use request::*;
 pub use routing::{CatalogueEntry, Route, Routing, split_model};

@@ -266,6 +266,9 @@ pub use crate::config::Effort;
 pub struct Params {
     pub temperature: Option<f64>,
     pub top_p: Option<f64>,
+    /// How many of the likeliest tokens are chosen from.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub top_k: Option<u32>,
     pub max_tokens: Option<u32>,
     pub stop: Vec<String>,
     pub seed: Option<i64>,
@@ -305,6 +308,9 @@ pub struct ModelRequest {
     pub params: Params,
     #[serde(default)]
     pub caching: Caching,
+    /// A target that has no place for a parameter is not asked.
+    #[serde(skip)]
+    pub loses_nothing: bool,
 }
 
 /// Takes the marks of [`Part::CacheHere`] away, where turns are kept: for what is kept, the places are

@@ -304,6 +304,7 @@ impl Runs {
                 is_automatic: true,
                 ..Caching::default()
             },
+            loses_nothing: false,
         };
         Ok(Box::new(Job {
             live,

@@ -114,7 +114,7 @@ impl Runs {
             let routes = routing.resolve(tenant, Some(smith), model).await?;
             let Completed { route, frames, .. } = self
                 .models
-                .complete(tenant, smith, routes, &request)
+                .complete(tenant, smith, routes, &request, &[])
                 .await?;
             let mut collector = Collector::default();
             frames.iter().for_each(|frame| collector.add(frame));

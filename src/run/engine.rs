@@ -169,7 +169,7 @@ impl Runs {
         let model_call =
             Box::pin(
                 self.models
-                    .stream(&live.tenant_id, &live.smith_id, routes, asked),
+                    .stream(&live.tenant_id, &live.smith_id, routes, asked, &[]),
             );
         let mut frames = Vec::with_capacity(2);
         if log.count() == 0 {

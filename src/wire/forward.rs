@@ -8,10 +8,11 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use bytes::{Bytes, BytesMut};
-use http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
+use http::{HeaderName, HeaderValue, StatusCode};
 use serde_json::Value;
 use zeroize::Zeroizing;
 
+use super::headers;
 use super::turn::{Answer, count_frames, while_client_waits, while_stream_waits};
 use crate::config::ProviderWire;
 use crate::edge::stream::{self, Pieces};
@@ -20,7 +21,7 @@ use crate::error::ApiError;
 use crate::frame::Usage;
 use crate::limit::Permit;
 use crate::model::{
-    Answered, Completed, ModelError, Models, Route, is_over, provider, without_secret,
+    Answered, Beside, Completed, Lost, ModelError, Models, Route, is_over, provider, without_secret,
 };
 use crate::run::Spender;
 use crate::sse::{self, EventTooLarge, raw_events};
@@ -104,21 +105,6 @@ enum Attempt {
 }
 
 impl SameWire {
-    /// What the provider is told of the client's headers.
-    pub fn told(&self, headers: &HeaderMap) -> Vec<(HeaderName, HeaderValue)> {
-        // Lists that come in several lines go on in one.
-        let of_name = |name: &&'static str| {
-            let values: Vec<&[u8]> = headers
-                .get_all(*name)
-                .iter()
-                .map(HeaderValue::as_bytes)
-                .collect();
-            let value = HeaderValue::from_bytes(&values.join(&b", "[..])).ok()?;
-            (!values.is_empty()).then(|| (HeaderName::from_static(name), value))
-        };
-        self.headers.iter().filter_map(of_name).collect()
-    }
-
     /// Asks `route`, and looks at the answer.
     async fn attempt(
         &self,
@@ -128,30 +114,30 @@ impl SameWire {
         prepared: &Prepared,
         stream: bool,
         told: &[(HeaderName, HeaderValue)],
-    ) -> Result<Attempt, ModelError> {
+    ) -> Result<(Attempt, Beside), ModelError> {
         let body = prepared.body.clone();
         let asked = models.ask(route, self.path, body, stream, told);
-        let answered = asked.await?;
+        let (answered, beside) = asked.await?;
         if let Answered::Whole(whole) = &answered
             && !(self.may_be_empty && whole.outline[self.answer].is_array())
         {
             whole.must_hold(self.answer)?;
         }
-        match (answered, stream) {
+        let attempt = match (answered, stream) {
             (Answered::Events(response), true) => {
                 let gate = (self.gate)(limit, prepared.hide_usage);
                 let mut pieces = StreamPieces::begin(response, gate, models.patience()).await?;
                 pieces.key.clone_from(&route.key);
                 let held = std::mem::take(&mut pieces.held);
                 pieces.held = pieces.clean(held);
-                Ok(Attempt::Passing(Passing::Stream(Box::new(pieces))))
+                Attempt::Passing(Passing::Stream(Box::new(pieces)))
             }
             (Answered::Whole(whole), false) if !whole.is_in_pieces() => {
                 let body = match whole.outline["error"].is_null() {
                     true => whole.body,
                     false => clean_answer(whole.body, route),
                 };
-                Ok(Attempt::Passing(Passing::Whole(body)))
+                Attempt::Passing(Passing::Whole(body))
             }
             (answered, _) => {
                 let api = provider::api(self.provider_wire);
@@ -165,11 +151,14 @@ impl SameWire {
                         route: route.clone(),
                         held_to: None,
                         frames: call.all().await?,
+                        lost: Lost::default(),
+                        beside: Beside::default(),
                     })),
                 };
-                Ok(Attempt::Translated(answer))
+                Attempt::Translated(answer)
             }
-        }
+        };
+        Ok((attempt, beside))
     }
 }
 
@@ -369,13 +358,14 @@ impl Forward {
         let prepared: Vec<Prepared> = routes.iter().map(prepare).collect::<Result<_, _>>()?;
         let models = exchange.gateway.models.clone();
         let limit = exchange.gateway.config.limits.max_event_bytes;
-        let told = same_wire.told(&exchange.request().headers);
+        let told = headers::onward(exchange, same_wire.headers);
         let answer = {
             let (routes, prepared, models, told) = (&routes, &prepared, &models, &told);
             let sent = models.try_routes(routes, |at| async move {
                 let (route, prepared) = (&routes[at], &prepared[at]);
                 let attempt = same_wire.attempt(models, limit, route, prepared, stream, told);
-                Ok((at, Box::pin(attempt).await?))
+                let (attempt, beside) = Box::pin(attempt).await?;
+                Ok((at, attempt, beside))
             });
             let sent = pin!(sent);
             match stream {
@@ -383,10 +373,14 @@ impl Forward {
                 false => while_client_waits(exchange, sent).await,
             }
         };
-        Ok(match answer.transpose()? {
-            None => Begun::ClientLeft,
-            Some((_, Attempt::Translated(answer))) => Begun::Translated(answer, permit),
-            Some((at, Attempt::Passing(passing))) => {
+        let Some(((at, attempt, mut beside), attempts)) = answer.transpose()? else {
+            return Ok(Begun::ClientLeft);
+        };
+        beside.attempts = attempts;
+        headers::tell(exchange, &routes[at].provider, &routes[at].model, beside);
+        Ok(match attempt {
+            Attempt::Translated(answer) => Begun::Translated(answer, permit),
+            Attempt::Passing(passing) => {
                 // Of the route no more is held than what is counted at the end.
                 let Route {
                     provider, model, ..

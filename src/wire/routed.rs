@@ -7,6 +7,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 use http::StatusCode;
 
+use super::fields::{Fields, Given, OnUnsupported};
 use super::forward::{Begun, Forward, Prepared, SameWire};
 use super::keyed::first_answer;
 use super::turn::{Answer, translate_stream, whole_answer};
@@ -26,6 +27,8 @@ pub trait ModelWire: 'static {
     type Encoder: AnswerEncoder + Send;
     /// How an answer in the same wire is passed on.
     const SAME_WIRE: &'static SameWire;
+    /// What its members become when a call is translated.
+    const FIELDS: Fields;
 
     /// Whether a call may be passed on to `route` as it is.
     fn is_same(route: &Route) -> bool;
@@ -101,12 +104,17 @@ impl<W: ModelWire> Plan<W> {
         }
         let body = readable(&body);
         let (mut request, asked) = W::read(&body)?;
+        let given = Given::of(exchange, &body, W::FIELDS)?;
+        request.loses_nothing = given.on_unsupported == OnUnsupported::Error;
         files::check(&gateway, principal, &request.turns, &body).await?;
         let routes = files::inline(exchange, &tenant_id, routes, &mut request, &body).await?;
         let begun = Answer::begin(exchange, &tenant_id, routes, &request, stream);
-        let Some(answer) = Box::pin(begun).await? else {
+        let begun = Box::pin(begun).await;
+        let Some(mut answer) = begun.map_err(|error| given.in_callers_words(error))? else {
             return Ok(Self::ClientLeft);
         };
+        answer.tell(exchange);
+        given.tell(exchange, answer.lost());
         Ok(Self::Translate(Box::new(Translate {
             tenant_id,
             model,

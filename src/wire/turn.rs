@@ -15,10 +15,11 @@ use crate::error::ApiError;
 use crate::frame::{self, Frame, StopReason};
 use crate::gateway::Gateway;
 use crate::ids;
-use crate::model::{Completed, ModelCall, ModelRequest, ResponseFormat, Route};
+use crate::model::{Completed, Lost, ModelCall, ModelRequest, ResponseFormat, Route};
 use crate::run::{Collected, Collector, LiveRun, Reader, Runs, Spender};
 use crate::sse::KEEP_ALIVE;
 use crate::store::RunRow;
+use crate::wire::headers;
 use crate::wire::{AnswerEncoder, FrameEncoder, OneAnswer};
 
 /// What a wire adds to a frame, about; what is not enough costs a longer buffer.
@@ -413,14 +414,40 @@ impl Answer {
     ) -> Result<Option<Self>, ApiError> {
         let models = exchange.gateway.models.clone();
         let no_smith = Arc::from("");
+        let told = &headers::onward(exchange, &[]);
         if stream {
-            let started = pin!(models.stream(tenant_id, &no_smith, routes, request));
+            let started = pin!(models.stream(tenant_id, &no_smith, routes, request, told));
             let call = while_stream_waits(exchange, started).await.transpose()?;
             return Ok(call.map(Self::Stream));
         }
-        let whole = pin!(models.complete(tenant_id, &no_smith, routes, request));
+        let whole = pin!(models.complete(tenant_id, &no_smith, routes, request, told));
         let answer = while_client_waits(exchange, whole).await.transpose()?;
         Ok(answer.map(|completed| Self::Whole(Box::new(completed))))
+    }
+}
+
+impl Answer {
+    /// Tells in the answer's header who answered.
+    pub fn tell(&mut self, exchange: &mut Exchange) {
+        let (route, beside) = match self {
+            Self::Whole(completed) => {
+                let beside = std::mem::take(&mut completed.beside);
+                (&completed.route, beside)
+            }
+            Self::Stream(call) => {
+                let beside = call.take_beside();
+                (&call.route, beside)
+            }
+        };
+        headers::tell(exchange, &route.provider, &route.model, beside);
+    }
+
+    /// What was asked for and was not sent.
+    pub fn lost(&self) -> Lost {
+        match self {
+            Self::Whole(completed) => completed.lost,
+            Self::Stream(call) => call.lost(),
+        }
     }
 }
 

@@ -14,7 +14,8 @@ use crate::error::ApiError;
 
 /// Response headers that scripts of other origins may read.
 const EXPOSED: &str = "X-Request-Id, Retry-After, Idempotent-Replayed, X-RateLimit-Limit-Requests, \
-    X-RateLimit-Remaining-Requests, X-RateLimit-Reset-Requests";
+    X-RateLimit-Remaining-Requests, X-RateLimit-Reset-Requests, X-Smithgate-Route, \
+    X-Smithgate-Attempts, X-Smithgate-Unsupported, X-Smithgate-Provider-Request-Id";
 
 /// What is written at once of an answer, so that the time for one write fits all lengths.
 const ANSWER_PIECE: usize = 256 * 1024;
@@ -48,6 +49,10 @@ impl Exchange {
                 HeaderValue::from_static(EXPOSED),
             );
         }
+        for (name, value) in &self.told {
+            set(name.clone(), value.clone());
+        }
+        // The caller's limits here come before those of the provider.
         if let Some(standing) = &self.standing {
             for (name, value) in [
                 ("x-ratelimit-limit-requests", u64::from(standing.limit)),

@@ -69,6 +69,8 @@ pub struct Exchange {
     once: Option<Box<Once>>,
     /// The answer is one that was given before.
     pub is_replay: bool,
+    /// What the answer's header tells besides.
+    told: Vec<Extra>,
 }
 
 /// An additional response header.
@@ -105,12 +107,22 @@ impl Exchange {
             held: None,
             once: None,
             is_replay: false,
+            told: Vec::new(),
         }
     }
 
     /// Holds the call's key until it is answered: a whole answer is kept for it.
     pub fn hold_key(&mut self, key: Mine) {
         self.once = Some(Box::new(Once::new(key)));
+    }
+
+    /// Has the answer's header tell something, in place of what it was to tell by that name. What comes
+    /// behind the header is told no more.
+    pub fn tell(&mut self, name: HeaderName, value: HeaderValue) {
+        if !self.streaming {
+            self.told.retain(|(other, _)| *other != name);
+            self.told.push((name, value));
+        }
     }
 
     /// The request's header.

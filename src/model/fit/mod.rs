@@ -60,6 +60,10 @@ fn fit_params(request: &mut ModelRequest, rules: &Rules) {
     }
     (request.params.temperature, request.params.top_p) = rules.samplers(request);
     let params = &mut request.params;
+    // What takes no other sampling takes none of it.
+    if !rules.may_send(rules.sampling, params.effort) {
+        params.top_k = None;
+    }
     params.max_tokens = rules.max_tokens(params.max_tokens);
     let may_send = |allowed: Allowed| rules.may_send(allowed, params.effort);
     if !may_send(rules.stop) {

@@ -9,6 +9,7 @@ use super::fence::Fence;
 use super::spoken::Spoken;
 use crate::config::ProviderWire;
 use crate::frame::{Escaped, Frame, StopReason};
+use crate::model::param::Lost;
 use crate::model::provider::reasoning::name_provider;
 use crate::model::request::ResponseFormat;
 
@@ -28,6 +29,8 @@ pub struct Undo {
     pub fence: Option<Box<Fence>>,
     /// The form that the answer must have, as far as the target is not held to it.
     pub held_to: Option<Box<ResponseFormat>>,
+    /// What was asked for and is not sent.
+    pub lost: Lost,
 }
 
 /// An answer that comes as the arguments of a tool.
@@ -55,6 +58,7 @@ impl Undo {
             spoken: None,
             fence: None,
             held_to: None,
+            lost: Lost::default(),
         }
     }
 

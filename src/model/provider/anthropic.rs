@@ -16,6 +16,7 @@ pub use self::counts::Counts;
 use super::*;
 use crate::config::Thinking;
 use crate::frame::Signer;
+use crate::model::param::Param;
 use crate::model::request::{
     Effort, Part, ResponseFormat, Role, Signature, Source, ToolChoice, Turn, arguments_object,
 };
@@ -97,6 +98,14 @@ impl ProviderApi for Anthropic {
             if let Some(top_p) = params.top_p {
                 body.insert("top_p".into(), json!(top_p));
             }
+            if let Some(top_k) = params.top_k {
+                body.insert("top_k".into(), json!(top_k));
+            }
+        }
+        // OpenAI's other tiers are not sold here.
+        let tier = params.service_tier.as_deref();
+        if let Some((_, tier)) = TIERS.iter().find(|(openai, _)| Some(*openai) == tier) {
+            body.insert("service_tier".into(), json!(tier));
         }
         if !params.stop.is_empty() {
             body.insert("stop_sequences".into(), json!(params.stop));
@@ -128,6 +137,27 @@ impl ProviderApi for Anthropic {
         Ok(Value::Object(body))
     }
 
+    fn places(&self, param: Param) -> &'static [&'static str] {
+        match param {
+            Param::Temperature => &["/temperature"],
+            Param::TopP => &["/top_p"],
+            Param::TopK => &["/top_k"],
+            Param::MaxTokens => &["/max_tokens"],
+            Param::Stop => &["/stop_sequences"],
+            Param::Effort => &["/thinking", "/output_config/effort"],
+            Param::User => &["/metadata/user_id"],
+            Param::ServiceTier => &["/service_tier"],
+            Param::ParallelToolCalls => &["/tool_choice/disable_parallel_tool_use"],
+            Param::Seed
+            | Param::PresencePenalty
+            | Param::FrequencyPenalty
+            | Param::Verbosity
+            | Param::PromptCacheKey
+            | Param::Metadata
+            | Param::LogitBias => &[],
+        }
+    }
+
     fn decoder(&self) -> Box<dyn StreamDecoder> {
         Box::new(Repeating::new(Decoder::default()))
     }
@@ -141,6 +171,9 @@ impl ProviderApi for Anthropic {
         Decoder::whole(body)
     }
 }
+
+/// OpenAI's tiers and what Anthropic calls them.
+const TIERS: [(&str, &str); 2] = [("auto", "auto"), ("default", "standard_only")];
 
 /// What a call does about thinking, and how long its answer may be.
 struct Plan {

@@ -13,6 +13,7 @@ use self::answer::Decoder;
 use super::*;
 use crate::config::Thinking;
 use crate::frame::Signer;
+use crate::model::param::Param;
 use crate::model::request::{
     Effort, Part, ResponseFormat, Role, Signature, Source, ToolChoice, arguments_object,
     joined_text,
@@ -98,6 +99,27 @@ impl ProviderApi for Gemini {
         Ok(Value::Object(body))
     }
 
+    fn places(&self, param: Param) -> &'static [&'static str] {
+        match param {
+            Param::Temperature => &["/generationConfig/temperature"],
+            Param::TopP => &["/generationConfig/topP"],
+            Param::TopK => &["/generationConfig/topK"],
+            Param::MaxTokens => &["/generationConfig/maxOutputTokens"],
+            Param::Stop => &["/generationConfig/stopSequences"],
+            Param::Seed => &["/generationConfig/seed"],
+            Param::PresencePenalty => &["/generationConfig/presencePenalty"],
+            Param::FrequencyPenalty => &["/generationConfig/frequencyPenalty"],
+            Param::Effort => &["/generationConfig/thinkingConfig"],
+            Param::User
+            | Param::Verbosity
+            | Param::ServiceTier
+            | Param::PromptCacheKey
+            | Param::Metadata
+            | Param::LogitBias
+            | Param::ParallelToolCalls => &[],
+        }
+    }
+
     fn decoder(&self) -> Box<dyn StreamDecoder> {
         Box::new(Repeating::new(Decoder::default()))
     }
@@ -122,6 +144,7 @@ fn generation_config(request: &ModelRequest, rules: &Rules) -> Map<String, Value
     };
     set("temperature", params.temperature.map(Value::from));
     set("topP", params.top_p.map(Value::from));
+    set("topK", params.top_k.map(Value::from));
     set("maxOutputTokens", params.max_tokens.map(Value::from));
     set("seed", params.seed.map(Value::from));
     set("presencePenalty", params.presence_penalty.map(Value::from));

@@ -27,6 +27,7 @@ use self::repeat::Repeating;
 use self::said::Halves;
 use super::error::ModelError;
 use super::fault::Fault;
+use super::param::Param;
 use super::request::ModelRequest;
 use crate::config::{ProviderWire, Rules};
 use crate::frame::{Escaped, Frame};
@@ -62,6 +63,8 @@ pub trait ProviderApi: Send + Sync {
         stream: bool,
         stream_usage: bool,
     ) -> Result<Value, ModelError>;
+    /// Where a body has `param`, as JSON Pointers (RFC 6901); nowhere: the wire has no place for it.
+    fn places(&self, param: Param) -> &'static [&'static str];
     /// A decoder for one streamed answer.
     fn decoder(&self) -> Box<dyn StreamDecoder>;
     /// The same, which parses every event.

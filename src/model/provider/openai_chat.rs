@@ -13,6 +13,7 @@ use self::answer::Decoder;
 use super::reasoning;
 use super::*;
 use crate::config::SystemRole;
+use crate::model::param::Param;
 use crate::model::request::{
     Part, ResponseFormat, Role, Source, ToolChoice, arguments_text, joined_text,
 };
@@ -124,6 +125,26 @@ impl ProviderApi for OpenaiChat {
             (!params.stop.is_empty()).then(|| json!(params.stop)),
         );
         Ok(Value::Object(body))
+    }
+
+    fn places(&self, param: Param) -> &'static [&'static str] {
+        match param {
+            Param::Temperature => &["/temperature"],
+            Param::TopP => &["/top_p"],
+            Param::MaxTokens => &["/max_tokens", "/max_completion_tokens"],
+            Param::Stop => &["/stop"],
+            Param::Seed => &["/seed", "/random_seed"],
+            Param::PresencePenalty => &["/presence_penalty"],
+            Param::FrequencyPenalty => &["/frequency_penalty"],
+            Param::Effort => &["/reasoning_effort"],
+            Param::User => &["/user"],
+            Param::Verbosity => &["/verbosity"],
+            Param::ServiceTier => &["/service_tier"],
+            Param::PromptCacheKey => &["/prompt_cache_key"],
+            Param::LogitBias => &["/logit_bias"],
+            Param::ParallelToolCalls => &["/parallel_tool_calls"],
+            Param::TopK | Param::Metadata => &[],
+        }
     }
 
     fn decoder(&self) -> Box<dyn StreamDecoder> {

@@ -12,6 +12,7 @@ use self::answer::Decoder;
 use super::*;
 use crate::config::Efforts;
 use crate::frame::Signer;
+use crate::model::param::Param;
 use crate::model::request::{
     Part, ResponseFormat, Role, Signature, Source, ToolChoice, arguments_text, joined_text,
 };
@@ -136,6 +137,27 @@ impl ProviderApi for OpenaiResponses {
             );
         }
         Ok(Value::Object(body))
+    }
+
+    fn places(&self, param: Param) -> &'static [&'static str] {
+        match param {
+            Param::Temperature => &["/temperature"],
+            Param::TopP => &["/top_p"],
+            Param::MaxTokens => &["/max_output_tokens"],
+            Param::Effort => &["/reasoning/effort"],
+            Param::User => &["/user"],
+            Param::Verbosity => &["/text/verbosity"],
+            Param::ServiceTier => &["/service_tier"],
+            Param::PromptCacheKey => &["/prompt_cache_key"],
+            Param::Metadata => &["/metadata"],
+            Param::ParallelToolCalls => &["/parallel_tool_calls"],
+            Param::TopK
+            | Param::Stop
+            | Param::Seed
+            | Param::PresencePenalty
+            | Param::FrequencyPenalty
+            | Param::LogitBias => &[],
+        }
     }
 
     fn decoder(&self) -> Box<dyn StreamDecoder> {

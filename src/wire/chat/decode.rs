@@ -46,6 +46,8 @@ pub struct ChatRequest {
     #[serde(default, deserialize_with = "given::number")]
     top_p: Option<f64>,
     #[serde(default, deserialize_with = "given::limit")]
+    top_k: Option<u32>,
+    #[serde(default, deserialize_with = "given::limit")]
     max_tokens: Option<u32>,
     #[serde(default, deserialize_with = "given::limit")]
     max_completion_tokens: Option<u32>,
@@ -182,6 +184,7 @@ impl DecodedChat {
             response_format: self.response_format,
             params: self.params,
             caching: self.caching,
+            loses_nothing: false,
         }
     }
 }
@@ -239,6 +242,7 @@ pub fn decode(request: ChatRequest) -> Result<DecodedChat, ApiError> {
         params: Params {
             temperature: request.temperature,
             top_p: request.top_p,
+            top_k: request.top_k,
             max_tokens: request.max_completion_tokens.or(request.max_tokens),
             stop: decode_stop(request.stop.as_ref())?,
             seed: request.seed,

@@ -8,6 +8,7 @@ mod blocks;
 pub mod custom;
 pub mod decode;
 pub mod encode;
+mod fields;
 pub mod forward;
 mod serve;
 mod tools;

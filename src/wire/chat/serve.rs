@@ -8,19 +8,21 @@ use http::{Method, StatusCode};
 use utoipa::OpenApi;
 use utoipa_axum::router::OpenApiRouter;
 
+use super::fields::FIELDS;
 use crate::auth::{Principal, Scope};
 use crate::config::{LimitName, ProviderWire};
-use crate::edge::{AppState, Exchange, Gone, Route, check_shape, parse, readable};
+use crate::edge::{AppState, Exchange, Gone, Route, parse, readable};
 use crate::error::ApiError;
 use crate::ids;
-use crate::model::{ModelRequest, Route as ModelRoute};
+use crate::model::{Lost, ModelRequest, Route as ModelRoute};
 use crate::run::Collected;
 use crate::store::now_seconds;
 use crate::wire::OneAnswerEncoder;
 use crate::wire::caller::Caller;
 use crate::wire::chat::{self, ChatRequest, CustomTools, EventGate, StreamEncoder, decode};
+use crate::wire::fields::{Fields, Given};
 use crate::wire::forward::{Prepared, SameWire};
-use crate::wire::openai::rewrite::{Peek, rewrite};
+use crate::wire::openai::rewrite::{named_model, rewrite};
 use crate::wire::routed::{Call, ModelWire, Plan};
 use crate::wire::smith::{SmithCall, SmithTurn};
 
@@ -31,7 +33,15 @@ static SAME_WIRE: SameWire = SameWire {
     wire: WIRE,
     provider_wire: ProviderWire::OpenaiChat,
     path: "/chat/completions",
-    headers: &[],
+    headers: &[
+        "openai-organization",
+        "openai-project",
+        "openai-beta",
+        "x-client-request-id",
+        // OpenRouter's, by which an application is known there.
+        "http-referer",
+        "x-title",
+    ],
     answer: "choices",
     may_be_empty: false,
     usage_of_answer: chat::forward::usage_of_answer,
@@ -94,10 +104,10 @@ async fn begin(exchange: &mut Exchange) -> Result<Begun, ApiError> {
         let body = readable(&body);
         return Box::pin(smith_turn(exchange, &principal, smith_id, thread, &body)).await;
     }
-    let peek: Peek<'_> = parse_peek(&body)?;
+    let (model, stream) = named_model::<ChatRequest>(&body)?;
     let call = Call {
-        model: peek.model.as_deref().unwrap_or_default().to_owned(),
-        stream: peek.stream.unwrap_or(false),
+        model,
+        stream,
         has_thread: thread.is_some(),
         body: body.clone(),
     };
@@ -126,6 +136,7 @@ impl ModelWire for Chat {
     type Asked = Asked;
     type Encoder = StreamEncoder;
     const SAME_WIRE: &'static SameWire = &SAME_WIRE;
+    const FIELDS: Fields = FIELDS;
 
     fn is_same(route: &ModelRoute) -> bool {
         route.wire == ProviderWire::OpenaiChat
@@ -188,19 +199,6 @@ fn whole(asked: Asked, id: &str, created: i64, model: &str, answer: &Collected) 
     body.to_string().into()
 }
 
-fn parse_peek(body: &[u8]) -> Result<Peek<'_>, ApiError> {
-    if matches!(body.trim_ascii_start().first(), Some(b'[')) {
-        check_shape(body)?;
-    }
-    serde_json::from_slice(body).map_err(|e| {
-        // The full parser names the field at fault.
-        match parse::<ChatRequest>(body) {
-            Err(error) => error,
-            Ok(_) => ApiError::bad_request("invalid_request", e.to_string()),
-        }
-    })
-}
-
 // ---- a smith's turn ----
 
 /// A turn, and what of its call the answer hangs on.
@@ -218,6 +216,7 @@ async fn smith_turn(
     body: &Bytes,
 ) -> Result<Begun, ApiError> {
     let decoded = decode(parse::<ChatRequest>(body)?)?;
+    Given::of(exchange, body, FIELDS)?.tell(exchange, Lost::default());
     let (stream, include_usage) = (decoded.stream, decoded.include_usage);
     let has_functions = decoded.has_functions;
     let call = SmithCall {

@@ -9,16 +9,17 @@ use http::{HeaderName, HeaderValue, StatusCode, header};
 use serde_json::json;
 
 use super::errors::MessagesErrorOut;
-use super::forward::{SAME_WIRE, is_same, named_model, prepared};
+use super::forward::{SAME_WIRE, is_same, prepared};
 use super::{MessagesRequest, decode};
 use crate::auth::{Principal, Scope};
 use crate::edge::{Exchange, Gone, parse, readable};
 use crate::error::ApiError;
 use crate::model::{Answered, ModelError, ModelRequest, Part, Route, Source};
 use crate::wire::caller::Caller;
-use crate::wire::files;
+use crate::wire::openai::rewrite::named_model;
 use crate::wire::routed::Routed;
 use crate::wire::turn::while_client_waits;
+use crate::wire::{files, headers};
 
 const PATH: &str = "/messages/count_tokens";
 
@@ -65,7 +66,7 @@ async fn counted(exchange: &mut Exchange) -> Result<Counted, ApiError> {
     } = Caller::of(exchange, Scope::RunsWrite)?;
     let body = exchange.body().await?;
     if smith.is_none() {
-        let (model, _) = named_model(&body)?;
+        let (model, _) = named_model::<MessagesRequest>(&body)?;
         let gateway = exchange.gateway.clone();
         let Routed {
             routes,
@@ -97,19 +98,20 @@ async fn asked(
     let body = files::forwarded(exchange, principal, body).await?;
     let bodies = routes.iter().map(|route| prepared(&body, &route.model));
     let bodies: Vec<Bytes> = bodies.collect::<Result<_, _>>()?;
-    let told = SAME_WIRE.told(&exchange.request().headers);
+    let told = headers::onward(exchange, SAME_WIRE.headers);
     let models = exchange.gateway.models.clone();
     let (models, bodies, told) = (&models, &bodies, &told);
     let sent = models.try_routes(routes, |at| async move {
         let asked = models.ask(&routes[at], PATH, bodies[at].clone(), false, told);
-        let tokens = match Box::pin(asked).await? {
+        let tokens = match Box::pin(asked).await?.0 {
             Answered::Whole(whole) => whole.outline["input_tokens"].as_u64(),
             Answered::Events(_) => None,
         };
         let without = || ModelError::Malformed("an answer without 'input_tokens'".to_owned());
         tokens.ok_or_else(without)
     });
-    Ok(while_client_waits(exchange, pin!(sent)).await.transpose()?)
+    let counted = while_client_waits(exchange, pin!(sent)).await.transpose()?;
+    Ok(counted.map(|(tokens, _)| tokens))
 }
 
 /// Bytes of plain text that are a token, about: English and code have more.

@@ -38,6 +38,8 @@ pub struct MessagesRequest {
     temperature: Option<f64>,
     #[serde(default, deserialize_with = "given::number")]
     top_p: Option<f64>,
+    #[serde(default, deserialize_with = "given::limit")]
+    top_k: Option<u32>,
     #[serde(default)]
     stop_sequences: Value,
     #[serde(default)]
@@ -103,6 +105,7 @@ impl DecodedMessages {
             response_format: self.response_format,
             params: self.params,
             caching: self.caching,
+            loses_nothing: false,
         }
     }
 }
@@ -139,6 +142,7 @@ pub fn decode(request: MessagesRequest) -> Result<DecodedMessages, ApiError> {
         params: Params {
             temperature: request.temperature,
             top_p: request.top_p,
+            top_k: request.top_k,
             max_tokens: request.max_tokens,
             stop: decode_stop(&request.stop_sequences)?,
             effort: effort(&request.thinking, &request.output_config)?,

@@ -5,16 +5,15 @@ use bytes::Bytes;
 use serde::Deserialize;
 use serde_json::Value;
 
+use super::MessagesGate;
 use super::thinking::{self, MARK};
-use super::{MessagesGate, MessagesRequest};
 use crate::config::ProviderWire;
-use crate::edge::{check_shape, parse};
 use crate::error::ApiError;
 use crate::frame::Usage;
 use crate::model::Route;
 use crate::model::provider::AnthropicCounts;
 use crate::wire::forward::SameWire;
-use crate::wire::openai::rewrite::{Peek, rewrite};
+use crate::wire::openai::rewrite::rewrite;
 
 /// The wire's name in metrics.
 pub(super) const WIRE: &str = "messages";
@@ -34,23 +33,6 @@ pub(super) static SAME_WIRE: SameWire = SameWire {
 /// Whether a call may be passed on to `route` as it is.
 pub(super) fn is_same(route: &Route) -> bool {
     route.wire == ProviderWire::Anthropic
-}
-
-/// The model that a request names, and whether its answer is a stream.
-pub(super) fn named_model(body: &[u8]) -> Result<(String, bool), ApiError> {
-    if matches!(body.trim_ascii_start().first(), Some(b'[')) {
-        check_shape(body)?;
-    }
-    let peek: Peek<'_> = match serde_json::from_slice(body) {
-        Ok(peek) => peek,
-        // The full parser names the field at fault.
-        Err(error) => {
-            parse::<MessagesRequest>(body)?;
-            return Err(ApiError::bad_request("invalid_request", error.to_string()));
-        }
-    };
-    let model = peek.model.as_deref().unwrap_or_default().to_owned();
-    Ok((model, peek.stream.unwrap_or(false)))
 }
 
 /// The body for `model`.

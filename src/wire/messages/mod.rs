@@ -13,6 +13,7 @@ mod count;
 mod decode;
 mod encode;
 mod errors;
+mod fields;
 mod forward;
 mod gate;
 mod serve;

@@ -12,17 +12,20 @@ use utoipa_axum::router::OpenApiRouter;
 
 use super::count::{__path_count_tokens, count_tokens};
 use super::errors::{DIALECT, MessagesErrorOut, write_error};
-use super::forward::{SAME_WIRE, WIRE, is_same, named_model, prepared};
+use super::fields::FIELDS;
+use super::forward::{SAME_WIRE, WIRE, is_same, prepared};
 use super::{Display, MessagesRequest, StreamEncoder, decode, message};
 use crate::auth::{Principal, Scope};
 use crate::edge::{AppState, Exchange, Gone, Route, parse, readable};
 use crate::error::ApiError;
 use crate::ids;
-use crate::model::{ModelRequest, Route as ModelRoute};
+use crate::model::{Lost, ModelRequest, Route as ModelRoute};
 use crate::run::Collected;
 use crate::wire::OneAnswerEncoder;
 use crate::wire::caller::Caller;
+use crate::wire::fields::{Fields, Given};
 use crate::wire::forward::{Prepared, SameWire};
+use crate::wire::openai::rewrite::named_model;
 use crate::wire::routed::{Call, ModelWire, Plan};
 use crate::wire::smith::{SmithCall, SmithTurn};
 
@@ -93,7 +96,7 @@ async fn begin(exchange: &mut Exchange) -> Result<Begun, ApiError> {
         let body = readable(&body);
         return Box::pin(smith_turn(exchange, &principal, smith_id, thread, &body)).await;
     }
-    let (model, stream) = named_model(&body)?;
+    let (model, stream) = named_model::<MessagesRequest>(&body)?;
     let call = Call {
         model,
         stream,
@@ -117,6 +120,7 @@ impl ModelWire for Messages {
     type Asked = Display;
     type Encoder = StreamEncoder;
     const SAME_WIRE: &'static SameWire = &SAME_WIRE;
+    const FIELDS: Fields = FIELDS;
 
     fn is_same(route: &ModelRoute) -> bool {
         is_same(route)
@@ -172,6 +176,7 @@ async fn smith_turn(
     body: &Bytes,
 ) -> Result<Begun, ApiError> {
     let decoded = decode(parse::<MessagesRequest>(body)?)?;
+    Given::of(exchange, body, FIELDS)?.tell(exchange, Lost::default());
     let (stream, display) = (decoded.stream, decoded.display);
     let call = SmithCall {
         wire: WIRE,

@@ -2,19 +2,38 @@
 
 use bytes::{Bytes, BytesMut};
 use serde::Deserialize;
+use serde::de::DeserializeOwned;
 use serde_json::value::RawValue;
 
-use crate::edge::{check_shape, in_words};
+use crate::edge::{check_shape, in_words, parse};
 use crate::error::ApiError;
 use crate::lenient;
+use crate::wire::fields::MEMBER;
 
 /// What must be known of a body before it is passed on.
 #[derive(Deserialize)]
-pub struct Peek<'a> {
+struct Peek<'a> {
     #[serde(borrow, default, deserialize_with = "lenient::word")]
-    pub model: Option<std::borrow::Cow<'a, str>>,
+    model: Option<std::borrow::Cow<'a, str>>,
     #[serde(default, deserialize_with = "lenient::given::flag")]
-    pub stream: Option<bool>,
+    stream: Option<bool>,
+}
+
+/// The model that a body names, and whether its answer is a stream. Of one that cannot be read, `T`, all
+/// that its wire knows of a request, names the member at fault.
+pub fn named_model<T: DeserializeOwned>(body: &[u8]) -> Result<(String, bool), ApiError> {
+    if matches!(body.trim_ascii_start().first(), Some(b'[')) {
+        check_shape(body)?;
+    }
+    let peek: Peek<'_> = match serde_json::from_slice(body) {
+        Ok(peek) => peek,
+        Err(error) => {
+            parse::<T>(body)?;
+            return Err(ApiError::bad_request("invalid_request", error.to_string()));
+        }
+    };
+    let model = peek.model.as_deref().unwrap_or_default().to_owned();
+    Ok((model, peek.stream.unwrap_or(false)))
 }
 
 /// The spans of a body that are replaced.
@@ -24,6 +43,9 @@ struct Spans<'a> {
     model: &'a RawValue,
     #[serde(borrow, default, deserialize_with = "present")]
     stream_options: Option<&'a RawValue>,
+    /// For the gateway alone.
+    #[serde(borrow, default, deserialize_with = "present")]
+    on_unsupported: Option<&'a RawValue>,
 }
 
 /// A member that is there, `null` or not; an `Option` alone would take `null` for absent.
@@ -76,6 +98,11 @@ pub fn rewrite(body: &[u8], model: &str, ask_usage: bool) -> Result<Forwarded, A
             }
         }
     }
+    if let Some(raw) = spans.on_unsupported
+        && let Some((at, length)) = member(body, offset(raw), raw.get().len())
+    {
+        edits.push((at, length, Vec::new()));
+    }
     edits.sort_unstable_by_key(|(at, ..)| *at);
     let mut out = BytesMut::with_capacity(body.len() + 64);
     let mut from = 0;
@@ -89,4 +116,53 @@ pub fn rewrite(body: &[u8], model: &str, ask_usage: bool) -> Result<Forwarded, A
         body: out.freeze(),
         hide_usage,
     })
+}
+
+/// Where the member [`MEMBER`] stands whose value is at `at`, with the comma that goes with it.
+fn member(body: &[u8], at: usize, length: usize) -> Option<(usize, usize)> {
+    let blank = |letter: &u8| letter.is_ascii_whitespace();
+    let name = format!("\"{MEMBER}\"");
+    let before = body[..at].trim_ascii_end().strip_suffix(b":")?;
+    let before = before.trim_ascii_end().strip_suffix(name.as_bytes())?;
+    let end = at + length;
+    let behind = body[end..]
+        .iter()
+        .take_while(|letter| blank(letter))
+        .count();
+    if body.get(end + behind) == Some(&b',') {
+        return Some((before.len(), end + behind + 1 - before.len()));
+    }
+    let before = before.trim_ascii_end();
+    let before = before.strip_suffix(b",").unwrap_or(before);
+    Some((before.len(), end - before.len()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_for_the_gateway_goes_no_further() {
+        for (body, sent) in [
+            (
+                r#"{"on_unsupported":"error","model":"a","n":1}"#,
+                r#"{"model":"b","n":1}"#,
+            ),
+            (
+                r#"{"model":"a", "on_unsupported" : "drop" , "n":1}"#,
+                r#"{"model":"b",  "n":1}"#,
+            ),
+            (
+                r#"{"model":"a","n":1 , "on_unsupported":null}"#,
+                r#"{"model":"b","n":1 }"#,
+            ),
+            (
+                r#"{"model":"a","x":{"on_unsupported":1}}"#,
+                r#"{"model":"b","x":{"on_unsupported":1}}"#,
+            ),
+        ] {
+            let rewritten = rewrite(body.as_bytes(), "b", false).expect("rewritten");
+            assert_eq!(rewritten.body, sent.as_bytes(), "{body}");
+        }
+    }
 }

@@ -169,6 +169,7 @@ impl DecodedResponse {
             response_format: self.response_format,
             params: self.params,
             caching: self.caching,
+            loses_nothing: false,
         })
     }
 }

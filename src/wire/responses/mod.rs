@@ -11,6 +11,7 @@ mod conversation_items;
 mod conversations;
 pub mod decode;
 pub mod encode;
+mod fields;
 pub mod gate;
 pub mod items;
 pub mod mounts;

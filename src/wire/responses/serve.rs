@@ -7,6 +7,7 @@ use serde_json::{Map, Value, json};
 use utoipa::OpenApi;
 
 use super::WIRE;
+use super::fields::FIELDS;
 use super::record::{Stored, answer_items};
 use super::smith::{SmithTurn, Turned, smith_turn};
 use crate::auth::{SMITH_HEADER, Scope};
@@ -18,8 +19,9 @@ use crate::model::{ModelRequest, Route as ModelRoute};
 use crate::run::Collected;
 use crate::store::now_seconds;
 use crate::wire::caller::Caller;
+use crate::wire::fields::Fields;
 use crate::wire::forward::{Prepared, SameWire};
-use crate::wire::openai::rewrite::Peek;
+use crate::wire::openai::rewrite::named_model;
 use crate::wire::openai::rewrite::rewrite;
 use crate::wire::responses::gate::{usage_in, write_error};
 use crate::wire::responses::items::Numbering;
@@ -34,7 +36,12 @@ static SAME_WIRE: SameWire = SameWire {
     wire: WIRE,
     provider_wire: ProviderWire::OpenaiResponses,
     path: "/responses",
-    headers: &[],
+    headers: &[
+        "openai-organization",
+        "openai-project",
+        "openai-beta",
+        "x-client-request-id",
+    ],
     answer: "output",
     // A response may run in the background, or have no room for more than its reasoning.
     may_be_empty: true,
@@ -112,17 +119,10 @@ async fn begin(exchange: &mut Exchange) -> Result<Begun, ApiError> {
             })
         }
         None => {
-            let peek: Peek<'_> = match serde_json::from_slice(&body) {
-                Ok(peek) => peek,
-                // The full parser names the field at fault.
-                Err(error) => {
-                    parse::<ResponsesRequest>(&body)?;
-                    return Err(ApiError::bad_request("invalid_request", error.to_string()));
-                }
-            };
+            let (model, stream) = named_model::<ResponsesRequest>(&body)?;
             let call = Call {
-                model: peek.model.as_deref().unwrap_or_default().to_owned(),
-                stream: peek.stream.unwrap_or(false),
+                model,
+                stream,
                 has_thread: thread.is_some(),
                 body: body.clone(),
             };
@@ -165,6 +165,7 @@ impl ModelWire for Responses {
     type Asked = Asked;
     type Encoder = StreamEncoder;
     const SAME_WIRE: &'static SameWire = &SAME_WIRE;
+    const FIELDS: Fields = FIELDS;
 
     fn is_same(route: &ModelRoute) -> bool {
         route.responses

@@ -7,6 +7,7 @@ use bytes::Bytes;
 use http::StatusCode;
 use serde_json::{Value, json};
 
+use super::fields::FIELDS;
 use super::record::Stored;
 use super::referred::{REFERRED_BYTES, Said};
 use super::{WEB_SEARCH, WIRE};
@@ -15,10 +16,11 @@ use crate::edge::{Exchange, Gone, parse};
 use crate::error::ApiError;
 use crate::gateway::Gateway;
 use crate::ids;
-use crate::model::Turn;
+use crate::model::{Lost, Turn};
 use crate::run::{Link, ResponseRecord, RunRequest, Thread, Word};
 use crate::tools::Mounted;
 use crate::wire::decision;
+use crate::wire::fields::Given;
 use crate::wire::files;
 use crate::wire::keyed::{Again, Key};
 use crate::wire::responses::decode::unknown_item;
@@ -283,6 +285,7 @@ pub(super) async fn smith_turn(
     body: &Bytes,
 ) -> Result<Turned, ApiError> {
     let decoded = decode(parse::<ResponsesRequest>(body)?)?;
+    Given::of(exchange, body, FIELDS)?.tell(exchange, Lost::default());
     if let Some((run_id, words)) = decisions(&decoded.input)? {
         return going_on(
             exchange,

@@ -1,0 +1,60 @@
+//! Headers of a call without a smith, both ways: what of the client's its provider is told, and what the
+//! client is told of who answered.
+
+use http::{HeaderName, HeaderValue};
+
+use crate::edge::Exchange;
+use crate::model::Beside;
+
+/// Which provider and model answered.
+const ROUTE: HeaderName = HeaderName::from_static("x-smithgate-route");
+/// Calls that were made until one was answered.
+const ATTEMPTS: HeaderName = HeaderName::from_static("x-smithgate-attempts");
+/// The caller's place in its trace (<https://www.w3.org/TR/trace-context/>), which every provider may
+/// know.
+const TRACE: [&str; 2] = ["traceparent", "tracestate"];
+
+/// What the provider is told of the client's headers: the trace, those of the wire, and those that the
+/// operator lets through.
+pub fn onward(exchange: &Exchange, of_wire: &[&'static str]) -> Vec<(HeaderName, HeaderValue)> {
+    let headers = &exchange.request().headers;
+    let operators = &exchange.gateway.config.models.forward_headers;
+    let names = TRACE.iter().chain(of_wire).copied();
+    let names = names.chain(operators.iter().map(String::as_str));
+    let mut told: Vec<(HeaderName, HeaderValue)> = Vec::new();
+    for name in names {
+        let mut values = headers.get_all(name).iter();
+        let Some(first) = values.next() else { continue };
+        let Ok(name) = HeaderName::from_bytes(name.as_bytes()) else {
+            continue;
+        };
+        if told.iter().any(|(other, _)| *other == name) {
+            continue;
+        }
+        // Lists that come in several lines go on in one.
+        let value = match values.next() {
+            None => first.clone(),
+            Some(second) => {
+                let lines = [first, second].into_iter().chain(values);
+                let lines: Vec<&[u8]> = lines.map(HeaderValue::as_bytes).collect();
+                match HeaderValue::from_bytes(&lines.join(&b", "[..])) {
+                    Ok(joined) => joined,
+                    Err(_) => continue,
+                }
+            }
+        };
+        told.push((name, value));
+    }
+    told
+}
+
+/// Tells in the answer's header who answered, and what is told beside the answer.
+pub fn tell(exchange: &mut Exchange, provider: &str, model: &str, beside: Beside) {
+    for (name, value) in beside.headers {
+        exchange.tell(name, value);
+    }
+    if let Ok(route) = HeaderValue::from_str(&format!("{provider}/{model}")) {
+        exchange.tell(ROUTE, route);
+    }
+    exchange.tell(ATTEMPTS, HeaderValue::from(beside.attempts));
+}
