@@ -24,7 +24,9 @@ pub use model_rules::{
     Allowed, CallIds, Dialect, Effort, Efforts, LimitName, MediaKind, MediaKinds, ModelRule, Patch,
     Replay, Rules, Structured, SystemRole, Thinking,
 };
-pub use models::{Alias, Models, Price, Prices, Provider, ProviderWire, Target};
+pub use models::{
+    Alias, Models, Passthrough, Price, Prices, Provider, ProviderWire, Target, cannot_forward,
+};
 pub use server::{Metrics, Server, Tls};
 pub use store::{Bus, Retention, Secrets, Store};
 pub use tools::{Egress, Sandbox, Tools};
@@ -228,7 +230,7 @@ impl Config {
             }
         }
         for (at, name) in self.models.forward_headers.iter().enumerate() {
-            if let Some(why) = models::cannot_forward(name) {
+            if let Some(why) = cannot_forward(name) {
                 return Err(bad(format!("models.forward_headers[{at}]"), why));
             }
         }

@@ -19,7 +19,22 @@ pub struct Models {
     pub bare_ids: bool,
     /// Headers of callers that providers are told beside those of their wire, in small letters.
     pub forward_headers: Vec<String>,
+    /// Whether what providers keep for an account (batches, uploads, all that is passed through) can be
+    /// reached.
+    pub passthrough: Passthrough,
     pub aliases: BTreeMap<String, Alias>,
+}
+
+/// Who reaches what providers keep for an account.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Passthrough {
+    Off,
+    /// Projects, with a key of their own.
+    #[default]
+    OwnKeys,
+    /// All, with the operator's keys too: what one keeps there, all others see.
+    All,
 }
 
 impl Default for Models {
@@ -29,6 +44,7 @@ impl Default for Models {
             embedding: Some("openai/text-embedding-3-small".to_owned()),
             bare_ids: true,
             forward_headers: Vec::new(),
+            passthrough: Passthrough::default(),
             aliases: BTreeMap::new(),
         }
     }

@@ -33,6 +33,7 @@ use crate::gateway::Gateway;
 pub use accept::Acceptor;
 pub use actor::Actor;
 pub use app::App;
+pub use bridge::takes_body;
 pub use dialect::Dialect;
 pub use exchange::{Exchange, Extra, Gone};
 pub use json::{check_shape, in_words, parse, readable};

@@ -33,6 +33,8 @@ pub struct Route {
     pub rules: Arc<Rules>,
     /// The header that carries the key, where it is not the wire's own.
     pub auth_header: Option<HeaderName>,
+    /// The key is the project's or the smith's own, not the operator's.
+    pub is_own_key: bool,
     /// Whether it takes OpenAI's Responses body as it is.
     pub responses: bool,
     /// Repeats before the next route is tried.
@@ -343,6 +345,21 @@ impl Routing {
         Ok(vec![self.route(tenant_id, smith_id, provider, id).await?])
     }
 
+    /// A provider by its name, for a call that may name no model.
+    pub async fn provider(
+        &self,
+        tenant_id: &Arc<str>,
+        smith_id: Option<&Arc<str>>,
+        provider: &str,
+        model: &str,
+    ) -> Result<Route, ModelError> {
+        if !crate::config::is_provider_name(provider) {
+            let why = format!("'{provider}' is no provider's name");
+            return Err(ModelError::UnknownModel(why));
+        }
+        self.route(tenant_id, smith_id, provider, model).await
+    }
+
     async fn route(
         &self,
         tenant_id: &Arc<str>,
@@ -367,6 +384,7 @@ impl Routing {
             // A name that nobody configured is a provider without a key.
             return Err(ModelError::NoKey(provider.to_owned()));
         };
+        let is_own_key = own.is_some();
         let key = match (own, known) {
             (Some(own), _) => Some(own.secret.clone()),
             (None, Some(known)) => match &known.config.api_key {
@@ -389,6 +407,7 @@ impl Routing {
             key,
             model: model.to_owned(),
             stream_usage,
+            is_own_key,
             responses,
             retries: 0,
             timeout: None,

@@ -56,6 +56,7 @@ pub fn documented() -> OpenApiRouter<AppState> {
         wire::responses::documented(),
         wire::messages::documented(),
         wire::embeddings::documented(),
+        wire::relay::documented(),
         wire::ui::documented(),
         wire::native::documented(),
         wire::mcp::documented(),

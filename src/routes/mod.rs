@@ -39,6 +39,7 @@ fn listed() -> Vec<Route> {
         wire::native::routes(),
         wire::mcp::routes(),
         wire::embeddings::routes(),
+        wire::relay::routes(),
         channel::routes(),
         rest(),
     ]

@@ -21,6 +21,7 @@ use super::address::AddressGuard;
 use super::cleartext::{CleartextBody, CleartextStream};
 use super::endpoint::Endpoint;
 use super::error::{UpstreamError, read_error};
+use super::pieces::only_once;
 use super::pool::{CleartextPool, POOL_IDLE, Place};
 use super::response::{Body, UpstreamResponse};
 
@@ -204,7 +205,12 @@ impl Upstream {
         }
     }
 
-    fn origin(&self, address: SocketAddr, endpoint: &Endpoint, timeouts: Timeouts) -> Origin {
+    pub(super) fn origin(
+        &self,
+        address: SocketAddr,
+        endpoint: &Endpoint,
+        timeouts: Timeouts,
+    ) -> Origin {
         if !endpoint.tls {
             let place = (address, endpoint.authority.clone());
             return Origin::Cleartext(place, self.plain.clone());
@@ -219,14 +225,26 @@ impl Upstream {
 }
 
 /// Where a request goes, and where its connection is kept.
-enum Origin {
+pub(super) enum Origin {
     Cleartext(Place, Arc<CleartextPool>),
     Tls(Box<HttpPeer>, Arc<Connector>),
 }
 
 impl Origin {
+    /// The same, with a connection that was not used before.
+    pub(super) fn anew(mut self) -> Self {
+        match &mut self {
+            Self::Cleartext(_, pool) => *pool = CleartextPool::new(POOL_IDLE),
+            Self::Tls(peer, _) => peer.group_key = only_once(),
+        }
+        self
+    }
+
     /// A connection, and whether it was used before.
-    async fn session(&self, timeouts: Timeouts) -> Result<(Box<HttpSession>, bool), UpstreamError> {
+    pub(super) async fn session(
+        &self,
+        timeouts: Timeouts,
+    ) -> Result<(Box<HttpSession>, bool), UpstreamError> {
         let (place, pool) = match self {
             Self::Cleartext(place, pool) => (place, pool),
             Self::Tls(peer, connector) => {
@@ -255,7 +273,11 @@ impl Origin {
     }
 
     /// What is to come of the answer whose head `session` has read, to a request with `method`.
-    fn body(self, mut session: Box<HttpSession>, method: &Method) -> Result<Body, UpstreamError> {
+    pub(super) fn body(
+        self,
+        mut session: Box<HttpSession>,
+        method: &Method,
+    ) -> Result<Body, UpstreamError> {
         match self {
             Self::Cleartext(place, pool) => {
                 let HttpSession::H1(session) = *session else {
@@ -274,11 +296,11 @@ impl Origin {
     }
 }
 
-async fn exchange(
-    session: &mut HttpSession,
+/// The header of a request, without what tells its body's length.
+pub(super) fn head_of(
     endpoint: &Endpoint,
     request: &UpstreamRequest<'_>,
-) -> Result<(StatusCode, HeaderMap), Box<PingoraError>> {
+) -> Result<RequestHeader, Box<PingoraError>> {
     let mut header = RequestHeader::build_no_case(
         request.method.clone(),
         endpoint.target(request.path).as_bytes(),
@@ -292,6 +314,30 @@ async fn exchange(
     for (name, value) in request.headers {
         header.insert_header(name.clone(), value.clone())?;
     }
+    Ok(header)
+}
+
+/// The header of the answer that is none of those in between.
+pub(super) async fn read_head(
+    session: &mut HttpSession,
+) -> Result<(StatusCode, HeaderMap), Box<PingoraError>> {
+    loop {
+        session.read_response_header().await?;
+        let Some(header) = session.response_header() else {
+            return PingoraError::e_explain(ErrorType::InvalidHTTPHeader, "no header");
+        };
+        if !header.status.is_informational() {
+            return Ok((header.status, header.headers.clone()));
+        }
+    }
+}
+
+async fn exchange(
+    session: &mut HttpSession,
+    endpoint: &Endpoint,
+    request: &UpstreamRequest<'_>,
+) -> Result<(StatusCode, HeaderMap), Box<PingoraError>> {
+    let mut header = head_of(endpoint, request)?;
     let has_body = !request.body.is_empty();
     if has_body || request.method == Method::POST {
         header.insert_header(http::header::CONTENT_LENGTH, request.body.len())?;
@@ -303,15 +349,7 @@ async fn exchange(
             .await?;
     }
     session.finish_request_body().await?;
-    loop {
-        session.read_response_header().await?;
-        let Some(header) = session.response_header() else {
-            return PingoraError::e_explain(ErrorType::InvalidHTTPHeader, "no header");
-        };
-        if !header.status.is_informational() {
-            return Ok((header.status, header.headers.clone()));
-        }
-    }
+    read_head(session).await
 }
 
 fn is_stale(error: &PingoraError) -> bool {

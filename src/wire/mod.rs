@@ -22,6 +22,7 @@ pub mod messages;
 pub mod native;
 mod one_answer;
 pub mod openai;
+pub mod relay;
 pub mod responses;
 mod routed;
 mod smith;

@@ -25,6 +25,7 @@ mod discord;
 mod edge;
 mod email;
 mod faults;
+mod fields;
 mod filters;
 mod forward;
 mod histories;

@@ -177,9 +177,14 @@ async fn write_answer(
     stream.write_all(body).await.ok()
 }
 
+/// What is told beside a good answer.
+const BESIDE: &str = "x-ratelimit-remaining-tokens: 149984\r\nx-request-id: req_of_provider\r\n\
+    set-cookie: provider=1\r\nopenai-processing-ms: 12\r\n";
+
 async fn start_stream(stream: &mut TcpStream) -> Option<()> {
-    let head =
-        "HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\ntransfer-encoding: chunked\r\n\r\n";
+    let head = format!(
+        "HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\n{BESIDE}transfer-encoding: chunked\r\n\r\n"
+    );
     stream.write_all(head.as_bytes()).await.ok()
 }
 
@@ -359,7 +364,7 @@ async fn play(stream: &mut TcpStream, wire: &str, name: &str, streamed: bool) ->
         chunk(stream, &body).await?;
         return end_stream(stream).await;
     }
-    write_answer(stream, "200 OK", "application/json", "", &body).await
+    write_answer(stream, "200 OK", "application/json", BESIDE, &body).await
 }
 
 /// Answers what a case says.

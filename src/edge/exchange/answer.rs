@@ -235,6 +235,41 @@ impl Exchange {
         Ok(wants_body)
     }
 
+    /// The same for one whose length is `length`, or is not known.
+    pub async fn start_pieces(
+        &mut self,
+        status: StatusCode,
+        extra: &[Extra],
+        length: Option<HeaderValue>,
+    ) -> Result<bool, Gone> {
+        let mut head = self.head(status, extra);
+        match length {
+            Some(length) => {
+                let _ = head.insert_header(header::CONTENT_LENGTH, length);
+            }
+            None => self.frame(&mut head),
+        }
+        let wants_body = self.request().method != http::Method::HEAD;
+        self.write_head(head).await?;
+        self.forget_headers();
+        Ok(wants_body)
+    }
+
+    /// Says how a body of unknown length ends.
+    fn frame(&mut self, head: &mut ResponseHeader) {
+        if self.session.is_http2() {
+            return;
+        }
+        if self.request().version == Version::HTTP_11 {
+            let _ = head.insert_header(
+                header::TRANSFER_ENCODING,
+                HeaderValue::from_static("chunked"),
+            );
+        } else {
+            self.reusable = false;
+        }
+    }
+
     /// Begins an event stream, unless it has begun while its first event was waited for.
     pub async fn start_stream(&mut self, extra: &[Extra]) -> Result<(), Gone> {
         if self.streaming {
@@ -249,16 +284,7 @@ impl Exchange {
         for (name, value) in set {
             let _ = head.insert_header(name, HeaderValue::from_static(value));
         }
-        if !self.session.is_http2() {
-            if self.request().version == Version::HTTP_11 {
-                let _ = head.insert_header(
-                    header::TRANSFER_ENCODING,
-                    HeaderValue::from_static("chunked"),
-                );
-            } else {
-                self.reusable = false;
-            }
-        }
+        self.frame(&mut head);
         self.write_head(head).await?;
         self.forget_headers();
         self.streaming = true;

@@ -36,6 +36,18 @@ pub fn named_model<T: DeserializeOwned>(body: &[u8]) -> Result<(String, bool), A
     Ok((model, peek.stream.unwrap_or(false)))
 }
 
+/// The model that a body names, if any.
+pub fn named_in(body: &[u8]) -> Result<Option<String>, ApiError> {
+    if body.is_empty() {
+        return Ok(None);
+    }
+    check_shape(body)?;
+    let peek: Result<Peek<'_>, _> = serde_json::from_slice(body);
+    let peek = peek.map_err(|e| ApiError::bad_request("invalid_request", in_words(&e)))?;
+    let model = peek.model.filter(|model| !model.is_empty());
+    Ok(model.map(std::borrow::Cow::into_owned))
+}
+
 /// The spans of a body that are replaced.
 #[derive(Deserialize)]
 struct Spans<'a> {
