@@ -373,7 +373,8 @@ impl Forward {
                 false => while_client_waits(exchange, sent).await,
             }
         };
-        let Some(((at, attempt, mut beside), attempts)) = answer.transpose()? else {
+        let answer = headers::answered(exchange, answer)?;
+        let Some(((at, attempt, mut beside), attempts)) = answer else {
             return Ok(Begun::ClientLeft);
         };
         beside.attempts = attempts;

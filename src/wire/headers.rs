@@ -4,7 +4,8 @@
 use http::{HeaderName, HeaderValue};
 
 use crate::edge::Exchange;
-use crate::model::Beside;
+use crate::error::ApiError;
+use crate::model::{Beside, ModelError};
 
 /// Which provider and model answered.
 const ROUTE: HeaderName = HeaderName::from_static("x-smithgate-route");
@@ -57,4 +58,23 @@ pub fn tell(exchange: &mut Exchange, provider: &str, model: &str, beside: Beside
         exchange.tell(ROUTE, route);
     }
     exchange.tell(ATTEMPTS, HeaderValue::from(beside.attempts));
+}
+
+/// The answer of a call, or its failure in the API's words, of which the header tells what its provider
+/// told in its own.
+pub fn answered<T>(
+    exchange: &mut Exchange,
+    answer: Option<Result<T, ModelError>>,
+) -> Result<Option<T>, ApiError> {
+    let error = match answer {
+        None => return Ok(None),
+        Some(Ok(answer)) => return Ok(Some(answer)),
+        Some(Err(error)) => error,
+    };
+    if let ModelError::Status(fault) = &error {
+        for (name, value) in &fault.headers {
+            exchange.tell(name.clone(), value.clone());
+        }
+    }
+    Err(error.into())
 }

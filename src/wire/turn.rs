@@ -417,11 +417,13 @@ impl Answer {
         let told = &headers::onward(exchange, &[]);
         if stream {
             let started = pin!(models.stream(tenant_id, &no_smith, routes, request, told));
-            let call = while_stream_waits(exchange, started).await.transpose()?;
+            let call = while_stream_waits(exchange, started).await;
+            let call = headers::answered(exchange, call)?;
             return Ok(call.map(Self::Stream));
         }
         let whole = pin!(models.complete(tenant_id, &no_smith, routes, request, told));
-        let answer = while_client_waits(exchange, whole).await.transpose()?;
+        let answer = while_client_waits(exchange, whole).await;
+        let answer = headers::answered(exchange, answer)?;
         Ok(answer.map(|completed| Self::Whole(Box::new(completed))))
     }
 }

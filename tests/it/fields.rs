@@ -179,6 +179,21 @@ async fn a_request_says_what_becomes_of_it() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_failure_has_its_providers_headers() {
+    let harness = Harness::start().await;
+    for model in ["openai-chat/status-429", "anthropic/status-429"] {
+        for stream in [false, true] {
+            let answer = harness.chat(model, stream).send().await;
+            let told = |name: &str| header(&answer, name);
+            assert_eq!(told("x-ratelimit-remaining-tokens").as_deref(), Some("0"));
+            let id = told("x-smithgate-provider-request-id");
+            assert_eq!(id.as_deref(), Some("req_of_failure"));
+            assert_eq!(refused(answer).await.0, 429);
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn headers_go_both_ways() {
     let harness = Harness::start_with(|config, _| {
         config.models.forward_headers = vec!["x-team".to_owned()];

@@ -45,6 +45,7 @@ mod packages;
 mod pages;
 mod plans;
 mod quirks;
+mod relay;
 mod requests;
 mod responses;
 mod retention;

@@ -230,7 +230,7 @@ async fn answer(stream: &mut TcpStream, got: &Got, shared: &Arc<Shared>) -> Opti
     }
     if let Some(code) = model.strip_prefix("status-") {
         let extra = if matches!(code, "429" | "503") {
-            "retry-after: 1\r\n"
+            "retry-after: 1\r\nx-ratelimit-remaining-tokens: 0\r\nx-request-id: req_of_failure\r\n"
         } else {
             ""
         };

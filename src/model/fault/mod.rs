@@ -10,10 +10,11 @@ mod shape;
 use std::borrow::Cow;
 use std::time::Duration;
 
-use http::{HeaderMap, StatusCode};
+use http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
 use serde_json::Value;
 
 use self::shape::Shape;
+use super::beside::Beside;
 use crate::error::ApiError;
 use crate::lenient::without_bom;
 
@@ -55,6 +56,8 @@ pub struct Fault {
     pub param: Option<String>,
     /// How long the provider wants to be left alone.
     pub pause: Option<Duration>,
+    /// What the answer's headers tell on, as of a good one.
+    pub headers: Vec<(HeaderName, HeaderValue)>,
 }
 
 /// Whether an event is surely one of those that answers begin with, so that it need not be read as a
@@ -95,6 +98,7 @@ impl Fault {
         }
         let mut fault = Self::of_shape(Some(status), shape);
         let limited = matches!(fault.cause, Cause::RateLimit | Cause::Overloaded);
+        fault.headers = Beside::of(headers).headers;
         let told = pause::of_headers(headers, limited);
         fault.pause = told.or(fault.pause);
         if fault.cause == Cause::Quota {
@@ -173,6 +177,7 @@ impl Fault {
             code: shape.code.filter(|code| is_slug(code)),
             param: shape.param,
             message: shape.message.chars().take(LONGEST_MESSAGE).collect(),
+            headers: Vec::new(),
         }
     }
 
@@ -181,6 +186,11 @@ impl Fault {
         self.message = without_secret(self.message, secret);
         self.code = self.code.map(|code| without_secret(code, secret));
         self.param = self.param.map(|param| without_secret(param, secret));
+        let repeats = |value: &HeaderValue| {
+            let told = value.to_str().unwrap_or_default();
+            secret.is_some_and(|secret| !secret.is_empty() && told.contains(secret))
+        };
+        self.headers.retain(|(_, value)| !repeats(value));
         self
     }
 

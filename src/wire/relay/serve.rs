@@ -149,8 +149,9 @@ async fn begin(
             Ok((at, response))
         });
         let sent = std::pin::pin!(sent);
-        while_client_waits(exchange, sent).await.transpose()?
+        while_client_waits(exchange, sent).await
     };
+    let sent = headers::answered(exchange, sent)?;
     let Some(((at, response), attempts)) = sent else {
         return Ok(None);
     };
