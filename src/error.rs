@@ -60,6 +60,15 @@ pub struct ApiError {
 }
 
 impl ApiError {
+    /// A run that was cancelled, and why, if that is known.
+    pub fn run_cancelled(reason: &[u8]) -> Self {
+        let why = match reason.is_empty() {
+            true => Cow::Borrowed("the run was cancelled"),
+            false => Cow::Owned(String::from_utf8_lossy(reason).into_owned()),
+        };
+        Self::conflict("run_cancelled", why)
+    }
+
     /// Any error: `type` follows from `status`.
     pub fn new(
         status: StatusCode,

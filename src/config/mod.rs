@@ -11,6 +11,7 @@ mod log;
 mod model_rules;
 mod models;
 mod origin;
+mod presets;
 mod server;
 mod store;
 mod tools;
@@ -27,6 +28,7 @@ pub use model_rules::{
 pub use models::{
     Alias, Models, Passthrough, Price, Prices, Provider, ProviderWire, Target, cannot_forward,
 };
+pub use presets::presets;
 pub use server::{Metrics, Server, Tls};
 pub use store::{Bus, Retention, Secrets, Store};
 pub use tools::{Egress, Sandbox, Tools};
@@ -131,7 +133,8 @@ impl Config {
         for (key, value) in overrides {
             figment = figment.merge((*key, value.as_str()));
         }
-        let config: Self = figment
+        let config: Self = presets::completed(figment)
+            .map_err(ConfigError::Read)?
             .extract()
             .map_err(|e| ConfigError::Read(Box::new(e)))?;
         config.check()?;

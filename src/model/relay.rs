@@ -10,7 +10,7 @@ use super::error::ModelError;
 use super::fault::Fault;
 use super::provider;
 use super::routing::Route;
-use crate::upstream::{SendError, Source, Timeouts, UpstreamRequest, UpstreamResponse};
+use crate::upstream::{SendError, Source, Timeouts, Unanswered, UpstreamRequest, UpstreamResponse};
 
 /// Largest error body that is read for its message, in bytes.
 const MAX_ERROR_BODY: usize = 64 * 1024;
@@ -64,7 +64,7 @@ impl Models {
         Ok(sent.await?)
     }
 
-    /// The same with a body that begins with `begun` and goes on as `source` has it, `length` bytes
+    /// The same, but for the answer, with a body that begins with `begun` and goes on as `source` has it, `length` bytes
     /// together where that is known.
     pub async fn relay_pieces<S: Source>(
         &self,
@@ -73,7 +73,7 @@ impl Models {
         begun: Bytes,
         length: Option<u64>,
         source: &mut S,
-    ) -> Result<UpstreamResponse, SendError<S::Error>> {
+    ) -> Result<Unanswered, SendError<S::Error>> {
         let headers = headers_to(route, call);
         let request = call.request(&headers, begun);
         let (endpoint, timeouts) = (&route.endpoint, self.relay_timeouts());

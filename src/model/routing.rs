@@ -104,66 +104,6 @@ pub fn split_model(model: &str) -> Option<(&str, &str)> {
     (crate::config::is_provider_name(provider) && !model.is_empty()).then_some((provider, model))
 }
 
-const OPENAI: &str = "https://api.openai.com/v1";
-
-fn built_in() -> Vec<(&'static str, Provider)> {
-    let provider = |wire, base_url: &str, models: &[&str], keys_of: Option<&str>| Provider {
-        wire,
-        base_url: base_url.to_owned(),
-        api_key: None,
-        needs_key: true,
-        models: models.iter().map(|m| (*m).to_owned()).collect(),
-        stream_usage: true,
-        responses: base_url == OPENAI,
-        keys_of: keys_of.map(str::to_owned),
-        auth_header: None,
-        rules: Vec::new(),
-    };
-    vec![
-        (
-            "openai",
-            provider(
-                ProviderWire::OpenaiChat,
-                OPENAI,
-                &["gpt-5.5", "gpt-5.5-mini", "gpt-5.4"],
-                None,
-            ),
-        ),
-        (
-            "openai-responses",
-            provider(ProviderWire::OpenaiResponses, OPENAI, &[], Some("openai")),
-        ),
-        (
-            "anthropic",
-            provider(
-                ProviderWire::Anthropic,
-                "https://api.anthropic.com/v1",
-                &[
-                    "claude-opus-4-8",
-                    "claude-opus-4-7",
-                    "claude-sonnet-4-6",
-                    "claude-haiku-4-5",
-                ],
-                None,
-            ),
-        ),
-        (
-            "gemini",
-            provider(
-                ProviderWire::Gemini,
-                "https://generativelanguage.googleapis.com/v1beta",
-                &[
-                    "gemini-3.1-pro",
-                    "gemini-3.5-flash",
-                    "gemini-3.1-flash-lite",
-                    "gemini-2.5-pro",
-                ],
-                None,
-            ),
-        ),
-    ]
-}
-
 /// The provider of a bare model id, by its prefix (`observed.md` 5, "Model listing").
 fn provider_of_bare(model: &str) -> Option<&'static str> {
     let is_o_series =
@@ -191,9 +131,9 @@ impl Routing {
         metrics: Metrics,
     ) -> Result<Self, String> {
         let mut known = BTreeMap::new();
-        let built_in = built_in().into_iter().map(|(n, p)| (n.to_owned(), p));
+        let presets = crate::config::presets().map_err(|error| error.to_string())?;
         let configured = config.providers.iter().map(|(n, p)| (n.clone(), p.clone()));
-        for (name, config) in built_in.chain(configured) {
+        for (name, config) in presets.into_iter().chain(configured) {
             let endpoint = Endpoint::parse(&config.base_url, true)
                 .map_err(|e| format!("providers.{name}.base_url: {e}"))?;
             let endpoint = Arc::new(endpoint);
@@ -557,7 +497,6 @@ impl Routing {
                 models.push((alias.clone(), "smithgate".to_owned()));
             }
         }
-        let built_in: Vec<&str> = built_in().into_iter().map(|(name, _)| name).collect();
         for (name, known) in &self.known {
             if known.config.models.is_empty()
                 || self.route(tenant_id, None, name, "any").await.is_err()
@@ -565,7 +504,7 @@ impl Routing {
                 continue;
             }
             for model in &known.config.models {
-                models.push((listed_id(&built_in, name, model), name.clone()));
+                models.push((listed_id(name, model), name.clone()));
             }
         }
         Ok(models)
@@ -573,7 +512,6 @@ impl Routing {
 
     /// All providers that are known here, with the models that they list.
     pub fn catalogue(&self) -> Vec<CatalogueEntry> {
-        let built_in: Vec<&str> = built_in().into_iter().map(|(name, _)| name).collect();
         self.known
             .iter()
             .map(|(name, known)| CatalogueEntry {
@@ -583,7 +521,7 @@ impl Routing {
                     .config
                     .models
                     .iter()
-                    .map(|model| listed_id(&built_in, name, model))
+                    .map(|model| listed_id(name, model))
                     .collect(),
             })
             .collect()
@@ -600,8 +538,8 @@ pub struct CatalogueEntry {
 }
 
 /// A bare id where it names its provider by itself, else a qualified one.
-fn listed_id(built_in: &[&str], provider: &str, model: &str) -> String {
-    if built_in.contains(&provider) && provider_of_bare(model).is_some() {
+fn listed_id(provider: &str, model: &str) -> String {
+    if provider_of_bare(model) == Some(provider) {
         model.to_owned()
     } else {
         format!("{provider}/{model}")

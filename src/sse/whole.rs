@@ -50,6 +50,19 @@ impl WholeEvents {
         }
     }
 
+    /// Takes out what is held back at the end of a body: an event whose empty line is missing is whole
+    /// when all of its data is, as `is_whole` tells. Empty: there is nothing; `None`: it is cut.
+    pub fn last(&mut self, is_whole: impl Fn(&[u8]) -> bool) -> Option<Bytes> {
+        let mut last = BytesMut::from(self.rest().trim_ascii());
+        if last.is_empty() {
+            return Some(Bytes::new());
+        }
+        last.extend_from_slice(b"\n\n");
+        let last = last.freeze();
+        let is_whole = raw_events(&last).all(|event| event.data().is_none_or(|d| is_whole(&d)));
+        is_whole.then_some(last)
+    }
+
     /// Takes out what is held back.
     pub fn rest(&mut self) -> Bytes {
         self.held.split().freeze()

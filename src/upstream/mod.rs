@@ -20,6 +20,6 @@ pub use address::{AddressGuard, Refused};
 pub use client::{Names, Timeouts, Upstream, UpstreamRequest};
 pub use endpoint::Endpoint;
 pub use error::UpstreamError;
-pub use pieces::{SendError, Source};
+pub use pieces::{SendError, Source, Unanswered};
 pub use pingora_core::protocols::Stream;
 pub use response::UpstreamResponse;

@@ -2,19 +2,15 @@
 //! kept connection would be told of it only behind the body, so that a new one is made.
 
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::Duration;
 
 use bytes::Bytes;
-use http::header;
+use http::{Method, header};
 use pingora_core::protocols::http::client::HttpSession;
 
 use super::client::{Origin, Timeouts, Upstream, UpstreamRequest, head_of, read_head};
 use super::endpoint::Endpoint;
 use super::error::{UpstreamError, read_error};
 use super::response::UpstreamResponse;
-
-/// How long an answer is waited for that came before the body's end.
-const EARLY: Duration = Duration::from_secs(1);
 
 /// A body that arrives in pieces.
 pub trait Source: Send {
@@ -38,8 +34,8 @@ impl<E> From<UpstreamError> for SendError<E> {
 }
 
 impl Upstream {
-    /// Sends a request whose body is `request.body`, then what `source` gives: `length` bytes together,
-    /// where that is known. Each piece and then the answer may take what `timeouts` say.
+    /// Sends a request, but for its answer, whose body is `request.body`, then what `source` gives: `length` bytes together,
+    /// where that is known. Each piece, and then the answer, may take what `timeouts` say.
     pub async fn send_pieces<S: Source>(
         &self,
         endpoint: &Endpoint,
@@ -47,7 +43,7 @@ impl Upstream {
         length: Option<u64>,
         source: &mut S,
         timeouts: Timeouts,
-    ) -> Result<UpstreamResponse, SendError<S::Error>> {
+    ) -> Result<Unanswered, SendError<S::Error>> {
         let addresses = self.resolve(endpoint).await?;
         let mut last = UpstreamError::Connect(format!("{} has no address", endpoint.host));
         for address in addresses.iter() {
@@ -85,7 +81,7 @@ async fn send<S: Source>(
     (request, length): (&UpstreamRequest<'_>, Option<u64>),
     source: &mut S,
     timeouts: Timeouts,
-) -> Result<UpstreamResponse, SendError<S::Error>> {
+) -> Result<Unanswered, SendError<S::Error>> {
     session.set_read_timeout(Some(timeouts.first_byte));
     session.set_write_timeout(Some(timeouts.first_byte));
     let failed = |error: Box<pingora_core::Error>| read_error(&error, "request body");
@@ -112,11 +108,31 @@ async fn send<S: Source>(
             }
         }
     }
-    // Of a body that was not taken to its end, an answer says why.
-    let answered = read_head(&mut session);
-    let answered = tokio::time::timeout(timeouts.first_byte.max(EARLY), answered).await;
-    let answered = answered.map_err(|_| UpstreamError::Timeout("response header"))?;
-    let (status, headers) = answered.map_err(|error| read_error(&error, "response header"))?;
-    let body = origin.body(session, &request.method)?;
-    Ok(UpstreamResponse::new(status, headers, body, timeouts.idle))
+    Ok(Unanswered {
+        session,
+        origin,
+        method: request.method.clone(),
+        timeouts,
+    })
+}
+
+/// A request that is sent, as far as the server took it.
+pub struct Unanswered {
+    session: Box<HttpSession>,
+    origin: Origin,
+    method: Method,
+    timeouts: Timeouts,
+}
+
+impl Unanswered {
+    /// Waits for the answer; of a body that was not taken to its end it says why.
+    pub async fn answer(mut self) -> Result<UpstreamResponse, UpstreamError> {
+        let answered = read_head(&mut self.session);
+        let answered = tokio::time::timeout(self.timeouts.first_byte, answered).await;
+        let answered = answered.map_err(|_| UpstreamError::Timeout("response header"))?;
+        let (status, headers) = answered.map_err(|error| read_error(&error, "response header"))?;
+        let body = self.origin.body(self.session, &self.method)?;
+        let idle = self.timeouts.idle;
+        Ok(UpstreamResponse::new(status, headers, body, idle))
+    }
 }

@@ -149,7 +149,7 @@ impl RunTurn {
 
     fn failure(&self) -> ApiError {
         let failure = self.run().failure.get().cloned();
-        failure.unwrap_or_else(|| ApiError::conflict("run_cancelled", "the run was cancelled"))
+        failure.unwrap_or_else(|| ApiError::run_cancelled(b""))
     }
 
     /// Writes the run's frames as they come. The stream has begun.

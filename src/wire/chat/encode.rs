@@ -208,15 +208,7 @@ impl FrameEncoder for StreamEncoder {
                 message,
                 param,
             } => self.fail(&failure(code, message, param), buf),
-            Frame::RunCancelled { reason } => {
-                let reason = String::from_utf8_lossy(reason).into_owned();
-                let message = if reason.is_empty() {
-                    "the run was cancelled".into()
-                } else {
-                    reason
-                };
-                self.fail(&ApiError::conflict("run_cancelled", message), buf);
-            }
+            Frame::RunCancelled { reason } => self.fail(&ApiError::run_cancelled(reason), buf),
             _ => {}
         }
     }

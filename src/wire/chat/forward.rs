@@ -3,6 +3,7 @@
 
 use bytes::{Bytes, BytesMut};
 use serde::Deserialize;
+use serde::de::IgnoredAny;
 use serde_json::Value;
 use serde_json::value::RawValue;
 
@@ -327,24 +328,16 @@ impl StreamGate for EventGate {
     }
 
     fn end(&mut self) -> Option<Bytes> {
-        let rest = self.whole.rest();
-        let mut last = BytesMut::new();
-        if !rest.trim_ascii().is_empty() {
-            // An event whose empty line is missing is whole when its data is.
-            let is_whole = |data: &[u8]| {
-                data.trim_ascii() == b"[DONE]"
-                    || serde_json::from_slice::<Value>(data).is_ok()
-                    || odd(None, data.trim_ascii()).is_some()
-            };
-            let whole = raw_events(&rest).all(|event| event.data().is_none_or(|d| is_whole(&d)));
-            if !whole {
-                return None;
-            }
-            last.extend_from_slice(rest.trim_ascii());
-            last.extend_from_slice(b"\n\n");
-            let shown = self.look(last.freeze());
-            last = BytesMut::from(&shown[..]);
-        }
+        let last = self.whole.last(|data| {
+            let data = data.trim_ascii();
+            data == b"[DONE]"
+                || serde_json::from_slice::<IgnoredAny>(data).is_ok()
+                || odd(None, data).is_some()
+        })?;
+        let mut last = match last.is_empty() {
+            true => BytesMut::new(),
+            false => BytesMut::from(&self.look(last)[..]),
+        };
         if !self.done {
             if !self.finished {
                 return None;

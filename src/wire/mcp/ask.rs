@@ -490,11 +490,11 @@ impl Ask<'_> {
         match rest {
             Some(true) => Ok(Rest::Completed(collector.finish())),
             Some(false) => Ok(Rest::Waits),
-            None => {
-                Err(run.failure.get().cloned().unwrap_or_else(|| {
-                    ApiError::conflict("run_cancelled", "the run was cancelled")
-                }))
-            }
+            None => Err(run
+                .failure
+                .get()
+                .cloned()
+                .unwrap_or_else(|| ApiError::run_cancelled(b""))),
         }
     }
 }

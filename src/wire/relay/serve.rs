@@ -14,7 +14,7 @@ use crate::config::{Passthrough, ProviderWire, cannot_forward};
 use crate::edge::{Exchange, Gone, Ids, readable, takes_body};
 use crate::error::ApiError;
 use crate::limit::Permit;
-use crate::model::{Models, RelayCall, Route, percent_decoded, without_secret};
+use crate::model::{ModelError, Models, RelayCall, Route, percent_decoded, without_secret};
 use crate::run::Spender;
 use crate::upstream::{SendError, Source, UpstreamResponse};
 use crate::wire::caller::Caller;
@@ -404,20 +404,24 @@ async fn pass_pieces(exchange: &mut Exchange, mut call: Call) -> Result<Option<A
     let models: Arc<Models> = arriving.exchange.gateway.models.clone();
     let asked = call.asked();
     let sent = models.relay_pieces(&route, &asked, begun.freeze(), length, &mut arriving);
-    let response = match Box::pin(sent).await {
-        Ok(response) => response,
+    let sent = match Box::pin(sent).await {
+        Ok(sent) => sent,
         Err(SendError::Source(error)) => return Err(error),
-        Err(SendError::Upstream(error)) => {
-            return Err(crate::model::ModelError::from(error).into());
-        }
+        Err(SendError::Upstream(error)) => return Err(ModelError::from(error).into()),
     };
     let exchange = arriving.exchange;
-    let response = match call.relayed.about {
-        About::Anything => response,
-        _ => models
-            .relayed(response)
-            .await
-            .map_err(|error| error.without(route.secret()))?,
+    let about = call.relayed.about;
+    let answered = async {
+        let response = sent.answer().await?;
+        match about {
+            About::Anything => Ok(response),
+            _ => models.relayed(response).await,
+        }
+    };
+    let answered = while_client_waits(exchange, std::pin::pin!(answered)).await;
+    let answered = answered.map(|answer| answer.map_err(|error| error.without(route.secret())));
+    let Some(response) = headers::answered(exchange, answered)? else {
+        return Ok(None);
     };
     let answer = call.answer(exchange, &route, response, 1);
     Ok(Some(answer.await))

@@ -3,6 +3,7 @@
 use bytes::{Bytes, BytesMut};
 use memchr::memmem;
 use serde::Deserialize;
+use serde::de::IgnoredAny;
 use serde_json::{Value, json};
 
 use crate::error::ApiError;
@@ -159,14 +160,13 @@ impl StreamGate for ResponsesGate {
     }
 
     fn end(&mut self) -> Option<Bytes> {
-        let mut last = BytesMut::from(self.whole.rest().trim_ascii());
-        if !last.is_empty() {
-            // An event whose empty line is missing is whole when its data is.
-            last.extend_from_slice(b"\n\n");
-            let shown = self.look(last.freeze());
-            last = BytesMut::from(&shown[..]);
-        }
-        self.done.then(|| last.freeze())
+        let is_json = |data: &[u8]| serde_json::from_slice::<IgnoredAny>(data).is_ok();
+        let last = self.whole.last(is_json)?;
+        let last = match last.is_empty() {
+            true => last,
+            false => self.look(last),
+        };
+        self.done.then_some(last)
     }
 
     fn has_content(&self) -> bool {
