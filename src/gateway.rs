@@ -9,6 +9,7 @@ use std::time::Duration;
 use tokio::sync::{Notify, mpsc};
 use tokio_util::sync::CancellationToken;
 
+use crate::answers::Answers;
 use crate::auth::{Auth, KeyError, Mint, MintedScope, SigningKeys};
 use crate::bodies::Bodies;
 use crate::bus::{Bus, Notice, RedisError};
@@ -69,6 +70,7 @@ pub struct Gateway {
     pub overload: Arc<Overload>,
     pub bodies: Arc<Bodies>,
     pub models: Arc<Models>,
+    pub answers: Arc<Answers>,
     pub smiths: Arc<Smiths>,
     pub runs: Arc<Runs>,
     pub lanes: Arc<Lanes>,
@@ -166,6 +168,7 @@ impl Gateway {
         let upstream = Arc::new(Upstream::new(guard));
         let models = Models::new(&config, upstream.clone(), routing, metrics.clone());
         let models = Arc::new(models);
+        let answers = Arc::new(Answers::new(config.models.cache_bytes, bus.clone()));
         let smiths = Arc::new(Smiths::new(store.clone(), metrics.clone()));
         let accounting = Arc::new(Accounting::new(&config.prices, metrics.clone()));
         let budgets = Arc::new(Budgets::new(store.clone()));
@@ -290,6 +293,7 @@ impl Gateway {
             overload,
             bodies,
             models,
+            answers,
             smiths,
             runs,
             lanes,

@@ -4,6 +4,7 @@
 //! one way: `edge` → `auth` → `wire` (decode) → `run` → `model` → frames → `wire` (encode) →
 //! `edge`. Each module's documentation says what lives there and what it may import.
 
+mod answers;
 pub mod api;
 pub mod auth;
 mod block;

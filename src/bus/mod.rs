@@ -81,6 +81,18 @@ impl Bus {
         }
     }
 
+    /// What is kept under a name; nothing without Redis.
+    pub async fn kept(&self, name: &str) -> Option<Vec<u8>> {
+        self.0.as_ref()?.kept(name).await
+    }
+
+    /// Keeps something for some seconds, where there is Redis.
+    pub async fn keep(&self, name: &str, bytes: Vec<u8>, seconds: u64) {
+        if let Some(link) = &self.0 {
+            link.keep(name, bytes, seconds).await;
+        }
+    }
+
     /// What is told of a run from now on; `None` without other nodes.
     pub fn follow(&self, run_id: &str) -> Option<Follower> {
         self.0.as_ref().map(|link| link.follow(run_id))

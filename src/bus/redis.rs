@@ -21,6 +21,8 @@ use crate::frame::Frame;
 pub use redis::RedisError;
 
 const CHANGES: &str = "smithgate:changes";
+/// Before the names of what is kept.
+const KEPT_UNDER: &str = "smithgate:kept:";
 /// Pieces that may be on their way; more are lost, and others see the store instead.
 const AHEAD: usize = 16 * 1024;
 /// Pieces that go in one round trip.
@@ -176,6 +178,27 @@ impl Link {
         if let Err(error) = sent {
             tracing::warn!(%error, run_id, "cannot tell other nodes of a run");
             self.lost.inc();
+        }
+    }
+
+    pub async fn kept(&self, name: &str) -> Option<Vec<u8>> {
+        let mut command = redis::cmd("GET");
+        command.arg(format!("{KEPT_UNDER}{name}"));
+        let mut manager = self.manager.clone();
+        let read: Result<Option<Vec<u8>>, RedisError> = command.query_async(&mut manager).await;
+        read.unwrap_or_else(|error| {
+            tracing::warn!(%error, "cannot look for an answer in Redis");
+            None
+        })
+    }
+
+    pub async fn keep(&self, name: &str, bytes: Vec<u8>, seconds: u64) {
+        let mut command = redis::cmd("SET");
+        let name = format!("{KEPT_UNDER}{name}");
+        command.arg(name).arg(bytes).arg("EX").arg(seconds.max(1));
+        let kept: Result<(), RedisError> = command.query_async(&mut self.manager.clone()).await;
+        if let Err(error) = kept {
+            tracing::warn!(%error, "cannot keep an answer in Redis");
         }
     }
 

@@ -245,6 +245,10 @@ impl Config {
             if alias.targets.is_empty() {
                 return Err(bad(format!("{key}.targets"), "is empty"));
             }
+            if alias.cache_seconds > crate::answers::MAX_SECONDS {
+                let key = format!("{key}.cache_seconds");
+                return Err(bad(key, "is longer than 30 days"));
+            }
             for (at, target) in alias.targets.iter().enumerate() {
                 if !target.model.contains('/') {
                     return Err(bad(

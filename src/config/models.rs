@@ -22,6 +22,8 @@ pub struct Models {
     /// Whether what providers keep for an account (batches, uploads, all that is passed through) can be
     /// reached.
     pub passthrough: Passthrough,
+    /// Room in memory for answers that are kept, in bytes.
+    pub cache_bytes: u64,
     pub aliases: BTreeMap<String, Alias>,
 }
 
@@ -45,6 +47,7 @@ impl Default for Models {
             bare_ids: true,
             forward_headers: Vec::new(),
             passthrough: Passthrough::default(),
+            cache_bytes: 64 * 1024 * 1024,
             aliases: BTreeMap::new(),
         }
     }
@@ -91,10 +94,14 @@ pub fn cannot_forward(name: &str) -> Option<&'static str> {
 
 /// A name for an ordered list of targets; the next is tried when one fails before the first piece of
 /// its content.
-#[derive(Debug, Clone, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Alias {
     pub targets: Vec<Target>,
+    /// For how long an answer to a call without a smith is kept, and given again to the very same call of
+    /// the same project, in seconds. 0: not at all, unless a call asks for it.
+    #[serde(default)]
+    pub cache_seconds: u64,
 }
 
 /// One target of an alias.

@@ -202,6 +202,11 @@ impl Routing {
         split_model(model).or_else(dotted)
     }
 
+    /// For how long answers to calls of an alias are kept, in seconds; `None`: they are not.
+    pub fn kept_seconds(&self, model: &str) -> Option<u64> {
+        self.aliases.get(model).map(|alias| alias.cache_seconds)
+    }
+
     /// Whether `model` can be routed without a smith: an alias, one that names its provider, or,
     /// where these are taken, a bare id.
     pub fn is_routable(&self, model: &str) -> bool {

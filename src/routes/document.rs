@@ -131,7 +131,11 @@ fn complete(mut document: Document) -> Document {
         .collect();
     for (path, item) in &mut document.paths.paths {
         for (method, operation) in operations(item) {
-            operation.operation_id = Some(named(&method, path));
+            let tags = operation.tags.as_deref().unwrap_or_default();
+            operation.operation_id = Some(match tags.iter().any(|tag| tag == wire::relay::TAG) {
+                true => relayed(&method, path),
+                false => named(&method, path),
+            });
             // No body counts as an empty object.
             if let Some(RefOr::T(body)) = &mut operation.request_body
                 && let Some(RefOr::T(content)) = body.content.get("application/json")
@@ -288,6 +292,23 @@ fn named(method: &HttpMethod, path: &str) -> String {
         };
         names.push(verb.to_owned());
     }
+    names.join(".")
+}
+
+/// The same for what is passed on, of which nobody knows here what is done with it.
+fn relayed(method: &HttpMethod, path: &str) -> String {
+    let parts = path
+        .split('/')
+        .filter(|part| !part.is_empty() && *part != "v1");
+    let mut names = vec!["relay".to_owned()];
+    names.extend(parts.map(|part| camel_case(part.trim_matches(['{', '}']))));
+    names.push(match method {
+        HttpMethod::Get => "get".to_owned(),
+        HttpMethod::Put => "put".to_owned(),
+        HttpMethod::Post => "post".to_owned(),
+        HttpMethod::Patch => "patch".to_owned(),
+        _ => "delete".to_owned(),
+    });
     names.join(".")
 }
 

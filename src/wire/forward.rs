@@ -435,7 +435,9 @@ impl Forward {
         }
         count_frames(exchange, same_wire.wire, pieces.gate.events());
         account(exchange, &pieces.gate.usage().unwrap_or_default());
-        if written.is_ok() && pieces.failed.is_none() {
+        let is_whole = written.is_ok() && pieces.failed.is_none();
+        exchange.end_recording(is_whole);
+        if is_whole {
             pieces.response.release();
         }
         written

@@ -8,6 +8,7 @@
 //! of turns that are sent again (`keyed`), decisions on runs that wait (`decision`), files that a
 //! request names (`files`), and the vocabulary that wires share (`openai`). A wire knows no other wire.
 
+mod cached;
 mod caller;
 pub mod chat;
 mod decision;

@@ -11,7 +11,8 @@ use super::fields::{Fields, Given, OnUnsupported};
 use super::forward::{Begun, Forward, Prepared, SameWire};
 use super::keyed::first_answer;
 use super::turn::{Answer, translate_stream, whole_answer};
-use super::{AnswerEncoder, files};
+use super::{AnswerEncoder, cached, files};
+use crate::answers::KeptAnswer;
 use crate::auth::Principal;
 use crate::edge::{Exchange, Gone, readable};
 use crate::error::ApiError;
@@ -51,6 +52,8 @@ pub enum Plan<W: ModelWire> {
     Translate(Box<Translate<W>>),
     /// The answer to the first call with its key.
     Again(Box<(StatusCode, Bytes)>),
+    /// The answer to the very same call.
+    Kept(Box<KeptAnswer>),
     ClientLeft,
 }
 
@@ -85,6 +88,11 @@ impl<W: ModelWire> Plan<W> {
             routes,
             permit,
         } = Routed::begin(&gateway, principal, &model, has_thread).await?;
+        let of_alias = gateway.models.routing.kept_seconds(&model);
+        let found = cached::find(exchange, &tenant_id, &body, W::SAME_WIRE.headers, of_alias);
+        if let Some(kept) = found.await? {
+            return Ok(Self::Kept(kept));
+        }
         if routes.iter().all(W::is_same) {
             let body = files::forwarded(exchange, principal, body).await?;
             let prepare = |route: &Route| W::prepare(&body, route, stream);
@@ -130,6 +138,7 @@ impl<W: ModelWire> Plan<W> {
             Self::Forward(forward) => Box::pin(forward.answer(exchange)).await,
             Self::Translate(translate) => Box::pin(translate.answer(exchange)).await,
             Self::Again(first) => Box::pin(exchange.respond_json(first.0, first.1)).await,
+            Self::Kept(kept) => Box::pin(cached::answer(exchange, *kept)).await,
             Self::ClientLeft => Err(Gone),
         }
     }

@@ -514,6 +514,7 @@ pub async fn translate_stream(
         exchange.gateway.metrics.cancelled_calls.inc();
     }
     let failed = pieces.failed;
+    exchange.end_recording(written.is_ok() && failed.is_none());
     let answer = pieces.into_answer();
     if let Some(kind) = failed {
         let errors = &exchange.gateway.metrics.provider_errors;

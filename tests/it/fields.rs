@@ -90,10 +90,13 @@ async fn a_request_says_what_becomes_of_it() {
             timeout_ms: None,
         });
         let targets = targets.to_vec();
-        config
-            .models
-            .aliases
-            .insert("either".to_owned(), Alias { targets });
+        config.models.aliases.insert(
+            "either".to_owned(),
+            Alias {
+                targets,
+                ..Alias::default()
+            },
+        );
     })
     .await;
     let post = |path: &str, body: &Value| harness.post(path, body);

@@ -175,10 +175,13 @@ async fn started(change: impl FnOnce(&mut Config)) -> (Harness, Scripted) {
                 timeout_ms: None,
             };
             let targets = vec![target("bad"), target("good")];
-            config
-                .models
-                .aliases
-                .insert(format!("any-{name}"), Alias { targets });
+            config.models.aliases.insert(
+                format!("any-{name}"),
+                Alias {
+                    targets,
+                    ..Alias::default()
+                },
+            );
         }
         change(config);
     })

@@ -46,6 +46,7 @@ fn alias(models: &[&str]) -> Alias {
                 timeout_ms: None,
             })
             .collect(),
+        ..Alias::default()
     }
 }
 

@@ -11,6 +11,7 @@ mod api;
 mod assets;
 mod attachments;
 mod attacks;
+mod cached;
 mod chaos;
 mod cli;
 mod clients;

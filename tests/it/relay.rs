@@ -142,10 +142,13 @@ async fn start() -> (Harness, World) {
             timeout_ms: None,
         });
         let targets = targets.to_vec();
-        config
-            .models
-            .aliases
-            .insert("either".to_owned(), Alias { targets });
+        config.models.aliases.insert(
+            "either".to_owned(),
+            Alias {
+                targets,
+                ..Alias::default()
+            },
+        );
     })
     .await;
     (harness, world)

@@ -23,6 +23,7 @@ async fn with_aliases(aliases: &[(&str, Vec<Target>)]) -> Harness {
                 (*name).to_owned(),
                 Alias {
                     targets: targets.clone(),
+                    ..Alias::default()
                 },
             );
         }

@@ -15,7 +15,7 @@ use crate::error::ApiError;
 /// Response headers that scripts of other origins may read.
 const EXPOSED: &str = "X-Request-Id, Retry-After, Idempotent-Replayed, X-RateLimit-Limit-Requests, \
     X-RateLimit-Remaining-Requests, X-RateLimit-Reset-Requests, X-Smithgate-Route, \
-    X-Smithgate-Attempts, X-Smithgate-Unsupported, X-Smithgate-Provider-Request-Id";
+    X-Smithgate-Attempts, X-Smithgate-Cache, Age, X-Smithgate-Unsupported, X-Smithgate-Provider-Request-Id";
 
 /// What is written at once of an answer, so that the time for one write fits all lengths.
 const ANSWER_PIECE: usize = 256 * 1024;
@@ -136,6 +136,7 @@ impl Exchange {
             // Before the client has its answer, so that it gets no other one from then on.
             Box::pin(once.settle(status, &body)).await;
         }
+        self.note_whole(status, &body);
         let mut head = self.head(status, extra);
         let bodiless = status == StatusCode::NO_CONTENT || status == StatusCode::NOT_MODIFIED;
         if !bodiless {

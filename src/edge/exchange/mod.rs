@@ -4,9 +4,11 @@
 
 mod answer;
 mod body;
+mod record;
 
 pub use answer::BEARER;
 pub use body::{SMALL_REQUEST, bad_coding};
+pub use record::Recording;
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -71,6 +73,8 @@ pub struct Exchange {
     pub is_replay: bool,
     /// What the answer's header tells besides.
     told: Vec<Extra>,
+    /// The answer is kept while it is written.
+    recording: Option<Box<Recording>>,
 }
 
 /// An additional response header.
@@ -108,6 +112,7 @@ impl Exchange {
             once: None,
             is_replay: false,
             told: Vec::new(),
+            recording: None,
         }
     }
 
@@ -215,6 +220,7 @@ impl Exchange {
         if piece.is_empty() {
             return Ok(());
         }
+        self.note(&piece);
         // What HTTP/2 takes is not held by each stream on HTTP/1.1.
         let written = match &mut *self.session {
             ServerSession::H1(session) => session.write_body(&piece).await.map(|_| ()),

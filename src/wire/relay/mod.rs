@@ -14,4 +14,4 @@ mod form;
 mod paths;
 mod serve;
 
-pub use paths::{documented, routes};
+pub use paths::{TAG, documented, routes};

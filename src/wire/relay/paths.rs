@@ -57,6 +57,9 @@ const fn of(
     }
 }
 
+/// Its operations in the document.
+pub const TAG: &str = "relay";
+
 /// All of them (<https://platform.openai.com/docs/api-reference>).
 pub const PATHS: &[Relayed] = &[
     of("/v1/completions", POST, About::Model, "Completes a text."),
@@ -184,7 +187,7 @@ pub fn documented() -> OpenApiRouter<AppState> {
                 .description("As the provider answers")
                 .content("*/*", Content::default());
             let mut operation = OperationBuilder::new()
-                .tag("relay")
+                .tag(TAG)
                 .summary(Some(path.summary))
                 .responses(ResponsesBuilder::new().response("200", answer).build());
             for id in ["provider", "path"] {
