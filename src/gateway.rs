@@ -9,7 +9,7 @@ use std::time::Duration;
 use tokio::sync::{Notify, mpsc};
 use tokio_util::sync::CancellationToken;
 
-use crate::auth::{Auth, KeyError, Mint, MintedScope, SigningKeys};
+use crate::auth::{Auth, KeyError, Mint, MintedScope, Principal, SigningKeys};
 use crate::bodies::Bodies;
 use crate::bus::{Bus, Notice, RedisError};
 use crate::channel::{Arrivals, Hub, HubParts, Outbox};
@@ -269,6 +269,13 @@ impl Gateway {
                 let auth = auth.clone();
                 move || auth.clone().follow_revocations()
             }),
+            tended::spawn("virtual keys", {
+                let auth = auth.clone();
+                move || {
+                    let auth = auth.clone();
+                    async move { auth.virtual_keys.follow().await }
+                }
+            }),
             tended::spawn("overload", {
                 let overload = overload.clone();
                 move || overload.clone().watch()
@@ -333,6 +340,7 @@ impl Gateway {
     async fn forget(&self, change: &Notice) {
         match change {
             Notice::Revoked { tokens } => self.auth.heard_of(tokens.clone()),
+            Notice::VirtualKeys { keys } => self.auth.virtual_keys.heard_of(keys),
             Notice::Smith {
                 tenant_id,
                 smith_id,
@@ -403,15 +411,15 @@ impl Gateway {
     /// On whose account a call is; 404 when there is no such smith.
     pub async fn spender(
         &self,
-        tenant_id: &Arc<str>,
+        caller: &Principal,
         smith_id: Option<&Arc<str>>,
     ) -> Result<Spender, ApiError> {
         match smith_id {
             Some(smith_id) => {
-                let smith = self.smiths.effective(tenant_id, smith_id).await?;
+                let smith = self.smiths.effective(&caller.tenant_id, smith_id).await?;
                 Ok(smith.spender())
             }
-            None => Ok(Spender::tenant(tenant_id)),
+            None => Ok(Spender::caller(caller)),
         }
     }
 

@@ -66,6 +66,10 @@ pub struct Metrics {
     pub frames: IntCounterVec,
     /// Tokens, by provider, model and kind.
     pub tokens: Named,
+    /// Calls with virtual keys, by key.
+    pub key_calls: Named,
+    /// Their tokens, by key and kind.
+    pub key_tokens: Named,
     /// Failed provider calls, by provider and kind.
     pub provider_errors: Named,
     /// Provider calls given up because the client had gone.
@@ -182,6 +186,22 @@ impl Metrics {
                 ),
                 2,
             ),
+            key_calls: Named::new(
+                make.counters(
+                    "smithgate_key_calls_total",
+                    "Model calls with virtual keys",
+                    &["key"],
+                ),
+                1,
+            ),
+            key_tokens: Named::new(
+                make.counters(
+                    "smithgate_key_tokens_total",
+                    "Tokens of virtual keys by kind",
+                    &["key", "kind"],
+                ),
+                1,
+            ),
             provider_errors: Named::new(
                 make.counters(
                     "smithgate_provider_errors_total",
@@ -284,6 +304,17 @@ impl Metrics {
     /// The exposition text.
     pub fn render(&self) -> Result<String, prometheus::Error> {
         TextEncoder::new().encode_to_string(&self.registry.gather())
+    }
+
+    /// Counts a call with a virtual key.
+    pub fn count_key(&self, key: &str, usage: &crate::frame::Usage) {
+        self.key_calls.with_label_values(&[key]).inc();
+        for (kind, count) in [("input", usage.input), ("output", usage.output)] {
+            if count > 0 {
+                let tokens = self.key_tokens.with_label_values(&[key, kind]);
+                tokens.inc_by(count);
+            }
+        }
     }
 
     /// Counts the tokens of one model call.

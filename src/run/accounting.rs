@@ -113,6 +113,9 @@ impl Accounting {
         usage: &Usage,
     ) -> Option<i64> {
         self.metrics.count_tokens(provider, model, usage);
+        if !spender.key_id.is_empty() {
+            self.metrics.count_key(&spender.key_id, usage);
+        }
         let cost = self.prices.cost(provider, model, usage);
         let key = Key {
             spender: spender.clone(),
@@ -146,6 +149,7 @@ impl Accounting {
                 smith_id: spender.smith_id.to_string(),
                 agent_id: spender.agent_id.to_string(),
                 customer_id: spender.customer_id.to_string(),
+                key_id: spender.key_id.to_string(),
                 provider: key.provider.to_string(),
                 model: key.model.to_string(),
                 calls: signed(sum.calls),

@@ -14,13 +14,14 @@ use utoipa::ToSchema;
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
-use crate::auth::{named_smith, scope};
-use crate::edge::extract::{May, object, sent};
+use crate::auth::{named_smith, uses};
+use crate::edge::extract::{Uses, object, sent};
 use crate::edge::{self, AppState};
 use crate::error::ApiError;
 use crate::frame::Usage;
 use crate::model::{ModelError, Route, answer_in_form, tokens_of_answer, vector_bytes};
 use crate::wire::openai::rewrite::rewrite;
+use crate::wire::routed::allowed;
 
 /// Texts of one call (<https://platform.openai.com/docs/api-reference/embeddings/create>).
 const MAX_INPUTS: usize = 2048;
@@ -154,7 +155,7 @@ fn body_for(body: &Bytes, route: &Route, names_model: bool) -> Result<Bytes, Api
     responses((status = 200, body = EmbeddingsOut)))]
 pub async fn create(
     State(gateway): State<AppState>,
-    May(caller, _): May<scope::EmbeddingsWrite>,
+    Uses(caller, _): Uses<uses::Embeddings>,
     headers: HeaderMap,
     body: Bytes,
 ) -> Result<Response, ApiError> {
@@ -164,7 +165,7 @@ pub async fn create(
     if input.dimensions == Some(0) {
         return Err(ApiError::invalid("dimensions", "must be at least 1"));
     }
-    let spender = gateway.spender(&caller.tenant_id, smith.as_ref()).await?;
+    let spender = gateway.spender(&caller, smith.as_ref()).await?;
     let routing = &gateway.models.routing;
     let asked = input.model.as_ref().and_then(Option::as_deref);
     let model = match (asked, routing.embedding_model()) {
@@ -181,6 +182,7 @@ pub async fn create(
             ModelError::NoKey(_) if asked.is_none() => unavailable(error.to_string()),
             other => other.into(),
         })?;
+    let routes = allowed(&caller, model, routes)?;
     let routes: Vec<Route> = routes.into_iter().filter(Route::embeds).collect();
     if routes.is_empty() {
         let message = format!("the provider of '{model}' has no embeddings");

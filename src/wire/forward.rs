@@ -13,6 +13,7 @@ use serde_json::Value;
 use zeroize::Zeroizing;
 
 use super::turn::{Answer, count_frames, while_client_waits, while_stream_waits};
+use crate::auth::Principal;
 use crate::config::ProviderWire;
 use crate::edge::stream::{self, Pieces};
 use crate::edge::{Exchange, Gone};
@@ -67,7 +68,7 @@ pub enum Begun {
 
 /// An answer that is passed on.
 pub struct Forward {
-    tenant_id: Arc<str>,
+    caller: Arc<Principal>,
     same_wire: &'static SameWire,
     provider: Arc<str>,
     model: String,
@@ -359,7 +360,7 @@ impl Forward {
     /// Sends the body on, to the first route that answers. `prepare` is called once for each route.
     pub async fn begin(
         exchange: &mut Exchange,
-        tenant_id: Arc<str>,
+        caller: Arc<Principal>,
         same_wire: &'static SameWire,
         mut routes: Vec<Route>,
         stream: bool,
@@ -392,7 +393,7 @@ impl Forward {
                     provider, model, ..
                 } = routes.swap_remove(at);
                 Begun::Forward(Box::new(Self {
-                    tenant_id,
+                    caller,
                     same_wire,
                     provider,
                     model,
@@ -406,7 +407,7 @@ impl Forward {
     /// Passes the answer on.
     pub async fn answer(self, exchange: &mut Exchange) -> Result<(), Gone> {
         let Self {
-            tenant_id,
+            caller,
             same_wire,
             provider,
             model,
@@ -415,7 +416,7 @@ impl Forward {
         } = self;
         let account = |exchange: &Exchange, usage: &Usage| {
             let accounting = &exchange.gateway.accounting;
-            let spender = Spender::tenant(&tenant_id);
+            let spender = Spender::caller(&caller);
             accounting.add(&spender, &provider, &model, usage);
         };
         let mut pieces = match passing {

@@ -6,12 +6,14 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use http::StatusCode;
+use serde::Deserialize;
+use serde_json::Value;
 
 use super::forward::{Begun, Forward, Prepared, SameWire};
 use super::keyed::first_answer;
 use super::turn::{Answer, translate_stream, whole_answer};
 use super::{AnswerEncoder, files};
-use crate::auth::Principal;
+use crate::auth::{Principal, model_not_allowed};
 use crate::edge::{Exchange, Gone, readable};
 use crate::error::ApiError;
 use crate::gateway::Gateway;
@@ -82,15 +84,16 @@ impl<W: ModelWire> Plan<W> {
             routes,
             permit,
         } = Routed::begin(&gateway, principal, &model, has_thread).await?;
+        check_beside(principal, &routes, &body)?;
         if routes.iter().all(W::is_same) {
             let body = files::forwarded(exchange, principal, body).await?;
             let prepare = |route: &Route| W::prepare(&body, route, stream);
-            let (tenant, same) = (tenant_id.clone(), W::SAME_WIRE);
-            let begun = Forward::begin(exchange, tenant, same, routes, stream, permit, prepare);
+            let (caller, same) = (principal.clone(), W::SAME_WIRE);
+            let begun = Forward::begin(exchange, caller, same, routes, stream, permit, prepare);
             return Ok(match Box::pin(begun).await? {
                 Begun::Forward(forward) => Self::Forward(forward),
                 Begun::Translated(answer, permit) => Self::Translate(Box::new(Translate {
-                    tenant_id,
+                    caller: principal.clone(),
                     model,
                     asked: W::passed_on(&body),
                     answer,
@@ -108,7 +111,7 @@ impl<W: ModelWire> Plan<W> {
             return Ok(Self::ClientLeft);
         };
         Ok(Self::Translate(Box::new(Translate {
-            tenant_id,
+            caller: principal.clone(),
             model,
             asked,
             answer,
@@ -129,7 +132,7 @@ impl<W: ModelWire> Plan<W> {
 
 /// An answer that is translated.
 pub struct Translate<W: ModelWire> {
-    tenant_id: Arc<str>,
+    caller: Arc<Principal>,
     /// As the client named it.
     model: String,
     asked: W::Asked,
@@ -141,7 +144,7 @@ impl<W: ModelWire> Translate<W> {
     async fn answer(self, exchange: &mut Exchange) -> Result<(), Gone> {
         match self.answer {
             Answer::Whole(completed) => {
-                let answer = match whole_answer(exchange, &self.tenant_id, &completed).await {
+                let answer = match whole_answer(exchange, &self.caller, &completed).await {
                     Ok(answer) => answer,
                     Err(error) => return exchange.respond_error(&error).await,
                 };
@@ -151,7 +154,7 @@ impl<W: ModelWire> Translate<W> {
             Answer::Stream(mut call) => {
                 let mut encoder = W::encoder(self.asked, &self.model);
                 let wire = W::SAME_WIRE.wire;
-                translate_stream(exchange, &self.tenant_id, &mut call, &mut encoder, wire).await
+                translate_stream(exchange, &self.caller, &mut call, &mut encoder, wire).await
             }
         }
     }
@@ -179,14 +182,14 @@ impl Routed {
             ));
         }
         let tenant_id = principal.tenant_id.clone();
-        gateway.budgets.check(&Spender::tenant(&tenant_id)).await?;
+        gateway.budgets.check(&Spender::caller(principal)).await?;
         let permit = gateway.admission.begin_run(principal, None)?;
         let routes = match routing.resolve(&tenant_id, None, model).await {
             Err(ModelError::UnknownModel(why)) => {
                 let why = format!("{why}, or name a smith with IC-Smith-Id");
                 return Err(smith_required(why).param("model"));
             }
-            routes => routes?,
+            routes => allowed(principal, model, routes?)?,
         };
         Ok(Self {
             tenant_id,
@@ -194,6 +197,63 @@ impl Routed {
             permit,
         })
     }
+}
+
+/// Those of `routes` that the caller may ask, where it has called them `model`: a virtual key's list
+/// may name an alias, or what the alias leads to.
+///
+/// # Errors
+/// 403 `model_not_allowed`.
+pub fn allowed(
+    principal: &Principal,
+    model: &str,
+    mut routes: Vec<Route>,
+) -> Result<Vec<Route>, ApiError> {
+    let Some(rights) = principal.rights().filter(|rights| !rights.names(model)) else {
+        return Ok(routes);
+    };
+    routes.retain(|route| rights.takes(&route.provider, &route.model));
+    match routes.is_empty() {
+        true => Err(model_not_allowed(model)),
+        false => Ok(routes),
+    }
+}
+
+/// Members by which a body that is passed on can name other models than its own.
+#[derive(Default, Deserialize)]
+#[serde(default)]
+struct Beside {
+    /// OpenRouter's fallbacks.
+    models: Value,
+    fallbacks: Value,
+    /// Tools that ask a model of their own.
+    tools: Value,
+}
+
+/// Refuses models that a body names beside its own, where the caller is for some models only.
+fn check_beside(principal: &Principal, routes: &[Route], body: &[u8]) -> Result<(), ApiError> {
+    let Some(rights) = principal.rights().filter(|rights| rights.is_limited()) else {
+        return Ok(());
+    };
+    let beside: Beside = serde_json::from_slice(body)
+        .map_err(|error| ApiError::bad_request("invalid_request", error.to_string()))?;
+    let listed = [&beside.models, &beside.fallbacks];
+    let listed = listed.into_iter().filter_map(Value::as_array).flatten();
+    let tools = beside.tools.as_array().into_iter().flatten();
+    let named = tools
+        .chain(listed.clone())
+        .filter_map(|item| item.get("model"))
+        .chain(listed)
+        .filter_map(Value::as_str);
+    for model in named {
+        if !routes
+            .iter()
+            .all(|route| rights.takes(&route.provider, model))
+        {
+            return Err(model_not_allowed(model));
+        }
+    }
+    Ok(())
 }
 
 fn smith_required(why: impl Into<Cow<'static, str>>) -> ApiError {

@@ -8,7 +8,7 @@ use http::{Method, StatusCode};
 use utoipa::OpenApi;
 use utoipa_axum::router::OpenApiRouter;
 
-use crate::auth::{Principal, Scope};
+use crate::auth::{Principal, Use};
 use crate::config::{LimitName, ProviderWire};
 use crate::edge::{AppState, Exchange, Gone, Route, check_shape, parse, readable};
 use crate::error::ApiError;
@@ -88,7 +88,7 @@ async fn begin(exchange: &mut Exchange) -> Result<Begun, ApiError> {
         principal,
         smith,
         thread,
-    } = Caller::of(exchange, Scope::RunsWrite)?;
+    } = Caller::using(exchange, Use::ChatCompletions).await?;
     let body = exchange.body().await?;
     if let Some(smith_id) = smith {
         let body = readable(&body);
