@@ -22,6 +22,7 @@ use crate::limit::Admission;
 use crate::metrics::Metrics;
 use crate::model::{Models, Routing};
 use crate::overload::Overload;
+use crate::prices;
 use crate::retention::Retention;
 use crate::retrieval::{Ingestion, Retrieval};
 use crate::run::{Accounting, Budgets, LapsedRuns, RunParts, Runs, Smiths, Spender};
@@ -167,7 +168,8 @@ impl Gateway {
         let models = Models::new(&config, upstream.clone(), routing, metrics.clone());
         let models = Arc::new(models);
         let smiths = Arc::new(Smiths::new(store.clone(), metrics.clone()));
-        let accounting = Arc::new(Accounting::new(&config.prices, metrics.clone()));
+        let prices = prices::book(&config).map_err(StartError::Config)?;
+        let accounting = Arc::new(Accounting::new(prices, metrics.clone()));
         let budgets = Arc::new(Budgets::new(store.clone()));
         let (journal, writer) = Journal::start(store.clone(), metrics.clone());
         let sender = Sender::new(store.clone(), vault.clone(), upstream.clone());

@@ -66,6 +66,10 @@ pub struct Metrics {
     pub frames: IntCounterVec,
     /// Tokens, by provider, model and kind.
     pub tokens: Named,
+    /// What calls cost, in billionths of the currency, by provider and model.
+    pub cost: Named,
+    /// The same of virtual keys, by key.
+    pub key_cost: Named,
     /// Calls with virtual keys, by key.
     pub key_calls: Named,
     /// Their tokens, by key and kind.
@@ -186,6 +190,22 @@ impl Metrics {
                 ),
                 2,
             ),
+            cost: Named::new(
+                make.counters(
+                    "smithgate_cost_nanos_total",
+                    "What model calls cost, in billionths of the currency",
+                    &["provider", "model"],
+                ),
+                2,
+            ),
+            key_cost: Named::new(
+                make.counters(
+                    "smithgate_key_cost_nanos_total",
+                    "What calls with virtual keys cost, in billionths of the currency",
+                    &["key"],
+                ),
+                1,
+            ),
             key_calls: Named::new(
                 make.counters(
                     "smithgate_key_calls_total",
@@ -304,6 +324,18 @@ impl Metrics {
     /// The exposition text.
     pub fn render(&self) -> Result<String, prometheus::Error> {
         TextEncoder::new().encode_to_string(&self.registry.gather())
+    }
+
+    /// Counts what a call cost, in nanos; `key` is empty without a virtual one.
+    pub fn count_cost(&self, provider: &str, model: &str, key: &str, nanos: u64) {
+        if nanos == 0 {
+            return;
+        }
+        let cost = self.cost.with_label_values(&[provider, model]);
+        cost.inc_by(nanos);
+        if !key.is_empty() {
+            self.key_cost.with_label_values(&[key]).inc_by(nanos);
+        }
     }
 
     /// Counts a call with a virtual key.

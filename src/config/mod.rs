@@ -11,6 +11,7 @@ mod log;
 mod model_rules;
 mod models;
 mod origin;
+mod prices;
 mod server;
 mod store;
 mod tools;
@@ -24,7 +25,8 @@ pub use model_rules::{
     Allowed, CallIds, Dialect, Effort, Efforts, LimitName, MediaKind, MediaKinds, ModelRule, Patch,
     Replay, Rules, Structured, SystemRole, Thinking,
 };
-pub use models::{Alias, Models, Price, Prices, Provider, ProviderWire, Target};
+pub use models::{Alias, Models, Provider, ProviderWire, Target};
+pub use prices::{LongContext, Price, PriceList, Prices};
 pub use server::{Metrics, Server, Tls};
 pub use store::{Bus, Retention, Secrets, Store};
 pub use tools::{Egress, Sandbox, Tools};
@@ -216,15 +218,17 @@ impl Config {
         {
             return Err(bad("prices.currency", "must be three capital letters"));
         }
+        if let Some(rate) = self.prices.usd_rate
+            && !(rate.is_finite() && rate > 0.0)
+        {
+            return Err(bad("prices.usd_rate", "must be above 0"));
+        }
         for (name, price) in &self.prices.models {
-            let all = [
-                Some(price.input),
-                Some(price.output),
-                price.cache_read,
-                price.cache_write,
-            ];
-            if all.into_iter().flatten().any(|p| !p.is_finite() || p < 0.0) {
-                return Err(bad(format!("prices.models.{name}"), "a price is below 0"));
+            if !price.is_sane() {
+                return Err(bad(
+                    format!("prices.models.{name}"),
+                    "a price is below 0, or the longer context comes first",
+                ));
             }
         }
         for (name, alias) in &self.models.aliases {

@@ -34,7 +34,7 @@ pub use accept::Acceptor;
 pub use actor::Actor;
 pub use app::App;
 pub use dialect::Dialect;
-pub use exchange::{Exchange, Extra, Gone};
+pub use exchange::{COST, Exchange, Extra, Gone, cost_value};
 pub use json::{check_shape, in_words, parse, readable};
 pub use marks::{RoutePattern, Streamed};
 pub use metrics::MetricsApp;

@@ -16,7 +16,7 @@ use utoipa_axum::routes;
 
 use crate::auth::{named_smith, uses};
 use crate::edge::extract::{Uses, object, sent};
-use crate::edge::{self, AppState};
+use crate::edge::{self, AppState, COST, cost_value};
 use crate::error::ApiError;
 use crate::frame::Usage;
 use crate::model::{ModelError, Route, answer_in_form, tokens_of_answer, vector_bytes};
@@ -197,20 +197,19 @@ pub async fn create(
         let (at, answer) = sent.await?;
         let route = &routes[at];
         let usage = input_only(tokens_of_answer(&answer));
-        gateway
-            .accounting
-            .add(&spender, &route.provider, &route.model, &usage);
+        let accounting = &gateway.accounting;
+        let cost = accounting.add(&spender, &route.provider, &route.model, &usage);
         let base64 = input.encoding_format == Some(EncodingFormat::Base64);
         let answer = answer_in_form(answer, base64);
         let json = HeaderValue::from_static("application/json");
-        return Ok(([(header::CONTENT_TYPE, json)], answer).into_response());
+        return Ok(with_cost(cost, ([(header::CONTENT_TYPE, json)], answer)));
     }
     let texts = input.input.into_texts()?;
     let (route, embedded) = gateway
         .models
         .embed(routes, &texts, input.dimensions)
         .await?;
-    gateway.accounting.add(
+    let cost = gateway.accounting.add(
         &spender,
         &route.provider,
         &route.model,
@@ -226,7 +225,7 @@ pub async fn create(
             false => json!(vector),
         },
     });
-    Ok(Json(EmbeddingsOut {
+    let out = Json(EmbeddingsOut {
         object: "list",
         data: data.collect(),
         model: model.to_owned(),
@@ -234,8 +233,14 @@ pub async fn create(
             prompt_tokens: embedded.tokens,
             total_tokens: embedded.tokens,
         },
-    })
-    .into_response())
+    });
+    Ok(with_cost(cost, out))
+}
+
+/// An answer that tells what it cost, in nanos.
+fn with_cost(cost: Option<i64>, answer: impl IntoResponse) -> Response {
+    let cost = cost.map(|cost| [(COST, cost_value(cost))]);
+    (cost, answer).into_response()
 }
 
 fn input_only(input: u64) -> Usage {

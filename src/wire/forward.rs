@@ -417,12 +417,12 @@ impl Forward {
         let account = |exchange: &Exchange, usage: &Usage| {
             let accounting = &exchange.gateway.accounting;
             let spender = Spender::caller(&caller);
-            accounting.add(&spender, &provider, &model, usage);
+            accounting.add(&spender, &provider, &model, usage)
         };
         let mut pieces = match passing {
             Passing::Whole(body) => {
                 let usage = (same_wire.usage_of_answer)(&body).unwrap_or_default();
-                account(exchange, &usage);
+                exchange.cost = account(exchange, &usage);
                 return exchange.respond_json(StatusCode::OK, body).await;
             }
             Passing::Stream(pieces) => pieces,

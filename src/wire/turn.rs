@@ -425,8 +425,9 @@ impl Answer {
     }
 }
 
-/// Notes what an answer took, and what its provider wants back with the next turn.
-fn keep(exchange: &Exchange, caller: &Principal, route: &Route, answer: &Collected) {
+/// Notes what an answer took, and what its provider wants back with the next turn; tells what it cost,
+/// in nanos.
+fn keep(exchange: &Exchange, caller: &Principal, route: &Route, answer: &Collected) -> Option<i64> {
     let gateway = &exchange.gateway;
     let continuity = &gateway.models.continuity;
     continuity.remember(&caller.tenant_id, &Arc::from(""), &answer.parts);
@@ -435,12 +436,12 @@ fn keep(exchange: &Exchange, caller: &Principal, route: &Route, answer: &Collect
         &route.provider,
         &route.model,
         &answer.usage,
-    );
+    )
 }
 
 /// An answer that came in one piece, or why it is none.
 pub async fn whole_answer(
-    exchange: &Exchange,
+    exchange: &mut Exchange,
     caller: &Principal,
     completed: &Completed,
 ) -> Result<Collected, ApiError> {
@@ -449,7 +450,7 @@ pub async fn whole_answer(
         collector.add(frame);
     }
     let answer = collector.finish();
-    keep(exchange, caller, &completed.route, &answer);
+    exchange.cost = keep(exchange, caller, &completed.route, &answer);
     if let Some(format) = &completed.held_to {
         let runs = &exchange.gateway.runs;
         // Boxed: what waits for a stream would hold room for it, too.

@@ -5,7 +5,7 @@
 mod answer;
 mod body;
 
-pub use answer::BEARER;
+pub use answer::{BEARER, COST, cost_value};
 pub use body::{SMALL_REQUEST, bad_coding};
 
 use std::sync::Arc;
@@ -69,6 +69,8 @@ pub struct Exchange {
     once: Option<Box<Once>>,
     /// The answer is one that was given before.
     pub is_replay: bool,
+    /// What the answer cost, in nanos, where that is known before it begins.
+    pub cost: Option<i64>,
 }
 
 /// An additional response header.
@@ -105,6 +107,7 @@ impl Exchange {
             held: None,
             once: None,
             is_replay: false,
+            cost: None,
         }
     }
 
