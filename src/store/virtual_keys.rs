@@ -2,7 +2,7 @@
 
 use async_trait::async_trait;
 
-use super::{EventRow, Result};
+use super::{EventRow, Result, Rows};
 
 #[derive(Debug, Clone, PartialEq, Eq, sqlx::FromRow)]
 pub struct VirtualKeyRow {
@@ -74,7 +74,7 @@ pub trait VirtualKeyStore: Send + Sync {
         filter: &VirtualKeyFilter,
         before: Option<&str>,
         limit: i64,
-    ) -> Result<Vec<VirtualKeyRow>>;
+    ) -> Result<Rows<VirtualKeyRow>>;
     /// Writes all that can be changed of a key that was read with this `updated_at` and is not
     /// revoked; answers its new `updated_at`.
     async fn update_virtual_key(

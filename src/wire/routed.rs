@@ -2,11 +2,13 @@
 //! the same wire, translated otherwise. What differs between wires is a [`ModelWire`].
 
 use std::borrow::Cow;
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use bytes::Bytes;
 use http::StatusCode;
 use serde::Deserialize;
+use serde::de::IgnoredAny;
 use serde_json::Value;
 
 use super::forward::{Begun, Forward, Prepared, SameWire};
@@ -219,15 +221,84 @@ pub fn allowed(
     }
 }
 
-/// Members by which a body that is passed on can name other models than its own.
-#[derive(Default, Deserialize)]
-#[serde(default)]
+/// What of a body can name other models than its own, where it is passed on: OpenRouter's fallbacks and
+/// plugins, tools that ask a model of their own, and what is added to APIs tomorrow. What people and
+/// models said, and what they may say, names none.
+#[derive(Deserialize)]
 struct Beside {
-    /// OpenRouter's fallbacks.
-    models: Value,
-    fallbacks: Value,
-    /// Tools that ask a model of their own.
-    tools: Value,
+    #[serde(default, rename = "model")]
+    _model: IgnoredAny,
+    #[serde(default, rename = "messages")]
+    _messages: IgnoredAny,
+    #[serde(default, rename = "input")]
+    _input: IgnoredAny,
+    #[serde(default, rename = "system")]
+    _system: IgnoredAny,
+    #[serde(default, rename = "instructions")]
+    _instructions: IgnoredAny,
+    #[serde(default, rename = "metadata")]
+    _metadata: IgnoredAny,
+    #[serde(default, rename = "response_format")]
+    _response_format: IgnoredAny,
+    #[serde(default, rename = "text")]
+    _text: IgnoredAny,
+    #[serde(flatten)]
+    rest: BTreeMap<String, Value>,
+}
+
+impl Beside {
+    /// Finds the models that are named.
+    fn each(&self, found: &mut impl FnMut(&str)) {
+        for (name, value) in &self.rest {
+            // Servers that do not mind the case of names would take it for the model.
+            if name.eq_ignore_ascii_case("model") {
+                found(value.as_str().unwrap_or_default());
+            }
+            match value {
+                Value::Array(items) if name.eq_ignore_ascii_case("tools") => {
+                    for tool in items {
+                        named_in(tool, found);
+                    }
+                }
+                value => named_by(name, value, found),
+            }
+        }
+    }
+}
+
+/// Models that an object names, whatever lies deeper than its schemas.
+fn named_in(value: &Value, found: &mut impl FnMut(&str)) {
+    match value {
+        Value::Array(items) => items.iter().for_each(|item| named_in(item, found)),
+        Value::Object(members) => {
+            for (name, value) in members {
+                match name.as_str() {
+                    "function" | "parameters" | "input_schema" | "schema" => {}
+                    name => named_by(name, value, found),
+                }
+            }
+        }
+        _ => {}
+    }
+}
+
+/// Models that a member names.
+fn named_by(name: &str, value: &Value, found: &mut impl FnMut(&str)) {
+    let names_models = ["model", "models", "fallbacks", "fallback_models"]
+        .iter()
+        .any(|known| name.eq_ignore_ascii_case(known));
+    match value {
+        Value::String(model) if names_models => found(model),
+        Value::Array(items) if names_models => {
+            for item in items {
+                match item {
+                    Value::String(model) => found(model),
+                    other => named_in(other, found),
+                }
+            }
+        }
+        other => named_in(other, found),
+    }
 }
 
 /// Refuses models that a body names beside its own, where the caller is for some models only.
@@ -237,25 +308,52 @@ fn check_beside(principal: &Principal, routes: &[Route], body: &[u8]) -> Result<
     };
     let beside: Beside = serde_json::from_slice(body)
         .map_err(|error| ApiError::bad_request("invalid_request", error.to_string()))?;
-    let listed = [&beside.models, &beside.fallbacks];
-    let listed = listed.into_iter().filter_map(Value::as_array).flatten();
-    let tools = beside.tools.as_array().into_iter().flatten();
-    let named = tools
-        .chain(listed.clone())
-        .filter_map(|item| item.get("model"))
-        .chain(listed)
-        .filter_map(Value::as_str);
-    for model in named {
-        if !routes
-            .iter()
-            .all(|route| rights.takes(&route.provider, model))
-        {
-            return Err(model_not_allowed(model));
+    let mut refused = None;
+    beside.each(&mut |model| {
+        let takes = |route: &Route| rights.takes(&route.provider, model);
+        if !routes.iter().all(takes) {
+            refused.get_or_insert_with(|| model_not_allowed(model));
         }
-    }
-    Ok(())
+    });
+    refused.map_or(Ok(()), Err)
 }
 
 fn smith_required(why: impl Into<Cow<'static, str>>) -> ApiError {
     ApiError::bad_request("smith_required", why)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn models_beside_the_own_one_are_found() {
+        let found = |body: &str| {
+            let beside: Beside = serde_json::from_str(body).expect("an object");
+            let mut models = Vec::new();
+            beside.each(&mut |model| models.push(model.to_owned()));
+            models
+        };
+        for (body, expected) in [
+            (
+                r#"{"model":"a","messages":[{"model":"x","models":["y"]}],"metadata":{"model":"z"}}"#,
+                &[][..],
+            ),
+            (r#"{"model":"a","models":["b","c"]}"#, &["b", "c"]),
+            (r#"{"model":"a","Model":"b"}"#, &["b", "b"]),
+            (
+                r#"{"fallbacks":[{"model":"b"},"c"],"plugins":[{"id":"f","models":["d"]}]}"#,
+                &["b", "c", "d"],
+            ),
+            (
+                r#"{"tools":[{"type":"advisor","model":"b"},
+                {"type":"function","function":{"parameters":{"properties":{"model":"x"}}}},
+                {"name":"t","input_schema":{"model":"x"}}]}"#,
+                &["b"],
+            ),
+            (r#"{"extra_body":{"deep":{"model":"b"}}}"#, &["b"]),
+        ] {
+            assert_eq!(found(body), expected, "{body}");
+        }
+    }
 }

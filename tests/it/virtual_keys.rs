@@ -461,6 +461,7 @@ async fn models_of_a_key_are_those_that_are_asked_in_the_end() {
     // A body may not name others beside its own.
     for (member, given) in [
         ("models", json!(["anthropic/text"])),
+        ("Model", json!("loop")),
         ("fallbacks", json!([{ "model": "loop" }])),
         (
             "tools",

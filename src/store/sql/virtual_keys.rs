@@ -88,7 +88,7 @@ macro_rules! impl_virtual_keys {
                 filter: &VirtualKeyFilter,
                 before: Option<&str>,
                 limit: i64,
-            ) -> Result<Vec<VirtualKeyRow>> {
+            ) -> Result<Rows<VirtualKeyRow>> {
                 Ok($crate::store::sql::select_page!(
                     &self.read,
                     "SELECT * FROM virtual_keys WHERE tenant_id = ",
@@ -98,7 +98,8 @@ macro_rules! impl_virtual_keys {
                         (" AND team = ", &filter.team),
                     ],
                     before,
-                    limit
+                    limit,
+                    within & ["metadata", "tags", "models"]
                 ))
             }
 
