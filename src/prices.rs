@@ -1,7 +1,7 @@
 //! The list of prices that counts, and `smithgate prices refresh`, which gets a newer one.
 //!
 //! Lives here: which list is read, and getting another. May import `config`, `run`'s price book,
-//! `upstream`, `gateway`'s way to write files.
+//! `upstream`.
 
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -112,7 +112,10 @@ pub async fn refresh(config: &Config, from: &str) -> Result<(PriceList, PathBuf)
         std::fs::create_dir_all(dir).map_err(unusable)?;
     }
     let text = serde_json::to_string_pretty(&list).map_err(|error| error.to_string())?;
-    crate::gateway::write_private(&file, text.as_bytes()).map_err(unusable)?;
+    // Whole, or not at all.
+    let new = file.with_extension("new");
+    std::fs::write(&new, text).map_err(unusable)?;
+    std::fs::rename(&new, &file).map_err(unusable)?;
     Ok((list, file))
 }
 

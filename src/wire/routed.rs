@@ -15,12 +15,12 @@ use super::forward::{Begun, Forward, Prepared, SameWire};
 use super::keyed::first_answer;
 use super::turn::{Answer, translate_stream, whole_answer};
 use super::{AnswerEncoder, files};
-use crate::auth::{Principal, model_not_allowed};
+use crate::auth::{Principal, Rights, model_not_allowed};
 use crate::edge::{Exchange, Gone, readable};
 use crate::error::ApiError;
 use crate::gateway::Gateway;
 use crate::limit::Permit;
-use crate::model::{ModelError, ModelRequest, Route};
+use crate::model::{ModelError, ModelRequest, Route, split_model};
 use crate::run::{Collected, Spender};
 
 /// How a wire's calls are read, passed on and answered.
@@ -191,6 +191,8 @@ impl Routed {
                 let why = format!("{why}, or name a smith with IC-Smith-Id");
                 return Err(smith_required(why).param("model"));
             }
+            // Whether there is a provider's key for a model is nothing to one who may not ask it.
+            Err(_) if !may_ask(principal, model) => return Err(model_not_allowed(model)),
             routes => allowed(principal, model, routes?)?,
         };
         Ok(Self {
@@ -199,6 +201,16 @@ impl Routed {
             permit,
         })
     }
+}
+
+/// Whether the caller may ask `model`, as it stands there.
+fn may_ask(principal: &Principal, model: &str) -> bool {
+    let named = |rights: &Rights| match split_model(model) {
+        Some((provider, model)) => rights.takes(provider, model),
+        None => false,
+    };
+    let rights = principal.rights();
+    rights.is_none_or(|rights| rights.names(model) || named(rights))
 }
 
 /// Those of `routes` that the caller may ask, where it has called them `model`: a virtual key's list
