@@ -10,7 +10,7 @@ use tokio::sync::{Notify, mpsc};
 use tokio_util::sync::CancellationToken;
 
 use crate::answers::Answers;
-use crate::auth::{Auth, KeyError, Mint, MintedScope, SigningKeys};
+use crate::auth::{Auth, KeyError, Mint, MintedScope, Principal, SigningKeys};
 use crate::bodies::Bodies;
 use crate::bus::{Bus, Notice, RedisError};
 use crate::channel::{Arrivals, Hub, HubParts, Outbox};
@@ -23,6 +23,7 @@ use crate::limit::Admission;
 use crate::metrics::Metrics;
 use crate::model::{Models, Routing};
 use crate::overload::Overload;
+use crate::prices;
 use crate::retention::Retention;
 use crate::retrieval::{Ingestion, Retrieval};
 use crate::run::{Accounting, Budgets, LapsedRuns, RunParts, Runs, Smiths, Spender};
@@ -170,7 +171,8 @@ impl Gateway {
         let models = Arc::new(models);
         let answers = Arc::new(Answers::new(config.models.cache_bytes, bus.clone()));
         let smiths = Arc::new(Smiths::new(store.clone(), metrics.clone()));
-        let accounting = Arc::new(Accounting::new(&config.prices, metrics.clone()));
+        let prices = prices::book(&config).map_err(StartError::Config)?;
+        let accounting = Arc::new(Accounting::new(prices, metrics.clone()));
         let budgets = Arc::new(Budgets::new(store.clone()));
         let (journal, writer) = Journal::start(store.clone(), metrics.clone());
         let sender = Sender::new(store.clone(), vault.clone(), upstream.clone());
@@ -272,6 +274,13 @@ impl Gateway {
                 let auth = auth.clone();
                 move || auth.clone().follow_revocations()
             }),
+            tended::spawn("virtual keys", {
+                let auth = auth.clone();
+                move || {
+                    let auth = auth.clone();
+                    async move { auth.virtual_keys.follow().await }
+                }
+            }),
             tended::spawn("overload", {
                 let overload = overload.clone();
                 move || overload.clone().watch()
@@ -337,6 +346,7 @@ impl Gateway {
     async fn forget(&self, change: &Notice) {
         match change {
             Notice::Revoked { tokens } => self.auth.heard_of(tokens.clone()),
+            Notice::VirtualKeys { keys } => self.auth.virtual_keys.heard_of(keys),
             Notice::Smith {
                 tenant_id,
                 smith_id,
@@ -407,15 +417,15 @@ impl Gateway {
     /// On whose account a call is; 404 when there is no such smith.
     pub async fn spender(
         &self,
-        tenant_id: &Arc<str>,
+        caller: &Principal,
         smith_id: Option<&Arc<str>>,
     ) -> Result<Spender, ApiError> {
         match smith_id {
             Some(smith_id) => {
-                let smith = self.smiths.effective(tenant_id, smith_id).await?;
+                let smith = self.smiths.effective(&caller.tenant_id, smith_id).await?;
                 Ok(smith.spender())
             }
-            None => Ok(Spender::tenant(tenant_id)),
+            None => Ok(Spender::caller(caller)),
         }
     }
 

@@ -28,6 +28,7 @@ pub mod limit;
 pub mod metrics;
 pub mod model;
 pub mod overload;
+pub mod prices;
 pub mod retention;
 pub mod retrieval;
 mod routes;

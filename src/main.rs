@@ -9,7 +9,7 @@ use smithgate::auth::{Mint, MintedScope, SMITH_TOKEN_MAX_SECONDS, Scope, TOKEN_M
 use smithgate::config::{Config, LogFormat};
 use smithgate::gateway::{Gateway, check_data_dir, write_private};
 use smithgate::server::Server;
-use smithgate::{demo, store, untrusted};
+use smithgate::{demo, prices, store, untrusted};
 
 /// Every request makes and drops some hundred small pieces on whichever worker it is on, which the
 /// system's allocator serializes and mimalloc does not.
@@ -54,6 +54,22 @@ enum Command {
     Token(TokenArgs),
     /// Check the configuration and print where it listens
     CheckConfig,
+    /// The list of what models cost
+    Prices {
+        #[command(subcommand)]
+        command: PricesCommand,
+    },
+}
+
+#[derive(Subcommand)]
+enum PricesCommand {
+    /// Read another list, for the next start: this program's own, or LiteLLM's
+    /// model_prices_and_context_window.json
+    Refresh {
+        /// A URL or a file
+        #[arg(long)]
+        from: String,
+    },
 }
 
 #[derive(Args)]
@@ -104,7 +120,10 @@ fn run(cli: Cli) -> Result<(), Failure> {
     }
     let config = Config::load(cli.common.config.as_deref(), &overrides)?;
     let command = cli.command.unwrap_or(Command::Serve);
-    if !matches!(command, Command::CheckConfig | Command::Token(_)) {
+    if !matches!(
+        command,
+        Command::CheckConfig | Command::Token(_) | Command::Prices { .. }
+    ) {
         start_log(&config);
     }
     let workers = match config.server.workers {
@@ -120,6 +139,17 @@ fn run(cli: Cli) -> Result<(), Failure> {
             Command::Serve => serve(config).await,
             Command::Demo => run_demo(config).await,
             Command::Token(args) => token(config, args).await,
+            Command::Prices {
+                command: PricesCommand::Refresh { from },
+            } => {
+                let (list, file) = prices::refresh(&config, &from).await?;
+                println!("{} models, as of {}", list.models.len(), list.as_of);
+                println!("written to {}", file.display());
+                if config.prices.rate().is_none() {
+                    println!("they count once prices.usd_rate is set");
+                }
+                Ok(())
+            }
             Command::CheckConfig => {
                 println!("listens on {}", config.server.listen);
                 if let Some(tls) = &config.server.tls {

@@ -66,6 +66,14 @@ pub struct Metrics {
     pub frames: IntCounterVec,
     /// Tokens, by provider, model and kind.
     pub tokens: Named,
+    /// What calls cost, in billionths of the currency, by provider and model.
+    pub cost: Named,
+    /// The same of virtual keys, by key.
+    pub key_cost: Named,
+    /// Calls with virtual keys, by key.
+    pub key_calls: Named,
+    /// Their tokens, by key and kind.
+    pub key_tokens: Named,
     /// Failed provider calls, by provider and kind.
     pub provider_errors: Named,
     /// Provider calls given up because the client had gone.
@@ -182,6 +190,38 @@ impl Metrics {
                 ),
                 2,
             ),
+            cost: Named::new(
+                make.counters(
+                    "smithgate_cost_nanos_total",
+                    "What model calls cost, in billionths of the currency",
+                    &["provider", "model"],
+                ),
+                2,
+            ),
+            key_cost: Named::new(
+                make.counters(
+                    "smithgate_key_cost_nanos_total",
+                    "What calls with virtual keys cost, in billionths of the currency",
+                    &["key"],
+                ),
+                1,
+            ),
+            key_calls: Named::new(
+                make.counters(
+                    "smithgate_key_calls_total",
+                    "Model calls with virtual keys",
+                    &["key"],
+                ),
+                1,
+            ),
+            key_tokens: Named::new(
+                make.counters(
+                    "smithgate_key_tokens_total",
+                    "Tokens of virtual keys by kind",
+                    &["key", "kind"],
+                ),
+                1,
+            ),
             provider_errors: Named::new(
                 make.counters(
                     "smithgate_provider_errors_total",
@@ -284,6 +324,29 @@ impl Metrics {
     /// The exposition text.
     pub fn render(&self) -> Result<String, prometheus::Error> {
         TextEncoder::new().encode_to_string(&self.registry.gather())
+    }
+
+    /// Counts what a call cost, in nanos; `key` is empty without a virtual one.
+    pub fn count_cost(&self, provider: &str, model: &str, key: &str, nanos: u64) {
+        if nanos == 0 {
+            return;
+        }
+        let cost = self.cost.with_label_values(&[provider, model]);
+        cost.inc_by(nanos);
+        if !key.is_empty() {
+            self.key_cost.with_label_values(&[key]).inc_by(nanos);
+        }
+    }
+
+    /// Counts a call with a virtual key.
+    pub fn count_key(&self, key: &str, usage: &crate::frame::Usage) {
+        self.key_calls.with_label_values(&[key]).inc();
+        for (kind, count) in [("input", usage.input), ("output", usage.output)] {
+            if count > 0 {
+                let tokens = self.key_tokens.with_label_values(&[key, kind]);
+                tokens.inc_by(count);
+            }
+        }
     }
 
     /// Counts the tokens of one model call.

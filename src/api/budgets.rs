@@ -1,4 +1,4 @@
-//! `/v1/budgets`: what a month may cost a tenant, an agent, a smith or a customer.
+//! `/v1/budgets`: what a month may cost a tenant, an agent, a smith, a customer or a virtual key.
 
 use axum::Json;
 use axum::extract::{Path, State};
@@ -27,6 +27,8 @@ pub enum BudgetScope {
     Agent,
     Smith,
     Customer,
+    /// A virtual key.
+    Key,
 }
 
 /// What happens when it is used up.
@@ -175,6 +177,7 @@ pub async fn create(
         (BudgetScope::Customer, Some(id)) => {
             ("customer", store.customer(tenant, id).await?.is_some())
         }
+        (BudgetScope::Key, Some(id)) => ("key", store.virtual_key(tenant, id).await?.is_some()),
     };
     let given = given.unwrap_or_default();
     if !exists {

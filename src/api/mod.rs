@@ -38,6 +38,7 @@ mod tokens;
 mod traces;
 mod usage;
 mod vector_stores;
+mod virtual_keys;
 mod webhooks;
 
 pub use models::one as model;
@@ -119,6 +120,13 @@ pub fn documented() -> OpenApiRouter<AppState> {
         .routes(routes!(usage::events, usage::meter))
         .routes(routes!(tokens::list, tokens::mint))
         .routes(routes!(tokens::revoke))
+        .routes(routes!(virtual_keys::list, virtual_keys::create))
+        .routes(routes!(
+            virtual_keys::one,
+            virtual_keys::update,
+            virtual_keys::revoke
+        ))
+        .routes(routes!(virtual_keys::rotate))
         .routes(routes!(model_keys::list))
         .routes(routes!(model_keys::put, model_keys::remove))
         .routes(routes!(models::catalogue))

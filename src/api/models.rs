@@ -5,9 +5,9 @@ use axum::extract::{Path, State};
 use serde::Serialize;
 use utoipa::ToSchema;
 
-use crate::auth::scope;
+use crate::auth::{Principal, scope, uses};
 use crate::edge::AppState;
-use crate::edge::extract::May;
+use crate::edge::extract::{May, Uses};
 use crate::error::ApiError;
 
 /// The catalogue holds no dates; OpenAI's clients only need a number.
@@ -74,18 +74,34 @@ fn model_out(id: &str, owned_by: &str) -> ModelOut {
     }
 }
 
-/// Lists the models that the tenant has keys for.
+/// The models that the caller can use.
+async fn usable(gateway: &AppState, caller: &Principal) -> Result<Vec<(String, String)>, ApiError> {
+    let routing = &gateway.models.routing;
+    let mut models = routing.usable_models(&caller.tenant_id).await?;
+    if let Some(rights) = caller.rights().filter(|rights| rights.is_limited()) {
+        models.retain(|(id, owner)| {
+            let by_owner = id
+                .strip_prefix(&**owner)
+                .and_then(|id| id.strip_prefix('/'));
+            let mut targets = routing.alias_targets(id);
+            rights.names(id)
+                || match routing.is_alias(id) {
+                    true => targets.any(|(provider, model)| rights.takes(provider, model)),
+                    false => rights.takes(owner, by_owner.unwrap_or(id)),
+                }
+        });
+    }
+    Ok(models)
+}
+
+/// Lists the models that the tenant has keys for; with a virtual key, those that it may use.
 #[utoipa::path(get, path = "/v1/models", tag = "models",
     responses((status = 200, body = ModelList)))]
 pub async fn list(
     State(gateway): State<AppState>,
-    May(caller, _): May<scope::RunsRead>,
+    Uses(caller, _): Uses<uses::Models>,
 ) -> Result<Json<ModelList>, ApiError> {
-    let models = gateway
-        .models
-        .routing
-        .usable_models(&caller.tenant_id)
-        .await?;
+    let models = usable(&gateway, &caller).await?;
     let data = models
         .iter()
         .map(|(id, owner)| model_out(id, owner))
@@ -101,14 +117,10 @@ pub async fn list(
     responses((status = 200, body = ModelOut)))]
 pub async fn one(
     State(gateway): State<AppState>,
-    May(caller, _): May<scope::RunsRead>,
+    Uses(caller, _): Uses<uses::Models>,
     Path(id): Path<String>,
 ) -> Result<Json<ModelOut>, ApiError> {
-    let models = gateway
-        .models
-        .routing
-        .usable_models(&caller.tenant_id)
-        .await?;
+    let models = usable(&gateway, &caller).await?;
     models
         .iter()
         .find(|(known, owner)| *known == id || format!("{owner}/{known}") == id)

@@ -168,7 +168,7 @@ pub async fn project(
     Ok(Json(project_out(project, organization)))
 }
 
-/// Deletes a project and revokes all its tokens.
+/// Deletes a project and revokes all its tokens and keys.
 #[utoipa::path(delete, path = "/v1/organization/projects/{id}", tag = "organization",
     params(("id" = String, Path)), responses((status = 204)))]
 pub async fn remove_project(
@@ -177,12 +177,13 @@ pub async fn remove_project(
     Path(id): Path<String>,
 ) -> Result<StatusCode, ApiError> {
     let organization: &str = &caller.tenant_id;
-    let revoked = gateway
+    let ended = gateway
         .store
         .delete_project(organization, &id, now_micros())
         .await?
         .ok_or_else(|| ApiError::not_found("project", &id))?;
-    gateway.auth.forget(revoked);
+    gateway.auth.forget(ended.tokens);
+    gateway.auth.virtual_keys.changed(ended.keys);
     Ok(StatusCode::NO_CONTENT)
 }
 

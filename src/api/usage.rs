@@ -76,6 +76,10 @@ pub struct UsageGroupOut {
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(nullable = false)]
     pub customer: Option<String>,
+    /// A virtual key's id.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(nullable = false)]
+    pub key: Option<String>,
     #[serde(flatten)]
     pub sum: UsageSum,
 }
@@ -262,6 +266,7 @@ fn group_out(row: UsageGroupRow, group: UsageGroup) -> UsageGroupOut {
         smith: name(UsageGroup::Smith),
         model: name(UsageGroup::Model),
         customer: name(UsageGroup::Customer),
+        key: name(UsageGroup::Key),
         sum,
     }
 }
@@ -289,10 +294,11 @@ fn csv_field(text: &str) -> String {
 
 /// Breaks usage down. With a smith token, it is that smith's.
 #[utoipa::path(get, path = "/v1/usage", tag = "usage",
-    params(("group_by" = Option<String>, Query, description = "`app`, `smith`, `model` (the default) or `customer`"),
+    params(("group_by" = Option<String>, Query, description = "`app`, `smith`, `model` (the default), `customer`, or `key` for calls with virtual keys"),
         ("from" = Option<String>, Query), ("to" = Option<String>, Query),
         ("period" = Option<String>, Query, description = "`YYYY-MM`"),
         ("smith_id" = Option<String>, Query), ("customer_id" = Option<String>, Query),
+        ("key_id" = Option<String>, Query, description = "Calls with this virtual key"),
         ("format" = Option<String>, Query, description = "`csv` for a table")),
     responses((status = 200, content(
         (UsageGroups = "application/json"), (String = "text/csv")))))]
@@ -309,6 +315,7 @@ pub async fn groups(
         "smith" => UsageGroup::Smith,
         "model" => UsageGroup::Model,
         "customer" => UsageGroup::Customer,
+        "key" => UsageGroup::Key,
         other => {
             return Err(
                 ApiError::bad_request("invalid_group_by", format!("no group '{other}'"))
@@ -322,29 +329,44 @@ pub async fn groups(
         caller.require_smith(smith)?;
     }
     let customer_id = filters.get("customer_id");
+    let key_id = filters.get("key_id");
+    if key_id.is_some() || group == UsageGroup::Key {
+        // Calls with keys are the tenant's, of no smith and no customer.
+        if caller.smith_id().is_some() {
+            return Err(ApiError::forbidden(
+                "tenant_token_required",
+                "the usage of keys needs a tenant-admin token",
+            ));
+        }
+        if smith.is_some() || customer_id.is_some() {
+            let message = "calls with keys have no smith and no customer";
+            return Err(ApiError::invalid("key_id", message));
+        }
+    }
     let whole_day = |date: Date| day_of(OffsetDateTime::new_utc(date, Clock::MIDNIGHT));
     let filter = UsageFilter {
         from: whole_day(from),
         to: whole_day(to),
         smith_id: caller.smith_id().map(|id| id.to_string()).or(smith),
         customer_id: customer_id.clone(),
+        key_id,
     };
     let csv = filters.one_of("format", &["csv", "json"])?.as_deref() == Some("csv");
     let rows = gateway
         .store
         .usage_groups(&caller.tenant_id, &filter, group)
         .await?;
-    let until = to.next_day().map_or(i64::MAX, day_start);
-    let meters = gateway
-        .store
-        .meters(
-            &caller.tenant_id,
-            day_start(from),
-            until,
-            filter.smith_id.as_deref(),
-            customer_id.as_deref(),
-        )
-        .await?;
+    let of_keys = filter.key_id.is_some() || group == UsageGroup::Key;
+    let meters = match of_keys {
+        true => Vec::new(),
+        false => {
+            let until = to.next_day().map_or(i64::MAX, day_start);
+            let (smith, customer) = (filter.smith_id.as_deref(), customer_id.as_deref());
+            let (tenant, from) = (&caller.tenant_id, day_start(from));
+            let found = gateway.store.meters(tenant, from, until, smith, customer);
+            found.await?
+        }
+    };
     let mut all = UsageGroupRow {
         name: String::new(),
         calls: 0,

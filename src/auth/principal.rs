@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use http::HeaderMap;
 
-use super::{Scope, ScopeSet};
+use super::{Rights, Scope, ScopeSet, Use};
 use crate::error::ApiError;
 
 /// Names the smith that a call acts as.
@@ -30,6 +30,8 @@ pub enum Role {
     },
     /// Projects and keys of one organization, and nothing inside a project.
     Organization,
+    /// Models, without a smith.
+    VirtualKey(Rights),
 }
 
 /// A verified caller.
@@ -47,9 +49,22 @@ impl Principal {
     /// The smith that this token is, if it is one.
     pub fn smith_id(&self) -> Option<&Arc<str>> {
         match &self.role {
-            Role::TenantAdmin | Role::Organization => None,
+            Role::TenantAdmin | Role::Organization | Role::VirtualKey(_) => None,
             Role::Smith { smith_id, .. } => Some(smith_id),
         }
+    }
+
+    /// What this key may do, if it is a virtual one.
+    pub fn rights(&self) -> Option<&Rights> {
+        match &self.role {
+            Role::VirtualKey(rights) => Some(rights),
+            _ => None,
+        }
+    }
+
+    /// Its id, if it is a virtual key.
+    pub fn key_id(&self) -> Option<&Arc<str>> {
+        self.rights().map(|_| &self.token_id)
     }
 
     /// 403 `insufficient_scope` without `scope`; an admin has all.
@@ -62,6 +77,28 @@ impl Principal {
                 format!("this token lacks the scope {}", scope.as_str()),
             )),
             Role::Organization => Err(tenant_token_required()),
+            Role::VirtualKey(_) => Err(models_only()),
+        }
+    }
+
+    /// 403 `virtual_key_not_allowed` for a virtual key: it has no part in what is not a use of models.
+    pub fn require_token(&self) -> Result<(), ApiError> {
+        match &self.role {
+            Role::VirtualKey(_) => Err(models_only()),
+            _ => Ok(()),
+        }
+    }
+
+    /// 403 `route_not_allowed` for a virtual key that is not made for `what`; of all others what its
+    /// scope asks.
+    pub fn require_use(&self, what: Use) -> Result<(), ApiError> {
+        match &self.role {
+            Role::VirtualKey(rights) if rights.allows(what) => Ok(()),
+            Role::VirtualKey(_) => Err(ApiError::forbidden(
+                "route_not_allowed",
+                format!("this key may not be used for {}", what.as_str()),
+            )),
+            _ => self.require(what.scope()),
         }
     }
 
@@ -70,6 +107,7 @@ impl Principal {
         match &self.role {
             Role::TenantAdmin => Ok(()),
             Role::Smith { .. } | Role::Organization => Err(tenant_token_required()),
+            Role::VirtualKey(_) => Err(models_only()),
         }
     }
 
@@ -77,6 +115,7 @@ impl Principal {
     pub fn require_organization(&self) -> Result<&str, ApiError> {
         match &self.role {
             Role::Organization => Ok(&self.tenant_id),
+            Role::VirtualKey(_) => Err(models_only()),
             _ => Err(ApiError::forbidden(
                 "organization_required",
                 "this operation needs an organization key",
@@ -89,6 +128,10 @@ impl Principal {
         match &self.role {
             Role::TenantAdmin => Ok(header.map(Arc::from)),
             Role::Organization => Err(tenant_token_required()),
+            Role::VirtualKey(_) => match header {
+                Some(_) => Err(models_only()),
+                None => Ok(None),
+            },
             Role::Smith { smith_id, .. } => match header {
                 Some(named) if named != &**smith_id => Err(smith_mismatch()),
                 _ => Ok(Some(smith_id.clone())),
@@ -101,6 +144,7 @@ impl Principal {
         match &self.role {
             Role::Smith { smith_id, .. } if &**smith_id != named => Err(smith_mismatch()),
             Role::Organization => Err(tenant_token_required()),
+            Role::VirtualKey(_) => Err(models_only()),
             _ => Ok(()),
         }
     }
@@ -111,6 +155,7 @@ impl Principal {
             Role::TenantAdmin => ("tenant", &self.tenant_id),
             Role::Smith { smith_id, .. } => ("smith", smith_id),
             Role::Organization => ("organization", &self.tenant_id),
+            Role::VirtualKey(_) => ("key", &self.token_id),
         };
         serde_json::json!({ "kind": kind, "id": &**id, "token_id": &*self.token_id, "email": "" })
     }
@@ -120,6 +165,13 @@ fn tenant_token_required() -> ApiError {
     ApiError::forbidden(
         "tenant_token_required",
         "this operation needs a tenant-admin token",
+    )
+}
+
+fn models_only() -> ApiError {
+    ApiError::forbidden(
+        "virtual_key_not_allowed",
+        "a virtual key calls models without a smith; this operation needs a token",
     )
 }
 

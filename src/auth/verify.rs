@@ -64,6 +64,7 @@ pub struct Auth {
     bus: Bus,
     verified: moka::sync::Cache<[u8; 32], Arc<Principal>>,
     revoked: ArcSwap<HashSet<String>>,
+    pub virtual_keys: VirtualKeys,
     validation: Validation,
     metrics: Metrics,
 }
@@ -84,9 +85,16 @@ impl Auth {
         validation.validate_exp = false;
         validation.validate_aud = false;
         validation.set_issuer(&[&config.issuer]);
+        let virtual_keys = VirtualKeys::new(
+            store.clone(),
+            bus.clone(),
+            config.cache_entries,
+            metrics.clone(),
+        );
         Ok(Self {
             keys,
             issuer: config.issuer.clone(),
+            virtual_keys,
             store,
             bus,
             verified: moka::sync::Cache::builder()
@@ -105,7 +113,7 @@ impl Auth {
     }
 
     /// Verifies the value of an `Authorization` header.
-    pub fn authenticate(&self, header: Option<&[u8]>) -> Result<Arc<Principal>, ApiError> {
+    pub async fn authenticate(&self, header: Option<&[u8]>) -> Result<Arc<Principal>, ApiError> {
         let header = header
             .ok_or_else(|| ApiError::unauthenticated("the Authorization header is missing"))?;
         let bearer = match header.split_at_checked(7) {
@@ -116,7 +124,15 @@ impl Auth {
                 ));
             }
         };
-        self.verify(bearer)
+        self.caller(bearer).await
+    }
+
+    /// Verifies a token, or a virtual key.
+    pub async fn caller(&self, token: &[u8]) -> Result<Arc<Principal>, ApiError> {
+        match VirtualKeys::is_one(token) {
+            true => self.virtual_keys.verify(token).await,
+            false => self.verify(token),
+        }
     }
 
     /// Verifies a token with its `tha_live_` or `thp_live_` handle.

@@ -14,6 +14,10 @@ pub enum Notice {
     Revoked {
         tokens: Vec<String>,
     },
+    /// Virtual keys, with their versions from now on.
+    VirtualKeys {
+        keys: Vec<(String, i64)>,
+    },
     Smith {
         tenant_id: String,
         smith_id: String,

@@ -12,6 +12,7 @@ mod model_rules;
 mod models;
 mod origin;
 mod presets;
+mod prices;
 mod server;
 mod store;
 mod tools;
@@ -25,10 +26,9 @@ pub use model_rules::{
     Allowed, CallIds, Dialect, Effort, Efforts, LimitName, MediaKind, MediaKinds, ModelRule, Patch,
     Replay, Rules, Structured, SystemRole, Thinking,
 };
-pub use models::{
-    Alias, Models, Passthrough, Price, Prices, Provider, ProviderWire, Target, cannot_forward,
-};
+pub use models::{Alias, Models, Passthrough, Provider, ProviderWire, Target, cannot_forward};
 pub use presets::presets;
+pub use prices::{LongContext, Price, PriceList, Prices};
 pub use server::{Metrics, Server, Tls};
 pub use store::{Bus, Retention, Secrets, Store};
 pub use tools::{Egress, Sandbox, Tools};
@@ -221,15 +221,17 @@ impl Config {
         {
             return Err(bad("prices.currency", "must be three capital letters"));
         }
+        if let Some(rate) = self.prices.usd_rate
+            && !(rate.is_finite() && rate > 0.0)
+        {
+            return Err(bad("prices.usd_rate", "must be above 0"));
+        }
         for (name, price) in &self.prices.models {
-            let all = [
-                Some(price.input),
-                Some(price.output),
-                price.cache_read,
-                price.cache_write,
-            ];
-            if all.into_iter().flatten().any(|p| !p.is_finite() || p < 0.0) {
-                return Err(bad(format!("prices.models.{name}"), "a price is below 0"));
+            if !price.is_sane() {
+                return Err(bad(
+                    format!("prices.models.{name}"),
+                    "a price is below 0, or the longer context comes first",
+                ));
             }
         }
         for (at, name) in self.models.forward_headers.iter().enumerate() {

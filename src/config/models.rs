@@ -1,4 +1,4 @@
-//! Models, their providers and prices.
+//! Models and their providers.
 
 use std::collections::BTreeMap;
 
@@ -151,39 +151,6 @@ pub struct Provider {
     /// What its models take, where that is not what is known of them.
     #[serde(default)]
     pub rules: Vec<ModelRule>,
-}
-
-/// What tokens cost; budgets and the `cost` of runs need it.
-#[derive(Debug, Clone, Serialize, Deserialize)]
-#[serde(deny_unknown_fields, default)]
-pub struct Prices {
-    /// Of all prices and budgets: three letters (ISO 4217).
-    pub currency: String,
-    /// By `<provider>/<model>`, by model, or by what a model's id begins with.
-    pub models: BTreeMap<String, Price>,
-}
-
-impl Default for Prices {
-    fn default() -> Self {
-        Self {
-            currency: "EUR".to_owned(),
-            models: BTreeMap::new(),
-        }
-    }
-}
-
-/// A model's prices for a million tokens.
-#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct Price {
-    pub input: f64,
-    pub output: f64,
-    /// Absent: as fresh input.
-    #[serde(default)]
-    pub cache_read: Option<f64>,
-    /// Absent: as fresh input.
-    #[serde(default)]
-    pub cache_write: Option<f64>,
 }
 
 /// The wire that a provider speaks.

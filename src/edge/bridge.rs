@@ -56,7 +56,7 @@ fn challenge(exchange: &Exchange, routes: &Routes) -> HeaderValue {
 }
 
 async fn call(exchange: &mut Exchange, routes: &Routes) -> Result<http::Response<Body>, ApiError> {
-    let (mut request, limit) = head(exchange, routes)?;
+    let (mut request, limit) = head(exchange, routes).await?;
     let body: Bytes = match takes_body(request.method()) {
         true => exchange.body_within(limit).await?,
         false => Bytes::new(),
@@ -70,7 +70,7 @@ async fn upload(
     exchange: &mut Exchange,
     routes: &Routes,
 ) -> Result<http::Response<Body>, ApiError> {
-    let (mut request, _) = head(exchange, routes)?;
+    let (mut request, _) = head(exchange, routes).await?;
     let limit = exchange.gateway.config.limits.max_file_bytes;
     let unpacker = exchange.unpacker()?;
     let patience = Duration::from_secs(exchange.gateway.config.server.body_timeout_s);
@@ -247,7 +247,7 @@ pub fn takes_body(method: &Method) -> bool {
 
 /// The request without its body, its caller verified, and how large its body may be. Who calls and
 /// what they may do is checked before the body is read.
-fn head(
+async fn head(
     exchange: &mut Exchange,
     routes: &Routes,
 ) -> Result<(http::Request<Body>, usize), ApiError> {
@@ -256,7 +256,7 @@ fn head(
     let mut limit = SMALL_REQUEST;
     let principal = match open {
         true => None,
-        false => Some(exchange.principal()?),
+        false => Some(exchange.principal().await?),
     };
     let head = exchange.request();
     if let Some(principal) = &principal

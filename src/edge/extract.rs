@@ -11,16 +11,19 @@ use serde::de::{Deserialize, DeserializeOwned, Deserializer};
 
 use super::AppState;
 use super::json::parse;
-use crate::auth::{AsScope, Principal, Scope, named_smith};
+use crate::auth::{AsScope, AsUse, Principal, Scope, named_smith};
 use crate::error::ApiError;
 use crate::json::Object;
 use crate::store::SmithRow;
 
 // Who may call stands in a handler's signature: the verified caller comes out of a request as one of
-// these four, and as nothing else. They stand before the body, so that it is not read for others.
+// these five, and as nothing else. Of them only `Uses` takes a virtual key. They stand before the body, so that it is not read for others.
 
 /// Whoever has a token of any kind: what each of them may see is for the handler to say.
 pub struct Anyone(pub Arc<Principal>);
+
+/// Whoever may use models so: as `May` with the use's scope, or a virtual key that is for it.
+pub struct Uses<U>(pub Arc<Principal>, pub PhantomData<U>);
 
 /// The tenant's admin.
 pub struct Admin(pub Arc<Principal>);
@@ -40,7 +43,9 @@ impl<S: Send + Sync> FromRequestParts<S> for Anyone {
     type Rejection = ApiError;
 
     async fn from_request_parts(parts: &mut Parts, _state: &S) -> Result<Self, ApiError> {
-        caller(parts).map(Self)
+        let caller = caller(parts)?;
+        caller.require_token()?;
+        Ok(Self(caller))
     }
 }
 
@@ -70,6 +75,16 @@ impl<S: Send + Sync, P: AsScope> FromRequestParts<S> for May<P> {
     async fn from_request_parts(parts: &mut Parts, _state: &S) -> Result<Self, ApiError> {
         let caller = caller(parts)?;
         caller.require(P::SCOPE)?;
+        Ok(Self(caller, PhantomData))
+    }
+}
+
+impl<S: Send + Sync, U: AsUse> FromRequestParts<S> for Uses<U> {
+    type Rejection = ApiError;
+
+    async fn from_request_parts(parts: &mut Parts, _state: &S) -> Result<Self, ApiError> {
+        let caller = caller(parts)?;
+        caller.require_use(U::USE)?;
         Ok(Self(caller, PhantomData))
     }
 }

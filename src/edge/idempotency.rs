@@ -181,6 +181,11 @@ fn place(principal: &Principal, headers: &HeaderMap, method: &Method, path: &str
     match &principal.role {
         Role::TenantAdmin => digest.text("tenant"),
         Role::Organization => digest.text("organization"),
+        // With what it may do: an answer of a model that was taken from it is not given again.
+        Role::VirtualKey(rights) => {
+            digest.text("key").text(&principal.token_id);
+            digest.text(&format!("{rights:?}"))
+        }
         Role::Smith { smith_id, scopes } => {
             digest.text("smith").text(smith_id);
             let held = Scope::ALL.iter().filter(|scope| scopes.contains(**scope));

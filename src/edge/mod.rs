@@ -35,7 +35,7 @@ pub use actor::Actor;
 pub use app::App;
 pub use bridge::takes_body;
 pub use dialect::Dialect;
-pub use exchange::{Exchange, Extra, Gone, Recording};
+pub use exchange::{COST, Exchange, Extra, Gone, Recording, cost_value};
 pub use json::{check_shape, in_words, parse, readable};
 pub use marks::{RoutePattern, Streamed};
 pub use metrics::MetricsApp;

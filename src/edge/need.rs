@@ -1,6 +1,6 @@
 //! What a caller must be before the edge reads its body.
 
-use crate::auth::{Principal, Scope};
+use crate::auth::{Principal, Scope, Use};
 use crate::error::ApiError;
 
 /// Who may send a body.
@@ -9,6 +9,8 @@ pub enum Need<'a> {
     Admin,
     Organization,
     Scope(Scope),
+    /// A token with the use's scope, or a virtual key that is for it.
+    Use(Use),
     /// For this smith.
     SmithScope(&'a str, Scope),
 }
@@ -20,6 +22,7 @@ impl Need<'_> {
             Self::Admin => caller.require_admin(),
             Self::Organization => caller.require_organization().map(|_| ()),
             Self::Scope(scope) => caller.require(scope),
+            Self::Use(what) => caller.require_use(what),
             Self::SmithScope(smith, scope) => {
                 caller.require_smith(smith)?;
                 caller.require(scope)

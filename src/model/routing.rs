@@ -214,6 +214,18 @@ impl Routing {
         is_bare || self.aliases.contains_key(model) || split_model(model).is_some()
     }
 
+    /// Whether `name` is an alias.
+    pub fn is_alias(&self, name: &str) -> bool {
+        self.aliases.contains_key(name)
+    }
+
+    /// Provider and model of each of an alias's targets.
+    pub fn alias_targets(&self, name: &str) -> impl Iterator<Item = (&str, &str)> {
+        let targets = self.aliases.get(name).map(|alias| &alias.targets[..]);
+        let targets = targets.unwrap_or_default().iter();
+        targets.filter_map(|target| split_model(&target.model))
+    }
+
     /// The provider that has a bare id: of those that list it and can be used the only one, or else
     /// the one that its prefix tells (`observed.md` 5, "Model listing").
     async fn provider_of(

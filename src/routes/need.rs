@@ -4,7 +4,7 @@
 
 use http::Method;
 
-use crate::auth::Scope;
+use crate::auth::{Scope, Use};
 use crate::edge::Need;
 
 /// `None` for routes whose bodies are small, and for those that do not exist.
@@ -20,7 +20,7 @@ pub fn of<'a>(method: &Method, path: &'a str) -> Option<Need<'a>> {
         "deployments" if third == Some("mcp") => Need::Scope(Scope::RunsWrite),
         "deployments" => Need::Scope(Scope::DeploymentsWrite),
         "conversations" => Need::Scope(Scope::ConversationsWrite),
-        "embeddings" => Need::Scope(Scope::EmbeddingsWrite),
+        "embeddings" => Need::Use(Use::Embeddings),
         "files" | "uploads" => Need::Scope(Scope::FilesWrite),
         "responses" => Need::Scope(Scope::RunsWrite),
         "skills" => Need::Scope(Scope::SkillsWrite),

@@ -9,8 +9,8 @@ use std::time::Duration;
 use parking_lot::Mutex;
 
 use super::budget::Budgets;
-use super::spender::{NANOS, Spender, today};
-use crate::config::{Price, Prices};
+use super::prices::PriceBook;
+use super::spender::{Spender, today};
 use crate::frame::Usage;
 use crate::metrics::Metrics;
 use crate::store::{Journal, Op, SmithUsage};
@@ -32,59 +32,6 @@ struct Sum {
     cost: i64,
 }
 
-/// The price book: exact names first, then the longest name that a model's id begins with.
-pub struct PriceBook {
-    exact: HashMap<String, Price>,
-    /// Longest first.
-    prefixes: Vec<(String, Price)>,
-}
-
-impl PriceBook {
-    /// From the configuration.
-    pub fn new(prices: &Prices) -> Self {
-        let mut prefixes: Vec<(String, Price)> = prices
-            .models
-            .iter()
-            .map(|(name, price)| (name.clone(), *price))
-            .collect();
-        prefixes.sort_by_key(|(name, _)| std::cmp::Reverse(name.len()));
-        Self {
-            exact: prefixes.iter().cloned().collect(),
-            prefixes,
-        }
-    }
-
-    fn price(&self, provider: &str, model: &str) -> Option<Price> {
-        if self.exact.is_empty() {
-            return None;
-        }
-        let qualified = format!("{provider}/{model}");
-        let begins = |name: &str| model.starts_with(name) || qualified.starts_with(name);
-        self.exact
-            .get(&qualified)
-            .or_else(|| self.exact.get(model))
-            .or_else(|| {
-                let found = self.prefixes.iter().find(|(name, _)| begins(name));
-                found.map(|(_, price)| price)
-            })
-            .copied()
-    }
-
-    /// What `usage` costs, in nanos; `None` when the model has no price.
-    pub fn cost(&self, provider: &str, model: &str, usage: &Usage) -> Option<i64> {
-        const TOKENS: f64 = 1e6;
-        let price = self.price(provider, model)?;
-        let fresh = usage
-            .input
-            .saturating_sub(usage.cache_read + usage.cache_write);
-        let sum = fresh as f64 * price.input
-            + usage.cache_read as f64 * price.cache_read.unwrap_or(price.input)
-            + usage.cache_write as f64 * price.cache_write.unwrap_or(price.input)
-            + usage.output as f64 * price.output;
-        Some((sum / TOKENS * NANOS).round() as i64)
-    }
-}
-
 /// The sums. One for the whole gateway.
 pub struct Accounting {
     hasher: RandomState,
@@ -95,11 +42,11 @@ pub struct Accounting {
 
 impl Accounting {
     /// Nothing used yet.
-    pub fn new(prices: &Prices, metrics: Metrics) -> Self {
+    pub fn new(prices: PriceBook, metrics: Metrics) -> Self {
         Self {
             hasher: RandomState::new(),
             shards: std::array::from_fn(|_| Mutex::default()),
-            prices: PriceBook::new(prices),
+            prices,
             metrics,
         }
     }
@@ -113,7 +60,14 @@ impl Accounting {
         usage: &Usage,
     ) -> Option<i64> {
         self.metrics.count_tokens(provider, model, usage);
+        if !spender.key_id.is_empty() {
+            self.metrics.count_key(&spender.key_id, usage);
+        }
         let cost = self.prices.cost(provider, model, usage);
+        if let Some(cost) = cost.and_then(|cost| u64::try_from(cost).ok()) {
+            self.metrics
+                .count_cost(provider, model, &spender.key_id, cost);
+        }
         let key = Key {
             spender: spender.clone(),
             provider: provider.clone(),
@@ -146,6 +100,7 @@ impl Accounting {
                 smith_id: spender.smith_id.to_string(),
                 agent_id: spender.agent_id.to_string(),
                 customer_id: spender.customer_id.to_string(),
+                key_id: spender.key_id.to_string(),
                 provider: key.provider.to_string(),
                 model: key.model.to_string(),
                 calls: signed(sum.calls),
@@ -178,46 +133,5 @@ impl Accounting {
                 }
             }
         }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn prices_are_found_by_the_longest_name() {
-        let price = |input, output| Price {
-            input,
-            output,
-            cache_read: Some(0.1),
-            cache_write: None,
-        };
-        let prices = Prices {
-            currency: "EUR".to_owned(),
-            models: BTreeMap::from([
-                ("gpt-5.5".to_owned(), price(1.0, 2.0)),
-                ("gpt-5.5-mini".to_owned(), price(0.5, 1.0)),
-                ("local/gpt-5.5".to_owned(), price(0.0, 0.0)),
-            ]),
-        };
-        let book = PriceBook::new(&prices);
-        let usage = Usage {
-            input: 1_000_000,
-            output: 500_000,
-            cache_read: 400_000,
-            ..Usage::default()
-        };
-        // 0.6 fresh + 0.04 cached + 1.0 out
-        assert_eq!(
-            book.cost("openai", "gpt-5.5-2026-01-01", &usage),
-            Some(1_640_000_000)
-        );
-        assert_eq!(
-            book.cost("openai", "gpt-5.5-mini", &usage),
-            Some(840_000_000)
-        );
-        assert_eq!(book.cost("local", "gpt-5.5", &usage), Some(40_000_000));
-        assert_eq!(book.cost("openai", "other", &usage), None);
     }
 }

@@ -16,13 +16,13 @@ const TTL: Duration = Duration::from_secs(2);
 /// Percentages of a budget at which the feed says so.
 const THRESHOLDS: [i64; 2] = [100, 80];
 
-/// A tenant and a smith.
+/// A tenant, and a smith or a key.
 type Key = (Arc<str>, Arc<str>);
 
 /// Looks after budgets.
 pub struct Budgets {
     store: Arc<dyn Store>,
-    /// The smith is empty for model routing without one.
+    /// Both are empty for model routing with a token.
     cache: moka::future::Cache<Key, Arc<[BudgetSpend]>>,
 }
 
@@ -52,7 +52,13 @@ impl Budgets {
     }
 
     async fn load(&self, spender: &Spender) -> Result<Arc<[BudgetSpend]>, ApiError> {
-        let ids: Vec<&str> = [&spender.smith_id, &spender.agent_id, &spender.customer_id]
+        let ids = [
+            &spender.smith_id,
+            &spender.agent_id,
+            &spender.customer_id,
+            &spender.key_id,
+        ];
+        let ids: Vec<&str> = ids
             .into_iter()
             .filter(|id| !id.is_empty())
             .map(|id| &**id)
@@ -65,7 +71,11 @@ impl Budgets {
     }
 
     async fn cached(&self, spender: &Spender) -> Result<Arc<[BudgetSpend]>, ApiError> {
-        let key = (spender.tenant_id.clone(), spender.smith_id.clone());
+        let who = match spender.smith_id.is_empty() {
+            true => &spender.key_id,
+            false => &spender.smith_id,
+        };
+        let key = (spender.tenant_id.clone(), who.clone());
         if let Some(found) = self.cache.get(&key).await {
             return Ok(found);
         }

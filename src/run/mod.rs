@@ -20,6 +20,7 @@ mod lapsed;
 mod leases;
 mod live;
 pub mod panels;
+mod prices;
 mod record;
 mod request;
 mod resolve;
@@ -37,6 +38,7 @@ pub use accounting::Accounting;
 pub use budget::{Budgets, percent, this_period};
 pub use lapsed::LapsedRuns;
 pub use live::{Cancelled, LiveRun, Reader};
+pub use prices::PriceBook;
 pub use record::{RunView, actor_out, output_of, run_out, usage_of};
 pub use request::{
     INCLUDE_CITATIONS, INCLUDE_REASONING, INCLUDE_TOOL_ARGS, Link, ResponseRecord, RunRequest,

@@ -186,6 +186,7 @@ impl Effective {
             smith_id: self.smith.id.as_str().into(),
             agent_id: self.smith.agent_id.as_str().into(),
             customer_id: self.smith.customer_id.as_deref().unwrap_or("").into(),
+            key_id: Spender::nobody(),
         }
     }
 

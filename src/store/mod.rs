@@ -41,6 +41,7 @@ mod tokens;
 mod traces;
 mod usage;
 mod vector_stores;
+mod virtual_keys;
 mod webhooks;
 
 pub use agents::*;
@@ -79,6 +80,7 @@ pub use tokens::*;
 pub use traces::*;
 pub use usage::*;
 pub use vector_stores::*;
+pub use virtual_keys::*;
 pub use webhooks::*;
 
 use std::sync::Arc;
@@ -125,6 +127,7 @@ whole_store!(
     ScheduleStore,
     ChannelStore,
     EmailStore,
+    VirtualKeyStore,
 );
 
 /// Opens the configured engine and brings its schema up to date.

@@ -2,7 +2,7 @@
 
 use async_trait::async_trait;
 
-use super::Result;
+use super::{Result, VirtualKeyVersion};
 
 /// Who owns projects.
 #[derive(Debug, Clone, PartialEq, sqlx::FromRow)]
@@ -31,6 +31,14 @@ pub struct OrganizationKeyRow {
     pub revoked_at: Option<i64>,
 }
 
+/// What was revoked with a project.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ProjectEnd {
+    /// Ids.
+    pub tokens: Vec<String>,
+    pub keys: Vec<VirtualKeyVersion>,
+}
+
 /// Organizations, their projects and keys.
 #[async_trait]
 pub trait OrganizationStore: Send + Sync {
@@ -46,13 +54,13 @@ pub trait OrganizationStore: Send + Sync {
         before: Option<&str>,
         limit: i64,
     ) -> Result<Vec<ProjectRow>>;
-    /// Marks a project as deleted and revokes its tokens; answers their ids.
+    /// Marks a project as deleted and revokes its tokens and keys.
     async fn delete_project(
         &self,
         organization_id: &str,
         id: &str,
         now: i64,
-    ) -> Result<Option<Vec<String>>>;
+    ) -> Result<Option<ProjectEnd>>;
     async fn insert_organization_key(&self, key: &OrganizationKeyRow) -> Result<()>;
     async fn organization_keys(
         &self,

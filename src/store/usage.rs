@@ -24,7 +24,7 @@ pub struct UsageRow {
 pub struct BudgetRow {
     pub id: String,
     pub tenant_id: String,
-    /// `tenant`, `agent`, `smith` or `customer`.
+    /// `tenant`, `agent`, `smith`, `customer` or `key`.
     pub scope: String,
     /// Empty for the tenant's own.
     pub scope_id: String,
@@ -55,6 +55,8 @@ pub struct SmithUsage {
     pub smith_id: String,
     pub agent_id: String,
     pub customer_id: String,
+    /// Empty where no virtual key was used.
+    pub key_id: String,
     pub provider: String,
     pub model: String,
     pub calls: i64,
@@ -80,6 +82,8 @@ pub enum UsageGroup {
     Smith,
     Model,
     Customer,
+    /// Of calls with virtual keys only.
+    Key,
 }
 
 /// Which usage counts. Days are `YYYY-MM-DD`, both included.
@@ -89,6 +93,8 @@ pub struct UsageFilter {
     pub to: String,
     pub smith_id: Option<String>,
     pub customer_id: Option<String>,
+    /// Calls with this virtual key, which have no smith and no customer.
+    pub key_id: Option<String>,
 }
 
 #[derive(Debug, Clone, PartialEq, sqlx::FromRow)]

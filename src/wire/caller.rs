@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use crate::auth::{Principal, SMITH_HEADER, Scope, THREAD_HEADER};
+use crate::auth::{Principal, SMITH_HEADER, Scope, THREAD_HEADER, Use};
 use crate::edge::Exchange;
 use crate::error::ApiError;
 
@@ -17,9 +17,20 @@ pub struct Caller {
 
 impl Caller {
     /// Of a call that needs `scope`.
-    pub fn of(exchange: &mut Exchange, scope: Scope) -> Result<Self, ApiError> {
-        let principal = exchange.principal()?;
+    pub async fn of(exchange: &mut Exchange, scope: Scope) -> Result<Self, ApiError> {
+        let principal = exchange.principal().await?;
         principal.require(scope)?;
+        Self::acting(exchange, principal)
+    }
+
+    /// Of one that also a virtual key may make.
+    pub async fn using(exchange: &mut Exchange, what: Use) -> Result<Self, ApiError> {
+        let principal = exchange.principal().await?;
+        principal.require_use(what)?;
+        Self::acting(exchange, principal)
+    }
+
+    fn acting(exchange: &Exchange, principal: Arc<Principal>) -> Result<Self, ApiError> {
         let smith = principal.acting_smith(exchange.header(SMITH_HEADER))?;
         Ok(Self {
             principal,

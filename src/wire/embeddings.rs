@@ -14,13 +14,14 @@ use utoipa::ToSchema;
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
-use crate::auth::{named_smith, scope};
-use crate::edge::extract::{May, object, sent};
-use crate::edge::{self, AppState};
+use crate::auth::{named_smith, uses};
+use crate::edge::extract::{Uses, object, sent};
+use crate::edge::{self, AppState, COST, cost_value};
 use crate::error::ApiError;
 use crate::frame::Usage;
 use crate::model::{ModelError, Route, answer_in_form, tokens_of_answer, vector_bytes};
 use crate::wire::openai::rewrite::rewrite;
+use crate::wire::routed::allowed;
 
 /// Texts of one call (<https://platform.openai.com/docs/api-reference/embeddings/create>).
 const MAX_INPUTS: usize = 2048;
@@ -154,7 +155,7 @@ fn body_for(body: &Bytes, route: &Route, names_model: bool) -> Result<Bytes, Api
     responses((status = 200, body = EmbeddingsOut)))]
 pub async fn create(
     State(gateway): State<AppState>,
-    May(caller, _): May<scope::EmbeddingsWrite>,
+    Uses(caller, _): Uses<uses::Embeddings>,
     headers: HeaderMap,
     body: Bytes,
 ) -> Result<Response, ApiError> {
@@ -164,7 +165,7 @@ pub async fn create(
     if input.dimensions == Some(0) {
         return Err(ApiError::invalid("dimensions", "must be at least 1"));
     }
-    let spender = gateway.spender(&caller.tenant_id, smith.as_ref()).await?;
+    let spender = gateway.spender(&caller, smith.as_ref()).await?;
     let routing = &gateway.models.routing;
     let asked = input.model.as_ref().and_then(Option::as_deref);
     let model = match (asked, routing.embedding_model()) {
@@ -181,6 +182,7 @@ pub async fn create(
             ModelError::NoKey(_) if asked.is_none() => unavailable(error.to_string()),
             other => other.into(),
         })?;
+    let routes = allowed(&caller, model, routes)?;
     let routes: Vec<Route> = routes.into_iter().filter(Route::embeds).collect();
     if routes.is_empty() {
         let message = format!("the provider of '{model}' has no embeddings");
@@ -195,20 +197,19 @@ pub async fn create(
         let (at, answer) = sent.await?;
         let route = &routes[at];
         let usage = input_only(tokens_of_answer(&answer));
-        gateway
-            .accounting
-            .add(&spender, &route.provider, &route.model, &usage);
+        let accounting = &gateway.accounting;
+        let cost = accounting.add(&spender, &route.provider, &route.model, &usage);
         let base64 = input.encoding_format == Some(EncodingFormat::Base64);
         let answer = answer_in_form(answer, base64);
         let json = HeaderValue::from_static("application/json");
-        return Ok(([(header::CONTENT_TYPE, json)], answer).into_response());
+        return Ok(with_cost(cost, ([(header::CONTENT_TYPE, json)], answer)));
     }
     let texts = input.input.into_texts()?;
     let (route, embedded) = gateway
         .models
         .embed(routes, &texts, input.dimensions)
         .await?;
-    gateway.accounting.add(
+    let cost = gateway.accounting.add(
         &spender,
         &route.provider,
         &route.model,
@@ -224,7 +225,7 @@ pub async fn create(
             false => json!(vector),
         },
     });
-    Ok(Json(EmbeddingsOut {
+    let out = Json(EmbeddingsOut {
         object: "list",
         data: data.collect(),
         model: model.to_owned(),
@@ -232,8 +233,14 @@ pub async fn create(
             prompt_tokens: embedded.tokens,
             total_tokens: embedded.tokens,
         },
-    })
-    .into_response())
+    });
+    Ok(with_cost(cost, out))
+}
+
+/// An answer that tells what it cost, in nanos.
+fn with_cost(cost: Option<i64>, answer: impl IntoResponse) -> Response {
+    let cost = cost.map(|cost| [(COST, cost_value(cost))]);
+    (cost, answer).into_response()
 }
 
 fn input_only(input: u64) -> Usage {

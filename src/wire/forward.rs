@@ -14,6 +14,7 @@ use zeroize::Zeroizing;
 
 use super::headers;
 use super::turn::{Answer, count_frames, while_client_waits, while_stream_waits};
+use crate::auth::Principal;
 use crate::config::ProviderWire;
 use crate::edge::stream::{self, Pieces};
 use crate::edge::{Exchange, Gone};
@@ -68,7 +69,7 @@ pub enum Begun {
 
 /// An answer that is passed on.
 pub struct Forward {
-    tenant_id: Arc<str>,
+    caller: Arc<Principal>,
     same_wire: &'static SameWire,
     provider: Arc<str>,
     model: String,
@@ -348,7 +349,7 @@ impl Forward {
     /// Sends the body on, to the first route that answers. `prepare` is called once for each route.
     pub async fn begin(
         exchange: &mut Exchange,
-        tenant_id: Arc<str>,
+        caller: Arc<Principal>,
         same_wire: &'static SameWire,
         mut routes: Vec<Route>,
         stream: bool,
@@ -387,7 +388,7 @@ impl Forward {
                     provider, model, ..
                 } = routes.swap_remove(at);
                 Begun::Forward(Box::new(Self {
-                    tenant_id,
+                    caller,
                     same_wire,
                     provider,
                     model,
@@ -401,7 +402,7 @@ impl Forward {
     /// Passes the answer on.
     pub async fn answer(self, exchange: &mut Exchange) -> Result<(), Gone> {
         let Self {
-            tenant_id,
+            caller,
             same_wire,
             provider,
             model,
@@ -410,13 +411,14 @@ impl Forward {
         } = self;
         let account = |exchange: &Exchange, usage: &Usage| {
             let accounting = &exchange.gateway.accounting;
-            let spender = Spender::tenant(&tenant_id);
-            accounting.add(&spender, &provider, &model, usage);
+            let spender = Spender::caller(&caller);
+            accounting.add(&spender, &provider, &model, usage)
         };
         let mut pieces = match passing {
             Passing::Whole(body) => {
                 let usage = (same_wire.usage_of_answer)(&body).unwrap_or_default();
-                account(exchange, &usage);
+                let cost = account(exchange, &usage);
+                headers::tell_cost(exchange, cost);
                 return exchange.respond_json(StatusCode::OK, body).await;
             }
             Passing::Stream(pieces) => pieces,

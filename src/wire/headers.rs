@@ -3,7 +3,7 @@
 
 use http::{HeaderName, HeaderValue};
 
-use crate::edge::Exchange;
+use crate::edge::{COST, Exchange, cost_value};
 use crate::error::ApiError;
 use crate::model::{Beside, ModelError};
 
@@ -58,6 +58,13 @@ pub fn tell(exchange: &mut Exchange, provider: &str, model: &str, beside: Beside
         exchange.tell(ROUTE, route);
     }
     exchange.tell(ATTEMPTS, HeaderValue::from(beside.attempts));
+}
+
+/// Tells what an answer cost, in nanos, where that is known before it begins.
+pub fn tell_cost(exchange: &mut Exchange, nanos: Option<i64>) {
+    if let Some(nanos) = nanos {
+        exchange.tell(COST, cost_value(nanos));
+    }
 }
 
 /// The answer of a call, or its failure in the API's words, of which the header tells what its provider

@@ -2,10 +2,14 @@
 //! the same wire, translated otherwise. What differs between wires is a [`ModelWire`].
 
 use std::borrow::Cow;
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use bytes::Bytes;
 use http::StatusCode;
+use serde::Deserialize;
+use serde::de::IgnoredAny;
+use serde_json::Value;
 
 use super::fields::{Fields, Given, OnUnsupported};
 use super::forward::{Begun, Forward, Prepared, SameWire};
@@ -13,12 +17,12 @@ use super::keyed::first_answer;
 use super::turn::{Answer, translate_stream, whole_answer};
 use super::{AnswerEncoder, cached, files};
 use crate::answers::KeptAnswer;
-use crate::auth::Principal;
+use crate::auth::{Principal, Rights, model_not_allowed};
 use crate::edge::{Exchange, Gone, readable};
 use crate::error::ApiError;
 use crate::gateway::Gateway;
 use crate::limit::Permit;
-use crate::model::{ModelError, ModelRequest, Route};
+use crate::model::{ModelError, ModelRequest, Route, split_model};
 use crate::run::{Collected, Spender};
 
 /// How a wire's calls are read, passed on and answered.
@@ -88,6 +92,7 @@ impl<W: ModelWire> Plan<W> {
             routes,
             permit,
         } = Routed::begin(&gateway, principal, &model, has_thread).await?;
+        check_beside(principal, &routes, &body)?;
         let of_alias = gateway.models.routing.kept_seconds(&model);
         let found = cached::find(exchange, &tenant_id, &body, W::SAME_WIRE.headers, of_alias);
         if let Some(kept) = found.await? {
@@ -96,12 +101,12 @@ impl<W: ModelWire> Plan<W> {
         if routes.iter().all(W::is_same) {
             let body = files::forwarded(exchange, principal, body).await?;
             let prepare = |route: &Route| W::prepare(&body, route, stream);
-            let (tenant, same) = (tenant_id.clone(), W::SAME_WIRE);
-            let begun = Forward::begin(exchange, tenant, same, routes, stream, permit, prepare);
+            let (caller, same) = (principal.clone(), W::SAME_WIRE);
+            let begun = Forward::begin(exchange, caller, same, routes, stream, permit, prepare);
             return Ok(match Box::pin(begun).await? {
                 Begun::Forward(forward) => Self::Forward(forward),
                 Begun::Translated(answer, permit) => Self::Translate(Box::new(Translate {
-                    tenant_id,
+                    caller: principal.clone(),
                     model,
                     asked: W::passed_on(&body),
                     answer,
@@ -124,7 +129,7 @@ impl<W: ModelWire> Plan<W> {
         answer.tell(exchange);
         given.tell(exchange, answer.lost());
         Ok(Self::Translate(Box::new(Translate {
-            tenant_id,
+            caller: principal.clone(),
             model,
             asked,
             answer,
@@ -146,7 +151,7 @@ impl<W: ModelWire> Plan<W> {
 
 /// An answer that is translated.
 pub struct Translate<W: ModelWire> {
-    tenant_id: Arc<str>,
+    caller: Arc<Principal>,
     /// As the client named it.
     model: String,
     asked: W::Asked,
@@ -158,7 +163,7 @@ impl<W: ModelWire> Translate<W> {
     async fn answer(self, exchange: &mut Exchange) -> Result<(), Gone> {
         match self.answer {
             Answer::Whole(completed) => {
-                let answer = match whole_answer(exchange, &self.tenant_id, &completed).await {
+                let answer = match whole_answer(exchange, &self.caller, &completed).await {
                     Ok(answer) => answer,
                     Err(error) => return exchange.respond_error(&error).await,
                 };
@@ -168,7 +173,7 @@ impl<W: ModelWire> Translate<W> {
             Answer::Stream(mut call) => {
                 let mut encoder = W::encoder(self.asked, &self.model);
                 let wire = W::SAME_WIRE.wire;
-                translate_stream(exchange, &self.tenant_id, &mut call, &mut encoder, wire).await
+                translate_stream(exchange, &self.caller, &mut call, &mut encoder, wire).await
             }
         }
     }
@@ -196,14 +201,16 @@ impl Routed {
             ));
         }
         let tenant_id = principal.tenant_id.clone();
-        gateway.budgets.check(&Spender::tenant(&tenant_id)).await?;
+        gateway.budgets.check(&Spender::caller(principal)).await?;
         let permit = gateway.admission.begin_run(principal, None)?;
         let routes = match routing.resolve(&tenant_id, None, model).await {
             Err(ModelError::UnknownModel(why)) => {
                 let why = format!("{why}, or name a smith with IC-Smith-Id");
                 return Err(smith_required(why).param("model"));
             }
-            routes => routes?,
+            // Whether there is a provider's key for a model is nothing to one who may not ask it.
+            Err(_) if !may_ask(principal, model) => return Err(model_not_allowed(model)),
+            routes => allowed(principal, model, routes?)?,
         };
         Ok(Self {
             tenant_id,
@@ -213,6 +220,169 @@ impl Routed {
     }
 }
 
+/// Whether the caller may ask `model`, as it stands there.
+pub fn may_ask(principal: &Principal, model: &str) -> bool {
+    let named = |rights: &Rights| match split_model(model) {
+        Some((provider, model)) => rights.takes(provider, model),
+        None => false,
+    };
+    let rights = principal.rights();
+    rights.is_none_or(|rights| rights.names(model) || named(rights))
+}
+
+/// Those of `routes` that the caller may ask, where it has called them `model`: a virtual key's list
+/// may name an alias, or what the alias leads to.
+///
+/// # Errors
+/// 403 `model_not_allowed`.
+pub fn allowed(
+    principal: &Principal,
+    model: &str,
+    mut routes: Vec<Route>,
+) -> Result<Vec<Route>, ApiError> {
+    let Some(rights) = principal.rights().filter(|rights| !rights.names(model)) else {
+        return Ok(routes);
+    };
+    routes.retain(|route| rights.takes(&route.provider, &route.model));
+    match routes.is_empty() {
+        true => Err(model_not_allowed(model)),
+        false => Ok(routes),
+    }
+}
+
+/// What of a body can name other models than its own, where it is passed on: OpenRouter's fallbacks and
+/// plugins, tools that ask a model of their own, and what is added to APIs tomorrow. What people and
+/// models said, and what they may say, names none.
+#[derive(Deserialize)]
+struct Beside {
+    #[serde(default, rename = "model")]
+    _model: IgnoredAny,
+    #[serde(default, rename = "messages")]
+    _messages: IgnoredAny,
+    #[serde(default, rename = "input")]
+    _input: IgnoredAny,
+    #[serde(default, rename = "system")]
+    _system: IgnoredAny,
+    #[serde(default, rename = "instructions")]
+    _instructions: IgnoredAny,
+    #[serde(default, rename = "metadata")]
+    _metadata: IgnoredAny,
+    #[serde(default, rename = "response_format")]
+    _response_format: IgnoredAny,
+    #[serde(default, rename = "text")]
+    _text: IgnoredAny,
+    #[serde(flatten)]
+    rest: BTreeMap<String, Value>,
+}
+
+impl Beside {
+    /// Finds the models that are named.
+    fn each(&self, found: &mut impl FnMut(&str)) {
+        for (name, value) in &self.rest {
+            // Servers that do not mind the case of names would take it for the model.
+            if name.eq_ignore_ascii_case("model") {
+                found(value.as_str().unwrap_or_default());
+            }
+            match value {
+                Value::Array(items) if name.eq_ignore_ascii_case("tools") => {
+                    for tool in items {
+                        named_in(tool, found);
+                    }
+                }
+                value => named_by(name, value, found),
+            }
+        }
+    }
+}
+
+/// Models that an object names, whatever lies deeper than its schemas.
+fn named_in(value: &Value, found: &mut impl FnMut(&str)) {
+    match value {
+        Value::Array(items) => items.iter().for_each(|item| named_in(item, found)),
+        Value::Object(members) => {
+            for (name, value) in members {
+                match name.as_str() {
+                    "function" | "parameters" | "input_schema" | "schema" => {}
+                    name => named_by(name, value, found),
+                }
+            }
+        }
+        _ => {}
+    }
+}
+
+/// Models that a member names.
+fn named_by(name: &str, value: &Value, found: &mut impl FnMut(&str)) {
+    let names_models = ["model", "models", "fallbacks", "fallback_models"]
+        .iter()
+        .any(|known| name.eq_ignore_ascii_case(known));
+    match value {
+        Value::String(model) if names_models => found(model),
+        Value::Array(items) if names_models => {
+            for item in items {
+                match item {
+                    Value::String(model) => found(model),
+                    other => named_in(other, found),
+                }
+            }
+        }
+        other => named_in(other, found),
+    }
+}
+
+/// Refuses models that a body names beside its own, where the caller is for some models only.
+pub fn check_beside(principal: &Principal, routes: &[Route], body: &[u8]) -> Result<(), ApiError> {
+    let Some(rights) = principal.rights().filter(|rights| rights.is_limited()) else {
+        return Ok(());
+    };
+    let beside: Beside = serde_json::from_slice(body)
+        .map_err(|error| ApiError::bad_request("invalid_request", error.to_string()))?;
+    let mut refused = None;
+    beside.each(&mut |model| {
+        let takes = |route: &Route| rights.takes(&route.provider, model);
+        if !routes.iter().all(takes) {
+            refused.get_or_insert_with(|| model_not_allowed(model));
+        }
+    });
+    refused.map_or(Ok(()), Err)
+}
+
 fn smith_required(why: impl Into<Cow<'static, str>>) -> ApiError {
     ApiError::bad_request("smith_required", why)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn models_beside_the_own_one_are_found() {
+        let found = |body: &str| {
+            let beside: Beside = serde_json::from_str(body).expect("an object");
+            let mut models = Vec::new();
+            beside.each(&mut |model| models.push(model.to_owned()));
+            models
+        };
+        for (body, expected) in [
+            (
+                r#"{"model":"a","messages":[{"model":"x","models":["y"]}],"metadata":{"model":"z"}}"#,
+                &[][..],
+            ),
+            (r#"{"model":"a","models":["b","c"]}"#, &["b", "c"]),
+            (r#"{"model":"a","Model":"b"}"#, &["b", "b"]),
+            (
+                r#"{"fallbacks":[{"model":"b"},"c"],"plugins":[{"id":"f","models":["d"]}]}"#,
+                &["b", "c", "d"],
+            ),
+            (
+                r#"{"tools":[{"type":"advisor","model":"b"},
+                {"type":"function","function":{"parameters":{"properties":{"model":"x"}}}},
+                {"name":"t","input_schema":{"model":"x"}}]}"#,
+                &["b"],
+            ),
+            (r#"{"extra_body":{"deep":{"model":"b"}}}"#, &["b"]),
+        ] {
+            assert_eq!(found(body), expected, "{body}");
+        }
+    }
 }

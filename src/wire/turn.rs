@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 
 use bytes::{Bytes, BytesMut};
 
+use crate::auth::Principal;
 use crate::block;
 use crate::edge::stream::{self, Pieces};
 use crate::edge::{Exchange, Extra, Gone};
@@ -453,23 +454,24 @@ impl Answer {
     }
 }
 
-/// Notes what an answer took, and what its provider wants back with the next turn.
-fn keep(exchange: &Exchange, tenant_id: &Arc<str>, route: &Route, answer: &Collected) {
+/// Notes what an answer took, and what its provider wants back with the next turn; tells what it cost,
+/// in nanos.
+fn keep(exchange: &Exchange, caller: &Principal, route: &Route, answer: &Collected) -> Option<i64> {
     let gateway = &exchange.gateway;
     let continuity = &gateway.models.continuity;
-    continuity.remember(tenant_id, &Arc::from(""), &answer.parts);
+    continuity.remember(&caller.tenant_id, &Arc::from(""), &answer.parts);
     gateway.accounting.add(
-        &Spender::tenant(tenant_id),
+        &Spender::caller(caller),
         &route.provider,
         &route.model,
         &answer.usage,
-    );
+    )
 }
 
 /// An answer that came in one piece, or why it is none.
 pub async fn whole_answer(
-    exchange: &Exchange,
-    tenant_id: &Arc<str>,
+    exchange: &mut Exchange,
+    caller: &Principal,
     completed: &Completed,
 ) -> Result<Collected, ApiError> {
     let mut collector = Collector::default();
@@ -477,11 +479,12 @@ pub async fn whole_answer(
         collector.add(frame);
     }
     let answer = collector.finish();
-    keep(exchange, tenant_id, &completed.route, &answer);
+    let cost = keep(exchange, caller, &completed.route, &answer);
+    headers::tell_cost(exchange, cost);
     if let Some(format) = &completed.held_to {
         let runs = &exchange.gateway.runs;
         // Boxed: what waits for a stream would hold room for it, too.
-        Box::pin(runs.check_routed(tenant_id, format, &answer)).await?;
+        Box::pin(runs.check_routed(&caller.tenant_id, format, &answer)).await?;
     }
     Ok(answer)
 }
@@ -489,13 +492,13 @@ pub async fn whole_answer(
 /// Writes a model's frames as they come.
 pub async fn translate_stream(
     exchange: &mut Exchange,
-    tenant_id: &Arc<str>,
+    caller: &Principal,
     call: &mut ModelCall,
     encoder: &mut impl AnswerEncoder,
     wire: &str,
 ) -> Result<(), Gone> {
     let mut written = exchange.start_stream(&[]).await;
-    let held = Held::of(exchange, tenant_id, call);
+    let held = Held::of(exchange, &caller.tenant_id, call);
     let mut pieces = CallPieces {
         call,
         encoder,
@@ -522,7 +525,7 @@ pub async fn translate_stream(
             .with_label_values(&[&*call.route.provider, kind])
             .inc();
     }
-    keep(exchange, tenant_id, &call.route, &answer);
+    keep(exchange, caller, &call.route, &answer);
     count_frames(exchange, wire, encoder.written());
     written
 }

@@ -6,8 +6,10 @@
 use std::path::Path;
 use std::time::Duration;
 
+use serde_json::json;
+
 use crate::assets::{clients, program};
-use crate::support::{Harness, WIRES};
+use crate::support::{Harness, WIRES, ok};
 
 async fn drive(interpreter: &str, script: &[&str]) {
     let program = std::env::var(interpreter)
@@ -25,6 +27,9 @@ async fn drive(interpreter: &str, script: &[&str]) {
             ],
         )
         .await;
+    let models = json!({ "models": ["openai-chat/text", "openai-responses/text", "anthropic/*"] });
+    let made = ok(harness.post("/v1/tenant/keys", &models).send().await).await;
+    let key = made["token"].as_str().expect("a key");
     let wires: Vec<String> = WIRES
         .iter()
         .map(|(name, _)| name.replace('_', "-"))
@@ -37,6 +42,7 @@ async fn drive(interpreter: &str, script: &[&str]) {
         .env("TOKEN", &harness.token)
         .env("SMITH", &smith)
         .env("SMITH_TOKEN", token)
+        .env("KEY", key)
         .env("WIRES", wires.join(","))
         .env("NO_PROXY", "127.0.0.1")
         .env(
@@ -92,6 +98,16 @@ async fn anthropic_for_python() {
 #[tokio::test(flavor = "multi_thread")]
 async fn anthropic_for_node() {
     drive("TEST_NODE", &["messages.mjs"]).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn virtual_keys_for_python() {
+    drive("TEST_PYTHON", &["keys.py"]).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn virtual_keys_for_node() {
+    drive("TEST_NODE", &["keys.mjs"]).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -160,6 +160,7 @@ pub async fn one_of_each(harness: &Harness, smith: &str) -> Owned {
     let conversation = made("/v1/conversations", json!({})).await;
     let budget = made("/v1/budgets", json!({ "scope": "tenant", "limit": 5 })).await;
     let token = made("/v1/tenant/tokens", json!({ "scope": "admin" })).await;
+    let key = made("/v1/tenant/keys", json!({ "name": "k" })).await;
     let webhook = made(
         "/v1/tenant/webhooks",
         json!({ "url": "https://hooks.invalid/", "active": false }),
@@ -291,6 +292,7 @@ pub async fn one_of_each(harness: &Harness, smith: &str) -> Owned {
             ("/v1/conversations/", one(&conversation)),
             ("/v1/budgets/", one(&budget)),
             ("/v1/tenant/tokens/", one(&token)),
+            ("/v1/tenant/keys/", one(&key)),
             ("/v1/tenant/webhooks/", vec![webhook, delivery]),
             ("/v1/tenant/model_keys/", one("openai")),
             ("/v1/tenant/providers/", one("github")),

@@ -457,8 +457,7 @@ async fn runs_leave_events_traces_and_usage(url: Option<String>) {
         let price = Price {
             input: 1000.0,
             output: 2000.0,
-            cache_read: None,
-            cache_write: None,
+            ..Price::default()
         };
         config.prices.models.insert("text".to_owned(), price);
     })
@@ -574,8 +573,7 @@ async fn budgets_warn_and_block(url: Option<String>) {
         let price = Price {
             input: 1000.0,
             output: 1000.0,
-            cache_read: None,
-            cache_write: None,
+            ..Price::default()
         };
         config.prices.models.insert("text".to_owned(), price);
     })

@@ -14,7 +14,7 @@ use crate::store::postgres_url;
 use crate::support::{Harness, ok};
 
 /// Tables that grow with use.
-const GROWING: [&str; 33] = [
+const GROWING: [&str; 36] = [
     "smiths",
     "smith_revisions",
     "smith_memory",
@@ -48,10 +48,13 @@ const GROWING: [&str; 33] = [
     "vector_store_files",
     "vector_chunks",
     "deployments",
+    "virtual_keys",
+    "virtual_key_secrets",
+    "usage_by_key",
 ];
 
 /// Queries that every list takes.
-const FILTERS: [(&str, &[&str]); 9] = [
+const FILTERS: [(&str, &[&str]); 10] = [
     (
         "/v1/smiths",
         &[
@@ -114,8 +117,11 @@ const FILTERS: [(&str, &[&str]); 9] = [
             "smith_id=s",
             "customer_id=c",
             "group_by=app",
+            "group_by=key",
+            "key_id=k",
         ],
     ),
+    ("/v1/tenant/keys", &["owner=a", "team=a"]),
 ];
 
 fn statements() -> &'static Mutex<BTreeSet<String>> {

@@ -432,6 +432,7 @@ fn usage() -> Op {
         smith_id: "smt_1".to_owned(),
         agent_id: "agt_1".to_owned(),
         customer_id: String::new(),
+        key_id: String::new(),
         provider: "p".to_owned(),
         model: "m".to_owned(),
         calls: 1,

@@ -881,6 +881,7 @@ async fn usage_adds_up(store: Arc<dyn Store>) {
         smith_id: smith.into(),
         agent_id: if smith.is_empty() { "" } else { "agt_1" }.into(),
         customer_id: if smith == "smt_2" { "cus_1" } else { "" }.into(),
+        key_id: if smith.is_empty() { "key_1" } else { "" }.into(),
         provider: row.provider,
         model: row.model,
         calls: row.calls,
@@ -920,6 +921,7 @@ async fn usage_adds_up(store: Arc<dyn Store>) {
         to: to.into(),
         smith_id: None,
         customer_id: None,
+        key_id: None,
     };
     let groups = async |filter: UsageFilter, by: UsageGroup| {
         let rows = store.usage_groups(HERE, &filter, by).await.expect("read");
@@ -935,6 +937,14 @@ async fn usage_adds_up(store: Arc<dyn Store>) {
         groups(november.clone(), UsageGroup::Model).await,
         [("gpt".to_owned(), 60, 21)]
     );
+    let keys = groups(november.clone(), UsageGroup::Key).await;
+    assert_eq!(keys, [("key_1".to_owned(), 10, 7)]);
+    let of_key = UsageFilter {
+        key_id: Some("key_1".to_owned()),
+        ..november.clone()
+    };
+    let models = groups(of_key, UsageGroup::Model).await;
+    assert_eq!(models, [("gpt".to_owned(), 10, 7)]);
     assert_eq!(
         groups(november.clone(), UsageGroup::Smith).await,
         [

@@ -148,6 +148,15 @@ impl Harness {
         .await
     }
 
+    /// Another node on the same store.
+    pub async fn beside(&self) -> Self {
+        let mut config = self.config.clone();
+        config.server.listen = free_address();
+        config.metrics.listen = Some(free_address());
+        let known = Some((self.token.clone(), self.tenant.clone()));
+        Self::launch(config, self.mock.clone(), self._dir.clone(), known).await
+    }
+
     /// Another gateway on a copy of this one's embedded store, as a crash would leave it.
     pub async fn crash_copy(&self) -> Self {
         let dir = Arc::new(tempfile::tempdir().expect("a directory"));

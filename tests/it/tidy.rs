@@ -192,11 +192,12 @@ fn files_stay_short() {
 }
 
 /// Extractors that say who may call.
-const CALLERS: [&str; 5] = [
+const CALLERS: [&str; 6] = [
     ": Admin",
     ": Organization",
     ": May<",
     ": Anyone",
+    ": Uses<",
     ": Acting",
 ];
 

@@ -15,12 +15,23 @@ use crate::error::ApiError;
 /// Response headers that scripts of other origins may read.
 const EXPOSED: &str = "X-Request-Id, Retry-After, Idempotent-Replayed, X-RateLimit-Limit-Requests, \
     X-RateLimit-Remaining-Requests, X-RateLimit-Reset-Requests, X-Smithgate-Route, \
-    X-Smithgate-Attempts, X-Smithgate-Cache, Age, X-Smithgate-Unsupported, X-Smithgate-Provider-Request-Id";
+    X-Smithgate-Attempts, X-Smithgate-Cache, X-Smithgate-Cost, Age, X-Smithgate-Unsupported, X-Smithgate-Provider-Request-Id";
 
 /// What is written at once of an answer, so that the time for one write fits all lengths.
 const ANSWER_PIECE: usize = 256 * 1024;
 /// How callers authenticate.
 pub const BEARER: HeaderValue = HeaderValue::from_static("Bearer");
+
+/// What an answer cost, in units of the currency of prices.
+pub const COST: HeaderName = HeaderName::from_static("x-smithgate-cost");
+
+/// Nanos as a plain decimal number.
+pub fn cost_value(nanos: i64) -> HeaderValue {
+    const NANOS: i64 = 1_000_000_000;
+    let text = format!("{}.{:09}", nanos / NANOS, (nanos % NANOS).abs());
+    let text = text.trim_end_matches('0').trim_end_matches('.');
+    HeaderValue::from_str(text).unwrap_or(HeaderValue::from_static("0"))
+}
 
 impl Exchange {
     fn head(&self, status: StatusCode, extra: &[Extra]) -> Box<ResponseHeader> {
@@ -291,5 +302,23 @@ impl Exchange {
         self.streaming = true;
         self.gateway.metrics.streams_open.inc();
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn costs_are_plain_numbers() {
+        for (nanos, text) in [
+            (0, "0"),
+            (1, "0.000000001"),
+            (1_500_000_000, "1.5"),
+            (20_000_000_000, "20"),
+            (123_456_780, "0.12345678"),
+        ] {
+            assert_eq!(cost_value(nanos), text);
+        }
     }
 }

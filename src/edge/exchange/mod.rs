@@ -6,7 +6,7 @@ mod answer;
 mod body;
 mod record;
 
-pub use answer::BEARER;
+pub use answer::{BEARER, COST, cost_value};
 pub use body::{SMALL_REQUEST, bad_coding};
 pub use record::Recording;
 
@@ -141,7 +141,7 @@ impl Exchange {
     }
 
     /// The verified caller, counted against its limits; also checks `IC-Api-Version`.
-    pub fn principal(&mut self) -> Result<Arc<Principal>, ApiError> {
+    pub async fn principal(&mut self) -> Result<Arc<Principal>, ApiError> {
         if let Some(version) = self.header("ic-api-version")
             && version != API_VERSION
         {
@@ -156,8 +156,11 @@ impl Exchange {
         let key = keyed.and_then(|dialect| headers.get(dialect.key_header));
         let auth = &self.gateway.auth;
         let principal = match key {
-            Some(key) => auth.verify(key.as_bytes().trim_ascii())?,
-            None => auth.authenticate(bearer.map(HeaderValue::as_bytes))?,
+            Some(key) => auth.caller(key.as_bytes().trim_ascii()).await?,
+            None => {
+                let header = bearer.map(HeaderValue::as_bytes);
+                auth.authenticate(header).await?
+            }
         };
         self.tenant = Some(principal.tenant_id.clone());
         match self

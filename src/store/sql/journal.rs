@@ -143,6 +143,7 @@ macro_rules! add_usage {
             ("agent", $usage.agent_id.as_str()),
             ("smith", $usage.smith_id.as_str()),
             ("customer", $usage.customer_id.as_str()),
+            ("key", $usage.key_id.as_str()),
         ] {
             if $usage.cost == 0 || (scope_id.is_empty() && scope != "tenant") {
                 continue;
@@ -157,6 +158,35 @@ macro_rules! add_usage {
             .bind($usage.period())
             .bind(scope)
             .bind(scope_id)
+            .bind($usage.cost)
+            .execute(&mut *$tx)
+            .await?;
+        }
+        if !$usage.key_id.is_empty() {
+            sqlx::query(
+                "INSERT INTO usage_by_key (tenant_id, day, key_id, provider, model, calls, input, \
+                 output, cache_read, cache_write, reasoning, cost) \
+                 VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12) \
+                 ON CONFLICT (tenant_id, day, key_id, provider, model) \
+                 DO UPDATE SET calls = usage_by_key.calls + excluded.calls, \
+                 input = usage_by_key.input + excluded.input, \
+                 output = usage_by_key.output + excluded.output, \
+                 cache_read = usage_by_key.cache_read + excluded.cache_read, \
+                 cache_write = usage_by_key.cache_write + excluded.cache_write, \
+                 reasoning = usage_by_key.reasoning + excluded.reasoning, \
+                 cost = usage_by_key.cost + excluded.cost",
+            )
+            .bind(&$usage.tenant_id)
+            .bind(&$usage.day)
+            .bind(&$usage.key_id)
+            .bind(&$usage.provider)
+            .bind(&$usage.model)
+            .bind($usage.calls)
+            .bind($usage.input)
+            .bind($usage.output)
+            .bind($usage.cache_read)
+            .bind($usage.cache_write)
+            .bind($usage.reasoning)
             .bind($usage.cost)
             .execute(&mut *$tx)
             .await?;

@@ -32,6 +32,7 @@ pub(super) mod tokens;
 pub(super) mod traces;
 pub(super) mod usage;
 pub(super) mod vector_stores;
+pub(super) mod virtual_keys;
 
 /// Implements all store traits for `$store`, whose `read` and `write` fields are pools of one
 /// database.
@@ -64,6 +65,7 @@ macro_rules! impl_store {
         $crate::store::sql::schedules::impl_schedules!($store);
         $crate::store::sql::channels::impl_channels!($store);
         $crate::store::sql::email::impl_email!($store);
+        $crate::store::sql::virtual_keys::impl_virtual_keys!($store);
     };
 }
 

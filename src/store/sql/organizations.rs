@@ -84,7 +84,7 @@ macro_rules! impl_organizations {
                 organization_id: &str,
                 id: &str,
                 now: i64,
-            ) -> Result<Option<Vec<String>>> {
+            ) -> Result<Option<ProjectEnd>> {
                 let mut tx = self.write.begin().await?;
                 let done = sqlx::query(
                     "UPDATE tenants SET deleted_at = $3 \
@@ -98,7 +98,7 @@ macro_rules! impl_organizations {
                 if done.rows_affected() == 0 {
                     return Ok(None);
                 }
-                let revoked = sqlx::query_scalar(
+                let tokens = sqlx::query_scalar(
                     "UPDATE tokens SET revoked_at = $2 \
                      WHERE tenant_id = $1 AND revoked_at IS NULL RETURNING id",
                 )
@@ -106,6 +106,7 @@ macro_rules! impl_organizations {
                 .bind(now)
                 .fetch_all(&mut *tx)
                 .await?;
+                let keys = $crate::store::sql::virtual_keys::revoke_keys_of_tenant!(tx, id, now);
                 let by = $crate::store::sql::connectors::GrantColumn::Tenant;
                 // Their tokens are among those above.
                 let _ = $crate::store::sql::connectors::end_grants!(&mut *tx, id, by, id, now);
@@ -133,7 +134,7 @@ macro_rules! impl_organizations {
                     .execute(&mut *tx)
                     .await?;
                 tx.commit().await?;
-                Ok(Some(revoked))
+                Ok(Some(ProjectEnd { tokens, keys }))
             }
 
             async fn insert_organization_key(&self, key: &OrganizationKeyRow) -> Result<()> {

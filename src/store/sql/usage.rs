@@ -190,10 +190,13 @@ macro_rules! impl_usage {
                 filter: &UsageFilter,
                 group: UsageGroup,
             ) -> Result<Vec<UsageGroupRow>> {
+                let of_keys = group == UsageGroup::Key || filter.key_id.is_some();
                 let column = match group {
+                    UsageGroup::Model => "model",
+                    UsageGroup::Key => "key_id",
+                    _ if of_keys => "''",
                     UsageGroup::App => "agent_id",
                     UsageGroup::Smith => "smith_id",
-                    UsageGroup::Model => "model",
                     // A smith without a customer is a party of its own.
                     UsageGroup::Customer => {
                         "CASE WHEN customer_id <> '' THEN customer_id \
@@ -207,13 +210,22 @@ macro_rules! impl_usage {
                      CAST(SUM(input) AS BIGINT) AS input, CAST(SUM(output) AS BIGINT) AS output, \
                      CAST(SUM(cache_read) AS BIGINT) AS cache_read, \
                      CAST(SUM(cache_write) AS BIGINT) AS cache_write, \
-                     CAST(SUM(cost) AS BIGINT) AS cost FROM usage_by_smith WHERE tenant_id = ",
+                     CAST(SUM(cost) AS BIGINT) AS cost FROM ",
                 );
+                query.push(match of_keys {
+                    true => "usage_by_key",
+                    false => "usage_by_smith",
+                });
+                query.push(" WHERE tenant_id = ");
                 query.push_bind(tenant_id.to_owned());
                 query.push(" AND day >= ");
                 query.push_bind(filter.from.clone());
                 query.push(" AND day <= ");
                 query.push_bind(filter.to.clone());
+                if let Some(key) = &filter.key_id {
+                    query.push(" AND key_id = ");
+                    query.push_bind(key.clone());
+                }
                 if let Some(smith) = &filter.smith_id {
                     query.push(" AND smith_id = ");
                     query.push_bind(smith.clone());

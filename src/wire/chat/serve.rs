@@ -9,7 +9,7 @@ use utoipa::OpenApi;
 use utoipa_axum::router::OpenApiRouter;
 
 use super::fields::FIELDS;
-use crate::auth::{Principal, Scope};
+use crate::auth::{Principal, Use};
 use crate::config::{LimitName, ProviderWire};
 use crate::edge::{AppState, Exchange, Gone, Route, parse, readable};
 use crate::error::ApiError;
@@ -98,7 +98,7 @@ async fn begin(exchange: &mut Exchange) -> Result<Begun, ApiError> {
         principal,
         smith,
         thread,
-    } = Caller::of(exchange, Scope::RunsWrite)?;
+    } = Caller::using(exchange, Use::ChatCompletions).await?;
     let body = exchange.body().await?;
     if let Some(smith_id) = smith {
         let body = readable(&body);

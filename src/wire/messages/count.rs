@@ -11,7 +11,7 @@ use serde_json::json;
 use super::errors::MessagesErrorOut;
 use super::forward::{SAME_WIRE, is_same, prepared};
 use super::{MessagesRequest, decode};
-use crate::auth::{Principal, Scope};
+use crate::auth::{Principal, Use};
 use crate::edge::{Exchange, Gone, parse, readable};
 use crate::error::ApiError;
 use crate::model::{Answered, ModelError, ModelRequest, Part, Route, Source};
@@ -63,7 +63,7 @@ async fn counted(exchange: &mut Exchange) -> Result<Counted, ApiError> {
         principal,
         smith,
         thread,
-    } = Caller::of(exchange, Scope::RunsWrite)?;
+    } = Caller::using(exchange, Use::Messages).await?;
     let body = exchange.body().await?;
     if smith.is_none() {
         let (model, _) = named_model::<MessagesRequest>(&body)?;

@@ -15,7 +15,7 @@ use super::errors::{DIALECT, MessagesErrorOut, write_error};
 use super::fields::FIELDS;
 use super::forward::{SAME_WIRE, WIRE, is_same, prepared};
 use super::{Display, MessagesRequest, StreamEncoder, decode, message};
-use crate::auth::{Principal, Scope};
+use crate::auth::{Principal, Use};
 use crate::edge::{AppState, Exchange, Gone, Route, parse, readable};
 use crate::error::ApiError;
 use crate::ids;
@@ -90,7 +90,7 @@ async fn begin(exchange: &mut Exchange) -> Result<Begun, ApiError> {
         principal,
         smith,
         thread,
-    } = Caller::of(exchange, Scope::RunsWrite)?;
+    } = Caller::using(exchange, Use::Messages).await?;
     let body = exchange.body().await?;
     if let Some(smith_id) = smith {
         let body = readable(&body);

@@ -95,7 +95,7 @@ enum Begun {
 }
 
 async fn begin(exchange: &mut Exchange, smith_id: &str) -> Result<Begun, ApiError> {
-    let principal = exchange.principal()?;
+    let principal = exchange.principal().await?;
     principal.require_smith(smith_id)?;
     principal.require(Scope::RunsWrite)?;
     let body = readable(&exchange.body().await?);
@@ -114,7 +114,7 @@ async fn begin_replay(
     smith_id: &str,
     run_id: &str,
 ) -> Result<Begun, ApiError> {
-    let principal = exchange.principal()?;
+    let principal = exchange.principal().await?;
     principal.require_smith(smith_id)?;
     principal.require(Scope::RunsWrite)?;
     let body = readable(&exchange.body().await?);
@@ -288,7 +288,7 @@ struct Found {
 }
 
 async fn find(exchange: &mut Exchange, smith_id: &str, run_id: &str) -> Result<Found, ApiError> {
-    let principal = exchange.principal()?;
+    let principal = exchange.principal().await?;
     principal.require_smith(smith_id)?;
     principal.require(Scope::RunsRead)?;
     let query = exchange.request().uri.query().unwrap_or_default();

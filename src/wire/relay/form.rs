@@ -32,6 +32,19 @@ pub fn model(begun: &[u8], boundary: &str) -> Option<Range<usize>> {
     None
 }
 
+/// Parts whose header has anything to do with a model, however it says so.
+pub fn parts_about_models(form: &[u8]) -> usize {
+    let form = form.to_ascii_lowercase();
+    let headers = memmem::find_iter(&form, b"content-disposition");
+    headers
+        .filter(|at| {
+            let line = &form[*at..];
+            let end = memmem::find(line, b"\r\n\r\n").unwrap_or(line.len());
+            memmem::find(&line[..end.min(4096)], b"model").is_some()
+        })
+        .count()
+}
+
 /// Whether a part's header names it `model`.
 fn is_model(head: &[u8]) -> bool {
     let head = String::from_utf8_lossy(head);
@@ -70,6 +83,7 @@ mod tests {
                 "{length}"
             );
         }
+        assert_eq!(parts_about_models(FORM.as_bytes()), 2);
         assert_eq!(model(FORM.as_bytes(), "c"), None);
         assert_eq!(
             boundary("multipart/form-data; boundary=b").as_deref(),

@@ -11,13 +11,14 @@ use utoipa::openapi::{
 use utoipa_axum::router::OpenApiRouter;
 
 use super::serve::serve;
+use crate::auth::Use;
 use crate::edge::{AppState, Route};
 
 /// What a path is about.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum About {
-    /// An answer of a model, of which the provider keeps nothing.
-    Model,
+    /// An answer of a model, of which the provider keeps nothing: a use of models.
+    Model(Use),
     /// What the provider keeps for its account.
     Account,
     /// Anything, at the provider that the path names.
@@ -62,49 +63,64 @@ pub const TAG: &str = "relay";
 
 /// All of them (<https://platform.openai.com/docs/api-reference>).
 pub const PATHS: &[Relayed] = &[
-    of("/v1/completions", POST, About::Model, "Completes a text."),
+    of(
+        "/v1/completions",
+        POST,
+        About::Model(Use::Completions),
+        "Completes a text.",
+    ),
     of(
         "/v1/moderations",
         POST,
-        About::Model,
+        About::Model(Use::Moderations),
         "Classifies texts and images.",
     ),
     of(
         "/v1/images/generations",
         POST,
-        About::Model,
+        About::Model(Use::Images),
         "Makes images.",
     ),
-    of("/v1/images/edits", POST, About::Model, "Changes images."),
+    of(
+        "/v1/images/edits",
+        POST,
+        About::Model(Use::Images),
+        "Changes images.",
+    ),
     of(
         "/v1/images/variations",
         POST,
-        About::Model,
+        About::Model(Use::Images),
         "Makes variations of an image.",
     ),
-    of("/v1/audio/speech", POST, About::Model, "Speaks a text."),
+    of(
+        "/v1/audio/speech",
+        POST,
+        About::Model(Use::Audio),
+        "Speaks a text.",
+    ),
     of(
         "/v1/audio/transcriptions",
         POST,
-        About::Model,
+        About::Model(Use::Audio),
         "Writes down what is said.",
     ),
     of(
         "/v1/audio/translations",
         POST,
-        About::Model,
+        About::Model(Use::Audio),
         "Writes down what is said, in English.",
     ),
     of(
         "/v1/rerank",
         POST,
-        About::Model,
+        About::Model(Use::Rerank),
         "Orders documents by a query.",
     ),
     of(
         "/v1/responses/input_tokens",
         POST,
-        About::Model,
+        About::Model(Use::Responses),
         "Counts the tokens of a request.",
     ),
     of(
@@ -153,7 +169,7 @@ pub fn routes() -> Vec<Route> {
             let route = Route::wire(method.clone(), path.pattern, |exchange, ids| {
                 Box::pin(serve(exchange, ids))
             });
-            let begins = path.about == About::Model;
+            let begins = matches!(path.about, About::Model(_));
             routes.push(if begins { route.begins_work() } else { route });
         }
     }

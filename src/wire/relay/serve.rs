@@ -9,7 +9,7 @@ use http::{HeaderName, HeaderValue, Method, StatusCode, header};
 use super::answer::Answer;
 use super::form;
 use super::paths::{About, PATHS, Relayed};
-use crate::auth::Scope;
+use crate::auth::{Principal, Rights, Scope, model_not_allowed};
 use crate::config::{Passthrough, ProviderWire, cannot_forward};
 use crate::edge::{Exchange, Gone, Ids, readable, takes_body};
 use crate::error::ApiError;
@@ -20,6 +20,7 @@ use crate::upstream::{SendError, Source, UpstreamResponse};
 use crate::wire::caller::Caller;
 use crate::wire::headers;
 use crate::wire::openai::rewrite::{named_in, rewrite};
+use crate::wire::routed::{allowed, check_beside, may_ask};
 use crate::wire::turn::while_client_waits;
 
 /// Names the provider where the model does not.
@@ -65,7 +66,7 @@ pub async fn serve(exchange: &mut Exchange, ids: Ids<'_>) -> Result<(), Gone> {
 /// A call whose caller may make it.
 struct Call {
     relayed: &'static Relayed,
-    tenant_id: Arc<str>,
+    principal: Arc<Principal>,
     smith: Option<Arc<str>>,
     spender: Spender,
     permit: Permit,
@@ -85,19 +86,22 @@ async fn begin(
         .iter()
         .find(|path| path.pattern == exchange.route)
         .ok_or_else(|| ApiError::internal("a route that is in no table"))?;
+    let caller = match relayed.about {
+        About::Model(what) => Caller::using(exchange, what).await?,
+        _ => Caller::of(exchange, Scope::RunsWrite).await?,
+    };
     let Caller {
         principal, smith, ..
-    } = Caller::of(exchange, Scope::RunsWrite)?;
+    } = caller;
     let gateway = exchange.gateway.clone();
-    if relayed.about != About::Model {
+    if !matches!(relayed.about, About::Model(_)) {
         principal.require_admin()?;
         if gateway.config.models.passthrough == Passthrough::Off {
             let why = "the operator has turned this off (models.passthrough)";
             return Err(ApiError::forbidden("passthrough_off", why));
         }
     }
-    let tenant_id = principal.tenant_id.clone();
-    let spender = gateway.spender(&tenant_id, smith.as_ref()).await?;
+    let spender = gateway.spender(&principal, smith.as_ref()).await?;
     gateway.budgets.check(&spender).await?;
     let permit = gateway.admission.begin_run(&principal, smith.as_ref())?;
     let provider = match relayed.about {
@@ -109,7 +113,7 @@ async fn begin(
         path: target(exchange, relayed)?,
         headers: onward(exchange, relayed.about),
         relayed,
-        tenant_id,
+        principal,
         smith,
         spender,
         permit,
@@ -127,6 +131,9 @@ async fn begin(
     };
     let model = named_in(&body)?;
     let routes = call.routes(exchange, model.as_deref()).await?;
+    if !body.is_empty() {
+        check_beside(&call.principal, &routes, &body)?;
+    }
     let mut bodies = Vec::with_capacity(routes.len());
     for route in &routes {
         bodies.push(match model {
@@ -175,18 +182,28 @@ impl Call {
         model: Option<&str>,
     ) -> Result<Vec<Route>, ApiError> {
         let routing = &exchange.gateway.models.routing;
-        let (tenant_id, smith) = (&self.tenant_id, self.smith.as_ref());
+        let (tenant_id, smith) = (&self.principal.tenant_id, self.smith.as_ref());
         let about = self.relayed.about;
         let model = model.filter(|_| about != About::Anything);
-        let mut routes = match (&self.provider, model) {
-            (Some(provider), model) => {
+        let (called, found) = match (&self.provider, model) {
+            (None, Some(model)) => {
+                let found = routing.resolve(tenant_id, smith, model).await;
+                (model.to_owned(), found)
+            }
+            (provider, model) => {
+                let provider = provider.as_deref().unwrap_or("openai");
                 let prefix = format!("{provider}/");
                 let id = model.map(|model| model.strip_prefix(&prefix).unwrap_or(model));
                 let id = id.unwrap_or_default();
-                vec![routing.provider(tenant_id, smith, provider, id).await?]
+                let found = routing.provider(tenant_id, smith, provider, id).await;
+                (format!("{prefix}{id}"), found.map(|route| vec![route]))
             }
-            (None, Some(model)) => routing.resolve(tenant_id, smith, model).await?,
-            (None, None) => vec![routing.provider(tenant_id, smith, "openai", "").await?],
+        };
+        let mut routes = match found {
+            Err(_) if !may_ask(&self.principal, &called) => {
+                return Err(model_not_allowed(&called));
+            }
+            routes => allowed(&self.principal, &called, routes?)?,
         };
         if about == About::Anything {
             return self.own(exchange, routes);
@@ -380,6 +397,20 @@ async fn pass_pieces(exchange: &mut Exchange, mut call: Call) -> Result<Option<A
             };
             begun.extend_from_slice(&piece);
             model = form::model(&begun, &boundary);
+        }
+    }
+    if call.principal.rights().is_some_and(Rights::is_limited) {
+        // Who may ask some models only shows all of the form: a second name might be the one that counts.
+        let limit = arriving.exchange.gateway.config.server.max_body_bytes;
+        while let Some(piece) = arriving.next().await? {
+            begun.extend_from_slice(&piece);
+            if begun.len() > limit {
+                return Err(ApiError::too_large(limit));
+            }
+        }
+        if model.is_none() || form::parts_about_models(&begun) != 1 {
+            let why = "the form must name one model, which this key may use";
+            return Err(ApiError::invalid("model", why));
         }
     }
     call.headers

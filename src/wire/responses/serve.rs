@@ -10,7 +10,7 @@ use super::WIRE;
 use super::fields::FIELDS;
 use super::record::{Stored, answer_items};
 use super::smith::{SmithTurn, Turned, smith_turn};
-use crate::auth::{SMITH_HEADER, Scope};
+use crate::auth::{SMITH_HEADER, Scope, Use};
 use crate::config::ProviderWire;
 use crate::edge::{Exchange, Gone, Route, parse, readable};
 use crate::error::ApiError;
@@ -106,7 +106,7 @@ async fn begin(exchange: &mut Exchange) -> Result<Begun, ApiError> {
         principal,
         smith,
         thread,
-    } = Caller::of(exchange, Scope::RunsWrite)?;
+    } = Caller::using(exchange, Use::Responses).await?;
     let body = exchange.body().await?;
     match smith {
         Some(smith_id) => {
@@ -253,7 +253,7 @@ pub async fn resume(exchange: &mut Exchange, id: &str) -> Result<(), Gone> {
 }
 
 async fn find(exchange: &mut Exchange, id: &str) -> Result<(Followed, StreamEncoder), ApiError> {
-    let principal = exchange.principal()?;
+    let principal = exchange.principal().await?;
     principal.require(Scope::RunsRead)?;
     let named = exchange.header(SMITH_HEADER).map(str::to_owned);
     let query = exchange.request().uri.query().unwrap_or_default();

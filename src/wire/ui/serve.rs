@@ -107,7 +107,7 @@ pub async fn create(exchange: &mut Exchange) -> Result<(), Gone> {
 async fn begin(
     exchange: &mut Exchange,
 ) -> Result<Option<(RunTurn, Option<Vec<String>>)>, ApiError> {
-    let caller = Caller::of(exchange, Scope::RunsWrite)?;
+    let caller = Caller::of(exchange, Scope::RunsWrite).await?;
     let smith_id = caller.smith_id()?;
     let (principal, kept) = (caller.principal, caller.thread);
     if let Some(thread) = &kept {
@@ -214,7 +214,7 @@ pub async fn resume(exchange: &mut Exchange, chat: &str) -> Result<(), Gone> {
 }
 
 async fn find(exchange: &mut Exchange, chat: &str) -> Result<Option<(String, Followed)>, ApiError> {
-    let caller = Caller::of(exchange, Scope::RunsRead)?;
+    let caller = Caller::of(exchange, Scope::RunsRead).await?;
     let smith_id = caller.smith_id()?;
     let (principal, kept) = (caller.principal, caller.thread);
     let chat = url::form_urlencoded::parse(format!("id={}", chat.replace('+', "%2B")).as_bytes())
