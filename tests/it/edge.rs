@@ -371,7 +371,7 @@ async fn browsers_are_answered() {
         assert_eq!(
             answer.headers()["access-control-expose-headers"],
             "X-Request-Id, Retry-After, Idempotent-Replayed, X-RateLimit-Limit-Requests, \
-         X-RateLimit-Remaining-Requests, X-RateLimit-Reset-Requests"
+         X-RateLimit-Remaining-Requests, X-RateLimit-Reset-Requests, X-Smithgate-Cost"
         );
     }
 }
