@@ -27,6 +27,7 @@ mod email;
 mod faults;
 mod filters;
 mod forward;
+mod gemini;
 mod histories;
 mod hostile;
 mod iac;

@@ -30,10 +30,11 @@ const WIRE: &str = "chat_completions";
 static SAME_WIRE: SameWire = SameWire {
     wire: WIRE,
     provider_wire: ProviderWire::OpenaiChat,
-    path: "/chat/completions",
+    path: |_, _| "/chat/completions".into(),
     headers: &[],
     answer: "choices",
     may_be_empty: false,
+    instead: None,
     usage_of_answer: chat::forward::usage_of_answer,
     gate: |limit, hide_usage| Box::new(EventGate::new(limit, hide_usage)),
 };
@@ -225,6 +226,7 @@ async fn smith_turn(
         smith_id,
         thread,
         body,
+        conversation: "messages",
         model: decoded.model.clone(),
         request: decoded.into_request(),
         stream,
