@@ -65,6 +65,7 @@ uses! {
     Messages => "messages", RunsWrite;
     Embeddings => "embeddings", EmbeddingsWrite;
     Models => "models", RunsRead;
+    GenerateContent => "generate_content", RunsWrite;
     Completions => "completions", RunsWrite;
     Moderations => "moderations", RunsWrite;
     Images => "images", RunsWrite;

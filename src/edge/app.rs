@@ -60,7 +60,8 @@ impl App {
             exchange.route = "no body";
             return Box::pin(exchange.respond_error(&error)).await;
         }
-        if exchange.request().method == Method::OPTIONS && path.starts_with("/v1/") {
+        let is_api = path.starts_with("/v1/") || path.starts_with("/v1beta/");
+        if exchange.request().method == Method::OPTIONS && is_api {
             exchange.route = "preflight";
             return Box::pin(preflight(exchange)).await;
         }

@@ -34,13 +34,13 @@ pub use accept::Acceptor;
 pub use actor::Actor;
 pub use app::App;
 pub use bridge::takes_body;
-pub use dialect::Dialect;
+pub use dialect::{Dialect, EVENTS};
 pub use exchange::{COST, Exchange, Extra, Gone, Recording, cost_value};
 pub use json::{check_shape, in_words, parse, readable};
 pub use marks::{RoutePattern, Streamed};
 pub use metrics::MetricsApp;
 pub use need::Need;
-pub use route::{By, Ids, Route, Routes};
+pub use route::{By, Ids, Route, Routes, Serve};
 
 /// What axum's handlers are given beside the request.
 pub type AppState = Arc<Gateway>;

@@ -45,7 +45,7 @@ impl By {
 #[derive(Clone)]
 pub struct Route {
     pub method: Method,
-    /// As the document has it; a last segment `{*…}` stands for the rest.
+    /// As the document has it; a last segment `{*…}` stands for the rest, up to what follows it here.
     pub pattern: &'static str,
     /// Needs no token.
     pub open: bool,
@@ -116,6 +116,17 @@ impl Route {
         }
     }
 
+    /// The pattern as a router has it, which knows nothing behind a rest.
+    pub fn routed(&self) -> &'static str {
+        match self.pattern.split_once("{*") {
+            Some((before, rest)) => {
+                let end = rest.find('}').map_or(rest.len(), |end| end + 1);
+                &self.pattern[..before.len() + "{*".len() + end]
+            }
+            None => self.pattern,
+        }
+    }
+
     /// The ids in `path`, when it is of this route.
     pub fn ids<'a>(&self, path: &'a str) -> Option<Ids<'a>> {
         let mut ids = Ids::new();
@@ -123,7 +134,12 @@ impl Route {
         loop {
             match (wanted.next(), given.next()) {
                 (None, None) => return Some(ids),
-                (Some(rest), Some(_)) if rest.starts_with("{*") => return Some(ids),
+                (Some(rest), Some(given)) if rest.starts_with("{*") => {
+                    let end = rest.split_once('}').map_or("", |(_, end)| end);
+                    let begin = given.as_ptr().addr() - path.as_ptr().addr();
+                    ids.push(path[begin..].strip_suffix(end)?);
+                    return Some(ids);
+                }
                 (Some(id), Some(given)) if id.starts_with('{') => ids.push(given),
                 (Some(word), Some(given)) if word == given => {}
                 _ => return None,
@@ -187,5 +203,11 @@ mod tests {
         assert!(below.ids("/.well-known/x/a/b").is_some());
         assert!(below.ids("/.well-known/x/").is_some());
         assert!(below.ids("/.well-known/x").is_none());
+        let verb = Route::rest(Method::POST, "/v1/models/{*id}:ask");
+        let ids = verb.ids("/v1/models/a/b:c:ask");
+        assert_eq!(ids.as_deref(), Some(["a/b:c"].as_slice()));
+        assert!(verb.ids("/v1/models/a/b").is_none());
+        assert_eq!(verb.routed(), "/v1/models/{*id}");
+        assert_eq!(below.routed(), below.pattern);
     }
 }

@@ -28,7 +28,7 @@ pub use continuity::Continuity;
 pub use embeddings::{Embedded, answer_in_form, tokens_of_answer, vector_bytes, vector_of_bytes};
 pub use error::ModelError;
 pub use fault::{Cause, Fault, without_secret};
-pub use fit::{Refused, Spoken, that_take};
+pub use fit::{Refused, Spoken, pictures_apart, that_take};
 pub use media_type::{extension_of, kind_of_bytes, percent_decoded, type_of};
 pub use opening::{Answered, Whole};
 pub use param::{Lost, Param};

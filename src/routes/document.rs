@@ -55,6 +55,7 @@ pub fn documented() -> OpenApiRouter<AppState> {
         wire::chat::documented(),
         wire::responses::documented(),
         wire::messages::documented(),
+        wire::gemini::documented(),
         wire::embeddings::documented(),
         wire::relay::documented(),
         wire::ui::documented(),

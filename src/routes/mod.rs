@@ -35,6 +35,7 @@ fn listed() -> Vec<Route> {
         wire::chat::routes(),
         wire::responses::routes(),
         wire::messages::routes(),
+        wire::gemini::routes(),
         wire::ui::routes(),
         wire::native::routes(),
         wire::mcp::routes(),
@@ -50,7 +51,7 @@ fn listed() -> Vec<Route> {
 pub fn of(gateway: Arc<Gateway>) -> Routes {
     let listed: Arc<[Route]> = listed().into();
     Routes {
-        router: router::router(gateway, &listed),
+        router: router::router(gateway, listed.clone()),
         listed,
         need: need::of,
         metadata: wire::mcp::metadata_url,

@@ -81,6 +81,9 @@ mod tests {
             "/chat/completions",
             "/messages",
             "/messages/count_tokens",
+            ":generateContent",
+            ":streamGenerateContent",
+            ":countTokens",
             "/ui/chat",
         ];
         open.retain(|route| !own.iter().any(|path| route.ends_with(path)));

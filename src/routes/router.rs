@@ -1,10 +1,12 @@
 //! The router behind the bridge: what is documented, what is not, and what all of it passes through.
 
+use std::sync::Arc;
+
 use axum::Router;
 use axum::extract::{DefaultBodyLimit, MatchedPath, Request};
 use axum::middleware::{self, Next};
 use axum::response::{IntoResponse, Response};
-use http::StatusCode;
+use http::{HeaderValue, StatusCode, header};
 
 use super::document::{self, document};
 use super::reference;
@@ -15,11 +17,18 @@ use crate::{api, wire};
 
 /// Routes that wires answer come here with other methods only, and are refused with `Allow`.
 fn refused_otherwise(router: Router<AppState>, listed: &[Route]) -> Router<AppState> {
+    let mut known: Vec<(&http::Method, &str)> = Vec::new();
     listed.iter().fold(router, |router, route| {
         let method = axum::routing::MethodFilter::try_from(route.method.clone());
         match (route.by, method) {
             (By::Wire(_), Ok(method)) => {
-                router.route(route.pattern, axum::routing::on(method, not_found))
+                let pattern = route.routed();
+                // Several may differ in what stands behind the rest of a path alone.
+                if known.contains(&(&route.method, pattern)) {
+                    return router;
+                }
+                known.push((&route.method, pattern));
+                router.route(pattern, axum::routing::on(method, not_found))
             }
             _ => router,
         }
@@ -27,11 +36,15 @@ fn refused_otherwise(router: Router<AppState>, listed: &[Route]) -> Router<AppSt
 }
 
 /// All routes behind the bridge; `listed`: the table that the edge has, with those of the wires.
-pub fn router(gateway: AppState, listed: &[Route]) -> Router {
+pub fn router(gateway: AppState, listed: Arc<[Route]>) -> Router {
     let (router, _) = document::documented().split_for_parts();
-    refused_otherwise(api::out_of_scope(router), listed)
+    refused_otherwise(api::out_of_scope(router), &listed)
         // The id of a model may hold slashes, which a documented path cannot say.
         .route("/v1/models/{*id}", axum::routing::get(api::model))
+        .route(
+            "/v1beta/models/{*id}",
+            axum::routing::get(wire::gemini::model),
+        )
         .merge(wire::mcp::router(&gateway))
         .route(
             "/openapi.json",
@@ -50,6 +63,9 @@ pub fn router(gateway: AppState, listed: &[Route]) -> Router {
             idempotency::layer,
         ))
         .layer(middleware::from_fn(edge::html::guard))
+        .route_layer(middleware::from_fn(move |request, next| {
+            by_its_method(listed.clone(), request, next)
+        }))
         .route_layer(middleware::from_fn(note_route))
         .with_state(gateway)
 }
@@ -57,7 +73,7 @@ pub fn router(gateway: AppState, listed: &[Route]) -> Router {
 async fn not_found(request: Request) -> ApiError {
     let path = request.uri().path();
     // Of clients whose base URL ends too early.
-    let hint = match path.starts_with("/v1/") {
+    let hint = match path.starts_with("/v1/") || path.starts_with("/v1beta/") {
         true => "",
         false => ": the API is under /v1, which belongs to the base URL",
     };
@@ -78,6 +94,22 @@ async fn method_not_allowed(request: Request) -> ApiError {
             request.method()
         ),
     )
+}
+
+/// Refuses what names a verb of a wire, which has one method, where a resource has a path like it.
+async fn by_its_method(listed: Arc<[Route]>, request: Request, next: Next) -> Response {
+    let path = request.uri().path();
+    let is_verb = |route: &&Route| route.routed() != route.pattern && route.ids(path).is_some();
+    let other = listed.iter().find(is_verb);
+    let Some(route) = other.filter(|route| route.method != *request.method()) else {
+        return next.run(request).await;
+    };
+    let allowed = HeaderValue::from_str(route.method.as_str());
+    let mut refused = method_not_allowed(request).await.into_response();
+    refused
+        .headers_mut()
+        .extend(allowed.ok().map(|allowed| (header::ALLOW, allowed)));
+    refused
 }
 
 /// Passes the matched pattern out to the edge.

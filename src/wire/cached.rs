@@ -32,7 +32,7 @@ fn seconds(exchange: &Exchange, of_alias: Option<u64>) -> Result<Option<u64>, Ap
 pub async fn find(
     exchange: &mut Exchange,
     tenant_id: &str,
-    body: &Bytes,
+    (model, body): (&str, &Bytes),
     of_wire: &[&'static str],
     of_alias: Option<u64>,
 ) -> Result<Option<Box<KeptAnswer>>, ApiError> {
@@ -40,7 +40,9 @@ pub async fn find(
         return Ok(None);
     };
     let told = headers::onward(exchange, of_wire);
-    let mut parts: Vec<&[u8]> = vec![exchange.route.as_bytes(), body];
+    // Forms of one path's streams differ in it.
+    let alive = exchange.sign_of_life();
+    let mut parts: Vec<&[u8]> = vec![exchange.route.as_bytes(), &alive, model.as_bytes(), body];
     for (name, value) in &told {
         // Where a caller stands in its trace changes no answer.
         if !name.as_str().starts_with("trace") {

@@ -16,6 +16,9 @@ use crate::run::attachments::{
 };
 use crate::store::FileRow;
 
+/// The members of requests that hold a conversation, on all wires.
+const CONVERSATIONS: [&str; 3] = ["messages", "input", "contents"];
+
 /// The file, when the caller may read it.
 async fn found(
     gateway: &Gateway,
@@ -125,14 +128,16 @@ pub async fn forwarded(
     body: Bytes,
 ) -> Result<Bytes, ApiError> {
     // Most requests name no file.
-    if memchr::memmem::find(&body, b"\"file_id\"").is_none() {
+    let names = ["\"file_id\"", "\"fileUri\"", "\"file_uri\""];
+    let is_there = |name: &&str| memchr::memmem::find(&body, name.as_bytes()).is_some();
+    if !names.iter().any(is_there) {
         return Ok(body);
     }
     let Ok(mut request) = serde_json::from_slice::<Value>(&body) else {
         return Ok(body);
     };
     let mut ids = Vec::new();
-    for list in ["messages", "input"] {
+    for list in CONVERSATIONS {
         named_in(&request[list], &mut ids);
     }
     let gateway = exchange.gateway.clone();
@@ -164,15 +169,21 @@ pub async fn forwarded(
     if files.is_empty() {
         return Ok(body);
     }
-    for list in ["messages", "input"] {
+    for list in CONVERSATIONS {
         put_bytes(&mut request[list], &files);
     }
     // Members that were not there have been made by looking for them.
     if let Value::Object(members) = &mut request {
-        members
-            .retain(|name, member| !(matches!(&**name, "messages" | "input") && member.is_null()));
+        members.retain(|name, member| !(CONVERSATIONS.contains(&&**name) && member.is_null()));
     }
     Ok(request.to_string().into())
+}
+
+/// A file of ours in the place of Gemini's `fileUri`.
+fn file_of_uri(data: &Value) -> Option<&str> {
+    let uri = data.get("fileUri").or_else(|| data.get("file_uri"))?;
+    let is_ours = |id: &&str| crate::ids::is_minted_here(crate::ids::Kind::File, id);
+    uri.as_str().filter(is_ours)
 }
 
 fn named_in(value: &Value, ids: &mut Vec<String>) {
@@ -181,6 +192,10 @@ fn named_in(value: &Value, ids: &mut Vec<String>) {
         Value::Object(members) => {
             if let Some(Value::String(id)) = members.get("file_id") {
                 ids.push(id.clone());
+            }
+            // Google's files have URLs, ours an id.
+            if let Some(id) = file_of_uri(value) {
+                ids.push(id.to_owned());
             }
             members.values().for_each(|member| named_in(member, ids));
         }
@@ -198,6 +213,18 @@ fn put_bytes(value: &mut Value, files: &HashMap<String, Attachment>) {
     {
         *value = json!({ "type": "image_url", "image_url": { "url": image.data_url() } });
         return;
+    }
+    // Gemini has it in a member of the part.
+    for name in ["fileData", "file_data"] {
+        let file = value.get(name).and_then(file_of_uri);
+        if let Some(file) = file.and_then(|id| files.get(id))
+            && let Value::Object(part) = value
+        {
+            part.shift_remove(name);
+            let data = json!({ "mimeType": file.media_type, "data": file.base64() });
+            part.insert("inlineData".to_owned(), data);
+            return;
+        }
     }
     // Messages has a source within a block.
     if value["source"]["type"] == "file"

@@ -3,6 +3,7 @@
 //! target is asked. One that is whole where a stream was asked for, or the other way round, is
 //! translated.
 
+use std::borrow::Cow;
 use std::pin::pin;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -38,14 +39,16 @@ pub struct SameWire {
     pub wire: &'static str,
     /// How answers are decoded that can't be passed on.
     pub provider_wire: ProviderWire,
-    /// Behind the base URL.
-    pub path: &'static str,
+    /// Behind the base URL; whether the answer is a stream.
+    pub path: fn(&Route, bool) -> Cow<'static, str>,
     /// Of the client's headers, those that its provider is told.
     pub headers: &'static [&'static str],
     /// The member of a whole answer that holds what was asked for.
     pub answer: &'static str,
     /// Whether that may be an empty list.
     pub may_be_empty: bool,
+    /// The member that tells why it is not there, where one may.
+    pub instead: Option<&'static str>,
     /// The usage in a whole answer.
     pub usage_of_answer: fn(&Bytes) -> Option<Usage>,
     /// For a streamed answer with events of at most so many bytes; whether usage was asked for
@@ -117,10 +120,14 @@ impl SameWire {
         told: &[(HeaderName, HeaderValue)],
     ) -> Result<(Attempt, Beside), ModelError> {
         let body = prepared.body.clone();
-        let asked = models.ask(route, self.path, body, stream, told);
+        let path = (self.path)(route, stream);
+        let asked = models.ask(route, &path, body, stream, told);
         let (answered, beside) = asked.await?;
         if let Answered::Whole(whole) = &answered
             && !(self.may_be_empty && whole.outline[self.answer].is_array())
+            && self
+                .instead
+                .is_none_or(|name| whole.outline[name].is_null())
         {
             whole.must_hold(self.answer)?;
         }
@@ -167,7 +174,12 @@ impl SameWire {
 fn without_key(events: Bytes, key: &str) -> Bytes {
     let mut out = BytesMut::with_capacity(events.len());
     for event in raw_events(&events) {
-        let data = event.data().unwrap_or_default();
+        let Some(data) = event.data() else {
+            // A piece of a list, or a comment.
+            let told = String::from_utf8_lossy(event.bytes);
+            out.extend_from_slice(without_secret(told.into_owned(), Some(key)).as_bytes());
+            continue;
+        };
         let clean = match serde_json::from_slice::<Value>(&data) {
             Ok(told) if is_told(event.name, &told) => {
                 let mut clean = told.clone();

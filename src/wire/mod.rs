@@ -6,16 +6,18 @@
 //! of a whole conversation (`smith`), how an answer of a provider that speaks
 //! the client's wire is passed on (`forward`), keys
 //! of turns that are sent again (`keyed`), decisions on runs that wait (`decision`), files that a
-//! request names (`files`), and the vocabulary that wires share (`openai`). A wire knows no other wire.
+//! request names (`files`), counts of a request's tokens (`count`), and the vocabulary that wires share (`openai`). A wire knows no other wire.
 
 mod cached;
 mod caller;
 pub mod chat;
+mod count;
 mod decision;
 pub mod embeddings;
 mod fields;
 mod files;
 mod forward;
+pub mod gemini;
 mod headers;
 mod keyed;
 pub mod mcp;

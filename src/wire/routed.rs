@@ -94,7 +94,13 @@ impl<W: ModelWire> Plan<W> {
         } = Routed::begin(&gateway, principal, &model, has_thread).await?;
         check_beside(principal, &routes, &body)?;
         let of_alias = gateway.models.routing.kept_seconds(&model);
-        let found = cached::find(exchange, &tenant_id, &body, W::SAME_WIRE.headers, of_alias);
+        let found = cached::find(
+            exchange,
+            &tenant_id,
+            (&model, &body),
+            W::SAME_WIRE.headers,
+            of_alias,
+        );
         if let Some(kept) = found.await? {
             return Ok(Self::Kept(kept));
         }

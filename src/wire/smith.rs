@@ -25,8 +25,10 @@ pub struct SmithCall<'a> {
     pub smith_id: Arc<str>,
     /// `None`: the turn is of no thread.
     pub thread: Option<String>,
-    /// As it was sent; its conversation is the member `messages`.
+    /// As it was sent.
     pub body: &'a Bytes,
+    /// The member that is its conversation: `messages`, or `contents`.
+    pub conversation: &'static str,
     pub request: ModelRequest,
     /// The model that the caller names.
     pub model: Option<String>,
@@ -50,8 +52,10 @@ pub struct SmithTurn {
 /// What of a request the run's record shows.
 #[derive(Deserialize)]
 struct Record<'a> {
-    #[serde(borrow)]
-    messages: &'a RawValue,
+    #[serde(borrow, default)]
+    messages: Option<&'a RawValue>,
+    #[serde(borrow, default)]
+    contents: Option<&'a RawValue>,
 }
 
 impl SmithTurn {
@@ -120,6 +124,10 @@ impl SmithTurn {
     ) -> Result<Option<Self>, ApiError> {
         let (request, body) = (call.request, call.body);
         let record: Record<'_> = serde_json::from_slice(body).map_err(ApiError::internal)?;
+        let record = match call.conversation {
+            "contents" => record.contents,
+            _ => record.messages,
+        };
         files::check(&exchange.gateway, principal, &request.turns, body).await?;
         let own_tools = request.tools.is_empty();
         let detached = call.thread.is_some();
@@ -133,8 +141,8 @@ impl SmithTurn {
                 run_id,
                 thread: call.thread.map_or(Thread::Stateless(None), Thread::Kept),
                 input: without_decisions(request.turns),
-                input_record: record.messages.get().to_owned(),
-                input_member: "messages",
+                input_record: record.map_or("[]", RawValue::get).to_owned(),
+                input_member: call.conversation,
                 extra_instructions: request.system,
                 model: call.model,
                 client_tools: request.tools,

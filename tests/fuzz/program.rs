@@ -27,6 +27,7 @@ libfuzzer_sys::fuzz_target!(
         "native_request" => targets::native_request(data),
         "responses_request" => targets::responses_request(data),
         "messages_request" => targets::messages_request(data),
+        "gemini_request" => targets::gemini_request(data),
         "ui_request" => targets::ui_request(data),
         "telegram" => targets::telegram(data),
         "whatsapp" => targets::whatsapp(data),

@@ -9,7 +9,7 @@ use smithgate::frame::{self, Escaped, Frame};
 use smithgate::model::{ModelRequest, provider, rules};
 use smithgate::sse::{Event, Splitter};
 use smithgate::upstream::framing::{Framing, HeadEnd};
-use smithgate::wire::{FrameEncoder, chat, messages, native, openai, responses, ui};
+use smithgate::wire::{FrameEncoder, chat, gemini, messages, native, openai, responses, ui};
 
 const LIMIT: usize = 2048;
 
@@ -115,6 +115,8 @@ fn check(frames: &[Frame]) {
     );
     let display = messages::Display::Shown;
     all_json(frames, messages::StreamEncoder::new("msg_B", "m", display));
+    let form = gemini::Form::Events;
+    all_json(frames, gemini::StreamEncoder::new("B", "m", true, form));
     all_json(frames, ui::Encoder::new("run_B", "msg_B".to_owned()));
     all_json(frames, native::Encoder::new("run_B", i64::MAX, None));
 }
@@ -231,6 +233,16 @@ pub fn messages_request(data: &[u8]) {
     };
     if let Ok(decoded) = messages::decode(request) {
         ask_all(&decoded.into_request());
+    }
+}
+
+/// The Gemini request decoder, on to every provider's encoder.
+pub fn gemini_request(data: &[u8]) {
+    let Ok(request) = serde_json::from_slice::<gemini::GeminiRequest>(data) else {
+        return;
+    };
+    if let Ok(decoded) = gemini::decode(request) {
+        ask_all(&decoded.request);
     }
 }
 

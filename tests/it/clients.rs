@@ -111,6 +111,16 @@ async fn virtual_keys_for_node() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn google_genai_for_python() {
+    drive("TEST_PYTHON", &["gemini.py"]).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn google_genai_for_node() {
+    drive("TEST_NODE", &["gemini.mjs"]).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn the_ai_sdk() {
     drive("TEST_NODE", &["ai_sdk.mjs"]).await;
 }

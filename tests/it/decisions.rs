@@ -51,6 +51,20 @@ fn approvals(path: &str, ids: &[String], stream: bool) -> Value {
                 { "role": "assistant", "content": calls },
                 { "role": "user", "content": words } ] })
         }
+        gemini if gemini.starts_with("/v1beta/") => {
+            let call =
+                |id: &String| json!({ "functionCall": { "id": id, "name": "melt", "args": {} } });
+            let word = |id: &String| {
+                json!({ "functionResponse": { "id": id, "name": "melt",
+                    "response": { "result": "approve" } } })
+            };
+            let calls: Vec<Value> = ids.iter().map(call).collect();
+            let words: Vec<Value> = ids.iter().map(word).collect();
+            json!({ "contents": [
+                { "role": "user", "parts": [{ "text": "hi" }] },
+                { "role": "model", "parts": calls },
+                { "role": "user", "parts": words } ] })
+        }
         "/v1/responses" => {
             let word = |id: &String| {
                 json!({ "type": "mcp_approval_response", "approval_request_id": id,
@@ -98,6 +112,9 @@ async fn a_decision_with_a_key_is_answered_again_and_taken_once() {
         ("/v1/responses", true),
         ("/v1/messages", false),
         ("/v1/messages", true),
+        ("/v1beta/models/smith:generateContent", false),
+        ("/v1beta/models/smith:streamGenerateContent", true),
+        ("/v1beta/models/smith:streamGenerateContent?alt=sse", true),
         ("/v1/ui/chat", true),
     ] {
         // It waits twice: the first answer ends where it waits again.
@@ -173,6 +190,7 @@ async fn of_several_decisions_all_are_taken_or_none() {
         "/v1/chat/completions",
         "/v1/responses",
         "/v1/messages",
+        "/v1beta/models/smith:generateContent",
         "/v1/ui/chat",
     ] {
         let before = workshop.ledger().len();

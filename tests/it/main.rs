@@ -29,6 +29,7 @@ mod faults;
 mod fields;
 mod filters;
 mod forward;
+mod gemini;
 mod histories;
 mod hostile;
 mod iac;

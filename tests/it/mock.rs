@@ -272,6 +272,10 @@ async fn answer(stream: &mut TcpStream, got: &Got, shared: &Arc<Shared>) -> Opti
         let body = br#"{"input_tokens":42}"#;
         return write_answer(stream, "200 OK", "application/json", "", body).await;
     }
+    if rest.ends_with(":countTokens") {
+        let body = br#"{"totalTokens":42}"#;
+        return write_answer(stream, "200 OK", "application/json", "", body).await;
+    }
     if rest == "embeddings" {
         let body = openai_embeddings(&got.body).to_string();
         return write_answer(stream, "200 OK", "application/json", "", body.as_bytes()).await;

@@ -6,6 +6,7 @@ mod local;
 mod seen;
 
 pub use case::{Case, answer_of};
+pub use seen::flat;
 
 use serde_json::{Value, json};
 
@@ -22,7 +23,10 @@ fn provider_of(wire: &str) -> String {
 fn is_forwarded(client: &str, wire: &str) -> bool {
     matches!(
         (client, wire),
-        ("chat", "openai_chat") | ("responses", "openai_responses") | ("messages", "anthropic")
+        ("chat", "openai_chat")
+            | ("responses", "openai_responses")
+            | ("messages", "anthropic")
+            | ("gemini", "gemini")
     )
 }
 
@@ -54,7 +58,7 @@ impl Asked<'_> {
 
     async fn send(&self, harness: &Harness) -> Option<Seen> {
         let model = format!("{}/{}", provider_of(self.wire), self.model);
-        let is_smith = !matches!(self.client, "chat" | "responses" | "messages");
+        let is_smith = !matches!(self.client, "chat" | "responses" | "messages" | "gemini");
         let smith = match is_smith {
             true => harness.smith(&model).await,
             false => String::new(),

@@ -318,8 +318,10 @@ pub async fn refused(answer: reqwest::Result<Response>) -> (u16, Value) {
     assert!(answer.headers().contains_key("x-request-id"));
     let body: Value = answer.json().await.expect("an envelope");
     let mut error = body["error"].clone();
-    // Messages has them elsewhere.
-    if let Some(details) = error.get("details").cloned() {
+    // Gemini and Messages have them elsewhere.
+    if error["details"].is_array() {
+        error = crate::quirks::flat(&error);
+    } else if let Some(details) = error.get("details").cloned() {
         error["code"] = details["error_code"].clone();
         error["param"] = details["param"].clone();
     }

@@ -166,7 +166,15 @@ fn walls_stand() {
 
 #[test]
 fn a_wire_knows_no_other() {
-    let wires = ["chat", "responses", "messages", "ui", "native", "mcp"];
+    let wires = [
+        "chat",
+        "responses",
+        "messages",
+        "gemini",
+        "ui",
+        "native",
+        "mcp",
+    ];
     for (file, text) in sources() {
         let Some(inside) = file.strip_prefix("src/wire/") else {
             continue;

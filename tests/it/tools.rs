@@ -358,6 +358,23 @@ async fn a_tools_question_is_answered_on_every_wire() {
         "{told}"
     );
 
+    let gemini = "/v1beta/models/smith:generateContent";
+    let script = json!({ "text": "cut {\"thing\": \"part\"}" });
+    let mut said = vec![json!({ "role": "user", "parts": [script] })];
+    let asked = ok(send(gemini, json!({ "contents": said })).await).await;
+    let parts = asked["candidates"][0]["content"]["parts"].clone();
+    let calls = parts.as_array().expect("parts").iter();
+    let call = calls.filter_map(|part| part.get("functionCall")).next();
+    let call = call.expect("a call");
+    let answer = json!({ "decision": "approve", "content": content });
+    said.push(json!({ "role": "model", "parts": parts }));
+    said.push(
+        json!({ "role": "user", "parts": [{ "functionResponse": { "id": call["id"],
+        "name": call["name"], "response": answer } }] }),
+    );
+    let told = ok(send(gemini, json!({ "contents": said })).await).await;
+    assert!(told.to_string().contains("part is 5 wide"), "{told}");
+
     let text_part = json!({ "type": "text", "text": "cut {\"thing\": \"page\"}" });
     let said = json!({ "id": "1", "role": "user", "parts": [text_part] });
     let chat =
@@ -383,7 +400,13 @@ async fn a_tools_question_is_answered_on_every_wire() {
     assert!(told.contains("page is 5 wide"), "{told}");
     assert_eq!(
         workshop.ledger(),
-        ["cut chat 5", "cut item 5", "cut block 5", "cut page 5"]
+        [
+            "cut chat 5",
+            "cut item 5",
+            "cut block 5",
+            "cut part 5",
+            "cut page 5"
+        ]
     );
 }
 

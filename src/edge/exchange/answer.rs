@@ -9,6 +9,7 @@ use pingora_http::ResponseHeader;
 use super::body::{SMALL_BODY, UNKNOWN_CODING};
 use super::{Exchange, Extra, Gone};
 use crate::coding;
+use crate::edge::dialect::EVENTS;
 use crate::edge::idempotency::REPLAYED;
 use crate::error::ApiError;
 
@@ -282,14 +283,15 @@ impl Exchange {
         }
     }
 
-    /// Begins an event stream, unless it has begun while its first event was waited for.
+    /// Begins a stream, unless it has begun while its first event was waited for.
     pub async fn start_stream(&mut self, extra: &[Extra]) -> Result<(), Gone> {
         if self.streaming {
             return Ok(());
         }
         let mut head = self.head(StatusCode::OK, extra);
+        let media_type = self.dialect.map_or(EVENTS, |dialect| dialect.stream_type);
         let set = [
-            (header::CONTENT_TYPE, "text/event-stream; charset=utf-8"),
+            (header::CONTENT_TYPE, media_type),
             (header::CACHE_CONTROL, "no-cache"),
             (HeaderName::from_static("x-accel-buffering"), "no"),
         ];

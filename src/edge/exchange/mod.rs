@@ -10,6 +10,7 @@ pub use answer::{BEARER, COST, cost_value};
 pub use body::{SMALL_REQUEST, bad_coding};
 pub use record::Recording;
 
+use std::borrow::Cow;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -154,9 +155,15 @@ impl Exchange {
         let bearer = headers.get(header::AUTHORIZATION);
         let keyed = self.dialect.filter(|_| bearer.is_none());
         let key = keyed.and_then(|dialect| headers.get(dialect.key_header));
+        let key = key.map(|key| Cow::Borrowed(key.as_bytes()));
+        let of_query = || {
+            self.parameter(keyed?.key_parameter?)
+                .map(String::into_bytes)
+        };
+        let key = key.or_else(|| of_query().map(Cow::Owned));
         let auth = &self.gateway.auth;
         let principal = match key {
-            Some(key) => auth.caller(key.as_bytes().trim_ascii()).await?,
+            Some(key) => auth.caller(key.trim_ascii()).await?,
             None => {
                 let header = bearer.map(HeaderValue::as_bytes);
                 auth.authenticate(header).await?
@@ -175,6 +182,19 @@ impl Exchange {
             }
         }
         Ok(principal)
+    }
+
+    /// A parameter of the query.
+    pub fn parameter(&self, name: &str) -> Option<String> {
+        let query = self.request().uri.query()?;
+        let mut given = url::form_urlencoded::parse(query.as_bytes());
+        let (_, value) = given.find(|(given, _)| given == name)?;
+        Some(value.into_owned())
+    }
+
+    /// How the client is spoken to from now on, where what it asks for has a form of its own.
+    pub fn speak(&mut self, dialect: &'static Dialect) {
+        self.dialect = Some(dialect);
     }
 
     /// Silence on a stream after which a comment is written.

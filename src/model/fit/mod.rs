@@ -19,6 +19,7 @@ mod undo;
 use std::sync::Arc;
 
 pub use media::{Refused, that_take};
+pub use pictures::pictures_apart;
 pub use spoken::Spoken;
 pub use undo::Undo;
 

@@ -33,6 +33,13 @@ fn has_pictures(part: &Part) -> bool {
     matches!(part, Part::Text { text } if memmem::find(text.as_bytes(), LINKED.as_bytes()).is_some())
 }
 
+/// Words and pictures of what a model said, in their order; `None` where it shows no picture.
+pub fn pictures_apart(text: &str) -> Option<Vec<Part>> {
+    memmem::find(text.as_bytes(), LINKED.as_bytes())?;
+    let mut left = usize::MAX;
+    Some(apart(text, &mut left))
+}
+
 /// Words and pictures of a text, in its order.
 fn apart(text: &str, left: &mut usize) -> Vec<Part> {
     let mut links: Vec<(usize, usize, &str)> = Vec::new();

@@ -101,9 +101,9 @@ pub(super) fn of_block(told: Value, from: u64, to: u64) -> Option<Frame> {
     frame(Value::Object(told))
 }
 
-/// Finds the characters of a text by its bytes in UTF-8.
+/// Finds the characters of a text by its bytes in UTF-8, and the other way round.
 #[derive(Default)]
-pub(super) struct Ruler {
+pub struct Ruler {
     bytes: u64,
     chars: u64,
     /// Where characters of another width begin: the byte, the character, the width.
@@ -142,8 +142,17 @@ impl Ruler {
         }
     }
 
+    /// The byte at which a character begins.
+    pub fn byte_at(&self, char: u64) -> u64 {
+        let bend = self.bends.partition_point(|bend| bend.1 <= char);
+        match bend.checked_sub(1).and_then(|at| self.bends.get(at)) {
+            Some((bytes, from, width)) => (bytes + (char - from) * width).min(self.bytes),
+            None => 0,
+        }
+    }
+
     /// What Gemini's `groundingMetadata` and `citationMetadata` tell.
-    pub fn grounding(&self, metadata: &Value, told: &mut Told, out: &mut Vec<Frame>) {
+    pub(super) fn grounding(&self, metadata: &Value, told: &mut Told, out: &mut Vec<Frame>) {
         let place = |segment: &Value, name: &str| {
             json!(self.char_at(segment[name].as_u64().unwrap_or_default()))
         };

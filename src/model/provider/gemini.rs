@@ -10,6 +10,7 @@ use http::{HeaderName, HeaderValue};
 use serde_json::{Map, Value, json};
 
 use self::answer::Decoder;
+pub use self::answer::usage_of;
 use super::*;
 use crate::config::Thinking;
 use crate::frame::Signer;

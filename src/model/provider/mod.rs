@@ -16,7 +16,9 @@ mod said;
 mod usage;
 
 pub use anthropic::Counts as AnthropicCounts;
+pub use cited::Ruler;
 pub use finish::is_end;
+pub use gemini::usage_of as gemini_usage;
 pub use usage::{WireUsage, usage_in_chunk};
 
 use bytes::Bytes;

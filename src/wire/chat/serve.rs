@@ -32,7 +32,7 @@ const WIRE: &str = "chat_completions";
 static SAME_WIRE: SameWire = SameWire {
     wire: WIRE,
     provider_wire: ProviderWire::OpenaiChat,
-    path: "/chat/completions",
+    path: |_, _| "/chat/completions".into(),
     headers: &[
         "openai-organization",
         "openai-project",
@@ -44,6 +44,7 @@ static SAME_WIRE: SameWire = SameWire {
     ],
     answer: "choices",
     may_be_empty: false,
+    instead: None,
     usage_of_answer: chat::forward::usage_of_answer,
     gate: |limit, hide_usage| Box::new(EventGate::new(limit, hide_usage)),
 };
@@ -224,6 +225,7 @@ async fn smith_turn(
         smith_id,
         thread,
         body,
+        conversation: "messages",
         model: decoded.model.clone(),
         request: decoded.into_request(),
         stream,

@@ -6,7 +6,7 @@ use serde::Serialize;
 use serde_json::{Value, json};
 use utoipa::ToSchema;
 
-use crate::edge::Dialect;
+use crate::edge::{Dialect, EVENTS};
 use crate::error::ApiError;
 use crate::sse;
 
@@ -15,7 +15,9 @@ pub(super) static DIALECT: Dialect = Dialect {
     status,
     error_body: body,
     key_header: "x-api-key",
+    key_parameter: None,
     request_id_header: "request-id",
+    stream_type: EVENTS,
     sign_of_life: b"event: ping\ndata: {\"type\":\"ping\"}\n\n",
 };
 

@@ -21,11 +21,12 @@ pub(super) const WIRE: &str = "messages";
 pub(super) static SAME_WIRE: SameWire = SameWire {
     wire: WIRE,
     provider_wire: ProviderWire::Anthropic,
-    path: "/messages",
+    path: |_, _| "/messages".into(),
     headers: &["anthropic-version", "anthropic-beta"],
     answer: "content",
     // Behind a tool's result there may be nothing more to say.
     may_be_empty: true,
+    instead: None,
     usage_of_answer,
     gate: |limit, _| Box::new(MessagesGate::new(limit)),
 };

@@ -183,6 +183,7 @@ async fn smith_turn(
         smith_id,
         thread,
         body,
+        conversation: "messages",
         model: decoded.model.clone(),
         request: decoded.into_request(),
         stream,

@@ -130,6 +130,32 @@ pub fn rewrite(body: &[u8], model: &str, ask_usage: bool) -> Result<Forwarded, A
     })
 }
 
+/// The body without what is for the gateway alone.
+pub fn without_ours(body: &Bytes) -> Bytes {
+    #[derive(Deserialize)]
+    struct Ours<'a> {
+        #[serde(borrow, default, deserialize_with = "present")]
+        on_unsupported: Option<&'a RawValue>,
+    }
+    if memchr::memmem::find(body, MEMBER.as_bytes()).is_none() {
+        return body.clone();
+    }
+    let found = serde_json::from_slice::<Ours<'_>>(body).ok();
+    let found = found.and_then(|ours| ours.on_unsupported).and_then(|raw| {
+        let at = raw.get().as_ptr() as usize - body.as_ptr() as usize;
+        member(body, at, raw.get().len())
+    });
+    match found {
+        None => body.clone(),
+        Some((at, length)) => {
+            let mut out = BytesMut::with_capacity(body.len());
+            out.extend_from_slice(&body[..at]);
+            out.extend_from_slice(&body[at + length..]);
+            out.freeze()
+        }
+    }
+}
+
 /// Where the member [`MEMBER`] stands whose value is at `at`, with the comma that goes with it.
 fn member(body: &[u8], at: usize, length: usize) -> Option<(usize, usize)> {
     let blank = |letter: &u8| letter.is_ascii_whitespace();

@@ -35,7 +35,7 @@ use crate::wire::turn::Followed;
 static SAME_WIRE: SameWire = SameWire {
     wire: WIRE,
     provider_wire: ProviderWire::OpenaiResponses,
-    path: "/responses",
+    path: |_, _| "/responses".into(),
     headers: &[
         "openai-organization",
         "openai-project",
@@ -45,6 +45,7 @@ static SAME_WIRE: SameWire = SameWire {
     answer: "output",
     // A response may run in the background, or have no room for more than its reasoning.
     may_be_empty: true,
+    instead: None,
     usage_of_answer: |body| usage_in(&serde_json::from_slice::<Value>(body).ok()?),
     gate: |limit, _| Box::new(ResponsesGate::new(limit)),
 };

@@ -9,14 +9,16 @@ use smithgate::model::ToolDef;
 
 use super::seen::{Seen, Shows};
 
-/// Who asks. The first three name a model, the others a smith.
-pub const CLIENTS: [&str; 8] = [
+/// Who asks. The first four name a model, the others a smith.
+pub const CLIENTS: [&str; 10] = [
     "chat",
     "responses",
     "messages",
+    "gemini",
     "smith-chat",
     "smith-responses",
     "smith-messages",
+    "smith-gemini",
     "native",
     "ui",
 ];
@@ -72,6 +74,7 @@ struct Ask {
     chat: Option<Value>,
     responses: Option<Value>,
     messages: Option<Value>,
+    gemini: Option<Value>,
     native: Option<Value>,
     ui: Option<Value>,
 }
@@ -221,6 +224,7 @@ impl Case {
             &ask.chat,
             &ask.responses,
             &ask.messages,
+            &ask.gemini,
             &ask.native,
             &ask.ui,
         ];
@@ -232,13 +236,14 @@ impl Case {
             "chat" => self.ask.chat.as_ref(),
             "responses" => self.ask.responses.as_ref(),
             "messages" => self.ask.messages.as_ref(),
+            "gemini" => self.ask.gemini.as_ref(),
             "native" => self.ask.native.as_ref(),
             _ => self.ask.ui.as_ref(),
         }
     }
 
     /// The path and the body of a client's request.
-    pub fn body(&self, client: &str, model: &str, stream: bool) -> Option<(&'static str, String)> {
+    pub fn body(&self, client: &str, model: &str, stream: bool) -> Option<(String, String)> {
         let wire = client.trim_start_matches("smith-");
         let path = match wire {
             "chat" => "/v1/chat/completions",
@@ -246,6 +251,10 @@ impl Case {
             "messages" => "/v1/messages",
             "native" => "/v1/smiths/{smith}/runs",
             _ => "/v1/ui/chat",
+        };
+        let path = match wire {
+            "gemini" => gemini_path(model, stream),
+            _ => path.to_owned(),
         };
         let mut body = match self.own_body(client) {
             Some(Value::String(text)) => {
@@ -257,6 +266,9 @@ impl Case {
             None if self.has_bodies() => return None,
             None => self.neutral(wire),
         };
+        if wire == "gemini" {
+            return Some((path, body.to_string()));
+        }
         if !model.is_empty() {
             body["model"] = json!(model);
         }
@@ -341,12 +353,32 @@ impl Case {
                 }
                 body
             }
+            "gemini" => {
+                let mut body = json!({ "contents": [{ "role": "user", "parts": [{ "text": text }] }],
+                    "generationConfig": { "thinkingConfig": { "includeThoughts": true } } });
+                if let Some(system) = &ask.system {
+                    body["systemInstruction"] = json!({ "parts": [{ "text": system }] });
+                }
+                if !tools.is_empty() {
+                    body["tools"] = json!([{ "functionDeclarations": tools }]);
+                }
+                body
+            }
             "native" => json!({ "input": [{ "role": "user", "content": text }],
                 "stream_options": { "include": ["reasoning", "tool_args", "citations"] } }),
             _ => json!({ "id": format!("c-{}", self.name), "messages": [
                 { "id": "1", "role": "user", "parts": [{ "type": "text", "text": text }] }] }),
         }
     }
+}
+
+fn gemini_path(model: &str, stream: bool) -> String {
+    let model = if model.is_empty() { "smith" } else { model };
+    let verb = match stream {
+        true => "streamGenerateContent?alt=sse",
+        false => "generateContent",
+    };
+    format!("/v1beta/models/{model}:{verb}")
 }
 
 fn named(tool: &Value) -> Value {

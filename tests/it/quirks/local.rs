@@ -9,6 +9,7 @@ use smithgate::model::{ModelError, Part, Spoken, ToolDef, provider};
 use smithgate::run::Collector;
 use smithgate::sse::Splitter;
 use smithgate::wire::chat::EventGate;
+use smithgate::wire::gemini::{self, Form, GeminiGate};
 use smithgate::wire::messages::{self, MessagesGate};
 use smithgate::wire::responses::{Head, ResponsesGate, items::Numbering};
 use smithgate::wire::{AnswerEncoder, FrameEncoder, StreamGate, chat, native, responses, ui};
@@ -175,6 +176,11 @@ fn streamed_message(frames: &[Frame]) -> Vec<u8> {
     ended(encoder, frames)
 }
 
+fn streamed_gemini(frames: &[Frame]) -> Vec<u8> {
+    let encoder = gemini::StreamEncoder::new("r", "m", true, Form::Events);
+    ended(encoder, frames)
+}
+
 /// As an answer without a smith is written.
 fn ended(mut encoder: impl AnswerEncoder, frames: &[Frame]) -> Vec<u8> {
     let mut out = BytesMut::new();
@@ -222,6 +228,7 @@ fn check_encoders(case: &Case, stream: bool, frames: &[Frame], about: &str) {
         ("chat", streamed_chat(frames)),
         ("responses", streamed_response(frames)),
         ("messages", streamed_message(frames)),
+        ("gemini", streamed_gemini(frames)),
         ("ui", as_run(ui, frames)),
         ("native", as_run(native, frames)),
     ] {
@@ -257,7 +264,8 @@ fn check_encoders(case: &Case, stream: bool, frames: &[Frame], about: &str) {
     let answer = collector.finish();
     let chat = chat::full_answer("chatcmpl-1", 1, "m", &answer);
     let message = messages::message("msg_1", "m", &answer, messages::Display::Shown);
-    for (client, whole) in [("chat", chat), ("messages", message)] {
+    let response = gemini::response("r", "m", &answer, true);
+    for (client, whole) in [("chat", chat), ("messages", message), ("gemini", response)] {
         let about = format!("{about}, written whole for {client}");
         let seen = Seen::of(client, false, 200, whole.to_string().as_bytes(), &about);
         expected.check(&seen, false, &about);
@@ -324,6 +332,7 @@ fn gate_of(wire: &str) -> Box<dyn StreamGate> {
     match wire {
         "openai_chat" => Box::new(EventGate::new(LIMIT, false)),
         "anthropic" => Box::new(MessagesGate::new(LIMIT)),
+        "gemini" => Box::new(GeminiGate::new(LIMIT, Form::Events)),
         _ => Box::new(ResponsesGate::new(LIMIT)),
     }
 }
@@ -360,7 +369,7 @@ fn forwarded_streams_are_the_same_however_they_are_cut() {
             continue;
         }
         for wire in case.provider.iter() {
-            let Some(client) = ["chat", "responses", "messages"]
+            let Some(client) = ["chat", "responses", "messages", "gemini"]
                 .into_iter()
                 .find(|client| is_forwarded(client, wire))
             else {

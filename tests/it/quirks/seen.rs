@@ -38,9 +38,15 @@ pub enum Shows {
     Nothing,
 }
 
-/// An error of Messages in the form of the others.
-fn flat(error: &Value) -> Value {
+/// An error of Messages or of Gemini in the form of the others.
+pub fn flat(error: &Value) -> Value {
     let details = &error["details"];
+    if details.is_array() {
+        let info = &details[0];
+        let code = text_of(&info["reason"]).to_lowercase();
+        return json!({ "message": error["message"], "type": error["status"], "code": code,
+            "param": info["metadata"]["param"] });
+    }
     match details.is_object() {
         true => json!({ "message": error["message"], "code": details["error_code"],
             "param": details["param"] }),
@@ -141,6 +147,7 @@ impl Seen {
                 "chat" => seen.chat_whole(&whole),
                 "responses" => seen.response(&whole),
                 "messages" => seen.message(&whole),
+                "gemini" => seen.gemini(&[whole]),
                 _ => seen.run(&whole),
             }
             return seen;
@@ -150,6 +157,7 @@ impl Seen {
             "chat" => seen.chat_stream(&events),
             "responses" => seen.response_stream(&events, about),
             "messages" => seen.message_stream(&events, about),
+            "gemini" => seen.gemini(&events),
             "native" => seen.run_stream(&events),
             _ => seen.ui_stream(&events),
         }
@@ -223,6 +231,87 @@ impl Seen {
                 self.finish = Some(finish.to_owned());
             }
             self.chat_usage(&event["usage"]);
+        }
+    }
+
+    /// The pieces of a stream, or the one of an answer.
+    fn gemini(&mut self, pieces: &[Value]) {
+        // Their places are of each part's text, and count bytes.
+        self.shows = Shows::Blocks;
+        for piece in pieces {
+            if piece["error"].is_object() {
+                self.error = Some(flat(&piece["error"]));
+                return;
+            }
+            assert!(piece.get("event").is_none(), "{piece}");
+            let candidate = &piece["candidates"][0];
+            let parts = &candidate["content"]["parts"];
+            for part in parts.as_array().into_iter().flatten() {
+                let text = text_of(&part["text"]);
+                match part["thought"] == true {
+                    true => self.reasoning += text,
+                    false => self.text += text,
+                }
+                if part["inlineData"].is_object() {
+                    let of = |name: &str| text_of(&part["inlineData"][name]);
+                    let (kind, data) = (of("mimeType"), of("data"));
+                    self.text += &format!("![image](data:{kind};base64,{data})");
+                }
+                let call = &part["functionCall"];
+                if call.is_object() {
+                    assert!(call["args"].is_object() && call["id"].is_string(), "{call}");
+                    // What is no object is wrapped.
+                    let args = call["args"].get("_raw").unwrap_or(&call["args"]);
+                    let args = args.as_str().map_or(args.to_string(), str::to_owned);
+                    self.calls.push((text_of(&call["name"]).to_owned(), args));
+                }
+            }
+            let blocked = &piece["promptFeedback"];
+            self.refusal += text_of(&blocked["blockReasonMessage"]);
+            self.refusal += text_of(&candidate["finishMessage"]);
+            self.finish = match text_of(&candidate["finishReason"]) {
+                // A refusal in words ends as any answer does on other wires.
+                _ if !self.refusal.is_empty() => None,
+                "" if blocked.is_object() => Some("content_filter".to_owned()),
+                "" => self.finish.take(),
+                "MAX_TOKENS" => Some("length".to_owned()),
+                "SAFETY" => Some("content_filter".to_owned()),
+                "STOP" if !self.calls.is_empty() => Some("tool_calls".to_owned()),
+                "STOP" => Some("stop".to_owned()),
+                other => Some(other.to_owned()),
+            };
+            let told = &candidate["groundingMetadata"];
+            let name_of = |chunk: &Value| {
+                let names = [&chunk["web"]["uri"], &chunk["retrievedContext"]["title"]];
+                let named = names.into_iter().map(text_of).find(|name| !name.is_empty());
+                named.unwrap_or_default().to_owned()
+            };
+            let chunks = told["groundingChunks"].as_array().into_iter().flatten();
+            let mut names: Vec<(String, bool)> =
+                chunks.map(|chunk| (name_of(chunk), false)).collect();
+            for support in told["groundingSupports"].as_array().into_iter().flatten() {
+                let at = support["groundingChunkIndices"][0]
+                    .as_u64()
+                    .expect("a place");
+                let (name, is_used) = &mut names[at as usize];
+                *is_used = true;
+                self.cites.push((name.clone(), 0, 0));
+            }
+            let unused = names.into_iter().filter(|(_, is_used)| !is_used);
+            self.cites.extend(unused.map(|(name, _)| (name, 0, 0)));
+            let usage = &piece["usageMetadata"];
+            if usage.is_object() {
+                let count = |name: &str| usage[name].as_u64().unwrap_or_default();
+                let thoughts = count("thoughtsTokenCount");
+                let counts = [
+                    ("input", count("promptTokenCount")),
+                    ("output", count("candidatesTokenCount") + thoughts),
+                    ("cached", count("cachedContentTokenCount")),
+                    ("reasoning", thoughts),
+                ];
+                let counts = counts.map(|(name, count)| (name.to_owned(), count));
+                self.usage = Some(counts.into_iter().collect());
+            }
         }
     }
 

@@ -177,6 +177,11 @@ impl From<WireUsage> for Usage {
     }
 }
 
+/// The usage that an answer tells in its `usageMetadata`.
+pub fn usage_of(told: &RawValue) -> Option<Usage> {
+    aside::<WireUsage>(Some(told)).map(Usage::from)
+}
+
 #[derive(Default)]
 pub(super) struct Decoder {
     started: bool,
