@@ -504,6 +504,8 @@ async fn no_route_gives_anything_of_anothers() {
         "/v1/tenant/providers/{provider}",
         "/v1/models/{id}",
         "/v1beta/models/{id}",
+        "/v1/models/{model}:countTokens",
+        "/v1beta/models/{model}:countTokens",
         "/v1/tenant/mcp/{name}",
         "/v1/catalog/{slug}",
         "/v1/ui/chat/{id}/stream",
