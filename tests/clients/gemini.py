@@ -298,7 +298,7 @@ async def at_once():
 for name in ("GOOGLE_API_KEY", "GEMINI_API_KEY"):
     os.environ.pop(name, None)
 api = client()
-stable = client(api_version="v1")
+beta = client(api_version="v1beta")
 texts(api)
 pictures(api)
 thoughts(api)
@@ -306,14 +306,15 @@ for wire in WIRES:
     tool_loop(api, f"{wire}/loop")
     shown = types.ThinkingConfig(include_thoughts=True)
     tool_loop(api, f"{wire}/loop", thinking_config=shown)
-    # Its stable version, too.
-    answer = stable.models.generate_content(model=f"{wire}/text", contents="hi")
+    # By default this package asks the stable version.
+    answer = beta.models.generate_content(model=f"{wire}/text", contents="hi")
     check(answer.text == HELLO, wire, answer)
 called_automatically(api)
 structured(api)
 failures(api)
 counts(api)
-models(api)
+# There `/v1/models` is OpenAI's list.
+models(beta)
 smiths()
 asyncio.run(at_once())
 print(f"google-genai {genai.__version__}: {checks} checks")
