@@ -150,7 +150,8 @@ fn complete(mut document: Document) -> Document {
                 .responses
                 .entry("default".to_owned())
                 .or_insert_with(|| RefOr::T(error.clone()));
-            let is_kept = path.starts_with("/v1/") && !UNKEYED.contains(&path.as_str());
+            let is_api = path.starts_with("/v1/") || path.starts_with("/v1beta/");
+            let is_kept = is_api && !UNKEYED.contains(&path.as_str());
             // A key belongs to a caller, whom open routes do not know.
             let is_kept = is_kept && operation.security.is_none();
             if matches!(method, HttpMethod::Post) && is_kept {
@@ -165,7 +166,12 @@ fn complete(mut document: Document) -> Document {
 }
 
 /// Beyond the contract's list of what takes a key; and a count, which is the same each time.
-const UNKEYED: [&str; 2] = ["/v1/chat/completions", "/v1/messages/count_tokens"];
+const UNKEYED: [&str; 4] = [
+    "/v1/chat/completions",
+    "/v1/messages/count_tokens",
+    "/v1/models/{model}:countTokens",
+    "/v1beta/models/{model}:countTokens",
+];
 
 /// Operations whose ids are not made of their paths alone.
 const NAMES: [(&str, &str, &str); 26] = [

@@ -164,7 +164,7 @@ def called_automatically(api):
         asked.clear()
         stream = api.models.generate_content_stream(model=f"{wire}/loop", contents="hi", config=config)
         said = "".join(piece.text or "" for piece in stream)
-        check(said == HELLO and asked == ["Paris", "Rome"], wire, said, asked)
+        check(said.endswith(HELLO) and asked == ["Paris", "Rome"], wire, said, asked)
         asked.clear()
         chat = api.chats.create(model=f"{wire}/loop", config=config)
         check(chat.send_message("hi").text == HELLO and len(asked) == 2, wire, asked)
@@ -298,6 +298,7 @@ async def at_once():
 for name in ("GOOGLE_API_KEY", "GEMINI_API_KEY"):
     os.environ.pop(name, None)
 api = client()
+beta = client(api_version="v1beta")
 texts(api)
 pictures(api)
 thoughts(api)
@@ -305,16 +306,15 @@ for wire in WIRES:
     tool_loop(api, f"{wire}/loop")
     shown = types.ThinkingConfig(include_thoughts=True)
     tool_loop(api, f"{wire}/loop", thinking_config=shown)
-    # Its stable version, too.
-    check(
-        client(api_version="v1").models.generate_content(model=f"{wire}/text", contents="hi").text
-        == HELLO
-    )
+    # By default this package asks the stable version.
+    answer = beta.models.generate_content(model=f"{wire}/text", contents="hi")
+    check(answer.text == HELLO, wire, answer)
 called_automatically(api)
 structured(api)
 failures(api)
 counts(api)
-models(api)
+# There `/v1/models` is OpenAI's list.
+models(beta)
 smiths()
 asyncio.run(at_once())
 print(f"google-genai {genai.__version__}: {checks} checks")

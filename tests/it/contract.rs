@@ -362,6 +362,7 @@ pub async fn one_of_each(harness: &Harness, smith: &str) -> Owned {
 /// A body that each route takes, so that nothing is refused for its shape alone.
 fn body_of(path: &str, method: &Method) -> Value {
     match (method.as_str(), path) {
+        ("POST", p) if p.contains("/models/{model}:") => json!({ "contents": "hi" }),
         ("POST", p) if p.ends_with("/rollout") => json!({ "version": 1 }),
         ("POST", p) if p.ends_with("/attach") => json!({ "all": true }),
         ("POST", p) if p.ends_with("/recall") => json!({ "query": "hi" }),
@@ -506,6 +507,8 @@ async fn no_route_gives_anything_of_anothers() {
         "/v1/tenant/providers/{provider}",
         "/v1/models/{id}",
         "/v1beta/models/{id}",
+        "/v1/models/{model}:countTokens",
+        "/v1beta/models/{model}:countTokens",
         "/v1/tenant/mcp/{name}",
         "/v1/catalog/{slug}",
         "/v1/ui/chat/{id}/stream",

@@ -15,7 +15,7 @@ use super::errors::{DIALECT, GeminiErrorOut, LISTED, write_event, write_item};
 use super::fields::FIELDS;
 use super::forward::{EVENTS, LIST, WIRE, is_same, prepared};
 use super::generation::GenerationConfig;
-use super::models::{__path_list_gemini_models, __path_one, list_gemini_models, one};
+use super::models::{__path_list_gemini_models, __path_one, list_gemini_models};
 use super::{Form, GeminiRequest, OWN, StreamEncoder, decode, response};
 use crate::auth::{Principal, Use};
 use crate::edge::{AppState, Exchange, Gone, Ids, Route, parse, readable};
@@ -32,24 +32,21 @@ use crate::wire::smith::{SmithCall, SmithTurn};
 
 /// What the document says of what is answered natively here.
 #[derive(OpenApi)]
-#[openapi(paths(generate_content, stream_generate_content, count_content_tokens))]
+#[openapi(paths(generate_content, stream_generate_content, count_content_tokens, one))]
 pub struct Operations;
 
-/// Its operations in the document; those that ask a model are served natively.
+/// Its operations in the document; those that ask a model are served natively, and the id of a model may
+/// hold slashes, which a documented path cannot say.
 pub fn documented() -> OpenApiRouter<AppState> {
     let mut document = Operations::openapi();
     // The same, by the name of Google's stable version.
     for (path, item) in document.paths.paths.clone() {
-        let mut item = item;
-        if let Some(post) = &mut item.post {
-            post.operation_id = post.operation_id.take().map(|id| format!("{id}_v1"));
+        if item.post.is_some() {
+            let path = path.replacen("/v1beta/", "/v1/", 1);
+            document.paths.paths.insert(path, item);
         }
-        let path = path.replacen("/v1beta/", "/v1/", 1);
-        document.paths.paths.insert(path, item);
     }
-    OpenApiRouter::with_openapi(document)
-        .routes(documented_routes!(list_gemini_models))
-        .routes(documented_routes!(one))
+    OpenApiRouter::with_openapi(document).routes(documented_routes!(list_gemini_models))
 }
 
 /// What this wire answers.
