@@ -57,7 +57,7 @@ impl KeptAnswer {
     }
 
     fn decode(bytes: &Bytes) -> Option<Self> {
-        let number = |at: usize| Some(bytes.get(at..at + 8)?.try_into().ok()?);
+        let number = |at: usize| -> Option<[u8; 8]> { bytes.get(at..at + 8)?.try_into().ok() };
         Some(Self {
             is_stream: *bytes.first()? != 0,
             kept_at: i64::from_be_bytes(number(1)?),

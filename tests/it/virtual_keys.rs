@@ -371,7 +371,13 @@ fn with_aliases(aliases: &[(&str, &[&str])]) -> BTreeMap<String, Alias> {
             timeout_ms: None,
         };
         let targets = targets.iter().map(target).collect();
-        ((*name).to_owned(), Alias { targets })
+        (
+            (*name).to_owned(),
+            Alias {
+                targets,
+                ..Alias::default()
+            },
+        )
     };
     aliases.iter().map(alias).collect()
 }
