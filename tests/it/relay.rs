@@ -79,7 +79,7 @@ async fn provider(State(world): State<World>, request: Request) -> Response {
         return (axum::http::StatusCode::BAD_GATEWAY, "down").into_response();
     }
     match path {
-        "/audio/speech" => answer("audio/mpeg", vec![0xff, 0xfb, 0x90, 0x00].repeat(50_000)),
+        "/audio/speech" => answer("audio/mpeg", [0xff, 0xfb, 0x90, 0x00].repeat(50_000)),
         "/audio/transcriptions" => answer(
             "application/json",
             r#"{"text":"hello","usage":{"type":"tokens","input_tokens":14,"output_tokens":3,"total_tokens":17}}"#,
