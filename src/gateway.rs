@@ -429,6 +429,29 @@ impl Gateway {
         }
     }
 
+    /// The models that a caller can use: `(id, provider)`, aliases first.
+    pub async fn usable_models(
+        &self,
+        caller: &Principal,
+    ) -> Result<Vec<(String, String)>, ApiError> {
+        let routing = &self.models.routing;
+        let mut models = routing.usable_models(&caller.tenant_id).await?;
+        if let Some(rights) = caller.rights().filter(|rights| rights.is_limited()) {
+            models.retain(|(id, owner)| {
+                let by_owner = id
+                    .strip_prefix(&**owner)
+                    .and_then(|id| id.strip_prefix('/'));
+                let mut targets = routing.alias_targets(id);
+                rights.names(id)
+                    || match routing.is_alias(id) {
+                        true => targets.any(|(provider, model)| rights.takes(provider, model)),
+                        false => rights.takes(owner, by_owner.unwrap_or(id)),
+                    }
+            });
+        }
+        Ok(models)
+    }
+
     /// Whether the gateway is going down and takes no new work.
     pub fn is_draining(&self) -> bool {
         self.draining.load(Ordering::Acquire)

@@ -5,7 +5,7 @@ use axum::extract::{Path, State};
 use serde::Serialize;
 use utoipa::ToSchema;
 
-use crate::auth::{Principal, scope, uses};
+use crate::auth::{scope, uses};
 use crate::edge::AppState;
 use crate::edge::extract::{May, Uses};
 use crate::error::ApiError;
@@ -74,26 +74,6 @@ fn model_out(id: &str, owned_by: &str) -> ModelOut {
     }
 }
 
-/// The models that the caller can use.
-async fn usable(gateway: &AppState, caller: &Principal) -> Result<Vec<(String, String)>, ApiError> {
-    let routing = &gateway.models.routing;
-    let mut models = routing.usable_models(&caller.tenant_id).await?;
-    if let Some(rights) = caller.rights().filter(|rights| rights.is_limited()) {
-        models.retain(|(id, owner)| {
-            let by_owner = id
-                .strip_prefix(&**owner)
-                .and_then(|id| id.strip_prefix('/'));
-            let mut targets = routing.alias_targets(id);
-            rights.names(id)
-                || match routing.is_alias(id) {
-                    true => targets.any(|(provider, model)| rights.takes(provider, model)),
-                    false => rights.takes(owner, by_owner.unwrap_or(id)),
-                }
-        });
-    }
-    Ok(models)
-}
-
 /// Lists the models that the tenant has keys for; with a virtual key, those that it may use.
 #[utoipa::path(get, path = "/v1/models", tag = "models",
     responses((status = 200, body = ModelList)))]
@@ -101,7 +81,7 @@ pub async fn list(
     State(gateway): State<AppState>,
     Uses(caller, _): Uses<uses::Models>,
 ) -> Result<Json<ModelList>, ApiError> {
-    let models = usable(&gateway, &caller).await?;
+    let models = gateway.usable_models(&caller).await?;
     let data = models
         .iter()
         .map(|(id, owner)| model_out(id, owner))
@@ -120,7 +100,7 @@ pub async fn one(
     Uses(caller, _): Uses<uses::Models>,
     Path(id): Path<String>,
 ) -> Result<Json<ModelOut>, ApiError> {
-    let models = usable(&gateway, &caller).await?;
+    let models = gateway.usable_models(&caller).await?;
     models
         .iter()
         .find(|(known, owner)| *known == id || format!("{owner}/{known}") == id)

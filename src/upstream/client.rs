@@ -4,6 +4,7 @@
 
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -21,7 +22,6 @@ use super::address::AddressGuard;
 use super::cleartext::{CleartextBody, CleartextStream};
 use super::endpoint::Endpoint;
 use super::error::{UpstreamError, read_error};
-use super::pieces::only_once;
 use super::pool::{CleartextPool, POOL_IDLE, Place};
 use super::response::{Body, UpstreamResponse};
 
@@ -222,6 +222,12 @@ impl Upstream {
         peer.options.alpn = ALPN::H2H1;
         Origin::Tls(Box::new(peer), self.connector.clone())
     }
+}
+
+/// Names a connection that no other request is given.
+fn only_once() -> u64 {
+    static NUMBER: AtomicU64 = AtomicU64::new(1);
+    NUMBER.fetch_add(1, Ordering::Relaxed)
 }
 
 /// Where a request goes, and where its connection is kept.

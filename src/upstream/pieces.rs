@@ -1,8 +1,6 @@
 //! A request whose body is passed on as it arrives. It can be sent once: a server that has closed a
 //! kept connection would be told of it only behind the body, so that a new one is made.
 
-use std::sync::atomic::{AtomicU64, Ordering};
-
 use bytes::Bytes;
 use http::{Method, header};
 use pingora_core::protocols::http::client::HttpSession;
@@ -66,12 +64,6 @@ impl Upstream {
         }
         Err(last.into())
     }
-}
-
-/// Names a connection that no other request is given.
-pub(super) fn only_once() -> u64 {
-    static NUMBER: AtomicU64 = AtomicU64::new(1);
-    NUMBER.fetch_add(1, Ordering::Relaxed)
 }
 
 async fn send<S: Source>(

@@ -6,9 +6,9 @@ use serde::Serialize;
 use utoipa::ToSchema;
 
 use super::errors::GeminiErrorOut;
-use crate::auth::scope;
+use crate::auth::uses;
 use crate::edge::AppState;
-use crate::edge::extract::May;
+use crate::edge::extract::Uses;
 use crate::error::ApiError;
 
 /// The most models of one page, and how many there are when nobody says.
@@ -55,7 +55,7 @@ fn shown(id: &str, owner: &str) -> GeminiModel {
             body = GeminiErrorOut)))]
 pub async fn list_gemini_models(
     State(gateway): State<AppState>,
-    May(caller, _): May<scope::RunsRead>,
+    Uses(caller, _): Uses<uses::Models>,
     RawQuery(query): RawQuery,
 ) -> Result<Json<GeminiModels>, ApiError> {
     let query = query.unwrap_or_default();
@@ -68,8 +68,7 @@ pub async fn list_gemini_models(
     let size = number("pageSize").transpose()?.unwrap_or(MOST);
     let size = if size == 0 { MOST } else { size.min(MOST) };
     let from = number("pageToken").transpose()?.unwrap_or(0);
-    let routing = &gateway.models.routing;
-    let models = routing.usable_models(&caller.tenant_id).await?;
+    let models = gateway.usable_models(&caller).await?;
     let until = from.saturating_add(size);
     let page = models.iter().skip(from).take(size);
     Ok(Json(GeminiModels {
@@ -85,11 +84,10 @@ pub async fn list_gemini_models(
             body = GeminiErrorOut)))]
 pub async fn one(
     State(gateway): State<AppState>,
-    May(caller, _): May<scope::RunsRead>,
+    Uses(caller, _): Uses<uses::Models>,
     Path(id): Path<String>,
 ) -> Result<Json<GeminiModel>, ApiError> {
-    let routing = &gateway.models.routing;
-    let models = routing.usable_models(&caller.tenant_id).await?;
+    let models = gateway.usable_models(&caller).await?;
     let mut models = models.iter();
     let found = models.find(|(known, owner)| *known == id || format!("{owner}/{known}") == id);
     found

@@ -6,7 +6,6 @@ use bytes::{Bytes, BytesMut};
 use http::{HeaderName, HeaderValue, header};
 use serde_json::Value;
 
-use super::serve::is_bodiless;
 use crate::edge::stream::{self, Pieces};
 use crate::edge::{Exchange, Extra, Gone};
 use crate::frame::Usage;
@@ -176,4 +175,9 @@ async fn pass(
             None => return Ok(()),
         }
     }
+}
+
+/// Whether a status has no body.
+fn is_bodiless(status: http::StatusCode) -> bool {
+    status == http::StatusCode::NO_CONTENT || status == http::StatusCode::NOT_MODIFIED
 }

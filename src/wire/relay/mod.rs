@@ -10,8 +10,11 @@
 //! would show each what the others have there.
 
 mod answer;
+mod document;
 mod form;
 mod paths;
 mod serve;
 
-pub use paths::{TAG, documented, routes};
+pub use document::documented;
+pub use paths::TAG;
+pub use serve::routes;

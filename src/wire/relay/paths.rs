@@ -1,18 +1,8 @@
 //! Which paths are passed on, and what is known of each.
 
 use http::Method;
-use utoipa::openapi::path::{
-    HttpMethod, OperationBuilder, ParameterBuilder, ParameterIn, PathItem, PathsBuilder,
-};
-use utoipa::openapi::{
-    Content, ObjectBuilder, OpenApi, OpenApiBuilder, Required, ResponseBuilder, ResponsesBuilder,
-    Type,
-};
-use utoipa_axum::router::OpenApiRouter;
 
-use super::serve::serve;
 use crate::auth::Use;
-use crate::edge::{AppState, Route};
 
 /// What a path is about.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -31,7 +21,7 @@ pub struct Relayed {
     pub pattern: &'static str,
     pub methods: &'static [Method],
     pub about: About,
-    summary: &'static str,
+    pub summary: &'static str,
 }
 
 const POST: &[Method] = &[Method::POST];
@@ -58,6 +48,8 @@ const fn of(
     }
 }
 
+/// Names the provider where the model does not.
+pub const PROVIDER: &str = "x-smithgate-provider";
 /// Its operations in the document.
 pub const TAG: &str = "relay";
 
@@ -160,69 +152,3 @@ pub const PATHS: &[Relayed] = &[
         "Any path of a provider, behind its base URL.",
     ),
 ];
-
-/// What this wire answers.
-pub fn routes() -> Vec<Route> {
-    let mut routes = Vec::new();
-    for path in PATHS {
-        for method in path.methods {
-            let route = Route::wire(method.clone(), path.pattern, |exchange, ids| {
-                Box::pin(serve(exchange, ids))
-            });
-            let begins = matches!(path.about, About::Model(_));
-            routes.push(if begins { route.begins_work() } else { route });
-        }
-    }
-    routes
-}
-
-fn http_method(method: &Method) -> HttpMethod {
-    match method.as_str() {
-        "POST" => HttpMethod::Post,
-        "PUT" => HttpMethod::Put,
-        "PATCH" => HttpMethod::Patch,
-        "DELETE" => HttpMethod::Delete,
-        _ => HttpMethod::Get,
-    }
-}
-
-/// Their operations in the document; their routes are served natively.
-pub fn documented() -> OpenApiRouter<AppState> {
-    let text = || Some(ObjectBuilder::new().schema_type(Type::String).build());
-    let parameter = |name: &str, place: ParameterIn, required: Required| {
-        ParameterBuilder::new()
-            .name(name)
-            .parameter_in(place)
-            .required(required)
-            .schema(text())
-    };
-    let mut paths = PathsBuilder::new();
-    for path in PATHS {
-        for method in path.methods {
-            let answer = ResponseBuilder::new()
-                .description("As the provider answers")
-                .content("*/*", Content::default());
-            let mut operation = OperationBuilder::new()
-                .tag(TAG)
-                .summary(Some(path.summary))
-                .responses(ResponsesBuilder::new().response("200", answer).build());
-            for id in ["provider", "path"] {
-                if path.pattern.contains(&format!("{{{id}}}"))
-                    || path.pattern.contains(&format!("{{*{id}}}"))
-                {
-                    operation =
-                        operation.parameter(parameter(id, ParameterIn::Path, Required::True));
-                }
-            }
-            if path.about != About::Anything {
-                let name = super::serve::PROVIDER;
-                operation =
-                    operation.parameter(parameter(name, ParameterIn::Header, Required::False));
-            }
-            let item = PathItem::new(http_method(method), operation);
-            paths = paths.path(path.pattern.replace("{*", "{"), item);
-        }
-    }
-    let document: OpenApi = OpenApiBuilder::new().paths(paths).build();
-    OpenApiRouter::with_openapi(document)
-}

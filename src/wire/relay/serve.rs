@@ -4,14 +4,14 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use bytes::{Bytes, BytesMut};
-use http::{HeaderName, HeaderValue, Method, StatusCode, header};
+use http::{HeaderName, HeaderValue, Method, header};
 
 use super::answer::Answer;
 use super::form;
-use super::paths::{About, PATHS, Relayed};
+use super::paths::{About, PATHS, PROVIDER, Relayed};
 use crate::auth::{Principal, Rights, Scope, model_not_allowed};
 use crate::config::{Passthrough, ProviderWire, cannot_forward};
-use crate::edge::{Exchange, Gone, Ids, readable, takes_body};
+use crate::edge::{Exchange, Gone, Ids, Route as Listed, readable, takes_body};
 use crate::error::ApiError;
 use crate::limit::Permit;
 use crate::model::{ModelError, Models, RelayCall, Route, percent_decoded, without_secret};
@@ -23,8 +23,6 @@ use crate::wire::openai::rewrite::{named_in, rewrite};
 use crate::wire::routed::{allowed, check_beside, may_ask};
 use crate::wire::turn::while_client_waits;
 
-/// Names the provider where the model does not.
-pub const PROVIDER: &str = "x-smithgate-provider";
 /// Of an answer that is an error, what is passed on.
 const MAX_ERROR_BODY: usize = 1024 * 1024;
 /// What a body that is passed on takes of the node's budget, whatever its length.
@@ -52,6 +50,21 @@ const OF_THE_WAY: [&str; 9] = [
     "tracestate",
     "priority",
 ];
+
+/// What this wire answers.
+pub fn routes() -> Vec<Listed> {
+    let mut routes = Vec::new();
+    for path in PATHS {
+        for method in path.methods {
+            let route = Listed::wire(method.clone(), path.pattern, |exchange, ids| {
+                Box::pin(serve(exchange, ids))
+            });
+            let begins = matches!(path.about, About::Model(_));
+            routes.push(if begins { route.begins_work() } else { route });
+        }
+    }
+    routes
+}
 
 /// Passes a call on.
 pub async fn serve(exchange: &mut Exchange, ids: Ids<'_>) -> Result<(), Gone> {
@@ -456,9 +469,4 @@ async fn pass_pieces(exchange: &mut Exchange, mut call: Call) -> Result<Option<A
     };
     let answer = call.answer(exchange, &route, response, 1);
     Ok(Some(answer.await))
-}
-
-/// Whether a status has no body.
-pub fn is_bodiless(status: StatusCode) -> bool {
-    status == StatusCode::NO_CONTENT || status == StatusCode::NOT_MODIFIED
 }
