@@ -98,6 +98,8 @@ struct StreamPieces {
     is_ended: bool,
     /// What ended it, where that was no good end.
     failed: Option<&'static str>,
+    /// It told of an error, however it ended.
+    has_error: bool,
     /// What the provider must not repeat to the client.
     key: Option<Arc<Zeroizing<String>>>,
 }
@@ -287,6 +289,7 @@ impl StreamPieces {
             is_ended: is_ended || gate.is_done(),
             gate,
             failed: None,
+            has_error: false,
             key: None,
         })
     }
@@ -316,9 +319,13 @@ impl StreamPieces {
 
     /// Takes the provider's key out of an error that it tells; all else stays as it is.
     fn clean(&mut self, events: Bytes) -> Bytes {
+        if !self.gate.told_error() {
+            return events;
+        }
+        self.has_error = true;
         match &self.key {
-            Some(key) if self.gate.told_error() => without_key(events, key),
-            _ => events,
+            Some(key) => without_key(events, key),
+            None => events,
         }
     }
 
@@ -450,7 +457,7 @@ impl Forward {
         count_frames(exchange, same_wire.wire, pieces.gate.events());
         account(exchange, &pieces.gate.usage().unwrap_or_default());
         let is_whole = written.is_ok() && pieces.failed.is_none();
-        exchange.end_recording(is_whole);
+        exchange.end_recording(is_whole && !pieces.has_error);
         if is_whole {
             pieces.response.release();
         }

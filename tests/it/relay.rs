@@ -439,6 +439,49 @@ async fn what_an_account_keeps_is_reached_with_ones_own_key() {
     assert_eq!(call.send().await.expect("an answer").status(), 401);
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn a_key_asks_no_other_model_by_a_form() {
+    let (harness, world) = start().await;
+    let made = json!({ "name": "k", "models": ["elsewhere/whisper-1"], "routes": ["audio"] });
+    let made = ok(harness.post("/v1/tenant/keys", &made).send().await).await;
+    let key = made["token"].as_str().expect("a secret").to_owned();
+    let part = |name: &str, value: &str| {
+        format!("--l\r\nContent-Disposition: form-data; name=\"{name}\"\r\n\r\n{value}\r\n")
+    };
+    let post = async |form: String| {
+        let call = harness.client.post(harness.url("/v1/audio/transcriptions"));
+        let call = call.bearer_auth(&key).body(form + "--l--\r\n");
+        call.header("content-type", "multipart/form-data; boundary=l")
+            .send()
+            .await
+    };
+    ok(post(part("model", "elsewhere/whisper-1") + &part("file", "RIFF")).await).await;
+    assert!(String::from_utf8_lossy(&world.last().body).contains("\r\nwhisper-1\r\n"));
+    let asked = world.0.lock().len();
+    for (form, status) in [
+        (part("model", "elsewhere/other"), 403),
+        (
+            part("model", "elsewhere/whisper-1") + &part("model", "other"),
+            400,
+        ),
+        (
+            part("model", "elsewhere/whisper-1") + &part("MODEL", "other"),
+            400,
+        ),
+        (part("file", "RIFF"), 403),
+    ] {
+        assert_eq!(refused(post(form.clone()).await).await.0, status, "{form}");
+    }
+    let call = harness.client.post(harness.url("/v1/images/generations"));
+    let call = call.json(&json!({ "model": "elsewhere/whisper-1" }));
+    let (status, error) = refused(call.bearer_auth(&key).send().await).await;
+    assert_eq!(
+        (status, error["code"].as_str()),
+        (403, Some("route_not_allowed"))
+    );
+    assert_eq!(world.0.lock().len(), asked);
+}
+
 async fn raw_answer(harness: &Harness, request: &str) -> String {
     use tokio::io::{AsyncReadExt, AsyncWriteExt};
     let stream = tokio::net::TcpStream::connect(harness.address).await;

@@ -18,13 +18,14 @@ use crate::upstream::UpstreamResponse;
 /// Of an answer, what is looked at for what it took: the whole of one that is JSON, the end of a stream.
 const LOOKED_AT: usize = 256 * 1024;
 /// Headers of a provider's answer that go on with its body.
-const TOLD: [HeaderName; 7] = [
+const TOLD: [HeaderName; 8] = [
     header::CONTENT_TYPE,
     header::CONTENT_DISPOSITION,
     header::CONTENT_LANGUAGE,
     header::CACHE_CONTROL,
     header::ETAG,
     header::LAST_MODIFIED,
+    header::LOCATION,
     header::RETRY_AFTER,
 ];
 
