@@ -183,14 +183,7 @@ impl FrameEncoder for StreamEncoder {
                 message,
                 param,
             } => self.fail(&failure(code, message, param), buf),
-            Frame::RunCancelled { reason } => {
-                let reason = String::from_utf8_lossy(reason).into_owned();
-                let message = match reason.is_empty() {
-                    true => "the run was cancelled".to_owned(),
-                    false => reason,
-                };
-                self.fail(&ApiError::conflict("run_cancelled", message), buf);
-            }
+            Frame::RunCancelled { reason } => self.fail(&ApiError::run_cancelled(reason), buf),
             _ => {}
         }
     }

@@ -1,6 +1,7 @@
 //! A streamed answer that is passed on to a client of the same wire, as events or as a list.
 
 use bytes::{BufMut, Bytes, BytesMut};
+use serde::de::IgnoredAny;
 use serde_json::Value;
 
 use super::Form;
@@ -211,19 +212,12 @@ impl StreamGate for GeminiGate {
     }
 
     fn end(&mut self) -> Option<Bytes> {
-        let mut last = BytesMut::from(self.whole.rest().trim_ascii());
-        if !last.is_empty() {
-            // An event whose empty line is missing is whole when its data is.
-            last.extend_from_slice(b"\n\n");
-            let is_whole = |data: &[u8]| serde_json::from_slice::<Value>(data).is_ok();
-            let whole =
-                raw_events(&last).all(|event| event.data().is_none_or(|data| is_whole(&data)));
-            if !whole {
-                return None;
-            }
-            let shown = self.look(last.freeze());
-            last = BytesMut::from(&shown[..]);
-        }
+        let is_json = |data: &[u8]| serde_json::from_slice::<IgnoredAny>(data).is_ok();
+        let last = self.whole.last(is_json)?;
+        let mut last = match last.is_empty() {
+            true => BytesMut::new(),
+            false => BytesMut::from(&self.look(last)[..]),
+        };
         if !self.done {
             // The wire has no last event.
             if !self.finished {
