@@ -91,6 +91,8 @@ impl Exchange {
 
     async fn write_head(&mut self, head: Box<ResponseHeader>) -> Result<(), Gone> {
         self.held = None;
+        // A stream would hold it for as long as it lasts.
+        self.told = Vec::new();
         let write_time = Duration::from_secs(self.gateway.config.server.write_timeout_s);
         self.session.set_write_timeout(Some(write_time));
         let unread = !self.session.is_body_done();
