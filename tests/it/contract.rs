@@ -29,6 +29,8 @@ async fn schemathesis_finds_nothing() {
         .arg(config)
         .arg("run")
         .arg(harness.url("/openapi.json"))
+        // What is passed on is answered by others.
+        .args(["--exclude-tag", "relay"])
         .args(["-H", &format!("Authorization: Bearer {}", harness.token)])
         .current_dir(work.path())
         .env("NO_PROXY", "127.0.0.1")
@@ -390,11 +392,20 @@ fn body_of(path: &str, method: &Method) -> Value {
     }
 }
 
+/// Whether an operation is passed on to a provider.
+pub fn is_relayed(operation: &Value) -> bool {
+    operation["tags"][0] == "relay"
+}
+
 /// The path with its parameters filled in, when it has any.
 pub fn filled(path: &str, owned: &Owned) -> Option<String> {
     // Metadata of endpoints is the same for all, and nobody's.
     if !path.contains('{') || path.starts_with("/.well-known/") {
         return None;
+    }
+    // Of what is passed on, nothing is kept here.
+    if path.ends_with("{path}") {
+        return Some(path.replace("{path}", "x").replace("{provider}", "openai"));
     }
     let mut found = None;
     for (prefix, ids) in &owned.ids {
@@ -528,7 +539,11 @@ async fn no_route_gives_anything_of_anothers() {
     let mut walked = 0;
     for (path, item) in paths {
         let filled = filled(path, &owned);
-        for method in item.as_object().expect("operations").keys() {
+        for (method, operation) in item.as_object().expect("operations") {
+            // What is passed on has nothing of anybody here, and would leave the house.
+            if is_relayed(operation) {
+                continue;
+            }
             let method: Method = method.to_uppercase().parse().expect("a method");
             for (who, token) in [("another tenant", &foreign), ("another smith", &sibling)] {
                 let url = filled.as_deref().unwrap_or(path);

@@ -371,7 +371,9 @@ async fn browsers_are_answered() {
         assert_eq!(
             answer.headers()["access-control-expose-headers"],
             "X-Request-Id, Retry-After, Idempotent-Replayed, X-RateLimit-Limit-Requests, \
-         X-RateLimit-Remaining-Requests, X-RateLimit-Reset-Requests, X-Smithgate-Cost"
+         X-RateLimit-Remaining-Requests, X-RateLimit-Reset-Requests, X-Smithgate-Route, \
+         X-Smithgate-Attempts, X-Smithgate-Cache, X-Smithgate-Cost, Age, X-Smithgate-Unsupported, \
+         X-Smithgate-Provider-Request-Id"
         );
     }
 }

@@ -63,7 +63,13 @@ pub async fn list_gemini_models(
         let mut given = url::form_urlencoded::parse(query.as_bytes());
         let (_, value) = given.find(|(given, value)| given == name && !value.is_empty())?;
         let bad = || ApiError::invalid(name.to_owned(), "must be a number, or as it was given");
-        Some(value.parse::<usize>().map_err(|_| bad()))
+        // Google's are of 32 bits.
+        let number = value.parse::<i32>().ok();
+        Some(
+            number
+                .and_then(|number| usize::try_from(number).ok())
+                .ok_or_else(bad),
+        )
     };
     let size = number("pageSize").transpose()?.unwrap_or(MOST);
     let size = if size == 0 { MOST } else { size.min(MOST) };
