@@ -10,7 +10,7 @@ use crate::shapes::{Shapes, fixture};
 use crate::support::{Harness, ok, refused};
 
 /// Documented reads whose answers are no JSON, or another standard's.
-const OTHERS: [&str; 15] = [
+const OTHERS: [&str; 19] = [
     "/.well-known/",
     "/oauth/",
     "/content",
@@ -27,6 +27,11 @@ const OTHERS: [&str; 15] = [
     "/grants",
     // Answers a word that it was sent.
     "/whatsapp/webhook",
+    // Google's, and what is passed on.
+    "/v1beta/",
+    "/v1/batches",
+    "/v1/fine_tuning",
+    "/v1/passthrough",
 ];
 
 async fn organization_key(harness: &Harness) -> String {
