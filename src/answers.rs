@@ -121,12 +121,9 @@ impl Answers {
         // The rest of its time, here as there.
         let age = u64::try_from((now - answer.kept_at) / 1_000_000).unwrap_or(0);
         let left = answer.lasts.checked_sub(age).filter(|left| *left > 0)?;
-        let found = Arc::new(KeptAnswer {
-            lasts: left,
-            ..answer.clone()
-        });
         answer.lasts = left;
-        self.memory.insert(key.clone(), Arc::new(answer));
+        let found = Arc::new(answer);
+        self.memory.insert(key.clone(), found.clone());
         Some(found)
     }
 

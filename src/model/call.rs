@@ -117,16 +117,7 @@ impl Models {
         stream: bool,
         told: &[(HeaderName, HeaderValue)],
     ) -> Result<(Answered, Beside), ModelError> {
-        let api = provider::api(route.wire);
-        let key = route.secret();
-        let mut headers = match (&route.auth_header, key) {
-            (Some(name), Some(key)) => {
-                let mut headers = api.headers(None);
-                headers.extend(provider::keyed(name, key));
-                headers
-            }
-            _ => api.headers(key),
-        };
+        let mut headers = headers_of(route);
         headers.retain(|(name, _)| !told.iter().any(|(other, _)| other == name));
         headers.extend_from_slice(told);
         let accepted = match stream {
@@ -145,7 +136,7 @@ impl Models {
             body,
             repeatable: true,
         };
-        let mut response = self
+        let response = self
             .upstream
             .send(&route.endpoint, &request, self.timeouts(route, stream))
             .await?;
@@ -157,9 +148,7 @@ impl Models {
             let opened = opened.map_err(|_| ModelError::Timeout("response body"))?;
             return Ok((opened?, beside));
         }
-        let body = response.beginning(MAX_ERROR_BODY).await;
-        let fault = Fault::of_answer(response.status.as_u16(), &response.headers, &body);
-        Err(ModelError::Status(Box::new(fault)))
+        Err(failure_of(response).await)
     }
 
     /// Calls `attempt` with the place of each route and for its retries, until one answers; tells how
@@ -327,6 +316,26 @@ impl Models {
             patience_ms: u32::try_from(self.limits.whole_answer_timeout_ms).unwrap_or(u32::MAX),
         }))
     }
+}
+
+/// What a wire's own calls to `route` say of themselves, and its key.
+pub(super) fn headers_of(route: &Route) -> Vec<(HeaderName, HeaderValue)> {
+    let api = provider::api(route.wire);
+    match (&route.auth_header, route.secret()) {
+        (Some(name), Some(key)) => {
+            let mut headers = api.headers(None);
+            headers.extend(provider::keyed(name, key));
+            headers
+        }
+        (_, key) => api.headers(key),
+    }
+}
+
+/// What an answer with an error's status tells.
+pub(super) async fn failure_of(mut response: UpstreamResponse) -> ModelError {
+    let body = response.beginning(MAX_ERROR_BODY).await;
+    let fault = Fault::of_answer(response.status.as_u16(), &response.headers, &body);
+    ModelError::Status(Box::new(fault))
 }
 
 /// Whether what comes has said nothing for longer than `patience`; it says nothing now.

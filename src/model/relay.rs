@@ -5,15 +5,10 @@ use std::time::Duration;
 use bytes::Bytes;
 use http::{HeaderName, HeaderValue, Method, header};
 
-use super::call::Models;
+use super::call::{Models, failure_of, headers_of};
 use super::error::ModelError;
-use super::fault::Fault;
-use super::provider;
 use super::routing::Route;
 use crate::upstream::{SendError, Source, Timeouts, Unanswered, UpstreamRequest, UpstreamResponse};
-
-/// Largest error body that is read for its message, in bytes.
-const MAX_ERROR_BODY: usize = 64 * 1024;
 
 /// A call that is passed on.
 pub struct RelayCall<'a> {
@@ -86,28 +81,17 @@ impl Models {
     /// What a provider answered; an error for a status that is one.
     pub async fn relayed(
         &self,
-        mut response: UpstreamResponse,
+        response: UpstreamResponse,
     ) -> Result<UpstreamResponse, ModelError> {
-        if response.status.is_success() {
-            return Ok(response);
+        match response.status.is_success() {
+            true => Ok(response),
+            false => Err(failure_of(response).await),
         }
-        let body = response.beginning(MAX_ERROR_BODY).await;
-        let fault = Fault::of_answer(response.status.as_u16(), &response.headers, &body);
-        Err(ModelError::Status(Box::new(fault)))
     }
 }
 
 fn headers_to(route: &Route, call: &RelayCall<'_>) -> Vec<(HeaderName, HeaderValue)> {
-    let api = provider::api(route.wire);
-    let key = route.secret();
-    let mut headers = match (&route.auth_header, key) {
-        (Some(name), Some(key)) => {
-            let mut headers = api.headers(None);
-            headers.extend(provider::keyed(name, key));
-            headers
-        }
-        _ => api.headers(key),
-    };
+    let mut headers = headers_of(route);
     // What the caller says goes before what a wire has by default, but for the key.
     headers.retain(|(name, _)| {
         *name != header::CONTENT_TYPE && !call.headers.iter().any(|(other, _)| other == name)

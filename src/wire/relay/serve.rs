@@ -162,11 +162,7 @@ async fn begin(
             let response = models
                 .relay(&routes[at], &asked, bodies[at].clone())
                 .await?;
-            let response = match call.relayed.about {
-                About::Anything => response,
-                _ => models.relayed(response).await?,
-            };
-            Ok((at, response))
+            Ok((at, call.looked_at(models, response).await?))
         });
         let sent = std::pin::pin!(sent);
         while_client_waits(exchange, sent).await
@@ -185,6 +181,18 @@ impl Call {
             method: self.method.clone(),
             path: &self.path,
             headers: &self.headers,
+        }
+    }
+
+    /// An answer; of a path that is known here, one that tells of an error is one.
+    async fn looked_at(
+        &self,
+        models: &Models,
+        response: UpstreamResponse,
+    ) -> Result<UpstreamResponse, ModelError> {
+        match self.relayed.about {
+            About::Anything => Ok(response),
+            _ => models.relayed(response).await,
         }
     }
 
@@ -454,14 +462,7 @@ async fn pass_pieces(exchange: &mut Exchange, mut call: Call) -> Result<Option<A
         Err(SendError::Upstream(error)) => return Err(ModelError::from(error).into()),
     };
     let exchange = arriving.exchange;
-    let about = call.relayed.about;
-    let answered = async {
-        let response = sent.answer().await?;
-        match about {
-            About::Anything => Ok(response),
-            _ => models.relayed(response).await,
-        }
-    };
+    let answered = async { call.looked_at(&models, sent.answer().await?).await };
     let answered = while_client_waits(exchange, std::pin::pin!(answered)).await;
     let answered = answered.map(|answer| answer.map_err(|error| error.without(route.secret())));
     let Some(response) = headers::answered(exchange, answered)? else {
